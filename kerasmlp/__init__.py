@@ -1,0 +1,39 @@
+"""Small residual MLPs on embeddings: accurate, fast, and honest about what they do not know.
+
+Public names load when they are first used, so that `import kerasmlp` costs
+nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "DownsampleBlock": "kerasmlp.layers.downsample_block",
+    "EmbeddingStore": "kerasmlp.stores.embedding_store",
+    "Gender": "kerasmlp.labels",
+    "ICLayer": "kerasmlp.layers.ic_layer",
+    "InputError": "kerasmlp.checks",
+    "Recipe": "kerasmlp.models.presets",
+    "ResidualBlock": "kerasmlp.layers.residual_block",
+    "ResidualMLP": "kerasmlp.models.residual_mlp",
+    "StoreInfo": "kerasmlp.stores.embedding_store",
+    "age_classes": "kerasmlp.labels",
+    "load_model": "kerasmlp.runs",
+    "predict_samples": "kerasmlp.uncertainty",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'kerasmlp' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

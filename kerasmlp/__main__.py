@@ -1,0 +1,5 @@
+import sys
+
+from kerasmlp.cli import main
+
+sys.exit(main())

@@ -1,0 +1,83 @@
+"""Argument checks and the one form of error that a user of this package sees."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Collection
+from typing import Any, NoReturn
+
+
+class InputError(ValueError):
+    """Bad input: an argument, a file or a label that cannot be worked with.
+
+    Commands print its text as one sentence and exit with code 2.
+    """
+
+
+def reject(name: str, requirement: str, received: Any) -> NoReturn:
+    """Raises the one form of error: what was expected of `name`, and what came.
+
+    Args:
+        name: The argument or file as the user wrote it.
+        requirement: The rest of the sentence, from "must" on.
+        received: The offending value.
+
+    Raises:
+        InputError: always.
+
+    Example:
+
+    >>> reject("dropout_rate", "must be in [0, 1)", 1.2)
+    Traceback (most recent call last):
+        ...
+    kerasmlp.checks.InputError: `dropout_rate` must be in [0, 1). Received: dropout_rate=1.2
+    """
+    raise InputError(f"`{name}` {requirement}. Received: {name}={received!r}")
+
+
+def reject_file(path: Any, requirement: str, received: str) -> NoReturn:
+    """As `reject`, for a file: the path is the name, and what came is prose."""
+    raise InputError(f"`{path}` {requirement}. Received: {received}")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_int(name: str, value: Any, *, minimum: int) -> int:
+    """Returns `value` as an int if it is a whole number of at least `minimum`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
+        reject(name, f"must be an integer >= {minimum}", value)
+    return int(value)
+
+
+def check_optional_int(name: str, value: Any, *, minimum: int) -> int | None:
+    return None if value is None else check_int(name, value, minimum=minimum)
+
+
+def check_rate(name: str, value: Any) -> float:
+    """Returns `value` as a float if it is a probability to drop, in [0, 1)."""
+    if not is_number(value) or not 0 <= value < 1:
+        reject(name, "must be in [0, 1)", value)
+    return float(value)
+
+
+def check_positive(name: str, value: Any, *, zero: bool = False) -> float:
+    """Returns `value` as a float if it is finite and positive (or zero, where allowed)."""
+    good = is_number(value) and value < float("inf") and (value > 0 or (zero and value == 0))
+    if not good:
+        reject(name, f"must be a finite number {'>= 0' if zero else '> 0'}", value)
+    return float(value)
+
+
+def check_bool(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        reject(name, "must be True or False", value)
+    return value
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    if value not in choices:
+        listed = ", ".join(repr(c) for c in choices)
+        reject(name, f"must be one of {listed}", value)
+    return value

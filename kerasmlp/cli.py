@@ -1,0 +1,84 @@
+"""`kerasmlp <command>` and the scripts in `bin/`: parse, call, print; errors as one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from kerasmlp import __version__
+from kerasmlp.checks import InputError
+
+COMMANDS = {
+    "import-embeddings": "arrays, tables and plain HDF5 files → embedding store",
+    "extract-embeddings": "photos → embedding store, by insightface",
+    "train-age": "embedding store → age model in a run folder",
+    "train-gender": "embedding store → gender model in a run folder",
+    "evaluate": "measure a run on a store",
+    "predict": "photos or a store → ages or genders with uncertainty",
+}
+
+TRACEBACK = "KERASMLP_TRACEBACK"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point `kerasmlp`: its first argument is a command."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    listing = "\n".join(f"  {name:20} {text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        "kerasmlp",
+        usage="kerasmlp <command> [options]",
+        description=f"Residual MLPs on embeddings.\n\ncommands:\n{listing}\n\n"
+        "`kerasmlp <command> --help` shows the options of one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"kerasmlp {__version__}")
+    parser.add_argument("command", choices=list(COMMANDS), metavar="command")
+    args = parser.parse_args(argv[:1])
+    return run_command(args.command, argv[1:], prog=f"kerasmlp {args.command}")
+
+
+def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 1 (a bug), 2 (bad input), 130 (interrupted)."""
+    module = importlib.import_module(f"kerasmlp.commands.{command.replace('-', '_')}")
+    parser = argparse.ArgumentParser(
+        prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    module.add_arguments(parser)
+    args = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        module.run(args)
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was reported done is kept", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except InputError as error:
+        return _fail(str(error), 2)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            return _fail(f"the disk is full, nothing was half-written: {error}", 2)
+        return _fail(str(error), 2)
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        text = " ".join(str(error).split())[:300]
+        return _fail(
+            f"unexpected {type(error).__name__}: {text} (set {TRACEBACK}=1 for the traceback)", 1
+        )
+
+
+def _fail(message: str, code: int) -> int:
+    if code and os.environ.get(TRACEBACK) and code != 130:
+        import traceback
+
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return code

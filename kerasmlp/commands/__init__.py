@@ -1,0 +1,1 @@
+"""One module per command: `add_arguments(parser)`, cheap, and `run(args)`, which imports the rest."""

@@ -1,0 +1,185 @@
+"""What a label means: gender codes, age in years, age groups, and the maps between them.
+
+In a store a label that is not known is -1 for integers, NaN for years and ""
+for text.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerasmlp.checks import reject
+
+NUM_YEARS = 101
+"""Years 0..100; older people count as 100."""
+
+UNKNOWN = -1
+
+
+class Gender(enum.IntEnum):
+    """The one gender code of this package. Data sets contradict each other: see `GENDER_CODES`."""
+
+    MALE = 0
+    FEMALE = 1
+
+
+GENDER_NAMES = tuple(g.name.lower() for g in Gender)
+
+GENDER_CODES: dict[str, dict[str, Gender]] = {
+    "utkface": {"0": Gender.MALE, "1": Gender.FEMALE},
+    "imdb-wiki": {"0": Gender.FEMALE, "1": Gender.MALE},
+    "adience": {"m": Gender.MALE, "f": Gender.FEMALE},
+    "words": {"male": Gender.MALE, "female": Gender.FEMALE, "m": Gender.MALE, "f": Gender.FEMALE},
+}
+"""How each source spells gender; `words` serves FairFace and tables made by hand."""
+
+
+def decode_gender(value: object, source: str) -> Gender | None:
+    """Returns the gender that `value` means in `source`, or None where it means none.
+
+    Example:
+
+    >>> decode_gender("1", "utkface"), decode_gender(1.0, "imdb-wiki"), decode_gender("u", "adience")
+    (<Gender.FEMALE: 1>, <Gender.MALE: 0>, None)
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return GENDER_CODES[source].get(str(value).strip().lower())
+
+
+@dataclass(frozen=True)
+class AgeClasses:
+    """Age classes and how a year falls into them.
+
+    Attributes:
+        name: `"years"`, `"adience"`, `"fairface"` or the bins as given.
+        class_names: One name per class, youngest first.
+        year_to_class: Class of each year 0..100.
+
+    Example:
+
+    >>> adience = age_classes("adience")
+    >>> adience.encode([3, 29, 116])
+    array([0, 4, 7])
+    >>> adience.class_names[4]
+    '25-32'
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    year_to_class: tuple[int, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def centers(self) -> np.ndarray:
+        """Mean year of each class, shape `(num_classes,)`."""
+        classes = np.asarray(self.year_to_class)
+        return np.array([np.flatnonzero(classes == k).mean() for k in range(self.num_classes)])
+
+    def encode(self, age_years) -> np.ndarray:
+        """Returns the class of each age; unknown (NaN) becomes -1."""
+        age_years = np.asarray(age_years, np.float64)
+        known = np.isfinite(age_years)
+        year = np.clip(np.rint(np.where(known, age_years, 0)), 0, NUM_YEARS - 1).astype(int)
+        return np.where(known, np.asarray(self.year_to_class)[year], UNKNOWN)
+
+    def from_years(self, year_probabilities: np.ndarray) -> np.ndarray:
+        """Sums probabilities of years, shape `(..., 101)`, to those of classes."""
+        return year_probabilities @ np.eye(self.num_classes)[list(self.year_to_class)]
+
+
+ADIENCE_CENTERS = (1, 5, 10, 17.5, 28.5, 40.5, 50.5, 80)
+ADIENCE_GROUPS = ("0-2", "4-6", "8-12", "15-20", "25-32", "38-43", "48-53", "60-100")
+FAIRFACE_GROUPS = (
+    "0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70",
+)  # fmt: skip
+
+
+def age_classes(spec: str) -> AgeClasses:
+    """Returns the age classes that `spec` names.
+
+    Args:
+        spec: `"years"` (0..100), `"adience"` (8 groups; a year belongs to the
+            nearest group centre, the younger one in a tie), `"fairface"` (9
+            groups), or own bins from 0 on without gaps, the last one open or
+            up to 100: `"0-12,13-19,20-64,65+"`.
+
+    Raises:
+        InputError: if the bins overlap, leave a gap or cannot be read.
+
+    Example:
+
+    >>> age_classes("0-17,18+").encode([17, 18])
+    array([0, 1])
+    """
+    years = np.arange(NUM_YEARS)
+    if spec == "years":
+        return AgeClasses(spec, tuple(str(y) for y in years), tuple(int(y) for y in years))
+    if spec == "adience":
+        nearest = np.abs(years[:, None] - np.array(ADIENCE_CENTERS)).argmin(axis=1)
+        return AgeClasses(spec, ADIENCE_GROUPS, tuple(int(k) for k in nearest))
+    if spec == "fairface":
+        starts = [0, 3, *range(10, 71, 10)]
+        return _from_starts(spec, FAIRFACE_GROUPS, starts)
+    names = tuple(part.strip() for part in spec.split(","))
+    bounds = [re.fullmatch(r"(\d+)(?:-(\d+)|\+)?", name) for name in names]
+    if not all(bounds) or len(names) < 2:
+        reject(
+            "classes", "must be 'years', 'adience', 'fairface' or bins like '0-12,13-19,20+'", spec
+        )
+    starts = [int(m[1]) for m in bounds]
+    open_end = names[-1].endswith("+")
+    ends = [int(m[2] or m[1]) for m in bounds[: len(names) - open_end]]
+    if open_end:
+        ends.append(NUM_YEARS - 1)
+    if (
+        starts != [0, *(end + 1 for end in ends[:-1])]
+        or ends[-1] != NUM_YEARS - 1
+        or any(s > e for s, e in zip(starts, ends, strict=True))
+    ):
+        reject("classes", "must cover the years 0 to 100 once, without gap or overlap", spec)
+    return _from_starts(spec, names, starts)
+
+
+def _from_starts(name: str, class_names: tuple[str, ...], starts: list[int]) -> AgeClasses:
+    year_to_class = np.searchsorted(starts, np.arange(NUM_YEARS), side="right") - 1
+    return AgeClasses(name, class_names, tuple(int(k) for k in year_to_class))
+
+
+_SPREADSHEET_DAMAGE = {"03-sep": "3-9", "3-sep": "3-9", "oct-19": "10-19", "19-oct": "10-19"}
+
+
+def repair_age_group(text: str) -> str:
+    """Undoes what spreadsheets do to FairFace's group names (`3-9` becomes `03-Sep`).
+
+    Example:
+
+    >>> repair_age_group("Oct-19"), repair_age_group("20-29")
+    ('10-19', '20-29')
+    """
+    text = str(text).strip()
+    return _SPREADSHEET_DAMAGE.get(text.lower(), text)
+
+
+def parse_age_years(text: str) -> float | None:
+    """Returns the age that a number or a tuple of numbers means (its mean), else None.
+
+    Example:
+
+    >>> parse_age_years("(25, 32)"), parse_age_years("35"), parse_age_years("None")
+    (28.5, 35.0, None)
+    """
+    parts = str(text).strip().strip("()").split(",")
+    try:
+        age_years = sum(float(p) for p in parts) / len(parts)
+    except ValueError:
+        return None
+    return age_years if math.isfinite(age_years) and age_years >= 0 else None

@@ -1,0 +1,1 @@
+"""Keras layers: `keras.ops` only, on any Keras backend."""

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import keras
+
+from kerasmlp.checks import check_optional_int, check_positive, check_rate
+from kerasmlp.masks import dropout
+
+
+@keras.saving.register_keras_serializable("kerasmlp")
+class ICLayer(keras.layers.Layer):
+    """Independent-component layer: batch normalisation, then dropout.
+
+    `y = Dropout(BatchNorm(x))`, placed right before a weight layer.
+
+    The two modes are separate and explicit:
+
+    | call | batch norm | dropout |
+    | --- | --- | --- |
+    | `layer(x)` | moving statistics | off |
+    | `layer(x, training=True)` | the batch's statistics, moving ones updated | on |
+    | `layer(x, sampling=True)` | moving statistics | on |
+
+    `training=True` at prediction is *not* MC dropout: it would normalise each
+    row with its neighbours in the batch and overwrite the moving statistics.
+    `sampling=True` is; `kerasmlp.predict_samples` uses it.
+
+    Args:
+        dropout_rate: Probability to drop a unit, in [0, 1).
+        momentum: Of the moving statistics (0.9 is PyTorch's 0.1).
+        epsilon: Added to the variance.
+        seed: Integer or None, of the dropout masks.
+
+    Call arguments:
+        inputs: Tensor of rank 2 or more, channels last.
+        training: Bool, as above.
+        sampling: Bool, as above.
+
+    Input shape: `(batch, ..., channels)`.
+
+    Output shape: the same.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+    >>> layer = ICLayer(dropout_rate=0.5, seed=1)
+    >>> layer(x).shape == (32, 8)
+    True
+    >>> bool((np.array(layer(x, sampling=True)) == 0).any())
+    True
+
+    Reference: Chen et al., "Rethinking the Usage of Batch Normalization and
+    Dropout in the Training of Deep Neural Networks", 2019, section 3.
+    Deviation: the moving variance averages the biased variance of a batch,
+    as Keras does; PyTorch's takes the unbiased one.
+    """
+
+    def __init__(
+        self,
+        *,
+        dropout_rate: float = 0.05,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.dropout_rate = check_rate("dropout_rate", dropout_rate)
+        self.momentum = check_rate("momentum", momentum)
+        self.epsilon = check_positive("epsilon", epsilon)
+        self.seed = check_optional_int("seed", seed, minimum=0)
+        self.norm = keras.layers.BatchNormalization(
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            dtype=self.dtype_policy,
+            name="norm",
+        )
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        self.built = True
+
+    def call(self, inputs, training=False, sampling=False):
+        x = self.norm(inputs, training=training)
+        if self.dropout_rate and (training or sampling):
+            x = dropout(x, self.dropout_rate, self.seed_generator)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "dropout_rate": self.dropout_rate,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "seed": self.seed,
+        }

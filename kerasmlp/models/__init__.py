@@ -1,0 +1,1 @@
+"""Functions that return functional `keras.Model`s, and their presets."""

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import keras
+
+from kerasmlp.checks import check_bool, check_int, check_optional_int, check_rate, reject
+from kerasmlp.initializers import dense_initializers, spread_seed
+from kerasmlp.layers.downsample_block import DownsampleBlock
+from kerasmlp.layers.ic_layer import ICLayer
+from kerasmlp.layers.residual_block import ResidualBlock
+
+
+def ResidualMLP(
+    *,
+    num_classes: int | None = None,
+    num_targets: int | None = None,
+    width: int = 512,
+    num_blocks: int = 1,
+    residuals_per_block: int = 1,
+    dropout_rate: float = 0.05,
+    use_ic: bool = True,
+    use_residual: bool = True,
+    use_input_ic: bool = False,
+    use_output_ic: bool = False,
+    momentum: float = 0.9,
+    epsilon: float = 1e-5,
+    kernel_initializer: str = "fan_in_uniform",
+    seed: int | None = None,
+    name: str = "residual_mlp",
+) -> keras.Model:
+    """Builds the residual IC-MLP: a functional model from embeddings to probabilities.
+
+    Stage i of `num_blocks` works at width `width / 2^i` (rounded down): it
+    holds `residuals_per_block` residual blocks, then one downsample block that
+    halves the width. One dense layer follows. Depth by example:
+
+    | num_blocks | residuals_per_block | layers (R residual, D downsample) |
+    | --- | --- | --- |
+    | 0 | any | Dense |
+    | 1 | 0 | D256, Dense |
+    | 2 | 1 | R512, D256, R256, D128, Dense (the paper's age net) |
+
+    In training, prediction and sampling it does what `ICLayer` says. The
+    outputs are float32 under every dtype policy.
+
+    Args:
+        num_classes: Size of the softmax head `probabilities`.
+        num_targets: Size of a linear head `outputs` for regression. Give
+            either this or `num_classes`.
+        width: Length of an embedding, and the width of the first stage.
+        num_blocks: Number of stages, 0 or more.
+        residuals_per_block: Residual blocks in each stage, 0 or more.
+        dropout_rate: Of all IC layers, in [0, 1).
+        use_ic: False leaves all IC layers out (ablation).
+        use_residual: False leaves all skip connections out (ablation).
+        use_input_ic: Put an IC layer before the very first dense layer too.
+            The paper leaves it out: the embedding has meaning as it is.
+        use_output_ic: Put an IC layer before the head too. The original
+            leaves it out.
+        momentum: Of the moving statistics.
+        epsilon: Added to the variance.
+        kernel_initializer: `"fan_in_uniform"` (the original's, biases too) or
+            any of Keras' initialisers (biases zero).
+        seed: Integer or None, of initial weights and dropout masks.
+        name: Of the model.
+
+    Returns:
+        A `keras.Model` with input `embedding` of shape `(batch, width)` and
+        output `(batch, num_classes)`, float32 probabilities, or
+        `(batch, num_targets)`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+
+    >>> model = ResidualMLP(num_classes=2, num_blocks=4, seed=0)
+    >>> sum(int(np.prod(w.shape)) for w in model.trainable_weights)  # the paper's gender net
+    877602
+    >>> model.predict(np.ones((3, 512), "float32"), verbose=0).shape
+    (3, 2)
+
+    Reference: "Generalizing MLPs With Dropouts, Batch Normalization, and Skip
+    Connections", section 3.2.
+    """
+    width = check_int("width", width, minimum=1)
+    num_blocks = check_int("num_blocks", num_blocks, minimum=0)
+    residuals_per_block = check_int("residuals_per_block", residuals_per_block, minimum=0)
+    dropout_rate = check_rate("dropout_rate", dropout_rate)
+    use_ic = check_bool("use_ic", use_ic)
+    use_input_ic = check_bool("use_input_ic", use_input_ic)
+    use_output_ic = check_bool("use_output_ic", use_output_ic)
+    seed = check_optional_int("seed", seed, minimum=0)
+    if (num_classes is None) == (num_targets is None):
+        reject("num_classes", "must be given, or else `num_targets`, but not both", num_classes)
+    if num_classes is not None:
+        num_outputs = check_int("num_classes", num_classes, minimum=2)
+    else:
+        num_outputs = check_int("num_targets", num_targets, minimum=1)
+    if width < 2**num_blocks:
+        reject("num_blocks", f"must leave a width of at least 1, starting at {width}", num_blocks)
+
+    shared = {"dropout_rate": dropout_rate, "momentum": momentum, "epsilon": epsilon}
+    block = {**shared, "kernel_initializer": kernel_initializer}
+    seeds = iter(spread_seed(seed, num_blocks * (residuals_per_block + 1) + 2))
+    # Where the IC layer in front of the first dense layer would sit.
+    first_ic = use_ic and use_input_ic
+
+    inputs = x = keras.Input((width,), name="embedding")
+    for i in range(num_blocks):
+        for j in range(residuals_per_block):
+            x = ResidualBlock(
+                use_ic=use_ic,
+                use_first_ic=first_ic,
+                use_residual=use_residual,
+                seed=next(seeds),
+                name=f"residual_{i}_{j}",
+                **block,
+            )(x)
+            first_ic = use_ic
+        x = DownsampleBlock(
+            width=x.shape[-1] // 2,
+            use_ic=first_ic,
+            seed=next(seeds),
+            name=f"downsample_{i}",
+            **block,
+        )(x)
+        first_ic = use_ic
+
+    if use_ic and use_output_ic:
+        x = ICLayer(seed=next(seeds), name="output_ic", **shared)(x)
+    head = keras.layers.Dense(
+        num_outputs,
+        dtype="float32",
+        name="logits" if num_classes else "outputs",
+        **dense_initializers(kernel_initializer, x.shape[-1], next(seeds)),
+    )
+    x = head(x)
+    if num_classes:
+        x = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(x)
+    return keras.Model(inputs, x, name=name)
