@@ -19,17 +19,34 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path; moves it to `path` if the block succeeds, removes it if not.
 
     The content is on disk before the name appears, so a killed process or a
-    full disk leaves either the old file or the new one.
+    full disk leaves either the old file or the new one. A file that is
+    replaced keeps its permissions; a link keeps pointing to it.
+
+    Raises:
+        InputError: if the folder is not there.
+        OSError: if the file cannot be written.
+
+    Example:
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_path(f"{folder}/a.txt") as temporary:
+    ...         _ = temporary.write_text("whole")
+    ...     os.listdir(folder)
+    ['a.txt']
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        reject_file(path, "must lie in an existing folder", f"no folder {str(path.parent)!r}")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    folder = Path(path).parent
+    if not folder.is_dir():
+        reject_file(path, "must lie in an existing folder", f"no folder {str(folder)!r}")
+    path = Path(os.path.realpath(path))
+    prefix, suffix = f".{path.stem[:60]}.", path.suffix[:20]
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        # replacing a private file must not open it to others: stores are biometric data
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+        temporary.chmod(mode)
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
@@ -67,7 +84,7 @@ def read_json(path: str | os.PathLike) -> Any:
         reject_file(path, "must be a JSON file", "no such file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reject_file(path, "must be a JSON file", f"{error}")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerasmlp.checks import reject
+from kerasmlp.checks import check_choice, reject
 
 NUM_YEARS = 101
 """Years 0..100; older people count as 100."""
@@ -34,7 +34,10 @@ GENDER_CODES: dict[str, dict[str, Gender]] = {
     "utkface": {"0": Gender.MALE, "1": Gender.FEMALE},
     "imdb-wiki": {"0": Gender.FEMALE, "1": Gender.MALE},
     "adience": {"m": Gender.MALE, "f": Gender.FEMALE},
-    "words": {"male": Gender.MALE, "female": Gender.FEMALE, "m": Gender.MALE, "f": Gender.FEMALE},
+    "words": {
+        **dict.fromkeys(("male", "man", "m"), Gender.MALE),
+        **dict.fromkeys(("female", "woman", "f"), Gender.FEMALE),
+    },
 }
 """How each source spells gender; `words` serves FairFace and tables made by hand."""
 
@@ -44,12 +47,14 @@ def decode_gender(value: object, source: str) -> Gender | None:
 
     Example:
 
-    >>> decode_gender("1", "utkface"), decode_gender(1.0, "imdb-wiki"), decode_gender("u", "adience")
-    (<Gender.FEMALE: 1>, <Gender.MALE: 0>, None)
+    >>> decode_gender("1", "utkface"), decode_gender(1.0, "imdb-wiki")
+    (<Gender.FEMALE: 1>, <Gender.MALE: 0>)
+    >>> decode_gender("u", "adience") is None
+    True
     """
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return GENDER_CODES[source].get(str(value).strip().lower())
+    check_choice("source", source, GENDER_CODES)
+    # a table with gaps turns its codes into 0.0 and 1.0
+    return GENDER_CODES[source].get(str(value).strip().lower().removesuffix(".0"))
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,9 @@ class AgeClasses:
         return np.array([np.flatnonzero(classes == k).mean() for k in range(self.num_classes)])
 
     def encode(self, age_years) -> np.ndarray:
-        """Returns the class of each age; unknown (NaN) becomes -1."""
+        """Returns the class of each age; unknown (NaN or negative) becomes -1."""
         age_years = np.asarray(age_years, np.float64)
-        known = np.isfinite(age_years)
+        known = np.isfinite(age_years) & (age_years >= 0)
         year = np.clip(np.rint(np.where(known, age_years, 0)), 0, NUM_YEARS - 1).astype(int)
         return np.where(known, np.asarray(self.year_to_class)[year], UNKNOWN)
 
@@ -101,6 +106,8 @@ ADIENCE_GROUPS = ("0-2", "4-6", "8-12", "15-20", "25-32", "38-43", "48-53", "60-
 FAIRFACE_GROUPS = (
     "0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70",
 )  # fmt: skip
+
+_CLASSES_EXPECTED = "must be 'years', 'adience', 'fairface' or bins like '0-12,13-19,20+'"
 
 
 def age_classes(spec: str) -> AgeClasses:
@@ -120,6 +127,8 @@ def age_classes(spec: str) -> AgeClasses:
     >>> age_classes("0-17,18+").encode([17, 18])
     array([0, 1])
     """
+    if not isinstance(spec, str):
+        reject("classes", _CLASSES_EXPECTED, spec)
     years = np.arange(NUM_YEARS)
     if spec == "years":
         return AgeClasses(spec, tuple(str(y) for y in years), tuple(int(y) for y in years))
@@ -132,9 +141,7 @@ def age_classes(spec: str) -> AgeClasses:
     names = tuple(part.strip() for part in spec.split(","))
     bounds = [re.fullmatch(r"(\d+)(?:-(\d+)|\+)?", name) for name in names]
     if not all(bounds) or len(names) < 2:
-        reject(
-            "classes", "must be 'years', 'adience', 'fairface' or bins like '0-12,13-19,20+'", spec
-        )
+        reject("classes", _CLASSES_EXPECTED, spec)
     starts = [int(m[1]) for m in bounds]
     open_end = names[-1].endswith("+")
     ends = [int(m[2] or m[1]) for m in bounds[: len(names) - open_end]]
@@ -154,19 +161,24 @@ def _from_starts(name: str, class_names: tuple[str, ...], starts: list[int]) -> 
     return AgeClasses(name, class_names, tuple(int(k) for k in year_to_class))
 
 
-_SPREADSHEET_DAMAGE = {"03-sep": "3-9", "3-sep": "3-9", "oct-19": "10-19", "19-oct": "10-19"}
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DATE = re.compile(rf"(\d{{1,2}})-({'|'.join(_MONTHS)})|({'|'.join(_MONTHS)})-(\d{{1,2}})")
 
 
 def repair_age_group(text: str) -> str:
-    """Undoes what spreadsheets do to FairFace's group names (`3-9` becomes `03-Sep`).
+    """Undoes what spreadsheets do to the names of age groups: `3-9` becomes `03-Sep`.
 
     Example:
 
-    >>> repair_age_group("Oct-19"), repair_age_group("20-29")
-    ('10-19', '20-29')
+    >>> [repair_age_group(text) for text in ("03-Sep", "Oct-19", "08-Dec", "20–29", "60-100")]
+    ['3-9', '10-19', '8-12', '20-29', '60-100']
     """
-    text = str(text).strip()
-    return _SPREADSHEET_DAMAGE.get(text.lower(), text)
+    text = str(text).strip().replace("–", "-")
+    date = _DATE.fullmatch(text.lower())
+    if not date:
+        return text
+    low, high = sorted((int(date[1] or date[4]), _MONTHS.index(date[2] or date[3]) + 1))
+    return f"{low}-{high}"
 
 
 def parse_age_years(text: str) -> float | None:

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_bool, check_int, check_optional_int, check_rate, reject
+from kerasmlp.checks import (
+    check_bool,
+    check_int,
+    check_optional_int,
+    check_positive,
+    check_rate,
+    reject,
+)
 from kerasmlp.initializers import dense_initializers, spread_seed
 from kerasmlp.layers.downsample_block import DownsampleBlock
 from kerasmlp.layers.ic_layer import ICLayer
@@ -21,10 +28,12 @@ def ResidualMLP(
     use_residual: bool = True,
     use_input_ic: bool = False,
     use_output_ic: bool = False,
+    input_scale: float = 1.0,
     momentum: float = 0.9,
     epsilon: float = 1e-5,
     kernel_initializer: str = "fan_in_uniform",
     seed: int | None = None,
+    dtype: str | None = None,
     name: str = "residual_mlp",
 ) -> keras.Model:
     """Builds the residual IC-MLP: a functional model from embeddings to probabilities.
@@ -56,11 +65,15 @@ def ResidualMLP(
             The paper leaves it out: the embedding has meaning as it is.
         use_output_ic: Put an IC layer before the head too. The original
             leaves it out.
+        input_scale: Factor on the embeddings. `width ** 0.5` brings the
+            coordinates of an embedding of norm 1 to unit size.
         momentum: Of the moving statistics.
         epsilon: Added to the variance.
         kernel_initializer: `"fan_in_uniform"` (the original's, biases too) or
             any of Keras' initialisers (biases zero).
         seed: Integer or None, of initial weights and dropout masks.
+        dtype: Policy of the blocks, such as `"mixed_float16"`; Keras' global
+            one by default.
         name: Of the model.
 
     Returns:
@@ -89,6 +102,7 @@ def ResidualMLP(
     use_ic = check_bool("use_ic", use_ic)
     use_input_ic = check_bool("use_input_ic", use_input_ic)
     use_output_ic = check_bool("use_output_ic", use_output_ic)
+    input_scale = check_positive("input_scale", input_scale)
     seed = check_optional_int("seed", seed, minimum=0)
     if (num_classes is None) == (num_targets is None):
         reject("num_classes", "must be given, or else `num_targets`, but not both", num_classes)
@@ -100,12 +114,14 @@ def ResidualMLP(
         reject("num_blocks", f"must leave a width of at least 1, starting at {width}", num_blocks)
 
     shared = {"dropout_rate": dropout_rate, "momentum": momentum, "epsilon": epsilon}
-    block = {**shared, "kernel_initializer": kernel_initializer}
+    block = {**shared, "kernel_initializer": kernel_initializer, "dtype": dtype}
     seeds = iter(spread_seed(seed, num_blocks * (residuals_per_block + 1) + 2))
     # Where the IC layer in front of the first dense layer would sit.
     first_ic = use_ic and use_input_ic
 
     inputs = x = keras.Input((width,), name="embedding")
+    if input_scale != 1:
+        x = keras.layers.Rescaling(input_scale, dtype=dtype, name="input_scale")(x)
     for i in range(num_blocks):
         for j in range(residuals_per_block):
             x = ResidualBlock(
@@ -127,7 +143,7 @@ def ResidualMLP(
         first_ic = use_ic
 
     if use_ic and use_output_ic:
-        x = ICLayer(seed=next(seeds), name="output_ic", **shared)(x)
+        x = ICLayer(seed=next(seeds), name="output_ic", dtype=dtype, **shared)(x)
     head = keras.layers.Dense(
         num_outputs,
         dtype="float32",

@@ -1,60 +1,25 @@
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from kerasmlp.checks import reject, reject_file
 from kerasmlp.files import atomic_path
-from kerasmlp.labels import UNKNOWN
+from kerasmlp.stores.hdf5 import RowReader, create_hdf5, open_hdf5
+from kerasmlp.stores.label_columns import as_column, unknown_like
+from kerasmlp.stores.store_info import StoreInfo, check_same_embedder, joined_info
 
 FORMAT = "kerasmlp.embedding_store"
 SCHEMA_VERSION = 1
 NORM_TOLERANCE = 0.01
-MAX_AGE_YEARS = 130
-_BLOCK_BYTES = 1 << 24  # measured: smaller ones lose more to page faults than they win in cache
-_THREADS = min(4, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True)
-class StoreInfo:
-    """Where the embeddings of a store come from.
-
-    Attributes:
-        embedder: Name of the embedding model, or None where unknown.
-        embedder_sha256: Hash of its file. Two embedders of one width give
-            different spaces: models refuse embeddings of another one.
-        detector: Name of the face detector, or None.
-        detector_sha256: Hash of its file.
-        min_det_score: Threshold below which faces were removed; it belongs
-            to this detector's scale.
-        normalized: Whether every embedding has Euclidean norm 1.
-        source: The data set, in words.
-        licence: Of the data, in words.
-        removal_report: `{"inputs": n, "kept": n, "removed": {reason: n}}`.
-        created: When the store was written, ISO 8601.
-    """
-
-    embedder: str | None = None
-    embedder_sha256: str | None = None
-    detector: str | None = None
-    detector_sha256: str | None = None
-    min_det_score: float | None = None
-    normalized: bool = True
-    source: str | None = None
-    licence: str | None = None
-    removal_report: dict | None = None
-    created: str = field(
-        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    )
 
 
 class EmbeddingStore:
@@ -71,6 +36,7 @@ class EmbeddingStore:
             (0 male, 1 female, -1 unknown), `fold` (integer), `group` (rows of
             one group are never split) have a meaning; others are carried.
         info: Where the embeddings come from.
+        name: The file or argument, for the errors.
 
     Raises:
         InputError: if rows are missing, not finite, not normalised although
@@ -80,7 +46,7 @@ class EmbeddingStore:
 
     >>> store = EmbeddingStore(np.eye(3, 8), {"gender": [0, 1, 1]})
     >>> len(store), store.width, store.labels["gender"]
-    (3, 8, array([0, 1, 1]))
+    (3, 8, array([0, 1, 1], dtype=int8))
     >>> len(store.subset(store.labels["gender"] == 1))
     2
     """
@@ -91,7 +57,7 @@ class EmbeddingStore:
         labels: Mapping[str, Sequence | np.ndarray] | None = None,
         info: StoreInfo | None = None,
         *,
-        name: str = "embeddings",
+        name: str | os.PathLike = "embeddings",
     ):
         self.info = info or StoreInfo()
         embeddings = np.asarray(embeddings)
@@ -101,10 +67,11 @@ class EmbeddingStore:
                 "must hold a numeric array (rows, width) with at least one row",
                 f"shape {embeddings.shape}, dtype {embeddings.dtype}",
             )
-        self.storage_dtype = np.dtype(np.float16 if embeddings.dtype == np.float16 else np.float32)
-        self.embeddings = np.ascontiguousarray(embeddings, np.float32)
+        self.storage_dtype = _storage_dtype(embeddings.dtype)
+        with np.errstate(over="ignore"):
+            self.embeddings = np.ascontiguousarray(embeddings, np.float32)
         _check_norms(name, np.vecdot(self.embeddings, self.embeddings), self.info.normalized)
-        self.labels = {k: _as_column(name, k, v, len(self)) for k, v in (labels or {}).items()}
+        self.labels = {k: as_column(name, k, v, len(self)) for k, v in (labels or {}).items()}
 
     @classmethod
     def _trusted(cls, embeddings, labels, info, storage_dtype) -> EmbeddingStore:
@@ -128,56 +95,87 @@ class EmbeddingStore:
         for key in sorted(self.labels):
             column = self.labels[key]
             digest.update(key.encode() + column.dtype.kind.encode())
-            digest.update(repr(column.tolist()).encode() if column.dtype.kind == "U" else column)
+            digest.update(
+                repr(column.tolist()).encode()
+                if column.dtype.kind == "U"
+                else np.ascontiguousarray(column)
+            )
         return digest.hexdigest()
 
-    def subset(self, indices: np.ndarray) -> EmbeddingStore:
+    def subset(self, indices: Sequence[int] | np.ndarray) -> EmbeddingStore:
         """Returns the rows that an index or boolean array selects, in its order."""
         indices = np.asarray(indices)
-        if indices.dtype == bool:
+        if indices.dtype == bool and indices.shape == (len(self),):
             indices = np.flatnonzero(indices)
-        if len(indices) == 0:
+        if indices.size == 0:
             reject("indices", "must select at least one row", indices.tolist())
+        if indices.ndim != 1 or indices.dtype.kind not in "iu":
+            requirement = f"must be whole numbers, or {len(self)} times True or False"
+            reject("indices", requirement, f"shape {indices.shape}, dtype {indices.dtype}")
+        if indices.min() < -len(self) or indices.max() >= len(self):
+            reject("indices", f"must be rows of a store of {len(self)}", int(indices.max()))
         labels = {k: v[indices] for k, v in self.labels.items()}
         return self._trusted(self.embeddings[indices], labels, self.info, self.storage_dtype)
 
     @classmethod
-    def concatenate(cls, stores: Sequence[EmbeddingStore]) -> EmbeddingStore:
+    def concatenate(
+        cls, stores: Sequence[EmbeddingStore], *, names: Sequence[str | os.PathLike] | None = None
+    ) -> EmbeddingStore:
         """Joins stores of one width and one embedder; labels that a part lacks are unknown there.
 
         `group` and `fold` keep their values: give each source its own groups
         first where they could collide.
+
+        Args:
+            stores: At least one.
+            names: Their files, for the errors.
+
+        Raises:
+            InputError: if widths, embedders, norms or kinds of labels differ.
+
+        Example:
+
+        >>> a, b = EmbeddingStore(np.eye(2)), EmbeddingStore(np.eye(2), {"gender": [0, 1]})
+        >>> EmbeddingStore.concatenate([a, b]).labels["gender"]
+        array([-1, -1,  0,  1], dtype=int8)
         """
         if not stores:
             reject("stores", "must hold at least one store", stores)
+        names = names or ["stores"] * len(stores)
         first = stores[0]
-        for store in stores[1:]:
+        embedders = [s.info for s in stores if s.info.embedder_sha256]
+        embedders += [s.info for s in stores if s.info.embedder]
+        for name, store in zip(names, stores, strict=True):
             if store.width != first.width:
-                reject("stores", f"must all have width {first.width}", store.width)
+                reject_file(name, f"must have width {first.width}", f"width {store.width}")
             if store.info.normalized != first.info.normalized:
-                reject("stores", "must all be normalised or all not", store.info.normalized)
-            check_same_embedder("stores", store.info, first.info)
-        names = list(dict.fromkeys(k for store in stores for k in store.labels))
-        labels = {k: np.concatenate(_aligned(stores, k)) for k in names}
-        sources = dict.fromkeys(s.info.source for s in stores if s.info.source)
-        licences = dict.fromkeys(s.info.licence for s in stores if s.info.licence)
-        known = [s.info for s in stores if s.info.embedder_sha256]
-        info = replace(
-            known[0] if known else first.info,
-            source="; ".join(sources) or None,
-            licence="; ".join(licences) or None,
-            removal_report=None,
-            created=StoreInfo().created,
+                reject_file(
+                    name,
+                    f"must hold embeddings that are {_norm_word(first.info.normalized)}, "
+                    "as the first store does",
+                    f"embeddings that are {_norm_word(store.info.normalized)}",
+                )
+            check_same_embedder(name, store.info, embedders[0] if embedders else first.info)
+        keys = list(dict.fromkeys(k for store in stores for k in store.labels))
+        labels = {k: np.concatenate(_aligned(names, stores, k)) for k in keys}
+        return cls._trusted(
+            np.concatenate([s.embeddings for s in stores]),
+            labels,
+            joined_info([s.info for s in stores]),
+            max(s.storage_dtype for s in stores),
         )
-        embeddings = np.concatenate([s.embeddings for s in stores])
-        return cls._trusted(embeddings, labels, info, max(s.storage_dtype for s in stores))
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
-        """Writes the store as one HDF5 file, which appears whole or not at all."""
+        """Writes the store as one HDF5 file, which appears whole or not at all.
+
+        Raises:
+            InputError: if the file exists and `overwrite` is False.
+            OSError: if the disk is full; an old file is still there.
+        """
         path = Path(path)
         if path.exists() and not overwrite:
             reject_file(path, "must not exist yet", "an existing file")
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_path(path) as temporary, create_hdf5(temporary) as file:
             file.attrs["format"] = FORMAT
             file.attrs["schema_version"] = SCHEMA_VERSION
             for key, value in asdict(self.info).items():
@@ -186,7 +184,7 @@ class EmbeddingStore:
             file.create_dataset("embedding", data=self.embeddings, dtype=self.storage_dtype)
             for key, column in self.labels.items():
                 if column.dtype.kind == "U":
-                    encoded = np.char.encode(column, "utf-8")
+                    encoded = np.strings.encode(column, "utf-8")
                     width = max(encoded.dtype.itemsize, 1)
                     column = encoded.astype(h5py.string_dtype("utf-8", width))
                 file.create_dataset(f"labels/{key}", data=column)
@@ -200,97 +198,58 @@ class EmbeddingStore:
         """
         path = Path(path)
         with open_hdf5(path) as file:
-            if file.attrs.get("format") != FORMAT:
+            attributes = dict(file.attrs)
+            if attributes.get("format") != FORMAT:
                 reject_file(
                     path,
                     "must be an embedding store (`import-embeddings` makes one)",
                     "an HDF5 file of another kind",
                 )
-            version = file.attrs.get("schema_version")
+            version = attributes.get("schema_version")
             if version != SCHEMA_VERSION:
                 reject_file(path, f"must have schema version {SCHEMA_VERSION}", f"{version}")
+            info = StoreInfo.from_attributes(path, attributes)
             dataset = file.get("embedding")
-            if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2 or 0 in dataset.shape:
-                shape = getattr(dataset, "shape", None)
-                reject_file(path, "must hold rows of embeddings", f"shape {shape}")
-            fields = {k: file.attrs[k] for k in StoreInfo.__dataclass_fields__ if k in file.attrs}
-            try:
-                columns = {k: v[()] for k, v in file["labels"].items()} if "labels" in file else {}
-                embeddings, squared_norms = _read_rows(path, dataset)
-                if "removal_report" in fields:
-                    fields["removal_report"] = json.loads(fields["removal_report"])
-            except (OSError, ValueError, EOFError) as error:
-                reject_file(path, "must be complete", f"a damaged file ({error})")
-            storage_dtype = dataset.dtype
-        fields["normalized"] = bool(fields.get("normalized", True))
-        info = StoreInfo(**fields)
+            _check_dataset(path, dataset)
+            with RowReader(path, dataset) as reader:
+                labels = _read_labels(path, file, len(dataset))
+                embeddings, squared_norms = reader.result()
+            storage_dtype = _storage_dtype(dataset.dtype)
         _check_norms(path, squared_norms, info.normalized)
-        labels = {k: _as_column(path, k, v, len(embeddings)) for k, v in columns.items()}
         return cls._trusted(embeddings, labels, info, storage_dtype)
 
 
-def open_hdf5(path: str | os.PathLike) -> h5py.File:
-    """Opens an HDF5 file for reading, or says in one sentence why it cannot be."""
-    if not Path(path).is_file():
-        reject_file(path, "must be an HDF5 file", "no such file")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        reject_file(path, "must be a complete HDF5 file", f"{error}")
+def _storage_dtype(dtype: np.dtype) -> np.dtype:
+    return np.dtype(np.float16 if dtype.newbyteorder("=") == np.float16 else np.float32)
 
 
-def check_same_embedder(name: str, came: StoreInfo, expected: StoreInfo) -> None:
-    """Rejects embeddings of another embedder, where both are known."""
-    if came.embedder_sha256 and expected.embedder_sha256:
-        same = came.embedder_sha256 == expected.embedder_sha256
-    else:
-        same = None in (came.embedder, expected.embedder) or came.embedder == expected.embedder
-    if not same:
-        reject_file(
-            name, f"must hold embeddings of {_describe(expected)}", f"those of {_describe(came)}"
-        )
-
-
-def _describe(info: StoreInfo) -> str:
-    return f"{info.embedder} (sha256 {(info.embedder_sha256 or 'unknown')[:12]})"
-
-
-def _read_rows(path: Path, dataset: h5py.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Reads all rows as float32 and their squared norms, in two passes of all cores."""
-    embeddings = np.empty(dataset.shape, np.float32)
-    squared_norms = np.empty(len(embeddings), np.float32)
+def _check_dataset(path: Path, dataset: Any) -> None:
+    if (
+        not isinstance(dataset, h5py.Dataset)
+        or dataset.ndim != 2
+        or 0 in dataset.shape
+        or dataset.dtype.kind not in "fiu"
+    ):
+        came = f"shape {getattr(dataset, 'shape', None)}, dtype {getattr(dataset, 'dtype', None)}"
+        reject_file(path, "must hold rows of numbers as `embedding`", came)
     offset = dataset.id.get_offset()
-    contiguous = offset is not None and dataset.dtype in (np.dtype("<f2"), np.dtype("<f4"))
-    row_bytes = dataset.dtype.itemsize * dataset.shape[1]
-    rows = max(1, _BLOCK_BYTES // row_bytes)
-
-    def read(start: int) -> None:
-        block = embeddings[start : start + rows]
-        if not contiguous:  # rewritten by another program: chunked, compressed, big-endian
-            block[:] = dataset[start : start + rows]
-        elif dataset.dtype == np.float32:
-            _fill(raw.fileno(), block, offset + start * row_bytes)
-        else:
-            half = np.empty(block.shape, np.float16)
-            _fill(raw.fileno(), half, offset + start * row_bytes)
-            block[:] = half
-        np.vecdot(block, block, out=squared_norms[start : start + rows])
-
-    with open(path, "rb") as raw, ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(read, range(0, len(embeddings), rows)))
-    return embeddings, squared_norms
+    end = (offset or 0) + dataset.nbytes
+    size = path.stat().st_size
+    if offset is not None and end > size:
+        reject_file(path, f"must be complete, {end:,} bytes or more", f"{size:,} bytes")
 
 
-def _fill(descriptor: int, block: np.ndarray, offset: int) -> None:
-    view = memoryview(block).cast("B")
-    while len(view):
-        count = os.preadv(descriptor, [view], offset)
-        if not count:
-            raise EOFError("the file ends before its last row")
-        view, offset = view[count:], offset + count
+def _read_labels(path: Path, file: h5py.File, rows: int) -> dict[str, np.ndarray]:
+    labels = {}
+    for key, column in file["labels"].items() if "labels" in file else ():
+        if getattr(column, "shape", None) != (rows,):
+            came = f"shape {getattr(column, 'shape', None)}"
+            reject_file(path, f"must hold {rows} values of label {key!r}", came)
+        labels[key] = as_column(path, key, column[()], rows)
+    return labels
 
 
-def _check_norms(name, squared_norms: np.ndarray, normalized: bool) -> None:
+def _check_norms(name: Any, squared_norms: np.ndarray, normalized: bool) -> None:
     bad = np.flatnonzero(~np.isfinite(squared_norms))
     if len(bad):
         reject_file(
@@ -309,58 +268,16 @@ def _check_norms(name, squared_norms: np.ndarray, normalized: bool) -> None:
         )
 
 
-def _as_column(name, key: str, values, rows: int) -> np.ndarray:
-    """Checks one label column and brings it into one of three forms: integers, floats, text."""
-    column = np.asarray(values)
-    if column.dtype.kind == "S":
-        column = _decode(column)
-    elif column.dtype.kind == "O":
-        texts = (v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in column.ravel())
-        column = np.array(list(texts), dtype=str).reshape(column.shape)
-    if column.shape != (rows,):
-        reject_file(name, f"must hold {rows} values of label {key!r}", f"shape {column.shape}")
-    if column.dtype.kind not in "iufbU":
-        reject_file(name, f"must hold numbers or text in label {key!r}", f"{column.dtype}")
-    if key == "age_years":
-        column = column.astype(np.float32)
-        bad = (column < 0) | (column > MAX_AGE_YEARS)
-        _reject_rows(name, key, f"ages of 0 to {MAX_AGE_YEARS} years, or NaN", column, bad)
-    elif key == "gender":
-        bad = ~np.isin(column, (UNKNOWN, 0, 1))
-        _reject_rows(name, key, "0 (male), 1 (female) or -1 (unknown)", column, bad)
-        column = column.astype(np.int8)
-    elif column.dtype.kind == "b":
-        column = column.astype(np.int8)
-    return column
+def _norm_word(normalized: bool) -> str:
+    return "normalised" if normalized else "not normalised"
 
 
-def _decode(column: np.ndarray) -> np.ndarray:
-    try:
-        return column.astype(str)  # ASCII: five times faster
-    except UnicodeDecodeError:
-        return np.strings.decode(column, "utf-8")
-
-
-def _reject_rows(name, key: str, expected: str, column: np.ndarray, bad: np.ndarray) -> None:
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        reject_file(
-            name,
-            f"must hold {expected}, in label {key!r}",
-            f"{column[row].item()!r} in row {row} and {int(bad.sum()) - 1} other rows",
-        )
-
-
-def unknown_like(column: np.ndarray, rows: int) -> np.ndarray:
-    """A column of unknown labels of the same kind."""
-    fill = {"f": np.nan, "U": ""}.get(column.dtype.kind, UNKNOWN)
-    dtype = np.int32 if column.dtype.kind == "u" else column.dtype
-    return np.full(rows, fill, dtype)
-
-
-def _aligned(stores: Sequence[EmbeddingStore], key: str) -> list[np.ndarray]:
+def _aligned(names: Sequence, stores: Sequence[EmbeddingStore], key: str) -> list[np.ndarray]:
     present = next(s.labels[key] for s in stores if key in s.labels)
-    kinds = {s.labels[key].dtype.kind == "U" for s in stores if key in s.labels}
-    if len(kinds) > 1:
-        reject("stores", f"must all hold text or all hold numbers in label {key!r}", "both")
+    text = present.dtype.kind == "U"
+    for name, store in zip(names, stores, strict=True):
+        if key in store.labels and (store.labels[key].dtype.kind == "U") != text:
+            words = ("numbers", "text")
+            expected, came = words[text], words[not text]
+            reject_file(name, f"must hold {expected} in label {key!r} as others do", came)
     return [s.labels.get(key, unknown_like(present, len(s))) for s in stores]

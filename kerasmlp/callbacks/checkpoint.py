@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kerasmlp.checks import reject_file
+from kerasmlp.files import atomic_path
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves all that the rest of a run depends on after every epoch, in one file.
+
+    Weights, moving statistics, the state of random generators, the optimiser,
+    early stopping and the history: a run that goes on from it ends with the
+    same bits as one that was never interrupted. Keras' `BackupAndRestore`
+    keeps neither generators nor early stopping.
+
+    Put it after the callbacks whose state it saves.
+
+    Args:
+        path: Of the checkpoint, an `.npz` without pickles.
+        early_stopping: The `EarlyStopping` whose state is saved too, or None.
+
+    Attributes:
+        history: List of one dict per epoch so far.
+        stopped: Whether early stopping has ended the run.
+
+    Example:
+
+    >>> import tempfile
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> checkpoint = Checkpoint(tempfile.mkdtemp() + "/checkpoint.npz")
+    >>> x, y = np.ones((8, 2), "float32"), np.ones((8, 1), "float32")
+    >>> _ = model.fit(x, y, epochs=2, verbose=0, callbacks=[checkpoint])
+    >>> checkpoint.restore(model)
+    2
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        early_stopping: keras.callbacks.EarlyStopping | None = None,
+    ):
+        super().__init__()
+        self.path = Path(path)
+        self.early_stopping = early_stopping
+        self.history: list[dict] = []
+        self.stopped = False
+        self._stopper_state: dict | None = None
+
+    def restore(self, model: keras.Model) -> int:
+        """Loads the checkpoint into a compiled model; returns the number of epochs done."""
+        if not self.path.exists():
+            return 0
+        model.optimizer.build(model.trainable_variables)
+        variables = _state(model)
+        try:
+            with np.load(self.path, allow_pickle=False) as saved:
+                meta = json.loads(str(saved["meta"]))
+                values = [saved[f"variable_{i}"] for i in range(len(variables))]
+                best = [saved[f"best_{i}"] for i in range(meta["num_best"])]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            reject_file(self.path, "must be a checkpoint of this run", f"{error}")
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        self.history = meta["history"]
+        self.stopped = meta["stopped"]
+        self._stopper_state = {**meta["stopper"], "best_weights": best or None}
+        self._restore_stopper()
+        return len(self.history)
+
+    def on_train_begin(self, logs=None):
+        # EarlyStopping forgets everything when training begins.
+        self._restore_stopper()
+
+    def _restore_stopper(self):
+        if self.early_stopping is not None and self._stopper_state is not None:
+            for name, value in self._stopper_state.items():
+                setattr(self.early_stopping, name, value)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.history.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
+        self.stopped = bool(self.model.stop_training)
+        stopper, best = {}, []
+        if self.early_stopping is not None:
+            stopper = {k: _plain(getattr(self.early_stopping, k)) for k in _STOPPER_STATE}
+            best = self.early_stopping.best_weights or []
+        meta = {
+            "history": self.history,
+            "stopped": self.stopped,
+            "stopper": stopper,
+            "num_best": len(best),
+        }
+        arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(_state(self.model))}
+        arrays |= {f"best_{i}": np.asarray(w) for i, w in enumerate(best)}
+        with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+
+
+_STOPPER_STATE = ("wait", "best", "best_epoch", "stopped_epoch")
+
+
+def _state(model: keras.Model) -> list:
+    """All variables of a model, random generators included, then those of its optimiser."""
+    seeds = [v for v in model.variables if v.path.endswith("seed_generator_state")]
+    return [*model.weights, *seeds, *model.optimizer.variables]
+
+
+def _plain(value):
+    return value if value is None else float(value)

@@ -1,0 +1,76 @@
+"""Photos → embedding store: finds the faces and embeds them with insightface's models.
+
+The models are not part of kerasmlp and are for non-commercial research only.
+The store keeps each photo's relative path as label `path`: faces and their
+embeddings are personal data, guard them as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+LAYOUTS = ("folder", "csv", "adience", "imdb-wiki", "utkface", "fairface")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="folder of images, or the table of --layout csv")
+    parser.add_argument("-o", "--output", required=True, metavar="STORE", help="store to write")
+    parser.add_argument("--layout", choices=LAYOUTS, default="folder", help="default: folder")
+    models = parser.add_mutually_exclusive_group(required=True)
+    models.add_argument("--model-dir", metavar="DIR", help="folder of insightface's .onnx models")
+    models.add_argument(
+        "--download",
+        metavar="PACK",
+        help="fetch a model pack, such as buffalo_l, to ~/.insightface unless it is there",
+    )
+    parser.add_argument(
+        "--face",
+        choices=("only", "centre", "biggest"),
+        help="face to take from a photo; default: the only one, or for the crops of adience, "
+        "utkface and fairface the one nearest to the centre",
+    )
+    parser.add_argument(
+        "--min-det-score",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="faces below it do not count; the scale is the detector's: 0.5 fits SCRFD, the "
+        "paper's 0.9 RetinaFace-R50 (default: 0.5)",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes of one core each; default: all cores"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--resume", action="store_true", help="go on with a killed run")
+    parser.add_argument("--force", action="store_true", help="begin anew, replace the store")
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.datasets import LAYOUTS, read_records
+    from kerasmlp.extraction import extract_embeddings, removal_table
+    from kerasmlp.face_models import LICENCE_NOTICE, download_models
+
+    model_dir = args.model_dir
+    if args.download:
+        print(f"note: {LICENCE_NOTICE}", file=sys.stderr)
+        model_dir = download_models(args.download)
+    layout = LAYOUTS[args.layout]
+    report = extract_embeddings(
+        read_records(args.layout, args.source),
+        model_dir,
+        args.output,
+        workers=args.workers,
+        face=args.face or layout.face,
+        min_det_score=args.min_det_score,
+        device=args.device,
+        source=layout.source,
+        licence=layout.licence,
+        resume=args.resume,
+        force=args.force,
+        progress=True,
+    )
+    if "provider" in report:
+        print(f"computed by {report['provider']}", file=sys.stderr)
+    print(removal_table(report))
+    print(report["store"])

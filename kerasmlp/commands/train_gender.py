@@ -1,0 +1,28 @@
+"""Trains a gender model on an embedding store into a run folder.
+
+Without arguments it trains on the sample that ships with the checkout. With
+--label it learns any other column of classes in the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from kerasmlp.commands.training_options import (
+    add_training_arguments,
+    choose_recipe,
+    open_store,
+    run_training,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_training_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.targets import choose_target
+
+    store = open_store(args)
+    target = choose_target(store, args.label or "gender")
+    run_training(args, target.label, store, target, choose_recipe(args, "gender"))

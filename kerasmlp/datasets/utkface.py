@@ -1,0 +1,40 @@
+"""UTKFace: age, gender and race are in the file's name."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from kerasmlp.datasets.records import MALFORMED_NAME, Record, check_folder, image_files, printable
+from kerasmlp.labels import decode_gender
+from kerasmlp.stores.label_columns import MAX_AGE_YEARS
+
+RACES = ("White", "Black", "Asian", "Indian", "other")
+
+_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?")
+
+
+def read(source: str | os.PathLike) -> list[Record]:
+    """Reads the names `<age>_<gender>_<race>_<time>.jpg[.chip.jpg]` below a folder.
+
+    Names that lack a part or have one twice are malformed: which part is
+    missing cannot be told from the rest.
+    """
+    folder = check_folder(source, "the folder of UTKFace")
+    records = []
+    for path in image_files(folder):
+        key = printable(path.relative_to(folder))
+        match = _NAME.fullmatch(path.name)
+        if match is None or int(match[1]) > MAX_AGE_YEARS:
+            records.append(Record(key=key, image=path, removed=MALFORMED_NAME))
+            continue
+        records.append(
+            Record(
+                key=key,
+                image=path,
+                age_years=float(match[1]),
+                gender=decode_gender(match[2], "utkface"),
+                extra={"race": RACES[int(match[3])]},
+            )
+        )
+    return records

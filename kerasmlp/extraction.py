@@ -1,0 +1,274 @@
+"""Photos → faces → embeddings → store: the whole way, resumable at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasmlp.checks import check_choice, check_optional_int, check_rate, reject, reject_file
+from kerasmlp.datasets.records import READ_FIRST, REASONS, Record
+from kerasmlp.face_models import find_models
+from kerasmlp.face_pool import FacePool
+from kerasmlp.faces import CHOICES, DEVICES, MIN_DET_SCORE
+from kerasmlp.files import write_json
+from kerasmlp.labels import UNKNOWN
+from kerasmlp.stores.embedding_store import EmbeddingStore, StoreInfo
+from kerasmlp.stores.partial_store import PartialStore, partial_folder
+
+_COMMIT_SECONDS = 1.0
+
+
+def extract_embeddings(
+    records: Sequence[Record],
+    model_dir: str | os.PathLike,
+    store_path: str | os.PathLike,
+    *,
+    workers: int | None = None,
+    face: str = "only",
+    min_det_score: float = MIN_DET_SCORE,
+    device: str = "auto",
+    source: str | None = None,
+    licence: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Embeds the face of every record and writes an embedding store.
+
+    The work so far lies in `<store>.partial`; a killed run goes on from there
+    with `resume`, and gives the same store as one that was never killed.
+    `<store>.removal.json` lists the inputs that were removed. Both hold the
+    images' relative paths, as does the store in its label `path`.
+
+    Args:
+        records: The inputs, as `kerasmlp.datasets.read_records` gives them.
+        model_dir: Folder with insightface's detector and embedder.
+        store_path: The store to write.
+        workers: Processes, each on one core; None takes all cores.
+        face: `"only"`, `"centre"` or `"biggest"`.
+        min_det_score: Faces below it do not count. It belongs to the detector.
+        device: `"auto"`, `"cpu"` or `"cuda"`.
+        source: Name of the data set.
+        licence: Of the data.
+        resume: Go on with a killed run; a finished store is left as it is.
+        force: Begin anew and replace a store that exists.
+        progress: Show a bar on standard error.
+
+    Returns:
+        A report: `inputs`, `kept`, `removed` (reason to number), `store`,
+        `removal_list`, `provider`, `seconds`, `resumed_at`.
+
+    Raises:
+        InputError: on bad arguments, models or paths, and if no face is kept.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM; the work can be resumed.
+    """
+    began = time.monotonic()
+    store_path = Path(store_path)
+    check_choice("face", face, CHOICES)
+    check_choice("device", device, DEVICES)
+    check_rate("min_det_score", min_det_score)
+    workers = check_optional_int("workers", workers, minimum=1)
+    workers = min(workers or len(os.sched_getaffinity(0)), max(len(records), 1))
+    if not records:
+        reject("records", "must hold at least one input", records)
+    if resume and force:
+        reject_file("--resume", "must not be given together with --force", "both")
+    if store_path.exists() and not force:
+        if resume and not partial_folder(store_path).exists():
+            return _finished(store_path, records)
+        if not resume:
+            reject_file(store_path, "must not exist yet (or --force)", "an existing file")
+    models = find_models(model_dir)
+    info = StoreInfo(
+        embedder=models.embedder.name,
+        embedder_sha256=models.embedder_sha256,
+        detector=models.detector.name,
+        detector_sha256=models.detector_sha256,
+        min_det_score=float(min_det_score),
+        source=source,
+        licence=licence,
+    )
+    settings = {
+        "inputs": _digest(records),
+        "face": face,
+        "min_det_score": float(min_det_score),
+        "embedder": models.embedder_sha256,
+        "detector": models.detector_sha256,
+    }
+    pool = FacePool(
+        model_dir, face=face, min_det_score=min_det_score, device=device, workers=workers
+    )
+    with (
+        _terminable(),
+        pool,
+        PartialStore(
+            store_path, settings=settings, width=pool.width, resume=resume, force=force
+        ) as partial,
+    ):
+        resumed_at = len(partial)
+        _run(records, pool, partial, progress)
+        counts = _removal_report(partial.entries)
+        removal_list = store_path.with_name(f"{store_path.name}.removal.json")
+        write_json(removal_list, {**counts, "keys": _removed_keys(partial.entries)})
+        if not counts["kept"]:
+            partial.remove()
+            reject_file(store_path, "must hold at least one face", f"none ({counts['removed']})")
+        kept = [i for i, entry in enumerate(partial.entries) if entry["reason"] is None]
+        labels = _labels(records, partial.entries, kept)
+        partial.finish(labels, replace(info, removal_report=counts))
+    return {
+        **counts,
+        "store": str(store_path),
+        "removal_list": str(removal_list),
+        "provider": pool.provider,
+        "resumed_at": resumed_at,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+def removal_table(report: dict[str, Any]) -> str:
+    """The removal report as lines of text; the numbers add up to the inputs.
+
+    Example:
+
+    >>> print(removal_table({"inputs": 5, "kept": 3, "removed": {"no age": 2}}))
+    kept                            3
+    no age                          2
+    inputs                          5
+    """
+    rows = {"kept": report["kept"], **report["removed"], "inputs": report["inputs"]}
+    return "\n".join(f"{name:24}{number:>9,}" for name, number in rows.items())
+
+
+def _run(records: Sequence[Record], pool: FacePool, partial: PartialStore, progress: bool) -> None:
+    from tqdm import tqdm
+
+    todo = records[len(partial) :]
+    tasks = [(r.image, r.removed in READ_FIRST) for r in todo if _needs_image(r)]
+    answers = pool.map(tasks)
+    bar = tqdm(
+        total=len(records), initial=len(partial), unit="img", disable=None if progress else True
+    )
+    committed = time.monotonic()
+    reported = len(partial)
+    try:
+        with bar:
+            for record in todo:
+                answer = next(answers) if _needs_image(record) else {"reason": None}
+                embedding = answer.pop("embedding", None)
+                reason = answer["reason"] or record.removed
+                partial.append({"key": record.key, **answer, "reason": reason}, embedding)
+                if time.monotonic() - committed > _COMMIT_SECONDS:
+                    partial.commit()
+                    bar.update(len(partial) - reported)
+                    reported, committed = len(partial), time.monotonic()
+            partial.commit()
+            bar.update(len(partial) - reported)
+    except KeyboardInterrupt:
+        partial.commit()
+        raise
+
+
+def _needs_image(record: Record) -> bool:
+    return record.removed is None or record.removed in READ_FIRST
+
+
+def _removal_report(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    counts = Counter(entry["reason"] for entry in entries)
+    kept = counts.pop(None, 0)
+    removed = {reason: counts[reason] for reason in REASONS if counts[reason]}
+    return {"inputs": len(entries), "kept": kept, "removed": removed}
+
+
+def _removed_keys(entries: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry["reason"]:
+            keys.setdefault(entry["reason"], []).append(entry["key"])
+    return keys
+
+
+def _labels(
+    records: Sequence[Record], entries: Sequence[dict[str, Any]], kept: Sequence[int]
+) -> dict[str, Any]:
+    rows = [records[i] for i in kept]
+    labels: dict[str, Any] = {
+        "path": [r.key for r in rows],
+        "det_score": np.array([entries[i]["det_score"] for i in kept], np.float32),
+        "group": _groups([r.group for r in rows], [entries[i]["sha256"] for i in kept]),
+    }
+    if any(r.age_years is not None for r in rows):
+        ages = [np.nan if r.age_years is None else r.age_years for r in rows]
+        labels["age_years"] = np.array(ages, np.float32)
+    if any(r.age_group is not None for r in rows):
+        labels["age_group"] = [r.age_group or "" for r in rows]
+    if any(r.gender is not None for r in rows):
+        labels["gender"] = [UNKNOWN if r.gender is None else int(r.gender) for r in rows]
+    if any(r.fold is not None for r in rows):
+        labels["fold"] = [UNKNOWN if r.fold is None else r.fold for r in rows]
+    for name in dict.fromkeys(k for r in rows for k in r.extra):
+        values = [r.extra.get(name) for r in rows]
+        text = any(isinstance(v, str) for v in values)
+        blank = "" if text else np.nan
+        labels[name] = [blank if v is None else v for v in values]
+    return labels
+
+
+def _groups(groups: Sequence[str | None], hashes: Sequence[str]) -> np.ndarray:
+    """One number per set of rows that share a person or the very bytes of the image."""
+    parents: dict[Any, Any] = {}
+
+    def root(node: Any) -> Any:
+        parents.setdefault(node, node)
+        while parents[node] != node:
+            parents[node] = node = parents[parents[node]]
+        return node
+
+    for group, digest in zip(groups, hashes, strict=True):
+        image = root(("image", digest))
+        if group is not None:
+            parents[image] = root(("group", group))
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(root(("image", h)), len(numbers)) for h in hashes])
+
+
+def _digest(records: Sequence[Record]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(f"{record!r}\n".encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()
+
+
+def _finished(store_path: Path, records: Sequence[Record]) -> dict[str, Any]:
+    counts = EmbeddingStore.open(store_path).info.removal_report
+    if not counts or counts.get("inputs") != len(records):
+        reject_file(store_path, "must come from the same inputs (--force begins anew)", "others")
+    return {**counts, "store": str(store_path), "resumed_at": len(records)}
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end the work as Ctrl-C does: with all that is done on disk."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

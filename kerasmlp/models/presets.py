@@ -1,0 +1,181 @@
+"""Recipes: network, optimiser and data hyperparameters under one name each."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kerasmlp.checks import (
+    check_bool,
+    check_choice,
+    check_int,
+    check_optional_int,
+    check_positive,
+    check_rate,
+    reject,
+    reject_file,
+)
+from kerasmlp.files import read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a training, apart from data and seed.
+
+    Attributes:
+        num_blocks: Stages of the network; see `ResidualMLP`.
+        residuals_per_block: Residual blocks in each stage.
+        dropout_rate: Of all IC layers.
+        use_ic: False leaves the IC layers out (ablation).
+        use_residual: False leaves the skip connections out (ablation).
+        use_output_ic: An IC layer before the head.
+        scale_inputs: Multiply embeddings by the root of their width, so that
+            the coordinates of one of norm 1 have unit size.
+        batch_size: Rows per step.
+        epochs: At most.
+        learning_rate: Of AdamW, at the start.
+        weight_decay: Of AdamW.
+        decay_all: Decay biases and batch norm too, as PyTorch does, and not
+            kernels alone.
+        schedule: `"cosine"` to zero over the run after a warm-up, or
+            `"exponential"`, once per epoch, as in the paper.
+        warmup_share: Part of the run in which a cosine schedule rises.
+        gamma: Factor per epoch of the exponential schedule.
+        patience: Epochs without a better validation loss until training stops
+            and the best weights are taken; None trains to the end.
+        label_sigma_years: Standard deviation of the soft label around an age,
+            where a head of years is trained; 0 is the year alone, and the
+            head then has the classes that are measured.
+        rps_weight: Of the ranked probability score beside the cross-entropy;
+            for ages only.
+        mixup_alpha: Of mixup, 0 turns it off.
+        noise_std: Largest standard deviation of the noise on embeddings.
+        calibrate: Fit a temperature on the validation part.
+
+    Raises:
+        InputError: if a value is out of range.
+
+    Example:
+
+    >>> PRESETS["paper-gender"].num_blocks
+    4
+    """
+
+    num_blocks: int = 1
+    residuals_per_block: int = 1
+    dropout_rate: float = 0.35
+    use_ic: bool = True
+    use_residual: bool = True
+    use_output_ic: bool = True
+    scale_inputs: bool = True
+    batch_size: int = 256
+    epochs: int = 30
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    decay_all: bool = False
+    schedule: str = "cosine"
+    warmup_share: float = 0.05
+    gamma: float = 1.0
+    patience: int | None = None
+    label_sigma_years: float = 2.0
+    rps_weight: float = 1.0
+    mixup_alpha: float = 0.4
+    noise_std: float = 0.05
+    calibrate: bool = True
+
+    def __post_init__(self):
+        for name in ("num_blocks", "residuals_per_block"):
+            check_int(name, getattr(self, name), minimum=0)
+        # Two rows are the fewest that batch norm can take statistics of.
+        check_int("batch_size", self.batch_size, minimum=2)
+        check_int("epochs", self.epochs, minimum=1)
+        check_optional_int("patience", self.patience, minimum=1)
+        for name in ("dropout_rate", "warmup_share"):
+            check_rate(name, getattr(self, name))
+        for name, kind in self.__annotations__.items():
+            if kind == "bool":
+                check_bool(name, getattr(self, name))
+        check_choice("schedule", self.schedule, ("cosine", "exponential"))
+        for name in ("learning_rate", "gamma"):
+            check_positive(name, getattr(self, name))
+        for name in (
+            "weight_decay", "label_sigma_years", "rps_weight", "mixup_alpha", "noise_std"
+        ):  # fmt: skip
+            check_positive(name, getattr(self, name), zero=True)
+
+    def network(self, width: int) -> dict:
+        """The arguments of `ResidualMLP` for embeddings of a width."""
+        names = (
+            "num_blocks",
+            "residuals_per_block",
+            "dropout_rate",
+            "use_ic",
+            "use_residual",
+            "use_output_ic",
+        )
+        scale = width**0.5 if self.scale_inputs else 1.0
+        return {"width": width, "input_scale": scale} | {n: getattr(self, n) for n in names}
+
+    def replace(self, **changes) -> Recipe:
+        return dataclasses.replace(self, **changes)
+
+    def to_config(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+_PAPER = Recipe(
+    dropout_rate=0.05,
+    use_output_ic=False,
+    scale_inputs=False,
+    decay_all=True,
+    schedule="exponential",
+    patience=5,
+    label_sigma_years=0.0,
+    rps_weight=0.0,
+    mixup_alpha=0.0,
+    noise_std=0.0,
+    calibrate=False,
+)
+
+PRESETS = {
+    "age": Recipe(),
+    "age-groups": Recipe(rps_weight=0.5),
+    "gender": Recipe(),
+    "paper-age": _PAPER.replace(
+        num_blocks=2,
+        batch_size=128,
+        learning_rate=0.00116701,
+        weight_decay=0.000123372,
+        gamma=0.394794,
+    ),
+    "paper-gender": _PAPER.replace(
+        num_blocks=4,
+        batch_size=512,
+        learning_rate=0.0243983,
+        weight_decay=0.00473539,
+        gamma=0.0662042,
+    ),
+}
+"""`age`, `age-groups` (no years known) and `gender` are ours; `paper-age` and `paper-gender` are the original's values."""
+
+
+def find_recipe(preset: str | os.PathLike) -> Recipe:
+    """Returns a preset by its name, or reads one from a JSON file.
+
+    Raises:
+        InputError: if there is no such preset, or a value in it is bad.
+    """
+    if preset in PRESETS:
+        return PRESETS[preset]
+    path = Path(preset)
+    if path.suffix != ".json":
+        names = ", ".join(PRESETS)
+        reject("preset", f"must be one of {names}, or a .json file", str(preset))
+    values = read_json(path)
+    known = {f.name for f in dataclasses.fields(Recipe)}
+    if not isinstance(values, dict) or not set(values) <= known:
+        unknown = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
+        reject_file(path, "must hold hyperparameters of a recipe", f"{unknown}")
+    return Recipe(**values)

@@ -1,0 +1,89 @@
+"""From arrays to the batches that a compiled step eats: shuffled, mixed, the same for one seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+_SHUFFLE, _MIXUP, _NOISE = range(3)  # independent random streams of one seed
+
+
+def training_batches(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    batch_size: int,
+    num_epochs: int,
+    seed: int,
+    first_epoch: int = 0,
+    mixup_alpha: float = 0.0,
+    noise_std: float = 0.0,
+) -> tf.data.Dataset:
+    """Batches of epochs `first_epoch`..`num_epochs - 1`, all of one shape.
+
+    Every epoch is a new permutation that depends on `seed` and its number
+    alone, so a resumed run sees what an uninterrupted one would have seen.
+    The rows that do not fill a batch are left out of that epoch: one shape
+    means one compilation.
+
+    Args:
+        x: Embeddings, shape `(rows, width)`, float32.
+        y: Target probabilities `(rows, num_classes)` or targets.
+        batch_size: At most `rows`.
+        num_epochs: Of the whole run.
+        seed: Decides permutations, mixup and noise.
+        first_epoch: Where to begin.
+        mixup_alpha: Each row is mixed with another of its batch, with a share
+            from Beta(alpha, alpha) of its own; 0 turns it off.
+        noise_std: Each row gets normal noise of a standard deviation drawn
+            from U(0, noise_std), and is then brought back to the norm it had
+            before mixup and noise.
+
+    Example:
+
+    >>> x, y = np.eye(10, 4, dtype="float32"), np.eye(10, 2, dtype="float32")
+    >>> batches = training_batches(x, y, batch_size=3, num_epochs=2, seed=0)
+    >>> len([1 for _ in batches])
+    6
+
+    Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
+    Deviation: one share per row, not per batch.
+    """
+    rows, steps = len(x), len(x) // batch_size
+    data_x, data_y = tf.constant(x), tf.constant(y)
+
+    def epoch_of_indices(epoch):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(rows), [4 * seed + _SHUFFLE, epoch]
+        )
+        batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+        numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices((batches, numbers))
+
+    def gather(indices, number):
+        batch_x, batch_y = tf.gather(data_x, indices), tf.gather(data_y, indices)
+        norm = tf.norm(batch_x, axis=1, keepdims=True)
+        if mixup_alpha:
+            # The permutation makes neighbours in a batch random: a roll is a random partner.
+            share = _beta(mixup_alpha, batch_size, tf.stack([4 * seed + _MIXUP, number]))[:, None]
+            batch_x = share * batch_x + (1 - share) * tf.roll(batch_x, 1, 0)
+            batch_y = share * batch_y + (1 - share) * tf.roll(batch_y, 1, 0)
+        if noise_std:
+            key = tf.stack([4 * seed + _NOISE, number])
+            std = noise_std * tf.random.stateless_uniform((batch_size, 1), key)
+            key = tf.stack([4 * seed + _NOISE + 1, number])
+            batch_x += std * norm * tf.random.stateless_normal(tf.shape(batch_x), key)
+            batch_x *= norm / tf.norm(batch_x, axis=1, keepdims=True)
+        return batch_x, batch_y
+
+    return (
+        tf.data.Dataset.range(first_epoch, num_epochs)
+        .flat_map(epoch_of_indices)
+        .map(gather, num_parallel_calls=1)
+        .prefetch(4)
+    )
+
+
+def _beta(alpha: float, size: int, key):
+    gammas = tf.random.stateless_gamma((2, size), key, alpha, dtype=tf.float32) + 1e-12
+    return gammas[0] / (gammas[0] + gammas[1])

@@ -1,0 +1,78 @@
+"""Pictures of results. Every function writes one PNG, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kerasmlp.files import atomic_path
+
+_LABELS = {
+    "loss": "NLL",
+    "accuracy": "accuracy",
+    "mae_years": "mean absolute error (years)",
+}
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120, bbox_inches="tight", format="png")
+
+
+def curves(history: list[dict], path: str | os.PathLike) -> None:
+    """Draws loss and validation metrics over epochs."""
+    epochs = [row["epoch"] + 1 for row in history]
+    metrics = [k for k in _LABELS if f"val_{k}" in history[0]]
+    figure = Figure(figsize=(4.6 * len(metrics), 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        if name == "loss":
+            losses = [row["loss"] for row in history]
+            axes.plot(epochs, losses, label="training (with dropout, soft labels)", color="0.6")
+        values = [row[f"val_{name}"] for row in history]
+        axes.plot(epochs, values, label="validation", color="tab:blue", marker=".", markersize=4)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(_LABELS[name])
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def confusion(
+    labels: np.ndarray, predicted: np.ndarray, names: Sequence[str], path: str | os.PathLike
+) -> None:
+    """Draws the confusion matrix, as shares of each true class."""
+    size = len(names)
+    counts = np.zeros((size, size))
+    np.add.at(counts, (labels, predicted), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    small = size <= 20
+    side = 2 + 0.55 * size if small else 7
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1 if small else None)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if small:
+        ticks = np.arange(size)
+        rows = [f"{n} ({int(c)})" for n, c in zip(names, counts.sum(axis=1), strict=True)]
+        axes.set_xticks(ticks, names, rotation=45, ha="right")
+        axes.set_yticks(ticks, rows)
+        for i, j in np.ndindex(size, size):
+            if counts[i, j]:
+                color = "white" if shares[i, j] > 0.5 else "black"
+                text = f"{shares[i, j]:.2f}"
+                axes.text(j, i, text, ha="center", va="center", fontsize=8, color=color)
+    else:
+        ticks = np.arange(0, size, 10)
+        axes.set_xticks(ticks, [names[t] for t in ticks])
+        axes.set_yticks(ticks, [names[t] for t in ticks])
+    _save(figure, path)

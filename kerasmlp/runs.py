@@ -1,0 +1,188 @@
+"""Run folders: one per command that works, complete when `DONE` is there."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kerasmlp import __version__
+from kerasmlp.checks import reject_file
+from kerasmlp.files import read_json, write_json, write_text
+
+_VERSIONS_OF = ("tensorflow", "keras", "numpy", "h5py")
+
+
+class RunFolder:
+    """One run: `config.json`, `report.json`, `history.csv`, `model.keras`, pictures, `DONE` last.
+
+    Args:
+        path: The folder.
+
+    Example:
+
+    >>> import tempfile
+    >>> run = RunFolder(tempfile.mkdtemp())
+    >>> with run.working({"seed": 0}, resume=False, force=False):
+    ...     run.finish({"accuracy": 0.5})
+    >>> run.done, run.report()["accuracy"]
+    (True, 0.5)
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def done(self) -> bool:
+        return (self / "DONE").is_file()
+
+    def config(self) -> dict:
+        return read_json(self / "config.json")
+
+    def report(self) -> dict:
+        return read_json(self / "report.json")
+
+    def require_done(self) -> None:
+        if not self.path.is_dir():
+            reject_file(self.path, "must be a run folder", "no such folder")
+        if not self.done:
+            reject_file(self.path, "must be a finished run", "a folder without DONE")
+
+    @contextmanager
+    def working(self, config: dict, *, resume: bool, force: bool) -> Iterator[None]:
+        """Holds the folder for this process while a run works in it.
+
+        Args:
+            config: Decides the result; a resumed run must have the same.
+            resume: Go on with what is there.
+            force: Delete what is there.
+
+        Raises:
+            InputError: if the folder is used otherwise, by another run, or
+                right now.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            reject_file(self.path, "must be a folder", "a file")
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self / ".lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                reject_file(self.path, "must not be in use", "a run that is working in it now")
+            if force:
+                self._clear()
+            self._claim(config, resume)
+            yield
+
+    def _clear(self) -> None:
+        foreign = any(self.path.iterdir()) and not (self / "config.json").is_file()
+        if foreign and [p.name for p in self.path.iterdir()] != [".lock"]:
+            reject_file(self.path, "must be a run folder to be replaced", "other files in it")
+        # DONE goes first: a half-deleted folder must not look finished.
+        (self / "DONE").unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.name != ".lock":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def _claim(self, config: dict, resume: bool) -> None:
+        there = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
+        # Left by a process that was killed while it wrote.
+        for name in [n for n in there if n.startswith(".")]:
+            (self / name).unlink()
+        there = [n for n in there if not n.startswith(".")]
+        if not there:
+            write_json(self / "config.json", config)
+        elif not resume:
+            reject_file(
+                self.path,
+                "must be empty (or give --resume or --force)",
+                f"a folder with {there[0]}",
+            )
+        elif (self / "config.json").is_file():
+            before = self.config()
+            changed = [k for k in {**before, **config} if before.get(k) != config.get(k)]
+            if changed:
+                key = changed[0]
+                reject_file(
+                    self.path,
+                    f"must be resumed with the same {key} ({before.get(key)!r})",
+                    f"{config.get(key)!r}",
+                )
+        else:
+            reject_file(self.path, "must be a run folder to be resumed", f"one with {there[0]}")
+
+    def finish(self, report: dict) -> None:
+        """Writes the report, then `DONE`."""
+        write_json(self / "report.json", report)
+        write_text(self / "DONE", "")
+
+
+def next_free(stem: str | os.PathLike) -> Path:
+    """Returns `stem`, or `stem-2`, `stem-3`, … where that is taken."""
+    stem, number = Path(stem), 1
+    path = stem
+    while path.exists():
+        number += 1
+        path = stem.with_name(f"{stem.name}-{number}")
+    return path
+
+
+def environment() -> dict[str, Any]:
+    """Versions and command line, for a report."""
+    installed = {name: _version(name) for name in _VERSIONS_OF}
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": {
+            "kerasmlp": __version__,
+            "python": platform.python_version(),
+            **{k: v for k, v in installed.items() if v},
+        },
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def load_model(path: str | os.PathLike):
+    """Loads the model of a run folder, or a `.keras` file that holds our layers.
+
+    Args:
+        path: Run folder or file.
+
+    Returns:
+        A `keras.Model`, float32, not compiled.
+
+    Raises:
+        InputError: if there is no finished run or no readable model.
+    """
+    import keras
+
+    for layer in ("downsample_block", "ic_layer", "residual_block"):  # registers the classes
+        importlib.import_module(f"kerasmlp.layers.{layer}")
+    path = Path(path)
+    if path.suffix != ".keras":
+        RunFolder(path).require_done()
+        path = path / "model.keras"
+    if not path.is_file():
+        reject_file(path, "must be a saved model", "no such file")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        reject_file(path, "must be a saved model", " ".join(str(error).split())[:200])

@@ -1,0 +1,196 @@
+"""What a head predicts, and how it is measured: the bridge from label columns to arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerasmlp.checks import reject
+from kerasmlp.labels import (
+    GENDER_NAMES,
+    NUM_YEARS,
+    UNKNOWN,
+    AgeClasses,
+    age_classes,
+    repair_age_group,
+)
+from kerasmlp.stores.embedding_store import EmbeddingStore
+
+_AGE_LABELS = ("age_years", "age_group")
+_KNOWN_GROUPS = ("fairface", "adience")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The outputs of a head.
+
+    Attributes:
+        label: Column of the store.
+        class_names: One name per output.
+        head: `"years"`, the name of age groups, or None for other classes.
+        classes: The age classes that accuracy is measured in: a head of
+            years is measured in groups by summing probabilities.
+
+    Example:
+
+    >>> target = age_target("age_years", "adience", by_years=True)
+    >>> len(target.class_names), target.measured_names[:2]
+    (101, ('0-2', '4-6'))
+    """
+
+    label: str
+    class_names: tuple[str, ...]
+    head: str | None = None
+    classes: str | None = None
+
+    @classmethod
+    def from_config(cls, config: dict) -> Target:
+        return cls(**{**config, "class_names": tuple(config["class_names"])})
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def is_age(self) -> bool:
+        return self.head is not None
+
+    @property
+    def head_ages(self) -> AgeClasses:
+        return age_classes(self.head)
+
+    @property
+    def measured_ages(self) -> AgeClasses:
+        return age_classes(self.classes)
+
+    @property
+    def measured_names(self) -> tuple[str, ...]:
+        return self.measured_ages.class_names if self.is_age else self.class_names
+
+    def measured(self, probabilities: np.ndarray) -> np.ndarray:
+        """Turns probabilities of the head into those of the measured classes."""
+        if self.head == "years" and self.classes != "years":
+            return self.measured_ages.from_years(probabilities)
+        return probabilities
+
+    def encode(self, store: EmbeddingStore, classes: str | None = None) -> np.ndarray:
+        """Returns the class of each row of a store, -1 where it is not known.
+
+        Args:
+            store: Must hold the label, or another one that says the same.
+            classes: Age classes to encode in; those of the head by default.
+        """
+        if self.is_age:
+            return _encode_ages(store, self.label, classes or self.head)
+        column = _column(store, self.label)
+        if self.label == "gender":
+            return column.astype(int)
+        known = {name: k for k, name in enumerate(self.class_names)}
+        encoded = np.array([known.get(str(v), UNKNOWN) for v in column.tolist()])
+        foreign = {str(v) for v in column.tolist()} - {*known, "", str(UNKNOWN), "nan"}
+        if foreign:
+            names = ", ".join(self.class_names)
+            reject(self.label, f"must hold the classes {names}", sorted(foreign)[0])
+        return encoded
+
+    def soft_labels(self, store: EmbeddingStore, sigma_years: float) -> np.ndarray:
+        """Returns target probabilities per row, shape `(rows, num_classes)`, float32.
+
+        A head of years gets a normal distribution around the age, cut to
+        0..100; others (and `sigma_years=0`) get ones at the class.
+        """
+        if self.head == "years" and sigma_years > 0:
+            age_years = np.clip(store.labels[self.label], 0, NUM_YEARS - 1)
+            distance = (np.arange(NUM_YEARS) - age_years[:, None]) / sigma_years
+            density = np.exp(-0.5 * distance**2)
+            return (density / density.sum(axis=1, keepdims=True)).astype(np.float32)
+        return np.eye(self.num_classes, dtype=np.float32)[self.encode(store)]
+
+
+def age_target(label: str, classes: str, *, by_years: bool) -> Target:
+    """A head of years or of groups, measured in `classes`."""
+    head = "years" if by_years else classes
+    return Target(label, age_classes(head).class_names, head, classes)
+
+
+def choose_age_target(
+    store: EmbeddingStore, label: str | None, classes: str | None, *, by_years: bool
+) -> Target:
+    """Picks the age label of a store and the classes it allows.
+
+    Args:
+        store: To train on.
+        label: Column of years or of group names; None takes `age_years` where
+            present, else `age_group`.
+        classes: As in `age_classes`; None takes years, or the groups that the
+            column names.
+        by_years: Learn years where they are known, whatever is measured.
+    """
+    if label is None:
+        label = next((k for k in _AGE_LABELS if _has(store, k)), None)
+        if label is None:
+            known = ", ".join(store.labels) or "no labels"
+            reject("label", f"must be an age column; the store holds {known}", label)
+    column = _column(store, label)
+    if column.dtype.kind == "U":
+        groups = _groups_of(column)
+        if classes not in (None, groups):
+            reject("classes", f"must be {groups!r}, which column {label!r} holds", classes)
+        return age_target(label, groups, by_years=False)
+    return age_target(label, classes or "years", by_years=by_years)
+
+
+def choose_target(store: EmbeddingStore, label: str) -> Target:
+    """The classes that a column holds: gender, or whatever its values are."""
+    column = _column(store, label)
+    if label == "gender":
+        return Target(label, GENDER_NAMES)
+    if column.dtype.kind == "f":
+        reject("label", "must be a column of integers or text", label)
+    missing = "" if column.dtype.kind == "U" else UNKNOWN
+    return Target(label, tuple(str(v) for v in np.unique(column) if v != missing))
+
+
+def truth_years(store: EmbeddingStore) -> np.ndarray | None:
+    """The ages of a store in years, or None where it holds none."""
+    return store.labels["age_years"] if _has(store, "age_years") else None
+
+
+def _has(store: EmbeddingStore, key: str) -> bool:
+    if key not in store.labels:
+        return False
+    column = store.labels[key]
+    return bool((column != "").any() if column.dtype.kind == "U" else np.isfinite(column).any())
+
+
+def _column(store: EmbeddingStore, label: str) -> np.ndarray:
+    if label not in store.labels:
+        known = ", ".join(store.labels) or "no labels"
+        reject("label", f"must be a column of the store, which holds {known}", label)
+    return store.labels[label]
+
+
+def _groups_of(column: np.ndarray) -> str:
+    names = {repair_age_group(v) for v in np.unique(column) if v != ""}
+    for spec in _KNOWN_GROUPS:
+        if names <= set(age_classes(spec).class_names):
+            return spec
+    ordered = sorted(names, key=lambda name: (len(name.split("-")[0]), name))
+    return ",".join(ordered)
+
+
+def _encode_ages(store: EmbeddingStore, label: str, classes: str) -> np.ndarray:
+    """Classes of ages from the column the model was trained on, or the store's other one."""
+    keys = [k for k in dict.fromkeys((label, *_AGE_LABELS)) if _has(store, k)]
+    ages = age_classes(classes)
+    for key in keys:
+        column = store.labels[key]
+        if column.dtype.kind != "U":
+            return ages.encode(column)
+        known = {name: k for k, name in enumerate(ages.class_names)}
+        names = [repair_age_group(v) for v in column.tolist()]
+        if {n for n in names if n} <= set(known):
+            return np.array([known[n] if n else UNKNOWN for n in names])
+    came = sorted({v for k in keys if k != "age_years" for v in store.labels[k].tolist()})
+    reject("classes", f"must be those of the store's ages ({', '.join(came) or 'none'})", classes)

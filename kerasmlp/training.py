@@ -1,0 +1,303 @@
+"""Trains one model on one store into one run folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasmlp.calibration import fit_temperature
+from kerasmlp.callbacks.checkpoint import Checkpoint
+from kerasmlp.callbacks.validation import Validation
+from kerasmlp.checks import reject
+from kerasmlp.evaluation import measure, measure_groups
+from kerasmlp.files import atomic_path, write_text
+from kerasmlp.labels import UNKNOWN
+from kerasmlp.losses import RankedCrossentropy
+from kerasmlp.models.presets import Recipe
+from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.pipelines import training_batches
+from kerasmlp.runs import RunFolder, environment, load_model
+from kerasmlp.splits import grouped_split
+from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.targets import Target
+
+
+def train(
+    store: EmbeddingStore,
+    target: Target,
+    recipe: Recipe,
+    run_dir: str | os.PathLike,
+    *,
+    seed: int = 0,
+    validation_share: float = 0.1,
+    group: str = "group",
+    init: str | os.PathLike | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = False,
+) -> dict:
+    """Trains a residual MLP and writes a run folder.
+
+    Killed at any moment and started again with `resume=True` it ends with the
+    weights of an uninterrupted run; a finished run is not computed again.
+
+    Args:
+        store: Rows without the label are left out, and counted.
+        target: What to predict.
+        recipe: Hyperparameters.
+        run_dir: Folder to write; must be new, empty, resumed or forced.
+        seed: Decides split, initial weights, shuffling, dropout and mixup.
+        validation_share: Of the groups of rows, in (0, 1).
+        group: Column whose rows are never split, where the store has it.
+        init: Run whose weights to begin with, as far as shapes agree.
+        resume: Go on with a killed run.
+        force: Replace what is in the folder.
+        progress: Show a bar.
+
+    Returns:
+        The report, as in `report.json`.
+
+    Raises:
+        InputError: if the data cannot be trained on or the folder not used.
+    """
+    run = RunFolder(run_dir)
+    config = {
+        "target": asdict(target) | {"class_names": list(target.class_names)},
+        "recipe": recipe.to_config(),
+        "width": store.width,
+        "seed": seed,
+        "validation_share": validation_share,
+        "group": group,
+        "init": None if init is None else str(init),
+        "data_digest": store.digest(),
+        "embedder": store.info.embedder,
+        "embedder_sha256": store.info.embedder_sha256,
+        "normalized": store.info.normalized,
+    }
+    with run.working(config, resume=resume, force=force):
+        if run.done:
+            return run.report()
+        started = time.time()
+        keras.utils.set_random_seed(seed)
+        rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
+        model = ResidualMLP(
+            num_classes=target.num_classes,
+            seed=seed,
+            dtype=default_policy(),
+            **recipe.network(store.width),
+        )
+        copied = None if init is None else copy_weights(RunFolder(init), model)
+        part = store.subset(validation)
+
+        def measure_part(probabilities: np.ndarray) -> dict:
+            result = measure(target, probabilities, part)
+            kept = ("nll", "accuracy", "mae_years")
+            return {"loss" if k == "nll" else k: result[k] for k in kept if k in result}
+
+        rows = store.subset(rest)
+        model, history, stopped = fit(
+            model,
+            rows.embeddings,
+            target.soft_labels(rows, recipe.label_sigma_years),
+            recipe,
+            seed=seed,
+            rps_weight=recipe.rps_weight if target.is_age else 0.0,
+            validation=Validation(part.embeddings, measure_part),
+            checkpoint_path=run / "checkpoint.npz",
+            progress=progress,
+        )
+        fitted = time.time()
+        model = in_float32(model, target, store.width, recipe)
+        temperature = 1.0
+        if recipe.calibrate:
+            temperature = calibrate(model, target, part)
+        probabilities = model.predict(part.embeddings, batch_size=8192, verbose=0)
+        report = {
+            "validation": measure(target, probabilities, part),
+            "validation_groups": measure_groups(target, probabilities, part),
+            "epochs": len(history),
+            "stopped_early": stopped,
+            "temperature": temperature,
+            "rows": {"training": len(rest), "validation": len(part), "unlabelled": unlabelled},
+            "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
+            "weights_from_init": copied,
+            "seconds": {"fit": fitted - started},
+            "seed": seed,
+            "data_digest": config["data_digest"],
+            **environment(),
+        }
+        save_history(run / "history.csv", history)
+        with atomic_path(run / "model.keras") as temporary:
+            model.save(temporary)
+        draw(run, target, history, probabilities, part)
+        report["seconds"]["total"] = time.time() - started
+        (run / "checkpoint.npz").unlink(missing_ok=True)
+        run.finish(report)
+        return report
+
+
+def fit(
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    recipe: Recipe,
+    *,
+    seed: int,
+    rps_weight: float,
+    validation: Validation,
+    checkpoint_path: Path,
+    progress: bool,
+) -> tuple[keras.Model, list[dict], bool]:
+    """Runs `model.fit` by a recipe, from its last checkpoint on; returns model, history, stopped."""
+    batch_size = min(recipe.batch_size, len(x))
+    steps = len(x) // batch_size
+    model.compile(
+        make_optimizer(recipe, steps),
+        RankedCrossentropy(rps_weight=rps_weight),
+        jit_compile=True,
+        steps_per_execution=steps,
+    )
+    stopper = None
+    if recipe.patience:
+        stopper = keras.callbacks.EarlyStopping(
+            "val_loss", patience=recipe.patience, mode="min", restore_best_weights=True
+        )
+    checkpoint = Checkpoint(checkpoint_path, stopper)
+    first_epoch = checkpoint.restore(model)
+    if first_epoch < recipe.epochs and not checkpoint.stopped:
+        batches = training_batches(
+            x,
+            y,
+            batch_size=batch_size,
+            num_epochs=recipe.epochs,
+            seed=seed,
+            first_epoch=first_epoch,
+            mixup_alpha=recipe.mixup_alpha,
+            noise_std=recipe.noise_std,
+        )
+        bar = []
+        if progress:
+            from tqdm.keras import TqdmCallback
+
+            bar = [TqdmCallback(verbose=0, initial=first_epoch, epochs=recipe.epochs)]
+        model.fit(
+            batches,
+            epochs=recipe.epochs,
+            initial_epoch=first_epoch,
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=0,
+            callbacks=[validation, *([stopper] if stopper else []), checkpoint, *bar],
+        )
+    if stopper and stopper.best_weights is not None:
+        model.set_weights(stopper.best_weights)
+    return model, checkpoint.history, checkpoint.stopped
+
+
+def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """AdamW with the recipe's schedule, and the original's epsilon."""
+    if recipe.schedule == "cosine":
+        steps = recipe.epochs * steps_per_epoch
+        warmup = round(recipe.warmup_share * steps)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else recipe.learning_rate,
+            steps - warmup,
+            warmup_target=recipe.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    else:
+        schedule = keras.optimizers.schedules.ExponentialDecay(
+            recipe.learning_rate, steps_per_epoch, recipe.gamma, staircase=True
+        )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, epsilon=1e-8)
+    if not recipe.decay_all:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def default_policy() -> str:
+    """`mixed_float16` where there is a GPU, else `float32`."""
+    return "mixed_float16" if tf.config.list_physical_devices("GPU") else "float32"
+
+
+def in_float32(model: keras.Model, target: Target, width: int, recipe: Recipe) -> keras.Model:
+    """The same weights under float32, so that the run loads alike on any machine."""
+    plain = ResidualMLP(num_classes=target.num_classes, **recipe.network(width))
+    plain.set_weights(model.get_weights())
+    return plain
+
+
+def split_rows(
+    store: EmbeddingStore, target: Target, group: str, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns the training rows, the validation rows and the number of rows without the label."""
+    labels = target.encode(store)
+    rows = np.flatnonzero(labels != UNKNOWN)
+    present = np.unique(labels[rows])
+    if len(present) < 2:
+        names = [target.class_names[k] for k in present]
+        reject(target.label, "must hold at least two classes to be trained on", names)
+    groups = store.labels.get(group, np.arange(len(store)))[rows]
+    rest, validation = grouped_split(groups, share, seed)
+    return rows[rest], rows[validation], len(store) - len(rows)
+
+
+def calibrate(model: keras.Model, target: Target, part: EmbeddingStore) -> float:
+    """Fits a temperature on a part and divides the head's weights by it."""
+    logits_of = keras.Model(model.input, model.get_layer("logits").output)
+    logits = logits_of.predict(part.embeddings, batch_size=8192, verbose=0)
+    temperature = fit_temperature(logits, lambda p: measure(target, p, part)["nll"])
+    head = model.get_layer("logits")
+    head.set_weights([w / temperature for w in head.get_weights()])
+    return temperature
+
+
+def copy_weights(init: RunFolder, model: keras.Model) -> dict:
+    """Copies the weights of another run, layer by layer, where all shapes agree."""
+    init.require_done()
+    source = {layer.name: layer for layer in load_model(init.path).layers if layer.weights}
+    copied, left = [], []
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        other = source.get(layer.name)
+        shapes = [w.shape for w in layer.weights]
+        if other is not None and [w.shape for w in other.weights] == shapes:
+            layer.set_weights(other.get_weights())
+            copied.append(layer.name)
+        else:
+            left.append(layer.name)
+    if not copied:
+        reject("init", "must be a run of the same network", str(init.path))
+    return {"copied": copied, "new": left}
+
+
+def save_history(path: Path, history: list[dict]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(path, text.getvalue())
+
+
+def draw(
+    run: RunFolder,
+    target: Target,
+    history: list[dict],
+    probabilities: np.ndarray,
+    part: EmbeddingStore,
+) -> None:
+    from kerasmlp import plots  # matplotlib is slow to import and needed last
+
+    plots.curves(history, run / "curves.png")
+    labels = target.encode(part, target.classes)
+    predicted = target.measured(probabilities).argmax(axis=1)
+    plots.confusion(labels, predicted, target.measured_names, run / "confusion_matrix.png")

@@ -1,0 +1,135 @@
+import keras
+import numpy as np
+import pytest
+
+from kerasmlp import ResidualMLP, predict_samples
+from kerasmlp.quantifiers import age_interval_years, predictive_mean, uncertainty_measures
+from kerasmlp.uncertainty import sampling_model
+
+WIDTH = 16
+X = np.random.default_rng(0).normal(size=(40, WIDTH)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = ResidualMLP(num_classes=3, width=WIDTH, num_blocks=2, dropout_rate=0.3, seed=0)
+    for _ in range(20):
+        model(X, training=True)
+    return model
+
+
+def test_same_seed_same_samples(model):
+    a, b = (predict_samples(model, X, num_samples=8, seed=4) for _ in range(2))
+    assert a.shape == (8, 40, 3)
+    np.testing.assert_array_equal(a, b)
+    assert (a != predict_samples(model, X, num_samples=8, seed=5)).any()
+    assert (a[0] != a[1]).any()
+
+
+def test_the_model_is_as_it_was(model):
+    before = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    outputs = model.predict(X, verbose=0)
+    predict_samples(model, X, num_samples=8)
+    np.testing.assert_array_equal(outputs, model.predict(X, verbose=0))
+    for value, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(value, keras.ops.convert_to_numpy(variable))
+
+
+def test_a_rows_distribution_does_not_depend_on_its_neighbours(model):
+    """Means over many samples agree with those of the row alone, unlike under training=True."""
+    alone = predict_samples(model, X[:1], num_samples=4000, seed=1)[:, 0]
+    among = predict_samples(model, np.concatenate([X[:1], 5 * X[1:4]]), num_samples=4000, seed=2)
+    among = among[:, 0]
+    error = np.sqrt((alone.var(axis=0) + among.var(axis=0)) / 4000)
+    assert (abs(alone.mean(axis=0) - among.mean(axis=0)) < 5 * error).all()
+    ratio = alone.std(axis=0) / among.std(axis=0)
+    assert ((ratio > 0.9) & (ratio < 1.1)).all()
+
+
+def test_one_layer_has_the_variance_of_the_formula():
+    """y = w·Drop(x): the variance is rate / (1 − rate) · Σ (w x)²."""
+    inputs = keras.Input((WIDTH,))
+    dropped = keras.layers.Dropout(0.2)(inputs)
+    linear = keras.layers.Dense(1, use_bias=False)
+    model = keras.Model(inputs, linear(dropped))
+    samples = predict_samples(model, X[:3], num_samples=20_000, seed=0)[..., 0]
+    terms = X[:3] * keras.ops.convert_to_numpy(linear.kernel)[:, 0]
+    expected = 0.25 * (terms**2).sum(axis=1)
+    np.testing.assert_allclose(samples.var(axis=0), expected, rtol=0.05)
+    np.testing.assert_allclose(
+        samples.mean(axis=0), terms.sum(axis=1), atol=5 * np.sqrt(expected.max() / 20_000)
+    )
+
+
+def test_sampling_model_shares_weights_and_is_random_in_predict(model):
+    sampler = sampling_model(model)
+    assert {id(w) for w in sampler.weights} == {id(w) for w in model.weights}
+    a, b = sampler.predict(X, verbose=0), sampler.predict(X, verbose=0)
+    assert (a != b).any()
+
+
+def test_rows_beyond_one_chunk(model):
+    many = np.tile(X, (6, 1))
+    samples = predict_samples(model, many, num_samples=100, seed=0)
+    assert samples.shape == (100, 240, 3)
+    np.testing.assert_allclose(samples.sum(axis=2), 1, atol=1e-5)
+
+
+def test_no_rows(model):
+    assert predict_samples(model, X[:0], num_samples=5).shape == (5, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "arguments", "message"),
+    [
+        (X[:, :5], {}, r"`x` must have shape \(batch, 16\). Received: x=\(40, 5\)"),
+        (np.full((1, WIDTH), np.nan), {}, "`x` must be finite"),
+        (X, {"num_samples": 0}, "`num_samples` must be an integer >= 1"),
+        (X, {"seed": -1}, "`seed` must be an integer >= 0"),
+    ],
+)
+def test_bad_arguments(model, x, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        predict_samples(model, x, **arguments)
+
+
+def test_a_model_without_dropout_is_refused():
+    with pytest.raises(ValueError, match="`model` must have dropout"):
+        predict_samples(ResidualMLP(num_classes=2, width=WIDTH, use_ic=False), X)
+
+
+def test_measures_against_plain_loops():
+    rng = np.random.default_rng(0)
+    samples = rng.dirichlet([1, 2, 3], size=(50, 4))
+    measures = uncertainty_measures(samples)
+    for row in range(4):
+        mean = [sum(samples[s, row, c] for s in range(50)) / 50 for c in range(3)]
+        entropy = -sum(p * np.log(p) for p in mean)
+        inner = np.mean([-sum(p * np.log(p) for p in samples[s, row]) for s in range(50)])
+        winners = [int(samples[s, row].argmax()) for s in range(50)]
+        shares = [winners.count(c) / 50 for c in range(3)]
+        assert measures["predictive_entropy_nats"][row] == pytest.approx(entropy)
+        assert measures["expected_entropy_nats"][row] == pytest.approx(inner)
+        assert measures["mutual_information_nats"][row] == pytest.approx(entropy - inner)
+        assert measures["variation_ratio"][row] == pytest.approx(1 - max(shares))
+        assert measures["vote_mean"][row] == pytest.approx(np.mean(winners))
+        votes = -sum(p * np.log(p) for p in shares if p)
+        assert measures["vote_entropy_nats"][row] == pytest.approx(votes)
+    np.testing.assert_allclose(predictive_mean(samples), samples.mean(axis=0))
+
+
+def test_the_largest_entropies_are_the_papers():
+    for classes, maximum in ((2, 0.6931), (101, 4.6151)):
+        one_vote_each = np.eye(classes)[:, None, :]
+        entropy = uncertainty_measures(one_vote_each)["vote_entropy_nats"][0]
+        assert entropy == pytest.approx(maximum, abs=1e-4)
+
+
+def test_samples_of_another_rank_are_refused():
+    with pytest.raises(ValueError, match="`samples` must have shape"):
+        uncertainty_measures(np.ones((3, 2)))
+
+
+def test_interval_of_groups_spreads_over_their_years():
+    year_to_class = np.repeat([0, 1], [51, 50])
+    np.testing.assert_array_equal(age_interval_years(np.array([[1.0, 0.0]]), year_to_class), [[2, 48]])
