@@ -43,15 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 1 (a bug), 2 (bad input), 130 (interrupted)."""
+    """Runs one command; returns its exit code: 0, 1 (a bug), 2 (bad input), 130 (interrupted)."""
     module = importlib.import_module(f"kerasmlp.commands.{command.replace('-', '_')}")
     parser = argparse.ArgumentParser(
         prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     module.add_arguments(parser)
     args = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        if getattr(module, "USES_TENSORFLOW", False):
+            _import_tensorflow()
         module.run(args)
         sys.stdout.flush()
         return 0
@@ -73,6 +74,20 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
         return _fail(
             f"unexpected {type(error).__name__}: {text} (set {TRACEBACK}=1 for the traceback)", 1
         )
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without the lines it prints, below Python, about CPU features."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        importlib.import_module("tensorflow")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def _fail(message: str, code: int) -> int:

@@ -23,8 +23,9 @@ from kerasmlp.face_pool import FacePool
 from kerasmlp.faces import CHOICES, DEVICES, MIN_DET_SCORE
 from kerasmlp.files import write_json
 from kerasmlp.labels import UNKNOWN
-from kerasmlp.stores.embedding_store import EmbeddingStore, StoreInfo
+from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.partial_store import PartialStore, partial_folder
+from kerasmlp.stores.store_info import StoreInfo
 
 _COMMIT_SECONDS = 1.0
 
@@ -246,7 +247,7 @@ def _groups(groups: Sequence[str | None], hashes: Sequence[str]) -> np.ndarray:
 def _digest(records: Sequence[Record]) -> str:
     digest = hashlib.sha256()
     for record in records:
-        digest.update(f"{record!r}\n".encode("utf-8", "backslashreplace"))
+        digest.update(f"{replace(record, image=None)!r}\n".encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from kerasmlp.quantifiers import (
     uncertainty_measures,
 )
 from kerasmlp.runs import RunFolder, load_model
-from kerasmlp.stores.embedding_store import StoreInfo, check_same_embedder
+from kerasmlp.stores.store_info import StoreInfo, check_same_embedder
 from kerasmlp.targets import Target
 from kerasmlp.uncertainty import predict_samples
 
@@ -39,6 +39,11 @@ class Predictor:
         self.config = run.config()
         self.target = Target.from_config(self.config["target"])
         self.model = load_model(run.path)
+
+    @property
+    def name(self) -> str:
+        """What it predicts: `age`, `gender` or another label."""
+        return "age" if self.target.is_age else self.target.label
 
     def check(self, name: str | os.PathLike, width: int, info: StoreInfo) -> None:
         """Rejects embeddings that the model was not trained for."""

@@ -13,7 +13,7 @@ from kerasmlp.checks import reject
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:
     logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
-    return -(probabilities * logs).sum(axis=-1)
+    return 0.0 - (probabilities * logs).sum(axis=-1)
 
 
 def _votes(samples: np.ndarray) -> np.ndarray:

@@ -11,20 +11,17 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasmlp.calibration import fit_temperature
-from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation
 from kerasmlp.checks import reject
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, write_text
+from kerasmlp.fitting import copy_weights, default_policy, fit, in_float32
 from kerasmlp.labels import UNKNOWN
-from kerasmlp.losses import RankedCrossentropy
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.pipelines import training_batches
-from kerasmlp.runs import RunFolder, environment, load_model
+from kerasmlp.runs import RunFolder, environment
 from kerasmlp.splits import grouped_split
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
@@ -144,97 +141,6 @@ def train(
         return report
 
 
-def fit(
-    model: keras.Model,
-    x: np.ndarray,
-    y: np.ndarray,
-    recipe: Recipe,
-    *,
-    seed: int,
-    rps_weight: float,
-    validation: Validation,
-    checkpoint_path: Path,
-    progress: bool,
-) -> tuple[keras.Model, list[dict], bool]:
-    """Runs `model.fit` by a recipe, from its last checkpoint on; returns model, history, stopped."""
-    batch_size = min(recipe.batch_size, len(x))
-    steps = len(x) // batch_size
-    model.compile(
-        make_optimizer(recipe, steps),
-        RankedCrossentropy(rps_weight=rps_weight),
-        jit_compile=True,
-        steps_per_execution=steps,
-    )
-    stopper = None
-    if recipe.patience:
-        stopper = keras.callbacks.EarlyStopping(
-            "val_loss", patience=recipe.patience, mode="min", restore_best_weights=True
-        )
-    checkpoint = Checkpoint(checkpoint_path, stopper)
-    first_epoch = checkpoint.restore(model)
-    if first_epoch < recipe.epochs and not checkpoint.stopped:
-        batches = training_batches(
-            x,
-            y,
-            batch_size=batch_size,
-            num_epochs=recipe.epochs,
-            seed=seed,
-            first_epoch=first_epoch,
-            mixup_alpha=recipe.mixup_alpha,
-            noise_std=recipe.noise_std,
-        )
-        bar = []
-        if progress:
-            from tqdm.keras import TqdmCallback
-
-            bar = [TqdmCallback(verbose=0, initial=first_epoch, epochs=recipe.epochs)]
-        model.fit(
-            batches,
-            epochs=recipe.epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=steps,
-            shuffle=False,
-            verbose=0,
-            callbacks=[validation, *([stopper] if stopper else []), checkpoint, *bar],
-        )
-    if stopper and stopper.best_weights is not None:
-        model.set_weights(stopper.best_weights)
-    return model, checkpoint.history, checkpoint.stopped
-
-
-def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """AdamW with the recipe's schedule, and the original's epsilon."""
-    if recipe.schedule == "cosine":
-        steps = recipe.epochs * steps_per_epoch
-        warmup = round(recipe.warmup_share * steps)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else recipe.learning_rate,
-            steps - warmup,
-            warmup_target=recipe.learning_rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    else:
-        schedule = keras.optimizers.schedules.ExponentialDecay(
-            recipe.learning_rate, steps_per_epoch, recipe.gamma, staircase=True
-        )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, epsilon=1e-8)
-    if not recipe.decay_all:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
-
-
-def default_policy() -> str:
-    """`mixed_float16` where there is a GPU, else `float32`."""
-    return "mixed_float16" if tf.config.list_physical_devices("GPU") else "float32"
-
-
-def in_float32(model: keras.Model, target: Target, width: int, recipe: Recipe) -> keras.Model:
-    """The same weights under float32, so that the run loads alike on any machine."""
-    plain = ResidualMLP(num_classes=target.num_classes, **recipe.network(width))
-    plain.set_weights(model.get_weights())
-    return plain
-
-
 def split_rows(
     store: EmbeddingStore, target: Target, group: str, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -258,26 +164,6 @@ def calibrate(model: keras.Model, target: Target, part: EmbeddingStore) -> float
     head = model.get_layer("logits")
     head.set_weights([w / temperature for w in head.get_weights()])
     return temperature
-
-
-def copy_weights(init: RunFolder, model: keras.Model) -> dict:
-    """Copies the weights of another run, layer by layer, where all shapes agree."""
-    init.require_done()
-    source = {layer.name: layer for layer in load_model(init.path).layers if layer.weights}
-    copied, left = [], []
-    for layer in model.layers:
-        if not layer.weights:
-            continue
-        other = source.get(layer.name)
-        shapes = [w.shape for w in layer.weights]
-        if other is not None and [w.shape for w in other.weights] == shapes:
-            layer.set_weights(other.get_weights())
-            copied.append(layer.name)
-        else:
-            left.append(layer.name)
-    if not copied:
-        reject("init", "must be a run of the same network", str(init.path))
-    return {"copied": copied, "new": left}
 
 
 def save_history(path: Path, history: list[dict]) -> None:

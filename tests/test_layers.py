@@ -72,7 +72,9 @@ def test_dropout_rate_zero_draws_nothing():
     np.testing.assert_array_equal(array(layer(X, sampling=True)), array(layer(X)))
 
 
-@pytest.mark.parametrize("layer_class", [ICLayer, ResidualBlock, lambda **k: DownsampleBlock(width=2, **k)])
+@pytest.mark.parametrize(
+    "layer_class", [ICLayer, ResidualBlock, lambda **k: DownsampleBlock(width=2, **k)]
+)
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

@@ -132,4 +132,6 @@ def test_samples_of_another_rank_are_refused():
 
 def test_interval_of_groups_spreads_over_their_years():
     year_to_class = np.repeat([0, 1], [51, 50])
-    np.testing.assert_array_equal(age_interval_years(np.array([[1.0, 0.0]]), year_to_class), [[2, 48]])
+    np.testing.assert_array_equal(
+        age_interval_years(np.array([[1.0, 0.0]]), year_to_class), [[2, 48]]
+    )

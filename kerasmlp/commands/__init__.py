@@ -1,1 +1,1 @@
-"""One module per command: `add_arguments(parser)`, cheap, and `run(args)`, which imports the rest."""
+"""One module per command: `add_arguments(parser)`, cheap, and `run(args)`, which imports."""

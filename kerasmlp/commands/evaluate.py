@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+USES_TENSORFLOW = True
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder of a training command")

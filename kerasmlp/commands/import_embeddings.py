@@ -91,37 +91,15 @@ def _origin(args: argparse.Namespace) -> dict[str, str]:
     keys = ("embedder", "embedder_sha256", "source", "licence")
     origin = {k: getattr(args, k) for k in keys if getattr(args, k) is not None}
     if args.model_dir is not None:
-        from kerasmlp.files import sha256_file
+        from kerasmlp.face_models import find_models
 
-        path = _recognition_model(Path(args.model_dir))
-        origin = {"embedder": path.name, "embedder_sha256": sha256_file(path)} | origin
+        models = find_models(args.model_dir)
+        of_models = {"embedder": models.embedder.name, "embedder_sha256": models.embedder_sha256}
+        origin = of_models | origin
     digest = origin.get("embedder_sha256")
     if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
         reject("--embedder-sha256", "must be 64 lower-case hexadecimal digits", digest)
     return origin
-
-
-def _recognition_model(folder: Path) -> Path:
-    from kerasmlp.checks import reject_file
-
-    if not folder.is_dir():
-        reject_file(folder, "must be a folder of .onnx files", "no such folder")
-    import onnxruntime
-
-    found = []
-    for path in sorted(folder.glob("*.onnx")):
-        try:
-            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a class for each way a file can be broken
-            reject_file(path, "must be a complete .onnx file", " ".join(str(error).split())[:200])
-        shape, outputs = session.get_inputs()[0].shape, session.get_outputs()
-        # what insightface goes by: a face crop in, one vector out
-        if list(shape[1:]) == [3, 112, 112] and len(outputs) == 1:
-            found.append(path)
-    if len(found) != 1:
-        came = ", ".join(p.name for p in found) or "none"
-        reject_file(folder, "must hold one recognition model", came)
-    return found[0]
 
 
 def _summary(store) -> list[tuple[str, str]]:

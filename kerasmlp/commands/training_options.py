@@ -43,7 +43,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--preset", metavar="NAME", help="a preset's name, or a JSON file of one")
     for name, kind in _HYPERPARAMETERS.items():
-        recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=kind.__name__[0])
+        flag = f"--{name.replace('_', '-')}"
+        recipe.add_argument(flag, type=kind, metavar="N" if kind is int else "X")
 
 
 def choose_recipe(args: argparse.Namespace, default: str):

@@ -158,7 +158,7 @@ PRESETS = {
         gamma=0.0662042,
     ),
 }
-"""`age`, `age-groups` (no years known) and `gender` are ours; `paper-age` and `paper-gender` are the original's values."""
+"""`age`, `age-groups` (no years known) and `gender` are ours, the others the original's."""
 
 
 def find_recipe(preset: str | os.PathLike) -> Recipe:

@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasmlp.checks import reject, reject_file
 from kerasmlp.files import atomic_path
-from kerasmlp.stores.hdf5 import RowReader, create_hdf5, open_hdf5
+from kerasmlp.stores.hdf5 import RowReader, open_hdf5, read_attributes, write_hdf5
 from kerasmlp.stores.label_columns import as_column, unknown_like
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder, joined_info
 
@@ -175,19 +175,13 @@ class EmbeddingStore:
         path = Path(path)
         if path.exists() and not overwrite:
             reject_file(path, "must not exist yet", "an existing file")
-        with atomic_path(path) as temporary, create_hdf5(temporary) as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["schema_version"] = SCHEMA_VERSION
-            for key, value in asdict(self.info).items():
-                if value is not None:
-                    file.attrs[key] = json.dumps(value) if key == "removal_report" else value
-            file.create_dataset("embedding", data=self.embeddings, dtype=self.storage_dtype)
-            for key, column in self.labels.items():
-                if column.dtype.kind == "U":
-                    encoded = np.strings.encode(column, "utf-8")
-                    width = max(encoded.dtype.itemsize, 1)
-                    column = encoded.astype(h5py.string_dtype("utf-8", width))
-                file.create_dataset(f"labels/{key}", data=column)
+        attributes = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
+        attributes |= {k: v for k, v in asdict(self.info).items() if v is not None}
+        if self.info.removal_report is not None:
+            attributes["removal_report"] = json.dumps(self.info.removal_report)
+        columns = {f"labels/{key}": column for key, column in self.labels.items()}
+        with atomic_path(path) as temporary:
+            write_hdf5(temporary, self.embeddings, self.storage_dtype, columns, attributes)
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> EmbeddingStore:
@@ -198,7 +192,7 @@ class EmbeddingStore:
         """
         path = Path(path)
         with open_hdf5(path) as file:
-            attributes = dict(file.attrs)
+            attributes = read_attributes(file)
             if attributes.get("format") != FORMAT:
                 reject_file(
                     path,

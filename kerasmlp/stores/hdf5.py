@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -45,22 +44,114 @@ def open_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
         reject_file(path, "must be a complete HDF5 file", f"a damaged or foreign one ({text})")
 
 
-@contextlib.contextmanager
-def create_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
-    """Creates an HDF5 file; a write that fails is an OSError, also when closing notices it."""
-    try:
-        with h5py.File(path, "w") as file:
-            yield file
-    except (OSError, RuntimeError) as error:
-        number = getattr(error, "errno", None) or _errno_in(str(error))
-        if number is None:
-            raise
-        raise OSError(number, os.strerror(number), str(path)) from error
+def read_attributes(file: h5py.File) -> dict[str, Any]:
+    """Attributes of a file; text is text, in whatever form HDF5 has it."""
+    found = dict(file.attrs)
+    texts = {k: v.decode("utf-8", "replace") for k, v in found.items() if isinstance(v, bytes)}
+    return found | texts
 
 
-def _errno_in(text: str) -> int | None:
-    found = re.search(r"errno = (\d+)", text)
-    return int(found[1]) if found else None
+def write_hdf5(
+    path: str | os.PathLike,
+    rows: np.ndarray,
+    dtype: np.dtype,
+    columns: Mapping[str, np.ndarray],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Writes rows as dataset `embedding`, and small columns and attributes beside it.
+
+    HDF5 crashes the process now and then when a write fails, so it writes
+    into memory, leaving the rows out, and a full disk meets our own writes.
+
+    Args:
+        path: The file to replace.
+        rows: Of two dimensions.
+        dtype: What they are stored as.
+        columns: Name in the file to numbers or text.
+        attributes: Name to text, number or bool.
+
+    Raises:
+        OSError: if the disk is full.
+    """
+    image = _SparseFile()
+    # from 1.8 on HDF5 puts checksums on its structures; without, damage there can crash a reader
+    with h5py.File(image, "w", libver=("v108", "latest")) as file:
+        for key, value in attributes.items():
+            if isinstance(value, str):  # of fixed length: the heap of others has no checksum
+                encoded = value.encode("utf-8", "replace") or b"\0"
+                file.attrs.create(key, encoded, dtype=h5py.string_dtype("utf-8", len(encoded)))
+            else:
+                file.attrs[key] = value
+        for key, column in columns.items():
+            if column.dtype.kind == "U":
+                encoded = np.strings.encode(column, "utf-8")
+                width = max(encoded.dtype.itemsize, 1)
+                column = encoded.astype(h5py.string_dtype("utf-8", width))
+            file.create_dataset(key, data=column)
+        reserve = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        reserve.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        reserve.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        dataset = file.create_dataset("embedding", rows.shape, dtype, dcpl=reserve)
+        offset = dataset.id.get_offset()
+    block = max(1, _BLOCK_BYTES // rows[0].nbytes)
+    with open(path, "wb") as raw:
+        image.copy_to(raw)
+        raw.seek(offset)
+        for start in range(0, len(rows), block):
+            raw.write(np.ascontiguousarray(rows[start : start + block], dtype))
+
+
+class _SparseFile:
+    """A file in memory that takes room only where something was written."""
+
+    _PAGE = 1 << 16
+
+    def __init__(self):
+        self._pages: dict[int, bytearray] = {}
+        self._position = self._size = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + (self._size if whence == os.SEEK_END else 0)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def truncate(self, size: int) -> None:
+        self._size = size
+
+    def flush(self) -> None:
+        pass
+
+    def _parts(self, length: int) -> Iterator[tuple[bytearray, slice, slice]]:
+        end, done = self._position + length, 0
+        while self._position < end:
+            page, start = divmod(self._position, self._PAGE)
+            count = min(self._PAGE - start, end - self._position)
+            content = self._pages.setdefault(page, bytearray(self._PAGE))
+            yield content, slice(start, start + count), slice(done, done + count)
+            self._position, done = self._position + count, done + count
+
+    def write(self, data: memoryview) -> int:
+        data = memoryview(data).cast("B")
+        for content, there, here in self._parts(len(data)):
+            content[there] = data[here]
+        self._size = max(self._size, self._position)
+        return len(data)
+
+    def readinto(self, data: memoryview) -> int:
+        data = memoryview(data).cast("B")
+        for content, there, here in self._parts(len(data)):
+            data[here] = content[there]
+        return len(data)
+
+    read = readinto  # h5py recognises a file by it
+
+    def copy_to(self, raw: BinaryIO) -> None:
+        for page, content in sorted(self._pages.items()):
+            raw.seek(page * self._PAGE)
+            raw.write(content)
+        raw.truncate(self._size)
 
 
 class RowReader:

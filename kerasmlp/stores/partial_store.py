@@ -16,7 +16,8 @@ import numpy as np
 
 from kerasmlp.checks import check_int, reject_file
 from kerasmlp.files import read_json, write_json
-from kerasmlp.stores.embedding_store import EmbeddingStore, StoreInfo
+from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.stores.store_info import StoreInfo
 
 
 class PartialStore:

@@ -8,14 +8,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
 
 from kerasmlp.checks import reject_file
 from kerasmlp.stores.embedding_store import FORMAT, EmbeddingStore
-from kerasmlp.stores.hdf5 import open_hdf5
+from kerasmlp.stores.hdf5 import open_hdf5, read_attributes
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ _NUMPY_DAMAGE = (
 def _read_hdf5(path: Path) -> SourceArrays:
     columns: dict[str, np.ndarray] = {}
     with open_hdf5(path) as file:
-        is_store = file.attrs.get("format") == FORMAT
-    if is_store:
+        attributes = read_attributes(file)
+    if attributes.get("format") == FORMAT:
         return _from_store(EmbeddingStore.open(path))
     with open_hdf5(path) as file:
 
@@ -96,7 +96,6 @@ def _read_hdf5(path: Path) -> SourceArrays:
                 columns[key] = item[()]
 
         file.visititems(visit)
-        attributes = dict(file.attrs)
     return SourceArrays(columns, attributes)
 
 
@@ -153,21 +152,30 @@ def _read_table(path: Path, read: Callable[[], Any]) -> SourceArrays:
 def _from_arrow(path: Path, name: str, column: Any) -> np.ndarray:
     import pyarrow as pa
 
-    types = pa.types
-    column = column.combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-    kind = column.type
+    chunks = [chunk for chunk in column.chunks if len(chunk)] or [pa.array([], column.type)]
+    parts = [_from_chunk(path, name, chunk) for chunk in chunks]
+    if len({part.shape[1:] for part in parts}) > 1:
+        _reject_lists(path, name)
+    return np.concatenate(parts)
+
+
+def _reject_lists(path: Path, name: str) -> NoReturn:
+    reject_file(path, f"must hold lists of one length in column {name!r}", "several lengths")
+
+
+def _from_chunk(path: Path, name: str, column: Any) -> np.ndarray:
+    import pyarrow as pa
+
+    types, kind = pa.types, column.type
     if types.is_dictionary(kind):
         column = column.dictionary_decode()
         kind = column.type
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         widths = set(column.value_lengths().to_pylist())
-        if len(widths) != 1 or None in widths:
-            came = f"{len(widths)} different lengths"
-            reject_file(path, f"must hold lists of one length in column {name!r}", came)
-        values = _from_arrow(path, name, column.flatten())
-        return values.reshape(len(column), -1)
+        if len(widths) > 1 or None in widths:
+            _reject_lists(path, name)
+        values = _from_chunk(path, name, column.flatten())
+        return values.reshape(len(column), *(widths or {0}))
     numeric = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
     if numeric and column.null_count == 0:
         return column.to_numpy(zero_copy_only=False)

@@ -1,0 +1,88 @@
+"""Predicts from photos or a store: JSON lines or CSV, and photos with boxes drawn.
+
+Each answer comes from the mean of --num-samples stochastic passes (MC
+dropout), with every measure of uncertainty in nats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+USES_TENSORFLOW = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder of a training command")
+    parser.add_argument("inputs", type=Path, nargs="+", help="photos, folders of photos, stores")
+    parser.add_argument(
+        "--also", type=Path, action="append", default=[], metavar="RUN", help="a further run"
+    )
+    parser.add_argument("--num-samples", type=int, default=64, metavar="N", help="default: 64")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples; default: 0")
+    parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: to the screen")
+    photos = parser.add_argument_group("photos")
+    photos.add_argument("--model-dir", type=Path, metavar="DIR", help="insightface's .onnx models")
+    photos.add_argument("--min-det-score", type=float, default=0.5, metavar="SCORE")
+    photos.add_argument("--annotate", type=Path, metavar="DIR", help="write photos with boxes here")
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.checks import InputError, check_int, reject, reject_file
+    from kerasmlp.photo_prediction import photos_of, predict_photo, predict_store
+    from kerasmlp.prediction import Predictor
+    from kerasmlp.tables import RowWriter
+
+    check_int("num-samples", args.num_samples, minimum=0)
+    check_int("seed", args.seed, minimum=0)
+    predictors = [Predictor(path) for path in (args.run, *args.also)]
+    names = [p.name for p in predictors]
+    if len(set(names)) < len(names):
+        reject("also", "must be runs of different labels", names)
+    stores = [p for p in args.inputs if p.suffix in (".h5", ".hdf5")]
+    photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
+    how = {"num_samples": args.num_samples, "seed": args.seed}
+    finder = None
+    if photos:
+        from kerasmlp.faces import FaceFinder
+
+        if args.model_dir is None:
+            from kerasmlp.face_models import LICENCE_NOTICE
+
+            reject("model-dir", f"must be given for photos ({LICENCE_NOTICE})", None)
+        finder = FaceFinder(args.model_dir, min_det_score=args.min_det_score)
+        for predictor in predictors:
+            predictor.check(args.model_dir, finder.width, finder.info)
+    if args.annotate:
+        args.annotate.mkdir(parents=True, exist_ok=True)
+
+    unreadable: list[str] = []
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(RowWriter(args.output, args.format))
+        for store in stores:
+            for row in predict_store(predictors, store, **how):
+                writer.write(row)
+        for photo in _bar(photos):
+            try:
+                rows = predict_photo(predictors, finder, photo, annotate=args.annotate, **how)
+            except InputError as error:
+                unreadable.append(str(error))
+                continue
+            for row in rows:
+                writer.write(row)
+    if unreadable:
+        more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
+        raise InputError(unreadable[0] + more)
+    if args.output:
+        print(args.output)
+    elif not (stores or photos):
+        reject_file(args.inputs[0], "must hold photos", "none")
+
+
+def _bar(photos: list[Path]):
+    from tqdm import tqdm
+
+    return tqdm(photos, unit="photo", disable=len(photos) < 2 or not sys.stderr.isatty())

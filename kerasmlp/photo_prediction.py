@@ -1,0 +1,134 @@
+"""Answers for photos and stores, and photos with the answers drawn on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kerasmlp.checks import reject_file
+from kerasmlp.files import atomic_path
+from kerasmlp.prediction import Predictor
+from kerasmlp.stores.embedding_store import EmbeddingStore
+
+if TYPE_CHECKING:
+    from kerasmlp.faces import Face, FaceFinder
+
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def photos_of(path: Path) -> list[Path]:
+    """The photo, or all photos in a folder, in order of their names."""
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+        if not found:
+            reject_file(path, "must hold photos", "a folder without any")
+        return found
+    if not path.is_file():
+        reject_file(path, "must be a photo, a folder or a store", "no such file")
+    return [path]
+
+
+def predict_store(
+    predictors: Sequence[Predictor], path: str | os.PathLike, *, num_samples: int, seed: int
+) -> Iterator[dict]:
+    """Yields one row per row of a store."""
+    store = EmbeddingStore.open(path)
+    for predictor in predictors:
+        predictor.check(path, store.width, store.info)
+    answers = [p.rows(store.embeddings, num_samples=num_samples, seed=seed) for p in predictors]
+    for i, row in enumerate(zip(*answers, strict=True)):
+        named = {p.name: answer for p, answer in zip(predictors, row, strict=True)}
+        yield {"input": str(path), "row": i, **named}
+
+
+def predict_photo(
+    predictors: Sequence[Predictor],
+    finder: FaceFinder,
+    path: Path,
+    *,
+    num_samples: int,
+    seed: int,
+    annotate: Path | None,
+) -> list[dict]:
+    """Returns one row per face, or a single one that says that there is none.
+
+    Raises:
+        InputError: if the photo cannot be read.
+    """
+    from kerasmlp.faces import read_image
+
+    image = read_image(path)
+    faces = [f for f in finder.find(image) if f.embedding is not None]
+    rows: list[dict] = [
+        {
+            "input": str(path),
+            "face": i,
+            "box": [round(float(v), 1) for v in face.box],
+            "det_score": face.det_score,
+        }
+        for i, face in enumerate(faces)
+    ]
+    if faces:
+        embeddings = np.stack([face.embedding for face in faces])
+        for predictor in predictors:
+            answers = predictor.rows(embeddings, num_samples=num_samples, seed=seed)
+            for row, answer in zip(rows, answers, strict=True):
+                row[predictor.name] = answer
+    if annotate is not None:
+        draw_faces(image, faces, rows, annotate / f"{path.stem}.png")
+    return rows or [{"input": str(path), "face": None, "reason": "no face"}]
+
+
+def caption(row: dict) -> list[str]:
+    """The lines that stand beside a face."""
+    lines = []
+    for name, answer in row.items():
+        if not isinstance(answer, dict):
+            continue
+        if "age_years" in answer:
+            low, high = answer["age_interval_90"]
+            text = f"{answer['age_years']:.0f} years ({low}–{high})"
+        else:
+            text = f"{answer[name]} {answer['probability']:.0%}"
+        if "mutual_information_nats" in answer:
+            text += f"  ±{answer['predictive_entropy_nats']:.2f} nats"
+        lines.append(text)
+    return lines
+
+
+def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict], path: Path) -> None:
+    """Writes the photo as PNG, with a box and a caption for each face.
+
+    Args:
+        image: BGR, shape `(height, width, 3)`.
+        faces: In it.
+        rows: One per face.
+        path: To write.
+    """
+    from matplotlib import font_manager
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
+    # Small crops are enlarged: captions must stay readable.
+    factor = max(1, round(640 / max(picture.size)))
+    picture = picture.resize((picture.width * factor, picture.height * factor))
+    draw = ImageDraw.Draw(picture)
+    size = max(13, picture.width // 75)
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+    line = max(2, picture.width // 400)
+    for face, row in zip(faces, rows, strict=True):
+        box = [float(v) * factor for v in face.box]
+        draw.rectangle(box, outline=(80, 220, 100), width=line)
+        text = "\n".join(caption(row))
+        left, _, right, bottom = draw.textbbox((0, 0), text, font=font)
+        x = min(max(box[0], 0), max(picture.width - right - 8, 0))
+        above = box[1] - bottom - 10
+        y = above if above >= 0 else min(box[3] + 4, picture.height - bottom - 8)
+        draw.rectangle((x, y, x + right - left + 8, y + bottom + 6), fill=(0, 0, 0))
+        draw.text((x + 4, y + 2), text, font=font, fill=(255, 255, 255))
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")

@@ -1,0 +1,74 @@
+"""Rows of answers as JSON lines or CSV, to the screen or into a file that appears whole."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from kerasmlp.files import atomic_path
+
+
+class RowWriter:
+    """Writes one row at a time.
+
+    Args:
+        path: Of the file, or None for standard output.
+        form: `"jsonl"` or `"csv"`; CSV flattens nested rows to dotted columns
+            and takes its columns from the first row.
+
+    Example:
+
+    >>> with RowWriter(None, "csv") as writer:
+    ...     writer.write({"input": "a", "age": {"age_years": 31.5}})
+    input,age.age_years
+    a,31.5
+    """
+
+    def __init__(self, path: Path | None, form: str):
+        self.path = path
+        self.form = form
+        self._stack = contextlib.ExitStack()
+        self._file = sys.stdout
+        self._columns: list[str] | None = None
+
+    def __enter__(self) -> RowWriter:
+        if self.path is not None:
+            temporary = self._stack.enter_context(atomic_path(self.path))
+            opened = open(temporary, "w", encoding="utf-8", newline="")
+            self._file = self._stack.enter_context(opened)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, row: dict) -> None:
+        if self.form == "jsonl":
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            return
+        flat = dict(_flatten(row))
+        if self._columns is None:
+            self._columns = list(flat)
+            self._writer = csv.DictWriter(
+                self._file, self._columns, extrasaction="ignore", lineterminator="\n"
+            )
+            self._writer.writeheader()
+        self._writer.writerow(flat)
+
+
+def _flatten(row: dict, prefix: str = ""):
+    for key, value in row.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", " ".join(str(v) for v in value)
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,355 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from data_sets import ROOT, make_store
+
+from kerasmlp import load_model
+from kerasmlp.callbacks.validation import Validation
+from kerasmlp.checks import InputError
+from kerasmlp.evaluation import measure, measure_groups
+from kerasmlp.fitting import fit, make_optimizer
+from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
+from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.pipelines import training_batches
+from kerasmlp.prediction import Predictor
+from kerasmlp.runs import RunFolder
+from kerasmlp.targets import Target, age_target, choose_age_target, choose_target
+from kerasmlp.training import train
+
+SMALL = Recipe(epochs=4, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def store():
+    return make_store()
+
+
+@pytest.fixture(scope="module")
+def age_run(store, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "age"
+    target = choose_age_target(store, None, "adience", by_years=True)
+    return path, target, train(store, target, SMALL.replace(epochs=12), path, seed=1)
+
+
+def test_a_run_folder_is_complete(age_run, store):
+    path, _, report = age_run
+    names = {p.name for p in path.iterdir()}
+    assert names == {
+        "DONE", "config.json", "report.json", "history.csv", "model.keras", "curves.png",
+        "confusion_matrix.png", ".lock",
+    }  # fmt: skip
+    assert json.loads((path / "report.json").read_text()) == report
+    assert report["rows"] == {"training": 360, "validation": 40, "unlabelled": 0}
+    assert report["data_digest"] == store.digest()
+    assert set(report["versions"]) >= {"kerasmlp", "python", "tensorflow", "keras", "numpy"}
+    assert len((path / "history.csv").read_text().splitlines()) == 1 + 12
+    assert sum(row["rows"] for row in report["validation_groups"]) == 40
+
+
+def test_it_learns(age_run, store):
+    path, target, _ = age_run
+    fresh = make_store(seed=5)
+    result = measure(target, Predictor(path).probabilities(fresh.embeddings), fresh)
+    constant = np.abs(fresh.labels["age_years"] - np.median(store.labels["age_years"])).mean()
+    assert result["mae_years"] < 0.7 * constant
+    assert result["accuracy"] > 0.3
+
+
+def test_same_seed_same_bits_and_another_seed_others(store, tmp_path):
+    target = choose_target(store, "gender")
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(store, target, SMALL, tmp_path / name, seed=seed)
+    a, b, c = (load_model(tmp_path / name).get_weights() for name in "abc")
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert any((x != y).any() for x, y in zip(a, c, strict=True))
+
+
+def test_the_temperature_is_part_of_the_model(store, tmp_path):
+    target = choose_target(store, "gender")
+    report = train(store, target, SMALL, tmp_path / "with", seed=0)
+    train(store, target, SMALL.replace(calibrate=False), tmp_path / "without", seed=0)
+    scaled, plain = (load_model(tmp_path / n).get_layer("logits") for n in ("with", "without"))
+    for x, y in zip(scaled.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(x * report["temperature"], y, rtol=1e-5)
+    assert report["temperature"] != 1
+
+
+def test_early_stopping_takes_the_best_weights(store):
+    """A validation loss that rises from the first epoch on: stop after patience, keep epoch 0."""
+    recipe = SMALL.replace(epochs=10, patience=2)
+    target = choose_target(store, "gender")
+    model = ResidualMLP(num_classes=2, **recipe.network(store.width), seed=0)
+    weights = []
+
+    def rising(_):
+        weights.append(model.get_weights())
+        return {"loss": float(len(weights))}
+
+    y = target.soft_labels(store, 0)
+    model, history, stopped = fit(
+        model,
+        store.embeddings,
+        y,
+        recipe,
+        seed=0,
+        rps_weight=0,
+        validation=Validation(store.embeddings, rising),
+        checkpoint_path=_scratch(),
+        progress=False,
+    )
+    assert stopped and len(history) == 3
+    for best, now in zip(weights[0], model.get_weights(), strict=True):
+        np.testing.assert_array_equal(best, now)
+
+
+def _scratch():
+    import tempfile
+    from pathlib import Path
+
+    return Path(tempfile.mkdtemp()) / "checkpoint.npz"
+
+
+def test_init_copies_what_fits_across_another_number_of_classes(age_run, store, tmp_path):
+    path, _, _ = age_run
+    target = age_target("age_years", "adience", by_years=False)
+    recipe = SMALL.replace(epochs=1, learning_rate=1e-12, weight_decay=0.0, label_sigma_years=0.0)
+    report = train(store, target, recipe, tmp_path / "run", init=path)
+    assert report["weights_from_init"]["new"] == ["logits"]
+    assert "residual_0_0" in report["weights_from_init"]["copied"]
+    kernels = [
+        load_model(p).get_layer("downsample_0").dense.kernel for p in (path, tmp_path / "run")
+    ]
+    np.testing.assert_allclose(*kernels, atol=1e-6)
+
+
+def test_groups_are_never_split():
+    store = make_store(group=np.repeat(np.arange(100), 4))
+    from kerasmlp.training import split_rows
+
+    rest, validation, _ = split_rows(store, choose_target(store, "gender"), "group", 0.2, 0)
+    groups = store.labels["group"]
+    assert not set(groups[rest]) & set(groups[validation])
+    assert len(rest) + len(validation) == 400
+
+
+def test_rows_without_the_label_are_counted(tmp_path):
+    gender = np.where(np.arange(400) < 30, -1, np.arange(400) % 2)
+    store = make_store(gender=gender)
+    report = train(store, choose_target(store, "gender"), SMALL.replace(epochs=1), tmp_path / "r")
+    assert report["rows"]["unlabelled"] == 30
+    assert report["rows"]["training"] + report["rows"]["validation"] == 370
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"gender": np.zeros(400, int)}, "`gender` must hold at least two classes"),
+        ({"gender": np.full(400, -1)}, "`gender` must hold at least two classes"),
+        ({"group": np.zeros(400, int)}, "group"),
+    ],
+)
+def test_data_that_cannot_be_trained_on(tmp_path, labels, message):
+    store = make_store(**labels)
+    with pytest.raises(InputError, match=message):
+        train(store, choose_target(store, "gender"), SMALL, tmp_path / "run")
+
+
+def test_targets_say_what_a_store_lacks(store):
+    with pytest.raises(InputError, match="`label` must be a column of the store, which holds"):
+        choose_target(store, "race")
+    with pytest.raises(InputError, match="`label` must be a column of integers or text"):
+        choose_target(store, "age_years")
+    groups = make_store(age_group=np.array(["0-2", "3-9"] * 200))
+    with pytest.raises(InputError, match="`classes` must be 'fairface'"):
+        choose_age_target(groups, "age_group", "adience", by_years=True)
+    target = age_target("age_years", "adience", by_years=False)
+    with pytest.raises(InputError, match="`classes` must be 'adience', which the model"):
+        measure(target, np.full((400, 8), 1 / 8), store, "fairface")
+
+
+def test_soft_labels_are_a_normal_distribution_around_the_age(store):
+    target = age_target("age_years", "years", by_years=True)
+    y = target.soft_labels(store, 2.0)
+    row = int(np.flatnonzero(store.labels["age_years"] == 40)[0])
+    assert y.shape == (400, 101) and y[row].argmax() == 40
+    np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-5)
+    spread = np.sqrt(((np.arange(101) - 40) ** 2 * y[row]).sum())
+    assert spread == pytest.approx(2.0, abs=0.01)
+    hard = target.soft_labels(store, 0.0)
+    np.testing.assert_array_equal(hard.argmax(axis=1), store.labels["age_years"])
+
+
+def test_groups_are_sums_of_years():
+    target = age_target("age_years", "adience", by_years=True)
+    p = np.random.default_rng(0).dirichlet(np.ones(101), size=3)
+    groups = target.measured(p)
+    np.testing.assert_allclose(groups.sum(axis=1), 1)
+    assert groups[0, 0] == pytest.approx(p[0, :4].sum())  # 3 lies between 1 and 5: the younger
+
+
+def test_measures_per_group_add_up(age_run, store):
+    path, target, _ = age_run
+    p = Predictor(path).probabilities(store.embeddings)
+    rows = measure_groups(target, p, store)
+    total = measure(target, p, store)
+    assert sum(r["rows"] for r in rows) == total["rows"] == 400
+    for name in ("accuracy", "nll", "mae_years"):
+        mean = sum(r[name] * r["rows"] for r in rows) / 400
+        assert mean == pytest.approx(total[name], rel=1e-6)
+
+
+def test_batches_of_an_epoch_are_a_permutation_and_resume_in_the_middle():
+    x = np.arange(1, 11, dtype="float32")[:, None]
+    whole = list(training_batches(x, x, batch_size=5, num_epochs=3, seed=7))
+    rest = list(training_batches(x, x, batch_size=5, num_epochs=3, seed=7, first_epoch=1))
+    for a, b in zip(whole[2:], rest, strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+    epochs = [np.concatenate([np.ravel(b[0]) for b in whole[i : i + 2]]) for i in (0, 2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(1, 11))
+    assert list(epochs[0]) != list(epochs[1])
+
+
+def test_mixup_mixes_rows_and_labels_alike_and_keeps_the_norm():
+    rng = np.random.default_rng(0)
+    x = np.eye(8, dtype="float32")[rng.integers(0, 8, 64)]
+    (mixed, labels), *_ = training_batches(
+        x, x, batch_size=64, num_epochs=1, seed=0, mixup_alpha=0.4
+    )
+    np.testing.assert_allclose(mixed, labels, atol=1e-6)
+    np.testing.assert_allclose(np.sum(labels, axis=1), 1, atol=1e-6)
+    assert ((np.array(labels) > 0.01) & (np.array(labels) < 0.99)).any()
+    (noisy, _), *_ = training_batches(x, x, batch_size=64, num_epochs=1, seed=0, noise_std=0.1)
+    np.testing.assert_allclose(np.linalg.norm(noisy, axis=1), 1, atol=1e-5)
+    assert 0.001 < np.abs(np.array(noisy) - np.round(noisy)).mean() < 0.1
+
+
+def test_the_papers_schedule_decays_once_per_epoch():
+    optimizer = make_optimizer(PRESETS["paper-age"], steps_per_epoch=10)
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 9, 10, 20)]
+    first, gamma = 0.00116701, 0.394794
+    np.testing.assert_allclose(rates, [first, first, first * gamma, first * gamma**2], rtol=1e-5)
+    assert optimizer.epsilon == 1e-8
+
+
+def test_our_schedule_warms_up_and_ends_at_zero():
+    optimizer = make_optimizer(Recipe(epochs=10, learning_rate=1e-3), steps_per_epoch=10)
+    rate = optimizer._learning_rate
+    assert float(rate(0)) == 0 and float(rate(100)) == pytest.approx(0, abs=1e-9)
+    assert float(rate(5)) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dropout_rate": 1.2}, r"`dropout_rate` must be in \[0, 1\). Received: dropout_rate=1.2"),
+        ({"epochs": 0}, "`epochs` must be an integer >= 1"),
+        ({"schedule": "linear"}, "`schedule` must be one of 'cosine', 'exponential'"),
+        ({"learning_rate": float("inf")}, "`learning_rate` must be a finite number > 0"),
+        ({"colour": 1}, r"must hold hyperparameters of a recipe. Received: \['colour'\]"),
+    ],
+)
+def test_bad_presets(tmp_path, values, message):
+    path = tmp_path / "preset.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=message):
+        find_recipe(path)
+    with pytest.raises(InputError, match=r"`preset` must be one of age, .*Received: preset='agee'"):
+        find_recipe("agee")
+
+
+def test_presets_survive_json(tmp_path):
+    for name, recipe in PRESETS.items():
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(recipe.to_config()))
+        assert find_recipe(path) == recipe
+
+
+def test_a_target_survives_json():
+    target = age_target("age_years", "0-17,18+", by_years=True)
+    config = json.loads(json.dumps(target.__dict__))
+    assert Target.from_config(config) == target
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    with (
+        run.working({}, resume=False, force=False),
+        pytest.raises(InputError, match="must not be in use"),
+        RunFolder(tmp_path / "run").working({}, resume=True, force=False),
+    ):
+        pass
+
+
+def test_a_folder_of_other_files_is_neither_used_nor_deleted(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    for flags in ({"resume": False, "force": False}, {"resume": True, "force": False},
+                  {"resume": False, "force": True}):  # fmt: skip
+        with pytest.raises(InputError), RunFolder(tmp_path).working({}, **flags):
+            pass
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_resume_refuses_another_configuration(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    with run.working({"seed": 0}, resume=False, force=False):
+        pass
+    with (
+        pytest.raises(InputError, match=r"must be resumed with the same seed \(0\). Received: 1"),
+        run.working({"seed": 1}, resume=True, force=False),
+    ):
+        pass
+
+
+def start(store_path, run_dir, *flags):
+    command = [sys.executable, str(ROOT / "bin" / "train-gender"), "--store", str(store_path)]
+    command += ["--run-dir", str(run_dir), "--epochs", "40", "--batch-size", "32", *flags]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ}
+    )
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(tmp_path):
+    store_path = tmp_path / "store.h5"
+    make_store(rows=600, width=64).save(store_path)
+    assert start(store_path, tmp_path / "whole").wait() == 0
+    kills, rng = 0, random.Random(0)
+    process = start(store_path, tmp_path / "broken", "--resume")
+    while kills < 3:
+        # The first kill comes once there is something to lose.
+        while process.poll() is None and not (tmp_path / "broken" / "checkpoint.npz").exists():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        process = start(store_path, tmp_path / "broken", "--resume")
+    assert process.wait() == 0, process.stderr.read().decode()
+    assert kills >= 1
+    whole, broken = (load_model(tmp_path / n).get_weights() for n in ("whole", "broken"))
+    for a, b in zip(whole, broken, strict=True):
+        np.testing.assert_array_equal(a, b)
+    histories = [(tmp_path / n / "history.csv").read_text() for n in ("whole", "broken")]
+    assert histories[0] == histories[1]
+    # A finished run is not computed again.
+    before = (tmp_path / "whole" / "model.keras").stat().st_mtime_ns
+    assert start(store_path, tmp_path / "whole", "--resume").wait() == 0
+    assert (tmp_path / "whole" / "model.keras").stat().st_mtime_ns == before
+
+
+def test_float16_policy_trains_and_is_saved_as_float32(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("kerasmlp.training.default_policy", lambda: "mixed_float16")
+    train(store, choose_target(store, "gender"), SMALL.replace(epochs=2), tmp_path / "run")
+    model = load_model(tmp_path / "run")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
