@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasmlp import __version__
 from kerasmlp.checks import check_choice, check_optional_int, check_rate, reject, reject_file
 from kerasmlp.datasets.records import READ_FIRST, REASONS, Record
 from kerasmlp.face_models import find_models
@@ -25,7 +26,6 @@ from kerasmlp.files import write_json
 from kerasmlp.labels import UNKNOWN
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.partial_store import PartialStore, partial_folder
-from kerasmlp.stores.store_info import StoreInfo
 
 _COMMIT_SECONDS = 1.0
 
@@ -80,7 +80,7 @@ def extract_embeddings(
     check_choice("device", device, DEVICES)
     check_rate("min_det_score", min_det_score)
     workers = check_optional_int("workers", workers, minimum=1)
-    workers = min(workers or len(os.sched_getaffinity(0)), max(len(records), 1))
+    workers = min(workers or _cores(), max(len(records), 1))
     if not records:
         reject("records", "must hold at least one input", records)
     if resume and force:
@@ -91,21 +91,13 @@ def extract_embeddings(
         if not resume:
             reject_file(store_path, "must not exist yet (or --force)", "an existing file")
     models = find_models(model_dir)
-    info = StoreInfo(
-        embedder=models.embedder.name,
-        embedder_sha256=models.embedder_sha256,
-        detector=models.detector.name,
-        detector_sha256=models.detector_sha256,
-        min_det_score=float(min_det_score),
-        source=source,
-        licence=licence,
-    )
     settings = {
         "inputs": _digest(records),
         "face": face,
         "min_det_score": float(min_det_score),
         "embedder": models.embedder_sha256,
         "detector": models.detector_sha256,
+        "kerasmlp": __version__,
     }
     pool = FacePool(
         model_dir, face=face, min_det_score=min_det_score, device=device, workers=workers
@@ -127,7 +119,9 @@ def extract_embeddings(
             reject_file(store_path, "must hold at least one face", f"none ({counts['removed']})")
         kept = [i for i, entry in enumerate(partial.entries) if entry["reason"] is None]
         labels = _labels(records, partial.entries, kept)
-        partial.finish(labels, replace(info, removal_report=counts))
+        info = models.info(min_det_score=min_det_score)
+        info = replace(info, source=source, licence=licence, removal_report=counts)
+        partial.finish(labels, info)
     return {
         **counts,
         "store": str(store_path),
@@ -242,6 +236,12 @@ def _groups(groups: Sequence[str | None], hashes: Sequence[str]) -> np.ndarray:
             parents[image] = root(("group", group))
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(root(("image", h)), len(numbers)) for h in hashes])
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _digest(records: Sequence[Record]) -> str:

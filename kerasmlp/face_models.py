@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kerasmlp.checks import InputError, reject_file
 from kerasmlp.files import sha256_file
+from kerasmlp.stores.store_info import StoreInfo
 
 LICENCE_NOTICE = (
     "insightface's pretrained models are for non-commercial research only "
@@ -25,6 +26,16 @@ class FaceModels:
     detector_sha256: str
     embedder: Path
     embedder_sha256: str
+
+    def info(self, *, min_det_score: float) -> StoreInfo:
+        """What a store says about the origin of its embeddings."""
+        return StoreInfo(
+            embedder=self.embedder.name,
+            embedder_sha256=self.embedder_sha256,
+            detector=self.detector.name,
+            detector_sha256=self.detector_sha256,
+            min_det_score=float(min_det_score),
+        )
 
 
 def find_models(model_dir: str | os.PathLike) -> FaceModels:
@@ -76,7 +87,7 @@ def download_models(name: str, root: str | os.PathLike = "~/.insightface") -> Pa
 
         folder = Path(ensure_available("models", name, root=str(root)))
     except ImportError as error:
-        _missing_package(error)
+        missing_package(error)
     except Exception as error:  # requests' and zipfile's kinds
         reject_file(name, "must be downloadable", " ".join(str(error).split())[:200])
     return folder
@@ -110,7 +121,7 @@ def _read_onnx(path: Path) -> Any:
     try:
         import onnx
     except ImportError as error:
-        _missing_package(error)
+        missing_package(error)
     try:
         model = onnx.load_model(str(path), load_external_data=False)
     except Exception as error:  # protobuf's own kinds
@@ -133,7 +144,7 @@ def _kind(graph: Any) -> str | None:
     return "embedder" if square else None
 
 
-def _missing_package(error: ImportError) -> None:
+def missing_package(error: ImportError) -> NoReturn:
     raise InputError(
         f"faces in photos need insightface and onnxruntime ({error}): "
         "install them with `pip install kerasmlp[faces]`"

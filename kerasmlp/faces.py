@@ -6,16 +6,14 @@ import os
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from kerasmlp.checks import check_choice, check_int, check_rate, reject, reject_file
 from kerasmlp.datasets.records import LOW_DET_SCORE, NO_EMBEDDING, NO_FACE, SEVERAL_FACES
-from kerasmlp.face_models import FaceModels, exact_fast_prelu, find_models
-
-if TYPE_CHECKING:
-    from kerasmlp.stores.store_info import StoreInfo
+from kerasmlp.face_models import FaceModels, exact_fast_prelu, find_models, missing_package
+from kerasmlp.stores.store_info import StoreInfo
 
 CHOICES = ("only", "centre", "biggest")
 DEVICES = ("auto", "cpu", "cuda")
@@ -89,15 +87,7 @@ class FaceFinder:
     @property
     def info(self) -> StoreInfo:
         """What a store of these embeddings says about their origin."""
-        from kerasmlp.stores.store_info import StoreInfo
-
-        return StoreInfo(
-            embedder=self.models.embedder.name,
-            embedder_sha256=self.models.embedder_sha256,
-            detector=self.models.detector.name,
-            detector_sha256=self.models.detector_sha256,
-            min_det_score=self.min_det_score,
-        )
+        return self.models.info(min_det_score=self.min_det_score)
 
     def find(self, image: np.ndarray) -> list[Face]:
         """Returns all faces of at least `min_det_score`, best first, with embeddings."""
@@ -171,11 +161,13 @@ class FaceFinder:
             for face in self._look(canvas, _SMALL)
         ]
 
-    def _load(self, device: str):
-        import onnxruntime
-        from insightface.model_zoo import get_model
-        from insightface.model_zoo.arcface_onnx import ArcFaceONNX
-
+    def _load(self, device: str) -> tuple[Any, Any]:
+        try:
+            import onnxruntime
+            from insightface.model_zoo import get_model
+            from insightface.model_zoo.arcface_onnx import ArcFaceONNX
+        except ImportError as error:
+            missing_package(error)
         onnxruntime.set_default_logger_severity(4)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads

@@ -81,6 +81,22 @@ def test_round_trip_in_a_fresh_process(store, tmp_path):
     assert result.stdout.strip() == f"{store.digest()} {store.labels['name'].tolist()}"
 
 
+def test_file_is_plain_for_other_programs(store, tmp_path):
+    store.save(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5") as file:
+        rows = file["embedding"]
+        assert rows.chunks is None and rows.compression is None and rows.dtype == np.float32
+        np.testing.assert_array_equal(rows[:], store.embeddings)
+        assert file["labels/name"].asstr()[:].tolist() == store.labels["name"].tolist()
+
+
+def test_many_rows_in_several_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("kerasmlp.stores.hdf5._BLOCK_BYTES", 1000)
+    store = EmbeddingStore(unit_rows(1003, 24), {"group": np.arange(1003)})
+    store.save(tmp_path / "a.h5")
+    assert_same(EmbeddingStore.open(tmp_path / "a.h5"), store)
+
+
 def test_half_precision_keeps_its_values(tmp_path):
     half = unit_rows(2000, 100).astype(np.float16)
     store = EmbeddingStore(half)

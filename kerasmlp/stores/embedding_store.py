@@ -68,9 +68,10 @@ class EmbeddingStore:
                 f"shape {embeddings.shape}, dtype {embeddings.dtype}",
             )
         self.storage_dtype = _storage_dtype(embeddings.dtype)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             self.embeddings = np.ascontiguousarray(embeddings, np.float32)
-        _check_norms(name, np.vecdot(self.embeddings, self.embeddings), self.info.normalized)
+            squared_norms = np.vecdot(self.embeddings, self.embeddings)
+        _check_norms(name, squared_norms, self.info.normalized)
         self.labels = {k: as_column(name, k, v, len(self)) for k, v in (labels or {}).items()}
 
     @classmethod

@@ -195,7 +195,7 @@ class RowReader:
 
     def _read(self, rows: slice) -> None:
         block = self.embeddings[rows]
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller rejects such rows
             if self._raw is None:  # rewritten by another program: chunked, compressed, big-endian
                 block[:] = self._dataset[rows]
             elif self._dataset.dtype == np.float32:

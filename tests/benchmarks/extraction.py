@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from kerasmlp.face_pool import FacePool
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-ROUNDS = 4
+ROUNDS = 5
 KINDS = {
-    "utkface 200 px": ("faces/utkface/*.jpg", 40),
-    "fairface 224 px": ("faces/fairface/train/*.jpg", 40),
-    "adience 816 px": ("faces/adience/faces/*/*.jpg", 30),
+    "utkface 200 px": ("faces/utkface/*.jpg", 24),
+    "fairface 224 px": ("faces/fairface/train/*.jpg", 24),
+    "adience 816 px": ("faces/adience/faces/*/*.jpg", 20),
 }
 
 

@@ -1,0 +1,153 @@
+"""`fit` against the same network in eager PyTorch with a DataLoader.
+
+    python tests/benchmarks/training.py STORE [--rounds 7]
+
+Two questions, each with both sides alternating in the same run, medians:
+
+1. Steady state: samples per second of the paper's age network (837,733
+   parameters) at batch 128 and 512, tracing and first epoch left out. Ours is
+   `model.compile(jit_compile=True, steps_per_execution=<one epoch>)` and
+   `model.fit` on `training_batches`, as the commands do it; float32 on both
+   sides.
+2. From process start to a finished run: `bin/train-age --preset paper-age`
+   for 10 epochs at batch 128, its run folder with report and pictures
+   included, against `torch_mlp.py` as a script.
+
+Ratios above 1 are in our favour. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+import torch_mlp
+
+from kerasmlp.losses import RankedCrossentropy
+from kerasmlp.models.presets import PRESETS
+from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.pipelines import training_batches
+
+ROWS, EPOCHS_PER_ROUND = 16_384, 3
+
+
+def our_round(batch_size: int):
+    """Returns a function that trains some epochs and gives samples per second."""
+    import keras
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS, 512)).astype("float32") / 512**0.5
+    y = np.eye(101, dtype="float32")[rng.integers(0, 101, ROWS)]
+    model = ResidualMLP(num_classes=101, seed=0, **PRESETS["paper-age"].network(512))
+    steps = ROWS // batch_size
+    model.compile(
+        keras.optimizers.AdamW(0.00116701, weight_decay=0.000123372, epsilon=1e-8),
+        RankedCrossentropy(rps_weight=0.0),
+        jit_compile=True,
+        steps_per_execution=steps,
+    )
+    ends = []
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda *_: ends.append(time.perf_counter()),
+        on_epoch_end=lambda *_: ends.append(time.perf_counter()),
+    )
+
+    def run() -> float:
+        ends.clear()
+        batches = training_batches(
+            x, y, batch_size=batch_size, num_epochs=EPOCHS_PER_ROUND + 1, seed=0
+        )
+        model.fit(
+            batches,
+            epochs=EPOCHS_PER_ROUND + 1,
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=0,
+            callbacks=[clock],
+        )
+        return EPOCHS_PER_ROUND * steps * batch_size / (ends[-1] - ends[2])
+
+    return run
+
+
+def torch_round(batch_size: int):
+    import torch
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS, 512)).astype("float32") / 512**0.5
+    y = rng.integers(0, 101, ROWS)
+    torch.manual_seed(0)
+    network = torch_mlp.make_network()
+    optimizer = torch_mlp.make_optimizer(network)
+    loader = torch_mlp.make_loader(x, y, batch_size)
+
+    def run() -> float:
+        torch_mlp.train_epoch(network, optimizer, loader)
+        started = time.perf_counter()
+        for _ in range(EPOCHS_PER_ROUND):
+            torch_mlp.train_epoch(network, optimizer, loader)
+        return EPOCHS_PER_ROUND * ROWS / (time.perf_counter() - started)
+
+    return run
+
+
+def steady_state(rounds: int) -> dict[str, float]:
+    ratios = {}
+    for batch_size in (128, 512):
+        sides = {"kerasmlp": our_round(batch_size), "PyTorch": torch_round(batch_size)}
+        for run in sides.values():  # compiles, warms up
+            run()
+        rates = {name: [] for name in sides}
+        for _ in range(rounds):
+            for name, run in sides.items():
+                rates[name].append(run())
+        medians = {name: statistics.median(values) for name, values in rates.items()}
+        text = ", ".join(f"{name} {rate:,.0f}" for name, rate in medians.items())
+        ratios[f"steady_{batch_size}_ratio"] = medians["kerasmlp"] / medians["PyTorch"]
+        print(f"batch {batch_size}, samples/s: {text}", flush=True)
+    return ratios
+
+
+def whole_run(store: Path, rounds: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        ours = [
+            sys.executable, ROOT / "bin" / "train-age", "--store", store, "--preset", "paper-age",
+            "--classes", "years", "--epochs", "10", "--patience", "10",
+            "--run-dir", f"{folder}/run", "--force",
+        ]  # fmt: skip
+        peer = [sys.executable, torch_mlp.__file__, store, "10", "128", f"{folder}/model.pt"]
+        seconds = {"kerasmlp": [], "PyTorch": []}
+        for _ in range(rounds):
+            for name, command in (("kerasmlp", ours), ("PyTorch", peer)):
+                started = time.perf_counter()
+                subprocess.run([str(c) for c in command], check=True, capture_output=True)
+                seconds[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    text = ", ".join(f"{name} {value:.1f} s" for name, value in medians.items())
+    print(f"10 epochs from process start: {text}", flush=True)
+    return {"whole_run_ratio": medians["PyTorch"] / medians["kerasmlp"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("store", type=Path, help="embedding store with age_years")
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    whole = whole_run(args.store, max(3, args.rounds // 2))
+    print(json.dumps(steady_state(args.rounds) | whole))
+
+
+if __name__ == "__main__":
+    main()
