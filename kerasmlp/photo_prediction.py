@@ -95,7 +95,7 @@ def caption(row: dict) -> list[str]:
         else:
             text = f"{answer[name]} {answer['probability']:.0%}"
         if "mutual_information_nats" in answer:
-            text += f"  ±{answer['predictive_entropy_nats']:.2f} nats"
+            text += f", entropy {answer['predictive_entropy_nats']:.2f}"
         lines.append(text)
     return lines
 

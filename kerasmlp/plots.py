@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from kerasmlp.files import atomic_path
 
 _LABELS = {
-    "loss": "NLL",
-    "accuracy": "accuracy",
-    "mae_years": "mean absolute error (years)",
+    "loss": "training loss (with dropout and mixup)",
+    "val_loss": "validation NLL",
+    "val_accuracy": "validation accuracy",
+    "val_mae_years": "validation MAE (years)",
 }
 
 
@@ -27,21 +28,16 @@ def _save(figure: Figure, path: str | os.PathLike) -> None:
 
 
 def curves(history: list[dict], path: str | os.PathLike) -> None:
-    """Draws loss and validation metrics over epochs."""
+    """Draws training loss and validation metrics over epochs."""
     epochs = [row["epoch"] + 1 for row in history]
-    metrics = [k for k in _LABELS if f"val_{k}" in history[0]]
-    figure = Figure(figsize=(4.6 * len(metrics), 3.4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-        if name == "loss":
-            losses = [row["loss"] for row in history]
-            axes.plot(epochs, losses, label="training (with dropout, soft labels)", color="0.6")
-        values = [row[f"val_{name}"] for row in history]
-        axes.plot(epochs, values, label="validation", color="tab:blue", marker=".", markersize=4)
+    names = [k for k in _LABELS if k in history[0]]
+    figure = Figure(figsize=(3.7 * len(names), 3.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        axes.plot(epochs, [row[name] for row in history], marker=".", markersize=4)
+        axes.set_title(_LABELS[name], fontsize=10)
         axes.set_xlabel("epoch")
-        axes.set_ylabel(_LABELS[name])
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
     _save(figure, path)
 
 

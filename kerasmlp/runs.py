@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasmlp import __version__
-from kerasmlp.checks import reject_file
+from kerasmlp.checks import InputError, reject_file
 from kerasmlp.files import read_json, write_json, write_text
 
 _VERSIONS_OF = ("tensorflow", "keras", "numpy", "h5py")
@@ -83,8 +83,16 @@ class RunFolder:
                 reject_file(self.path, "must not be in use", "a run that is working in it now")
             if force:
                 self._clear()
-            self._claim(config, resume)
-            yield
+            fresh = self._claim(config, resume)
+            try:
+                yield
+            except InputError:
+                # Nothing came of it: the folder must not stand in the way of the next try.
+                if fresh:
+                    self._clear()
+                    (self / ".lock").unlink()
+                    self.path.rmdir()
+                raise
 
     def _clear(self) -> None:
         foreign = any(self.path.iterdir()) and not (self / "config.json").is_file()
@@ -96,7 +104,8 @@ class RunFolder:
             if entry.name != ".lock":
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    def _claim(self, config: dict, resume: bool) -> None:
+    def _claim(self, config: dict, resume: bool) -> bool:
+        """Makes the folder that of this run; returns whether it is a new one."""
         there = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
         # Left by a process that was killed while it wrote.
         for name in [n for n in there if n.startswith(".")]:
@@ -104,24 +113,25 @@ class RunFolder:
         there = [n for n in there if not n.startswith(".")]
         if not there:
             write_json(self / "config.json", config)
-        elif not resume:
+            return True
+        if not resume:
             reject_file(
                 self.path,
                 "must be empty (or give --resume or --force)",
                 f"a folder with {there[0]}",
             )
-        elif (self / "config.json").is_file():
-            before = self.config()
-            changed = [k for k in {**before, **config} if before.get(k) != config.get(k)]
-            if changed:
-                key = changed[0]
-                reject_file(
-                    self.path,
-                    f"must be resumed with the same {key} ({before.get(key)!r})",
-                    f"{config.get(key)!r}",
-                )
-        else:
+        if not (self / "config.json").is_file():
             reject_file(self.path, "must be a run folder to be resumed", f"one with {there[0]}")
+        before = self.config()
+        changed = [k for k in {**before, **config} if before.get(k) != config.get(k)]
+        if changed:
+            key = changed[0]
+            reject_file(
+                self.path,
+                f"must be resumed with the same {key} ({before.get(key)!r})",
+                f"{config.get(key)!r}",
+            )
+        return False
 
     def finish(self, report: dict) -> None:
         """Writes the report, then `DONE`."""

@@ -19,6 +19,8 @@ from kerasmlp.stores.embedding_store import EmbeddingStore
 
 _AGE_LABELS = ("age_years", "age_group")
 _KNOWN_GROUPS = ("fairface", "adience")
+_LAST_GROUP_FADES_YEARS = 12.0
+"""An open group such as 70+ holds ever fewer people: its weight falls by e in this time."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,10 @@ class Target:
 
         Args:
             store: Must hold the label, or another one that says the same.
-            classes: Age classes to encode in; those of the head by default.
+            classes: Age classes to encode in; the measured ones by default.
         """
         if self.is_age:
-            return _encode_ages(store, self.label, classes or self.head)
+            return _encode_ages(store, self.label, classes or self.classes)
         column = _column(store, self.label)
         if self.label == "gender":
             return column.astype(int)
@@ -98,14 +100,30 @@ class Target:
         """Returns target probabilities per row, shape `(rows, num_classes)`, float32.
 
         A head of years gets a normal distribution around the age, cut to
-        0..100; others (and `sigma_years=0`) get ones at the class.
+        0..100. Where only the group is known, each of its years counts alike
+        (those of the last group fade out) and the edges are blurred. Other
+        heads get ones at the class.
         """
-        if self.head == "years" and sigma_years > 0:
-            age_years = np.clip(store.labels[self.label], 0, NUM_YEARS - 1)
-            distance = (np.arange(NUM_YEARS) - age_years[:, None]) / sigma_years
-            density = np.exp(-0.5 * distance**2)
-            return (density / density.sum(axis=1, keepdims=True)).astype(np.float32)
-        return np.eye(self.num_classes, dtype=np.float32)[self.encode(store)]
+        if self.head != "years" or sigma_years == 0:
+            return np.eye(self.num_classes, dtype=np.float32)[self.encode(store)]
+        column = store.labels[self.label]
+        if column.dtype.kind == "U":
+            return self._years_of_groups(sigma_years)[self.encode(store, self.classes)]
+        return _around(np.clip(column, 0, NUM_YEARS - 1), sigma_years).astype(np.float32)
+
+    def _years_of_groups(self, sigma_years: float) -> np.ndarray:
+        ages = self.measured_ages
+        years = np.arange(NUM_YEARS)
+        table = np.equal.outer(np.arange(ages.num_classes), ages.year_to_class).astype(np.float64)
+        table[-1] *= np.exp(-(years - years[table[-1] > 0].min()) / _LAST_GROUP_FADES_YEARS)
+        blurred = table / table.sum(axis=1, keepdims=True) @ _around(years, sigma_years)
+        return (blurred / blurred.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _around(age_years: np.ndarray, sigma_years: float) -> np.ndarray:
+    distance = (np.arange(NUM_YEARS) - np.asarray(age_years)[:, None]) / sigma_years
+    density = np.exp(-0.5 * distance**2)
+    return density / density.sum(axis=1, keepdims=True)
 
 
 def age_target(label: str, classes: str, *, by_years: bool) -> Target:
@@ -125,7 +143,7 @@ def choose_age_target(
             present, else `age_group`.
         classes: As in `age_classes`; None takes years, or the groups that the
             column names.
-        by_years: Learn years where they are known, whatever is measured.
+        by_years: Learn years, whatever is measured; groups are sums of them.
     """
     if label is None:
         label = next((k for k in _AGE_LABELS if _has(store, k)), None)
@@ -137,7 +155,7 @@ def choose_age_target(
         groups = _groups_of(column)
         if classes not in (None, groups):
             reject("classes", f"must be {groups!r}, which column {label!r} holds", classes)
-        return age_target(label, groups, by_years=False)
+        return age_target(label, groups, by_years=by_years)
     return age_target(label, classes or "years", by_years=by_years)
 
 

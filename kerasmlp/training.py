@@ -14,7 +14,7 @@ import numpy as np
 
 from kerasmlp.calibration import fit_temperature
 from kerasmlp.callbacks.validation import Validation
-from kerasmlp.checks import reject
+from kerasmlp.checks import check_int, reject
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, write_text
 from kerasmlp.fitting import copy_weights, default_policy, fit, in_float32
@@ -65,7 +65,20 @@ def train(
     Raises:
         InputError: if the data cannot be trained on or the folder not used.
     """
-    run = RunFolder(run_dir)
+    seed = check_int("seed", seed, minimum=0)
+    if not 0 < validation_share < 1:
+        reject("validation_share", "must be in (0, 1)", validation_share)
+    started = time.time()
+    # All that can be refused is refused before anything in the folder changes.
+    rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
+    keras.utils.set_random_seed(seed)
+    model = ResidualMLP(
+        num_classes=target.num_classes,
+        seed=seed,
+        dtype=default_policy(),
+        **recipe.network(store.width),
+    )
+    copied = None if init is None else copy_weights(RunFolder(init), model)
     config = {
         "target": asdict(target) | {"class_names": list(target.class_names)},
         "recipe": recipe.to_config(),
@@ -79,19 +92,10 @@ def train(
         "embedder_sha256": store.info.embedder_sha256,
         "normalized": store.info.normalized,
     }
+    run = RunFolder(run_dir)
     with run.working(config, resume=resume, force=force):
         if run.done:
             return run.report()
-        started = time.time()
-        keras.utils.set_random_seed(seed)
-        rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
-        model = ResidualMLP(
-            num_classes=target.num_classes,
-            seed=seed,
-            dtype=default_policy(),
-            **recipe.network(store.width),
-        )
-        copied = None if init is None else copy_weights(RunFolder(init), model)
         part = store.subset(validation)
 
         def measure_part(probabilities: np.ndarray) -> dict:

@@ -21,7 +21,7 @@ TRAINABLE = {
     ("paper-age", 101): 837_733,
     ("paper-age", 8): 825_736,
     ("age", 101): 685_157,
-    ("age-groups", 9): 661_513,
+    ("age-groups", 101): 685_157,
     ("gender", 2): 659_714,
 }
 

@@ -188,6 +188,18 @@ def test_soft_labels_are_a_normal_distribution_around_the_age(store):
     np.testing.assert_array_equal(hard.argmax(axis=1), store.labels["age_years"])
 
 
+def test_groups_without_years_become_blurred_years():
+    groups = make_store(age_group=np.array(["0-2", "3-9", "", "more than 70"] * 100))
+    target = choose_age_target(groups, "age_group", None, by_years=True)
+    assert (target.head, target.classes) == ("years", "fairface")
+    y = target.soft_labels(groups.subset([0, 1, 3]), 1.0)
+    np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(target.measured(y).argmax(axis=1), [0, 1, 8])
+    assert y[1, 4:9] == pytest.approx(1 / 7, rel=0.2)
+    assert y[2, 90] < y[2, 75]
+    assert target.encode(groups)[2] == -1
+
+
 def test_groups_are_sums_of_years():
     target = age_target("age_years", "adience", by_years=True)
     p = np.random.default_rng(0).dirichlet(np.ones(101), size=3)

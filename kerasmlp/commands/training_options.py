@@ -71,8 +71,6 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
     from kerasmlp.runs import next_free
     from kerasmlp.training import train
 
-    if not 0 < args.validation_share < 1:
-        reject("validation-share", "must be in (0, 1)", args.validation_share)
     if args.resume and args.run_dir is None:
         reject("run-dir", "must be given to be resumed", None)
     run_dir = args.run_dir or next_free(Path("runs") / task)

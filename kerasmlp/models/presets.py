@@ -45,9 +45,9 @@ class Recipe:
         gamma: Factor per epoch of the exponential schedule.
         patience: Epochs without a better validation loss until training stops
             and the best weights are taken; None trains to the end.
-        label_sigma_years: Standard deviation of the soft label around an age,
-            where a head of years is trained; 0 is the year alone, and the
-            head then has the classes that are measured.
+        label_sigma_years: Standard deviation of the soft label around an age:
+            the head has years, groups are sums of them. 0: the head has the
+            classes that are measured.
         rps_weight: Of the ranked probability score beside the cross-entropy;
             for ages only.
         mixup_alpha: Of mixup, 0 turns it off.
@@ -141,7 +141,7 @@ _PAPER = Recipe(
 
 PRESETS = {
     "age": Recipe(),
-    "age-groups": Recipe(rps_weight=0.5),
+    "age-groups": Recipe(dropout_rate=0.5, label_sigma_years=1.0),
     "gender": Recipe(),
     "paper-age": _PAPER.replace(
         num_blocks=2,

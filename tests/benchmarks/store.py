@@ -22,8 +22,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from kerasmlp.stores.embedding_store import EmbeddingStore  # noqa: E402
-from kerasmlp.stores.importing import import_embeddings  # noqa: E402
+from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.stores.importing import import_embeddings
 
 UTKFACE = ROOT.parent / "shared" / "data" / "utkface_arcface.h5"
 ROUNDS = 41

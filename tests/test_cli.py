@@ -1,0 +1,274 @@
+"""The commands as a user runs them: what they print, what they write, how they refuse."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from data_sets import INFO, ROOT, SHARED, make_store
+
+from kerasmlp import EmbeddingStore, StoreInfo
+from kerasmlp.cli import main, run_command
+
+PHOTOS = SHARED / "faces"
+needs_faces = pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos and models")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def store(folder):
+    path = folder / "store.h5"
+    make_store().save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def age_run(folder, store):
+    path = folder / "age"
+    arguments = ["--store", str(store), "--run-dir", str(path), "--epochs", "3"]
+    assert run_command("train-age", [*arguments, "--classes", "adience"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def gender_run(folder, store):
+    path = folder / "gender"
+    arguments = ["--store", str(store), "--run-dir", str(path), "--epochs", "3"]
+    assert run_command("train-gender", arguments) == 0
+    return path
+
+
+def refused(capsys, command, *arguments):
+    """Runs a command that must fail with exit code 2 and one sentence; returns the sentence."""
+    assert run_command(command, [str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def test_training_prints_groups_and_metrics(folder, store, capsys):
+    arguments = ["--store", str(store), "--run-dir", str(folder / "printed"), "--epochs", "1"]
+    assert run_command("train-gender", arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{folder / 'printed'}: 1 epochs")
+    assert lines[1] == "360 rows trained on, 40 kept back, 0 without the label"
+    assert any(line.split()[:3] == ["age_group", "gender", "rows"] for line in lines)
+    assert set(json.loads(lines[-1])) >= {"rows", "accuracy", "nll"}
+
+
+def test_evaluate_ends_with_json(age_run, store, capsys):
+    assert run_command("evaluate", [str(age_run), str(store)]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(result) >= {"accuracy", "nll", "mae_years", "one_off_accuracy", "ece", "brier"}
+    assert run_command("evaluate", [str(age_run), str(store), "--classes", "0-17,18+"]) == 0
+    other = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert other["accuracy"] > result["accuracy"]
+    assert other["mae_years"] == result["mae_years"]
+
+
+def test_predict_a_store_as_json_lines_and_as_csv(age_run, gender_run, store, folder, capsys):
+    arguments = [str(age_run), str(store), "--also", str(gender_run), "--num-samples", "8"]
+    assert run_command("predict", arguments) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 400
+    assert [row["row"] for row in rows] == list(range(400))
+    age, gender = rows[0]["age"], rows[0]["gender"]
+    low, high = age["age_interval_90"]
+    assert 0 <= low <= age["age_years"] <= high <= 100
+    assert gender["gender"] in ("male", "female")
+    assert sum(gender["probabilities"].values()) == pytest.approx(1)
+    measures = {
+        "predictive_entropy_nats", "expected_entropy_nats", "mutual_information_nats",
+        "variation_ratio", "vote_mean", "vote_entropy_nats",
+    }  # fmt: skip
+    assert measures <= set(age) and measures <= set(gender)
+
+    output = folder / "answers.csv"
+    assert run_command("predict", [*arguments, "--format", "csv", "-o", str(output)]) == 0
+    with open(output, newline="") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 400
+    assert float(table[7]["age.age_years"]) == rows[7]["age"]["age_years"]
+    # Other chunks of rows draw other masks.
+    assert len({row["age"]["mutual_information_nats"] for row in rows}) > 390
+
+
+def test_predict_without_samples_is_the_deterministic_model(age_run, store, capsys):
+    assert run_command("predict", [str(age_run), str(store), "--num-samples", "0"]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert "predictive_entropy_nats" not in row["age"]
+
+
+def damaged_store(path, change):
+    store = make_store(rows=20)
+    store.save(path)
+    change(path)
+    return path
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def put_nan(path):
+    with h5py.File(path, "r+") as file:
+        file["embedding"][3, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (truncate, "complete"),
+        (put_nan, "must hold finite numbers only. Received: NaN or infinity in 1 rows"),
+        (lambda p: p.write_bytes(b""), "must be a complete HDF5 file"),
+        (lambda p: p.unlink(), "no such file"),
+    ],
+)
+def test_damaged_stores(tmp_path, capsys, change, message):
+    path = damaged_store(tmp_path / "bad.h5", change)
+    for command in (["train-age", "--store", path], ["train-gender", "--store", path]):
+        sentence = refused(capsys, *command, "--run-dir", tmp_path / "run")
+        assert str(path) in sentence and message in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_labels_and_options(tmp_path, store, capsys):
+    run = ["--run-dir", tmp_path / "run"]
+    one = tmp_path / "one.h5"
+    make_store(rows=50, gender=np.ones(50, int)).save(one)
+    sentence = refused(capsys, "train-gender", "--store", one, *run)
+    assert "`gender` must hold at least two classes" in sentence
+    bare = tmp_path / "bare.h5"
+    EmbeddingStore(np.eye(20, dtype="float32"), {}, INFO).save(bare)
+    assert "`label` must be" in refused(capsys, "train-age", "--store", bare, *run)
+    assert "`label` must be" in refused(capsys, "train-gender", "--store", bare, *run)
+    for flags, message in (
+        (["--classes", "0-10,5-20"], "`classes` must cover the years 0 to 100"),
+        (["--dropout-rate", "1"], "`dropout_rate` must be in [0, 1). Received: dropout_rate=1.0"),
+        (["--preset", "papr"], "`preset` must be one of"),
+        (["--validation-share", "1.5"], "`validation_share` must be in (0, 1)"),
+        (["--seed", "-1"], "`seed` must be an integer >= 0"),
+        (["--init", tmp_path / "nowhere"], "must be a run folder. Received: no such folder"),
+    ):
+        assert message in refused(capsys, "train-age", "--store", store, *run, *flags)
+    assert not (tmp_path / "run").exists()
+    assert "must be given to be resumed" in refused(capsys, "train-age", "--resume")
+
+
+def test_an_existing_run_is_refused_and_replaced_by_force(tmp_path, store, capsys):
+    arguments = ["--store", store, "--run-dir", tmp_path / "run", "--epochs", "1"]
+    arguments = [str(a) for a in arguments]
+    assert run_command("train-gender", arguments) == 0
+    before = (tmp_path / "run" / "report.json").read_text()
+    capsys.readouterr()
+    assert "must be empty (or give --resume" in refused(capsys, "train-gender", *arguments)
+    assert (tmp_path / "run" / "report.json").read_text() == before
+    assert run_command("train-gender", [*arguments, "--force", "--seed", "3"]) == 0
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["seed"] == 3
+
+
+def test_a_model_refuses_foreign_embeddings(tmp_path, age_run, capsys):
+    other = tmp_path / "other.h5"
+    source = make_store(rows=20)
+    info = StoreInfo(embedder="other.onnx", embedder_sha256="1" * 64)
+    EmbeddingStore(source.embeddings, source.labels, info).save(other)
+    wide = tmp_path / "wide.h5"
+    make_store(rows=20, width=48).save(wide)
+    for command in ("evaluate", "predict"):
+        sentence = refused(capsys, command, age_run, other)
+        assert "must hold embeddings of made.onnx" in sentence and "other.onnx" in sentence
+        sentence = refused(capsys, command, age_run, wide)
+        assert "must hold embeddings of width 32. Received: 48" in sentence
+
+
+def test_predict_refuses_what_it_cannot_read(tmp_path, age_run, store, capsys):
+    assert "no such file" in refused(capsys, "predict", age_run, tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(b"not a photo")
+    assert "`model-dir` must be given" in refused(capsys, "predict", age_run, tmp_path / "a.jpg")
+    assert "without DONE" in refused(capsys, "predict", tmp_path, store)
+    assert "`num-samples` must be" in refused(
+        capsys, "predict", age_run, store, "--num-samples", -1
+    )
+
+
+@needs_faces
+def test_photos_to_faces_with_boxes(tmp_path, gender_run, capsys):
+    """The six-face photograph of insightface, with models that embed 512 wide."""
+    cv2 = pytest.importorskip("cv2")
+    from insightface.data import get_image
+
+    source = SHARED / "utkface_arcface.h5"
+    assert run_command("import-embeddings", [str(source), "-o", str(tmp_path / "utk.h5")]) == 0
+    small = EmbeddingStore.open(tmp_path / "utk.h5").subset(np.arange(1500))
+    small.save(tmp_path / "small.h5")
+    run = ["--store", str(tmp_path / "small.h5"), "--epochs", "2", "--run-dir"]
+    assert run_command("train-age", [*run, str(tmp_path / "age")]) == 0
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    cv2.imwrite(str(photos / "six.jpg"), get_image("t1"))
+    cv2.imwrite(str(photos / "empty.png"), np.full((64, 64, 3), 127, np.uint8))
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8 broken")
+    output = tmp_path / "answers.jsonl"
+    models = SHARED / "models"
+    arguments = [tmp_path / "age", photos, "--model-dir", models, "--annotate", tmp_path / "drawn"]
+    sentence = refused(capsys, "predict", *arguments, "-o", output, "--num-samples", 16)
+    assert "broken.jpg" in sentence
+    # What could be read was answered.
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["face"] for row in rows] == [None, 0, 1, 2, 3, 4, 5]
+    assert rows[0]["reason"] == "no face"
+    picture = cv2.imread(str(tmp_path / "drawn" / "six.png"))
+    assert picture.shape == get_image("t1").shape
+    assert (picture == np.array([100, 220, 80])).all(axis=2).sum() > 1000  # the boxes
+    # A model that was trained on other embeddings refuses these.
+    sentence = refused(capsys, "predict", gender_run, photos, "--model-dir", models)
+    assert "must hold embeddings of" in sentence
+
+
+def test_a_full_disk(tmp_path, store):
+    """A write limit stands for a full disk: exit code 2, one sentence, nothing half-written."""
+    code = (
+        "import resource, sys\n"
+        "from kerasmlp.cli import run_command, _import_tensorflow\n"
+        "_import_tensorflow()\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "sys.exit(run_command('train-gender', sys.argv[1:]))\n"
+    )
+    arguments = ["--store", str(store), "--run-dir", str(tmp_path / "run"), "--epochs", "1"]
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert run.returncode == 2, run.stderr
+    assert "error: the disk is full" in run.stderr and "Traceback" not in run.stderr
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {".lock", "config.json"}
+
+
+def test_an_unexpected_error_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("kerasmlp.commands.evaluate.run", lambda args: 1 / 0)
+    assert run_command("evaluate", ["a", "b"]) == 1
+    assert "unexpected ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_main_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    output = capsys.readouterr().out
+    assert "train-age" in output and "extract-embeddings" in output
+    with pytest.raises(SystemExit) as end:
+        main(["fly"])
+    assert end.value.code == 2
