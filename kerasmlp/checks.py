@@ -55,6 +55,13 @@ def check_optional_int(name: str, value: Any, *, minimum: int) -> int | None:
     return None if value is None else check_int(name, value, minimum=minimum)
 
 
+def check_seed(value: Any) -> int | None:
+    """Returns a seed below 2^31, the widest that every backend takes, or None."""
+    if value is not None and check_int("seed", value, minimum=0) >= 1 << 31:
+        reject("seed", "must be below 2147483648", value)
+    return value
+
+
 def check_rate(name: str, value: Any) -> float:
     """Returns `value` as a float if it is a probability to drop, in [0, 1)."""
     if not is_number(value) or not 0 <= value < 1:

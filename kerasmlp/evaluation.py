@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerasmlp import metrics
-from kerasmlp.checks import reject
+from kerasmlp.checks import InputError, reject
 from kerasmlp.labels import GENDER_NAMES, UNKNOWN
 from kerasmlp.quantifiers import expected_age_years
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -86,11 +86,12 @@ def measure_groups(target: Target, probabilities: np.ndarray, store: EmbeddingSt
 
 
 def _age_groups(store: EmbeddingStore) -> tuple[tuple[str, ...], np.ndarray] | None:
-    if not {"age_years", "age_group"} & set(store.labels):
-        return None
     classes = "adience" if truth_years(store) is not None else None
-    target = choose_age_target(store, None, classes, by_years=False)
-    return target.class_names, target.encode(store)
+    try:
+        target = choose_age_target(store, None, classes, by_years=False)
+        return target.class_names, target.encode(store)
+    except InputError:  # no ages, or groups whose names say nothing
+        return None
 
 
 def groups_table(rows: list[dict]) -> str:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation
-from kerasmlp.checks import reject
+from kerasmlp.checks import reject, reject_file
 from kerasmlp.losses import RankedCrossentropy
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
@@ -34,8 +34,12 @@ def fit(
     """Runs `model.fit` from the last checkpoint on; returns model, history, stopped."""
     batch_size = min(recipe.batch_size, len(x))
     steps = len(x) // batch_size
+    optimizer = make_optimizer(recipe, steps)
+    if any(layer.compute_dtype == "float16" for layer in model.layers):
+        # Keras adds loss scaling by itself only where the whole model has the policy.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
-        make_optimizer(recipe, steps),
+        optimizer,
         RankedCrossentropy(rps_weight=rps_weight),
         jit_compile=True,
         steps_per_execution=steps,
@@ -81,7 +85,7 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     """AdamW with the recipe's schedule, and the original's epsilon."""
     if recipe.schedule == "cosine":
         steps = recipe.epochs * steps_per_epoch
-        warmup = round(recipe.warmup_share * steps)
+        warmup = min(round(recipe.warmup_share * steps), steps - 1)
         schedule = keras.optimizers.schedules.CosineDecay(
             0.0 if warmup else recipe.learning_rate,
             steps - warmup,
@@ -105,14 +109,30 @@ def default_policy() -> str:
 
 def in_float32(model: keras.Model, target: Target, width: int, recipe: Recipe) -> keras.Model:
     """The same weights under float32, so that the run loads alike on any machine."""
-    plain = ResidualMLP(num_classes=target.num_classes, **recipe.network(width))
+    plain = ResidualMLP(num_classes=target.num_classes, dtype="float32", **recipe.network(width))
     plain.set_weights(model.get_weights())
     return plain
 
 
-def copy_weights(init: RunFolder, model: keras.Model) -> dict:
-    """Copies the weights of another run, layer by layer, where all shapes agree."""
+def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
+    """Copies the weights of another run, layer by layer, where all shapes agree.
+
+    Args:
+        init: The other run, on embeddings of the same kind.
+        model: To receive the weights.
+        config: Of the run that the model belongs to.
+
+    Raises:
+        InputError: if there is no such run, or it saw other embeddings.
+    """
     init.require_done()
+    other = init.config()
+    for key in ("embedder_sha256", "normalized", "width"):
+        if None not in (other[key], config[key]) and other[key] != config[key]:
+            reject_file(init.path, f"must be a run on {key} {config[key]!r}", f"{other[key]!r}")
+    if other["recipe"]["scale_inputs"] != config["recipe"]["scale_inputs"]:
+        scaled = config["recipe"]["scale_inputs"]
+        reject_file(init.path, f"must be a run with scale_inputs={scaled}", f"{not scaled}")
     source = {layer.name: layer for layer in load_model(init.path).layers if layer.weights}
     copied, left = [], []
     for layer in model.layers:

@@ -21,6 +21,19 @@ def spread_seed(seed: int | None, count: int) -> list[int | None]:
     return [int(s >> 1) for s in np.random.SeedSequence(seed).generate_state(count)]
 
 
+def check_initializer(identifier: str) -> str:
+    """Returns `identifier` if it is `"fan_in_uniform"` or a name that Keras knows."""
+    try:
+        if not isinstance(identifier, str):
+            raise ValueError
+        if identifier != "fan_in_uniform":
+            keras.initializers.get(identifier)
+    except ValueError:
+        names = "must be 'fan_in_uniform' or the name of one of Keras' initialisers"
+        reject("kernel_initializer", names, identifier)
+    return identifier
+
+
 def dense_initializers(identifier: str, fan_in: int, seed: int | None) -> dict:
     """Returns the initialiser arguments of a Dense layer with `fan_in` inputs.
 

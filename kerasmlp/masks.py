@@ -51,7 +51,7 @@ def keep_mask(shape, rate: float, seed):
     position = ops.arange(size, dtype="int32")
     stream = _hash(_hash(words[0]) + words[1])
     bits = _hash(ops.bitwise_xor(_hash(position * _signed(0x9E3779B9) + stream), stream))
-    threshold = round(rate * (1 << 32)) - (1 << 31)
+    threshold = min(round(rate * (1 << 32)), (1 << 32) - 1) - (1 << 31)
     return ops.reshape(bits >= threshold, shape)
 
 

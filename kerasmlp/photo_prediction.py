@@ -32,6 +32,24 @@ def photos_of(path: Path) -> list[Path]:
     return [path]
 
 
+def picture_paths(photos: Sequence[Path], folder: Path) -> list[Path]:
+    """One PNG per photo, named after it; equal names are numbered.
+
+    Example:
+
+    >>> [str(p) for p in picture_paths([Path("a/1.jpg"), Path("b/1.png")], Path("out"))]
+    ['out/1.png', 'out/1-2.png']
+    """
+    paths: dict[Path, None] = {}
+    for photo in photos:
+        path, number = folder / f"{photo.stem}.png", 1
+        while path in paths:
+            number += 1
+            path = folder / f"{photo.stem}-{number}.png"
+        paths[path] = None
+    return list(paths)
+
+
 def predict_store(
     predictors: Sequence[Predictor], path: str | os.PathLike, *, num_samples: int, seed: int
 ) -> Iterator[dict]:
@@ -56,6 +74,14 @@ def predict_photo(
 ) -> list[dict]:
     """Returns one row per face, or a single one that says that there is none.
 
+    Args:
+        predictors: One or more models.
+        finder: Of the embedder that the models know.
+        path: Of the photo.
+        num_samples: Stochastic passes; 0 for the deterministic model.
+        seed: Of the passes.
+        annotate: PNG to write with boxes and captions, or None.
+
     Raises:
         InputError: if the photo cannot be read.
     """
@@ -79,7 +105,7 @@ def predict_photo(
             for row, answer in zip(rows, answers, strict=True):
                 row[predictor.name] = answer
     if annotate is not None:
-        draw_faces(image, faces, rows, annotate / f"{path.stem}.png")
+        draw_faces(image, faces, rows, annotate)
     return rows or [{"input": str(path), "face": None, "reason": "no face"}]
 
 

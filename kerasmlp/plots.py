@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kerasmlp.files import atomic_path
+from kerasmlp.metrics import confusion_matrix
 
 _LABELS = {
     "loss": "training loss (with dropout and mixup)",
@@ -46,8 +47,7 @@ def confusion(
 ) -> None:
     """Draws the confusion matrix, as shares of each true class."""
     size = len(names)
-    counts = np.zeros((size, size))
-    np.add.at(counts, (labels, predicted), 1)
+    counts = confusion_matrix(labels, predicted, size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     small = size <= 20
     side = 2 + 0.55 * size if small else 7

@@ -7,7 +7,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
-import shutil
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +19,12 @@ from kerasmlp import __version__
 from kerasmlp.checks import InputError, reject_file
 from kerasmlp.files import read_json, write_json, write_text
 
+FORMAT = "kerasmlp.run"
+FILES = (
+    "config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz", "curves.png",
+    "confusion_matrix.png", "DONE",
+)  # fmt: skip
+_TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
 _VERSIONS_OF = ("tensorflow", "keras", "numpy", "h5py")
 
 
@@ -81,6 +87,7 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 reject_file(self.path, "must not be in use", "a run that is working in it now")
+            config = {"format": FORMAT, **config}
             if force:
                 self._clear()
             fresh = self._claim(config, resume)
@@ -88,40 +95,45 @@ class RunFolder:
                 yield
             except InputError:
                 # Nothing came of it: the folder must not stand in the way of the next try.
-                if fresh:
+                if fresh and not (self / "checkpoint.npz").exists():
                     self._clear()
                     (self / ".lock").unlink()
                     self.path.rmdir()
                 raise
 
     def _clear(self) -> None:
-        foreign = any(self.path.iterdir()) and not (self / "config.json").is_file()
-        if foreign and [p.name for p in self.path.iterdir()] != [".lock"]:
-            reject_file(self.path, "must be a run folder to be replaced", "other files in it")
+        """Deletes the files of a run, and refuses where there is any other."""
+        names = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
+        foreign = [n for n in names if n not in FILES and not _TEMPORARY.fullmatch(n)]
+        if foreign or ("config.json" in names and not self._is_run()):
+            came = f"a folder with {(foreign or names)[0]}"
+            reject_file(self.path, "must hold nothing but a run to be replaced", came)
         # DONE goes first: a half-deleted folder must not look finished.
-        (self / "DONE").unlink(missing_ok=True)
-        for entry in self.path.iterdir():
-            if entry.name != ".lock":
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        for name in sorted(names, key=lambda n: n != "DONE"):
+            (self / name).unlink()
+
+    def _is_run(self) -> bool:
+        config = self.config()
+        return isinstance(config, dict) and config.get("format") == FORMAT
 
     def _claim(self, config: dict, resume: bool) -> bool:
         """Makes the folder that of this run; returns whether it is a new one."""
-        there = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
-        # Left by a process that was killed while it wrote.
-        for name in [n for n in there if n.startswith(".")]:
-            (self / name).unlink()
-        there = [n for n in there if not n.startswith(".")]
-        if not there:
-            write_json(self / "config.json", config)
-            return True
-        if not resume:
+        names = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
+        left = [n for n in names if _TEMPORARY.fullmatch(n)]  # by a process that was killed
+        there = [n for n in names if n not in left]
+        if there and not resume:
             reject_file(
                 self.path,
                 "must be empty (or give --resume or --force)",
                 f"a folder with {there[0]}",
             )
-        if not (self / "config.json").is_file():
+        if there and not ((self / "config.json").is_file() and self._is_run()):
             reject_file(self.path, "must be a run folder to be resumed", f"one with {there[0]}")
+        for name in left:
+            (self / name).unlink()
+        if not there:
+            write_json(self / "config.json", config)
+            return True
         before = self.config()
         changed = [k for k in {**before, **config} if before.get(k) != config.get(k)]
         if changed:
@@ -177,7 +189,7 @@ def load_model(path: str | os.PathLike):
         path: Run folder or file.
 
     Returns:
-        A `keras.Model`, float32, not compiled.
+        A `keras.Model`, not compiled; that of a run folder is float32.
 
     Raises:
         InputError: if there is no finished run or no readable model.

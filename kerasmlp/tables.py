@@ -17,8 +17,8 @@ class RowWriter:
 
     Args:
         path: Of the file, or None for standard output.
-        form: `"jsonl"` or `"csv"`; CSV flattens nested rows to dotted columns
-            and takes its columns from the first row.
+        form: `"jsonl"` or `"csv"`; CSV flattens nested rows to dotted columns;
+            it is written at the end, with the columns of all rows.
 
     Example:
 
@@ -33,7 +33,7 @@ class RowWriter:
         self.form = form
         self._stack = contextlib.ExitStack()
         self._file = sys.stdout
-        self._columns: list[str] | None = None
+        self._rows: list[dict] = []
 
     def __enter__(self) -> RowWriter:
         if self.path is not None:
@@ -48,20 +48,21 @@ class RowWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self.form == "csv" and kind is None:
+            self._write_table()
         self._stack.__exit__(kind, error, trace)
 
     def write(self, row: dict) -> None:
         if self.form == "jsonl":
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            return
-        flat = dict(_flatten(row))
-        if self._columns is None:
-            self._columns = list(flat)
-            self._writer = csv.DictWriter(
-                self._file, self._columns, extrasaction="ignore", lineterminator="\n"
-            )
-            self._writer.writeheader()
-        self._writer.writerow(flat)
+        else:
+            self._rows.append(dict(_flatten(row)))
+
+    def _write_table(self) -> None:
+        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        writer = csv.DictWriter(self._file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
 
 
 def _flatten(row: dict, prefix: str = ""):

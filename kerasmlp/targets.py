@@ -105,7 +105,7 @@ class Target:
         heads get ones at the class.
         """
         if self.head != "years" or sigma_years == 0:
-            return np.eye(self.num_classes, dtype=np.float32)[self.encode(store)]
+            return np.eye(self.num_classes, dtype=np.float32)[self.encode(store, self.head)]
         column = store.labels[self.label]
         if column.dtype.kind == "U":
             return self._years_of_groups(sigma_years)[self.encode(store, self.classes)]

@@ -14,9 +14,9 @@ import numpy as np
 
 from kerasmlp.calibration import fit_temperature
 from kerasmlp.callbacks.validation import Validation
-from kerasmlp.checks import check_int, reject
+from kerasmlp.checks import check_int, check_seed, reject
 from kerasmlp.evaluation import measure, measure_groups
-from kerasmlp.files import atomic_path, write_text
+from kerasmlp.files import atomic_path, sha256_file, write_text
 from kerasmlp.fitting import copy_weights, default_policy, fit, in_float32
 from kerasmlp.labels import UNKNOWN
 from kerasmlp.models.presets import Recipe
@@ -25,6 +25,9 @@ from kerasmlp.runs import RunFolder, environment
 from kerasmlp.splits import grouped_split
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
+
+MIN_CALIBRATION_ROWS = 200
+"""With fewer rows kept back a fitted temperature does more harm than good."""
 
 
 def train(
@@ -35,7 +38,7 @@ def train(
     *,
     seed: int = 0,
     validation_share: float = 0.1,
-    group: str = "group",
+    group: str | None = None,
     init: str | os.PathLike | None = None,
     resume: bool = False,
     force: bool = False,
@@ -53,7 +56,8 @@ def train(
         run_dir: Folder to write; must be new, empty, resumed or forced.
         seed: Decides split, initial weights, shuffling, dropout and mixup.
         validation_share: Of the groups of rows, in (0, 1).
-        group: Column whose rows are never split, where the store has it.
+        group: Column whose rows are never split; None takes `group` where
+            the store has it.
         init: Run whose weights to begin with, as far as shapes agree.
         resume: Go on with a killed run.
         force: Replace what is in the folder.
@@ -65,7 +69,8 @@ def train(
     Raises:
         InputError: if the data cannot be trained on or the folder not used.
     """
-    seed = check_int("seed", seed, minimum=0)
+    check_int("seed", seed, minimum=0)
+    check_seed(seed)
     if not 0 < validation_share < 1:
         reject("validation_share", "must be in (0, 1)", validation_share)
     started = time.time()
@@ -78,7 +83,6 @@ def train(
         dtype=default_policy(),
         **recipe.network(store.width),
     )
-    copied = None if init is None else copy_weights(RunFolder(init), model)
     config = {
         "target": asdict(target) | {"class_names": list(target.class_names)},
         "recipe": recipe.to_config(),
@@ -86,12 +90,16 @@ def train(
         "seed": seed,
         "validation_share": validation_share,
         "group": group,
-        "init": None if init is None else str(init),
+        "init": None,
         "data_digest": store.digest(),
         "embedder": store.info.embedder,
         "embedder_sha256": store.info.embedder_sha256,
         "normalized": store.info.normalized,
     }
+    copied = None
+    if init is not None:
+        copied = copy_weights(RunFolder(init), model, config)
+        config["init"] = sha256_file(RunFolder(init) / "model.keras")
     run = RunFolder(run_dir)
     with run.working(config, resume=resume, force=force):
         if run.done:
@@ -99,6 +107,8 @@ def train(
         part = store.subset(validation)
 
         def measure_part(probabilities: np.ndarray) -> dict:
+            if not np.isfinite(probabilities).all():
+                reject("learning_rate", "must be lower: the weights diverged", recipe.learning_rate)
             result = measure(target, probabilities, part)
             kept = ("nll", "accuracy", "mae_years")
             return {"loss" if k == "nll" else k: result[k] for k in kept if k in result}
@@ -118,7 +128,7 @@ def train(
         fitted = time.time()
         model = in_float32(model, target, store.width, recipe)
         temperature = 1.0
-        if recipe.calibrate:
+        if recipe.calibrate and len(part) >= MIN_CALIBRATION_ROWS:
             temperature = calibrate(model, target, part)
         probabilities = model.predict(part.embeddings, batch_size=8192, verbose=0)
         report = {
@@ -140,13 +150,13 @@ def train(
             model.save(temporary)
         draw(run, target, history, probabilities, part)
         report["seconds"]["total"] = time.time() - started
-        (run / "checkpoint.npz").unlink(missing_ok=True)
         run.finish(report)
+        (run / "checkpoint.npz").unlink(missing_ok=True)
         return report
 
 
 def split_rows(
-    store: EmbeddingStore, target: Target, group: str, share: float, seed: int
+    store: EmbeddingStore, target: Target, group: str | None, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Returns the training rows, the validation rows and the number of rows without the label."""
     labels = target.encode(store)
@@ -155,7 +165,9 @@ def split_rows(
     if len(present) < 2:
         names = [target.class_names[k] for k in present]
         reject(target.label, "must hold at least two classes to be trained on", names)
-    groups = store.labels.get(group, np.arange(len(store)))[rows]
+    if group is not None and group not in store.labels:
+        reject("group", f"must be a column of the store ({', '.join(store.labels)})", group)
+    groups = store.labels.get(group or "group", np.arange(len(store)))[rows]
     rest, validation = grouped_split(groups, share, seed)
     return rows[rest], rows[validation], len(store) - len(rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 
 import keras
@@ -15,6 +16,7 @@ from kerasmlp.layers.residual_block import ResidualBlock
 _SAMPLING_LAYERS = (ICLayer, ResidualBlock, DownsampleBlock)
 _ROWS_PER_PASS = 8192
 
+_lock = threading.Lock()  # the masks' seeds are variables that all samplers of a model share
 _samplers: weakref.WeakKeyDictionary[keras.Model, keras.Model] = weakref.WeakKeyDictionary()
 
 
@@ -27,8 +29,12 @@ def sampling_model(model: keras.Model) -> keras.Model:
     statistics.
 
     Args:
-        model: Functional model with `ICLayer`s, blocks of this package, or
-            plain `keras.layers.Dropout`.
+        model: Functional or sequential model, nested as you like, with
+            `ICLayer`s, blocks of this package, or `keras.layers.Dropout`.
+
+    Raises:
+        InputError: if nothing in it drops out, or another layer is random:
+            it would stay silent.
 
     Example:
 
@@ -41,10 +47,29 @@ def sampling_model(model: keras.Model) -> keras.Model:
     >>> bool((np.array(model(x)) == np.array(model(x))).all())
     True
     """
+    converted: list[keras.layers.Layer] = []
+    sampler = _convert(model, converted)
+    known = {id(v) for layer in converted for v in _seed_states(layer)}
+    silent = [v.path for v in _seed_states(sampler) if id(v) not in known]
+    if silent:
+        reject("model", "must be random in ICLayer and Dropout only", silent[0])
+    if not known:
+        reject("model", "must have dropout with a rate above 0 to be sampled", model.name)
+    return sampler
+
+
+def _convert(model: keras.Model, converted: list[keras.layers.Layer]) -> keras.Model:
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
 
     def share(layer):
-        if isinstance(layer, keras.layers.Dropout):
-            return _AlwaysDropout(layer.rate, noise_shape=layer.noise_shape, seed=layer.seed)
+        if isinstance(layer, keras.Model):
+            return _convert(layer, converted)
+        if type(layer) is keras.layers.Dropout:
+            config = {"noise_shape": layer.noise_shape, "seed": layer.seed, "name": layer.name}
+            layer = _AlwaysDropout(layer.rate, dtype=layer.dtype_policy, **config)
+        if isinstance(layer, (*_SAMPLING_LAYERS, _AlwaysDropout)):
+            converted.append(layer)
         return layer
 
     def call(layer, *args, **kwargs):
@@ -53,6 +78,10 @@ def sampling_model(model: keras.Model) -> keras.Model:
         return layer(*args, **kwargs)
 
     return keras.models.clone_model(model, clone_function=share, call_function=call)
+
+
+def _seed_states(layer: keras.layers.Layer) -> list:
+    return [v for v in layer.variables if v.path.endswith("seed_generator_state")]
 
 
 class _AlwaysDropout(keras.layers.Dropout):
@@ -79,7 +108,8 @@ def predict_samples(
         Array `(num_samples, batch, num_classes)`, float32.
 
     Raises:
-        InputError: if `x` does not fit the model, or nothing in it drops out.
+        InputError: if `x` does not fit the model, or the model cannot be
+            sampled (see `sampling_model`).
 
     Example:
 
@@ -94,38 +124,40 @@ def predict_samples(
     num_samples = check_int("num_samples", num_samples, minimum=1)
     seed = check_int("seed", seed, minimum=0)
     x = check_rows(model, x)
-    sampler = _samplers.get(model)
-    if sampler is None:
-        sampler = _samplers[model] = sampling_model(model)
-    states = [v for v in sampler.non_trainable_variables if v.path.endswith("seed_generator_state")]
-    if not states:
-        reject("model", "must have dropout with a rate above 0 to be sampled", model.name)
+    with _lock:
+        sampler = _samplers.get(model)
+        if sampler is None:
+            sampler = _samplers[model] = sampling_model(model)
+        return _draw(sampler, x, num_samples, seed)
+
+
+def _draw(sampler: keras.Model, x: np.ndarray, num_samples: int, seed: int) -> np.ndarray:
+    states = _seed_states(sampler)
     before = [keras.ops.convert_to_numpy(s) for s in states]
     per_chunk = max(1, _ROWS_PER_PASS // num_samples)
-    chunks = []
+    samples = np.empty((num_samples, len(x), sampler.output_shape[-1]), np.float32)
     try:
         for start in range(0, len(x), per_chunk):
             chunk = x[start : start + per_chunk]
             words = np.random.SeedSequence([seed, start]).generate_state(len(states)) >> 1
             for state, word in zip(states, words, strict=True):
                 state.assign(np.array([word, 0], before[0].dtype))
-            # One full-sized batch each time: one compiled shape for any number of rows.
+            # The last chunk is filled up: its shape is then compiled already.
             rows = np.resize(chunk, (per_chunk, x.shape[1])) if start else chunk
-            repeated = np.tile(rows, (num_samples, 1))
-            outputs = np.asarray(sampler.predict_on_batch(repeated))
+            outputs = np.asarray(sampler.predict_on_batch(np.tile(rows, (num_samples, 1))))
             outputs = outputs.reshape(num_samples, len(rows), -1)
-            chunks.append(outputs[:, : len(chunk)])
+            samples[:, start : start + len(chunk)] = outputs[:, : len(chunk)]
     finally:
         for state, value in zip(states, before, strict=True):
             state.assign(value)
-    if not chunks:
-        return np.empty((num_samples, 0, model.output_shape[-1]), np.float32)
-    return np.concatenate(chunks, axis=1)
+    return samples
 
 
 def check_rows(model: keras.Model, x: np.ndarray) -> np.ndarray:
     """Returns `x` as float32 rows that fit the model, or rejects it."""
     x = np.asarray(x, np.float32)
+    if len(model.inputs) != 1 or not isinstance(model.output_shape, tuple):
+        reject("model", "must have one input and one output", model.name)
     width = model.input_shape[-1]
     if x.ndim != 2 or x.shape[1] != width:
         reject("x", f"must have shape (batch, {width})", x.shape)

@@ -1,6 +1,7 @@
 """One helper that tests what every layer owes its users."""
 
 import json
+import tempfile
 
 import keras
 import numpy as np
@@ -25,12 +26,15 @@ def check_layer(layer_class, config: dict, input_shape: tuple[int, ...], *, para
 
     before = model.predict(x, verbose=0)
     np.testing.assert_array_equal(before, model.predict(x, verbose=0))
-    clone = keras.models.clone_model(model)
-    clone.set_weights(model.get_weights())
-    np.testing.assert_allclose(clone.predict(x, verbose=0), before, rtol=1e-5, atol=1e-6)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/model.keras")
+        loaded = keras.saving.load_model(f"{folder}/model.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), before, rtol=1e-5, atol=1e-6)
 
     half = layer_class(**config, dtype="mixed_float16")
-    assert keras.backend.standardize_dtype(half(x).dtype) == "float16"
+    for mode in ({}, {"training": True}, {"sampling": True}):
+        assert keras.backend.standardize_dtype(half(x, **mode).dtype) == "float16"
+        assert tuple(layer(x, **mode).shape) == tuple(layer.compute_output_shape(input_shape))
     assert {w.dtype for w in half.weights} <= {"float32"}
     # Every sublayer follows the policy of its parent.
     for sublayer in half._flatten_layers():

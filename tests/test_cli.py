@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from data_sets import INFO, ROOT, SHARED, make_store
 
-from kerasmlp import EmbeddingStore, StoreInfo
+from kerasmlp import EmbeddingStore, StoreInfo, load_model
 from kerasmlp.cli import main, run_command
+from kerasmlp.tables import RowWriter
 
 PHOTOS = SHARED / "faces"
 needs_faces = pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos and models")
@@ -107,6 +108,23 @@ def test_predict_without_samples_is_the_deterministic_model(age_run, store, caps
     assert run_command("predict", [str(age_run), str(store), "--num-samples", "0"]) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[0])
     assert "predictive_entropy_nats" not in row["age"]
+    years = load_model(age_run).predict(EmbeddingStore.open(store).embeddings[:1], verbose=0)
+    assert row["age"]["age_years"] == pytest.approx(float(years[0] @ np.arange(101)), rel=1e-5)
+
+
+def test_csv_has_the_columns_of_all_rows(tmp_path):
+    path = tmp_path / "rows.csv"
+    with RowWriter(path, "csv") as writer:
+        writer.write({"input": "a", "reason": "no face"})
+        writer.write({"input": "b", "age": {"age_years": 3.0, "age_interval_90": [1, 5]}})
+    assert path.read_text().splitlines() == [
+        "input,reason,age.age_years,age.age_interval_90", "a,no face,,", "b,,3.0,1 5",
+    ]  # fmt: skip
+
+
+def test_classes_are_for_ages(gender_run, store, capsys):
+    sentence = refused(capsys, "evaluate", gender_run, store, "--classes", "adience")
+    assert "`classes` must be left out for a model of gender" in sentence
 
 
 def damaged_store(path, change):

@@ -119,3 +119,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
         assert (a != c).any()
     first, second = weights(1)
     assert (first != second).any()
+
+
+def test_initialisers_are_names():
+    for bad in ("nope", keras.initializers.HeNormal(), None):
+        with pytest.raises(ValueError, match="`kernel_initializer` must be 'fan_in_uniform'"):
+            ResidualBlock(kernel_initializer=bad)
+
+
+def test_batch_norm_leaves_masked_steps_out():
+    x = np.random.default_rng(0).normal(size=(8, 5, 3)).astype("float32")
+    mask = np.ones((8, 5), bool)
+    mask[:, 3:] = False
+    layer = ICLayer(dropout_rate=0.0, momentum=0.0)
+    layer(x, training=True, mask=mask)
+    np.testing.assert_allclose(array(layer.norm.moving_mean), x[:, :3].mean((0, 1)), atol=1e-5)
+
+
+def test_a_vector_is_refused():
+    with pytest.raises(ValueError, match="`inputs` must have rank 2 or more"):
+        ICLayer().build((4,))

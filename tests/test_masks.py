@@ -57,3 +57,25 @@ def test_counts_per_byte_are_uniform():
 
 def test_same_seed_same_mask():
     np.testing.assert_array_equal(mask((64, 8), 0.3, 5, 9), mask((64, 8), 0.3, 5, 9))
+
+
+def test_every_backend_draws_the_same_bits():
+    """The words of a mask, computed in plain Python integers."""
+
+    def scramble(x):
+        x = (x ^ x >> 16) * 0x21F0AAAD & 0xFFFFFFFF
+        x = (x ^ x >> 15) * 0xD35A2D97 & 0xFFFFFFFF
+        return x ^ x >> 15
+
+    seed, step, rate = 12345, 678, 0.3
+    stream = scramble((scramble(seed) + step) & 0xFFFFFFFF)
+    expected = []
+    for position in range(200):
+        word = scramble(scramble(position * 0x9E3779B9 + stream & 0xFFFFFFFF) ^ stream)
+        signed = word - (1 << 32) if word >= 1 << 31 else word
+        expected.append(signed >= round(rate * 2**32) - 2**31)
+    np.testing.assert_array_equal(mask((200,), rate, seed, step), expected)
+
+
+def test_rates_close_to_one_do_not_overflow():
+    assert not mask((1000,), 1 - 1e-12).any()

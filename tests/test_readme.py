@@ -16,6 +16,7 @@ CODE = [(k, c) for k, c in BLOCKS if k in ("bash", "python") and c not in INSTAL
 def test_every_block_is_code_that_runs_or_output():
     assert {kind for kind, _ in BLOCKS} == {"bash", "python", "text"}
     assert len(INSTALLS) == 2  # .ci/run executes these
+    assert "@@" not in (ROOT / "README.md").read_text()
 
 
 def needs_photos(code):

@@ -75,8 +75,9 @@ def test_same_seed_same_bits_and_another_seed_others(store, tmp_path):
 
 def test_the_temperature_is_part_of_the_model(store, tmp_path):
     target = choose_target(store, "gender")
-    report = train(store, target, SMALL, tmp_path / "with", seed=0)
-    train(store, target, SMALL.replace(calibrate=False), tmp_path / "without", seed=0)
+    half = {"seed": 0, "validation_share": 0.5}
+    report = train(store, target, SMALL, tmp_path / "with", **half)
+    train(store, target, SMALL.replace(calibrate=False), tmp_path / "without", **half)
     scaled, plain = (load_model(tmp_path / n).get_layer("logits") for n in ("with", "without"))
     for x, y in zip(scaled.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_allclose(x * report["temperature"], y, rtol=1e-5)
@@ -154,7 +155,7 @@ def test_rows_without_the_label_are_counted(tmp_path):
     [
         ({"gender": np.zeros(400, int)}, "`gender` must hold at least two classes"),
         ({"gender": np.full(400, -1)}, "`gender` must hold at least two classes"),
-        ({"group": np.zeros(400, int)}, "group"),
+        ({"group": np.zeros(400, int)}, "`groups` must hold"),
     ],
 )
 def test_data_that_cannot_be_trained_on(tmp_path, labels, message):
@@ -184,8 +185,9 @@ def test_soft_labels_are_a_normal_distribution_around_the_age(store):
     np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-5)
     spread = np.sqrt(((np.arange(101) - 40) ** 2 * y[row]).sum())
     assert spread == pytest.approx(2.0, abs=0.01)
-    hard = target.soft_labels(store, 0.0)
-    np.testing.assert_array_equal(hard.argmax(axis=1), store.labels["age_years"])
+    for measured in ("years", "adience"):
+        hard = age_target("age_years", measured, by_years=True).soft_labels(store, 0.0)
+        np.testing.assert_array_equal(hard.argmax(axis=1), store.labels["age_years"])
 
 
 def test_groups_without_years_become_blurred_years():
@@ -301,13 +303,16 @@ def test_a_folder_in_use_is_refused(tmp_path):
         pass
 
 
-def test_a_folder_of_other_files_is_neither_used_nor_deleted(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
+@pytest.mark.parametrize("name", ["thesis.txt", ".bashrc", "config.json"])
+def test_a_folder_of_other_files_is_neither_used_nor_deleted(tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    (tmp_path / ".env").write_text("mine")
     for flags in ({"resume": False, "force": False}, {"resume": True, "force": False},
                   {"resume": False, "force": True}):  # fmt: skip
         with pytest.raises(InputError), RunFolder(tmp_path).working({}, **flags):
             pass
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+    assert (tmp_path / ".env").read_text() == "mine"
 
 
 def test_resume_refuses_another_configuration(tmp_path):
@@ -361,7 +366,50 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path):
 
 def test_float16_policy_trains_and_is_saved_as_float32(store, tmp_path, monkeypatch):
     monkeypatch.setattr("kerasmlp.training.default_policy", lambda: "mixed_float16")
+    scaled = []
+    wrap = keras.optimizers.LossScaleOptimizer
+    monkeypatch.setattr(
+        keras.optimizers, "LossScaleOptimizer", lambda inner: scaled.append(1) or wrap(inner)
+    )
     train(store, choose_target(store, "gender"), SMALL.replace(epochs=2), tmp_path / "run")
     model = load_model(tmp_path / "run")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
+    assert scaled
+
+
+def test_diverged_weights_are_said_and_keep_the_run(store, tmp_path):
+    recipe = SMALL.replace(learning_rate=1e30, warmup_share=0.0)
+    with pytest.raises(InputError, match="`learning_rate` must be lower: the weights diverged"):
+        train(store, choose_target(store, "gender"), recipe, tmp_path / "run")
+
+
+def test_odd_ages_do_not_spoil_another_label(tmp_path):
+    store = make_store(age_years=np.full(400, np.nan), age_group=np.array(["young", "old"] * 200))
+    report = train(store, choose_target(store, "gender"), SMALL.replace(epochs=1), tmp_path / "r")
+    assert {row["age_group"] for row in report["validation_groups"]} == {"all"}
+
+
+def test_a_column_of_groups_that_is_not_there_is_refused(store, tmp_path):
+    with pytest.raises(InputError, match="`group` must be a column of the store"):
+        train(store, choose_target(store, "gender"), SMALL, tmp_path / "run", group="persno")
+
+
+def test_init_refuses_another_embedder_or_scale(age_run, store, tmp_path):
+    path, target, _ = age_run
+    from dataclasses import replace
+
+    from kerasmlp import EmbeddingStore
+
+    info = replace(store.info, embedder="b.onnx", embedder_sha256="1" * 64)
+    other = EmbeddingStore(store.embeddings, store.labels, info)
+    with pytest.raises(InputError, match="must be a run on embedder_sha256"):
+        train(other, target, SMALL, tmp_path / "a", init=path)
+    with pytest.raises(InputError, match="must be a run with scale_inputs=False"):
+        train(store, target, SMALL.replace(scale_inputs=False), tmp_path / "b", init=path)
+
+
+def test_few_rows_are_not_calibrated_on(store, tmp_path):
+    """The 40 rows kept back are fewer than a temperature needs."""
+    report = train(store, choose_target(store, "gender"), SMALL, tmp_path / "run")
+    assert report["temperature"] == 1.0

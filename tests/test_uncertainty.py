@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -93,9 +95,56 @@ def test_bad_arguments(model, x, arguments, message):
         predict_samples(model, x, **arguments)
 
 
-def test_a_model_without_dropout_is_refused():
+@pytest.mark.parametrize("config", [{"use_ic": False}, {"dropout_rate": 0.0}])
+def test_a_model_without_dropout_is_refused(config):
     with pytest.raises(ValueError, match="`model` must have dropout"):
-        predict_samples(ResidualMLP(num_classes=2, width=WIDTH, use_ic=False), X)
+        predict_samples(ResidualMLP(num_classes=2, width=WIDTH, **config), X)
+
+
+def nested(model):
+    inputs = keras.Input((WIDTH,))
+    return keras.Model(inputs, model(inputs))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nested,
+        lambda model: nested(nested(model)),
+        lambda model: keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dropout(0.2), model]),
+        lambda model: nested(keras.Sequential([keras.Input((WIDTH,)), model])),
+    ],
+)
+def test_nested_and_sequential_models_are_sampled_throughout(model, wrap):
+    outer = wrap(model)
+    samples = predict_samples(outer, X, num_samples=16, seed=0)
+    assert (samples.std(axis=0) > 1e-4).all()
+    np.testing.assert_array_equal(*(outer.predict(X, verbose=0) for _ in range(2)))
+
+
+def test_other_random_layers_are_refused(model):
+    inputs = keras.Input((WIDTH,))
+    noisy = keras.Model(inputs, model(keras.layers.GaussianDropout(0.2)(inputs)))
+    with pytest.raises(ValueError, match="`model` must be random in ICLayer and Dropout only"):
+        predict_samples(noisy, X)
+
+
+def test_two_outputs_are_refused(model):
+    two = keras.Model(model.input, [model.output, model.output])
+    with pytest.raises(ValueError, match="`model` must have one input and one output"):
+        predict_samples(two, X)
+
+
+def test_threads_do_not_disturb_each_other(model):
+    expected = [predict_samples(model, X, num_samples=4, seed=s) for s in range(4)]
+    before = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    with ThreadPoolExecutor(4) as pool:
+        seeds = [0, 1, 2, 3] * 5
+        results = pool.map(lambda s: predict_samples(model, X, num_samples=4, seed=s), seeds)
+        for seed, samples in zip(seeds, results, strict=True):
+            np.testing.assert_array_equal(samples, expected[seed])
+    for value, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(value, keras.ops.convert_to_numpy(variable))
 
 
 def test_measures_against_plain_loops():

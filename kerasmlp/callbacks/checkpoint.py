@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import keras
@@ -64,7 +65,9 @@ class Checkpoint(keras.callbacks.Callback):
                 meta = json.loads(str(saved["meta"]))
                 values = [saved[f"variable_{i}"] for i in range(len(variables))]
                 best = [saved[f"best_{i}"] for i in range(meta["num_best"])]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+                if any(v.shape != w.shape for v, w in zip(values, variables, strict=True)):
+                    raise ValueError("weights of other shapes")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             reject_file(self.path, "must be a checkpoint of this run", f"{error}")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)

@@ -1,4 +1,4 @@
-"""Measures a run on a store; the last line is one JSON object of the metrics."""
+"""Measures the deterministic model of a run on a store; ends with one line of JSON."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from kerasmlp.checks import reject
     from kerasmlp.evaluation import groups_table, measure, measure_groups, with_classes
     from kerasmlp.prediction import Predictor
     from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -28,7 +29,9 @@ def run(args: argparse.Namespace) -> None:
     store = EmbeddingStore.open(args.store)
     predictor.check(args.store, store.width, store.info)
     target = predictor.target
-    if target.is_age and args.classes:
+    if args.classes:
+        if not target.is_age:
+            reject("classes", f"must be left out for a model of {target.label}", args.classes)
         target = with_classes(target, args.classes)
     probabilities = predictor.probabilities(store.embeddings)
     print(groups_table(measure_groups(target, probabilities, store)))

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.checks import InputError, check_int, reject, reject_file
-    from kerasmlp.photo_prediction import photos_of, predict_photo, predict_store
+    from kerasmlp.photo_prediction import photos_of, picture_paths, predict_photo, predict_store
     from kerasmlp.prediction import Predictor
     from kerasmlp.tables import RowWriter
 
@@ -56,8 +56,10 @@ def run(args: argparse.Namespace) -> None:
         finder = FaceFinder(args.model_dir, min_det_score=args.min_det_score)
         for predictor in predictors:
             predictor.check(args.model_dir, finder.width, finder.info)
+    pictures: list[Path | None] = [None] * len(photos)
     if args.annotate:
         args.annotate.mkdir(parents=True, exist_ok=True)
+        pictures = picture_paths(photos, args.annotate)
 
     unreadable: list[str] = []
     with contextlib.ExitStack() as stack:
@@ -65,9 +67,9 @@ def run(args: argparse.Namespace) -> None:
         for store in stores:
             for row in predict_store(predictors, store, **how):
                 writer.write(row)
-        for photo in _bar(photos):
+        for photo, picture in _bar(list(zip(photos, pictures, strict=True))):
             try:
-                rows = predict_photo(predictors, finder, photo, annotate=args.annotate, **how)
+                rows = predict_photo(predictors, finder, photo, annotate=picture, **how)
             except InputError as error:
                 unreadable.append(str(error))
                 continue
@@ -82,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         reject_file(args.inputs[0], "must hold photos", "none")
 
 
-def _bar(photos: list[Path]):
+def _bar(photos: list[tuple]):
     from tqdm import tqdm
 
     return tqdm(photos, unit="photo", disable=len(photos) < 2 or not sys.stderr.isatty())

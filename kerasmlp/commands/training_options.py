@@ -31,7 +31,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation-share", type=float, default=0.1, metavar="X", help="default: %(default)s"
     )
     data.add_argument(
-        "--group", default="group", metavar="COLUMN", help="rows of one group are never split"
+        "--group",
+        metavar="COLUMN",
+        help="rows of one group are never split (default: group, if there)",
     )
     run = parser.add_argument_group("run")
     run.add_argument("--run-dir", type=Path, metavar="DIR", help="default: a new one in runs/")

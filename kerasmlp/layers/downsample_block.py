@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_bool, check_int, check_optional_int, check_positive, check_rate
-from kerasmlp.initializers import dense_initializers, spread_seed
+from kerasmlp.checks import check_bool, check_int, check_positive, check_rate, check_seed
+from kerasmlp.initializers import check_initializer, dense_initializers, spread_seed
 from kerasmlp.layers.ic_layer import ICLayer
 
 
@@ -22,7 +22,7 @@ class DownsampleBlock(keras.layers.Layer):
         momentum: Of the moving statistics.
         epsilon: Added to the variance.
         kernel_initializer: `"fan_in_uniform"` (the original's, biases too) or
-            any of Keras' initialisers (biases zero).
+            the name of one of Keras' initialisers (biases zero).
         seed: Integer or None, of initial weights and dropout masks.
 
     Call arguments:
@@ -65,8 +65,8 @@ class DownsampleBlock(keras.layers.Layer):
         self.use_ic = check_bool("use_ic", use_ic)
         self.momentum = check_rate("momentum", momentum)
         self.epsilon = check_positive("epsilon", epsilon)
-        self.kernel_initializer = kernel_initializer
-        self.seed = check_optional_int("seed", seed, minimum=0)
+        self.kernel_initializer = check_initializer(kernel_initializer)
+        self.seed = check_seed(seed)
 
     def build(self, input_shape):
         ic_seed, dense_seed = spread_seed(self.seed, 2)

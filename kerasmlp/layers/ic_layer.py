@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_optional_int, check_positive, check_rate
+from kerasmlp.checks import check_positive, check_rate, check_seed, reject
 from kerasmlp.masks import dropout
 
 
@@ -34,6 +34,7 @@ class ICLayer(keras.layers.Layer):
         inputs: Tensor of rank 2 or more, channels last.
         training: Bool, as above.
         sampling: Bool, as above.
+        mask: Rows or steps that batch norm leaves out of its statistics.
 
     Input shape: `(batch, ..., channels)`.
 
@@ -70,21 +71,25 @@ class ICLayer(keras.layers.Layer):
         self.dropout_rate = check_rate("dropout_rate", dropout_rate)
         self.momentum = check_rate("momentum", momentum)
         self.epsilon = check_positive("epsilon", epsilon)
-        self.seed = check_optional_int("seed", seed, minimum=0)
+        self.seed = check_seed(seed)
+        self.supports_masking = True
         self.norm = keras.layers.BatchNormalization(
             momentum=self.momentum,
             epsilon=self.epsilon,
             dtype=self.dtype_policy,
             name="norm",
         )
-        self.seed_generator = keras.random.SeedGenerator(self.seed)
+        if self.dropout_rate:
+            self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def build(self, input_shape):
+        if len(input_shape) < 2:
+            reject("inputs", "must have rank 2 or more", tuple(input_shape))
         self.norm.build(input_shape)
         self.built = True
 
-    def call(self, inputs, training=False, sampling=False):
-        x = self.norm(inputs, training=training)
+    def call(self, inputs, training=False, sampling=False, mask=None):
+        x = self.norm(inputs, training=training, mask=mask)
         if self.dropout_rate and (training or sampling):
             x = dropout(x, self.dropout_rate, self.seed_generator)
         return x

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_bool, check_optional_int, check_positive, check_rate
-from kerasmlp.initializers import dense_initializers, spread_seed
+from kerasmlp.checks import check_bool, check_positive, check_rate, check_seed
+from kerasmlp.initializers import check_initializer, dense_initializers, spread_seed
 from kerasmlp.layers.ic_layer import ICLayer
 
 
@@ -24,7 +24,7 @@ class ResidualBlock(keras.layers.Layer):
         momentum: Of the moving statistics.
         epsilon: Added to the variance.
         kernel_initializer: `"fan_in_uniform"` (the original's, biases too) or
-            any of Keras' initialisers (biases zero).
+            the name of one of Keras' initialisers (biases zero).
         seed: Integer or None, of initial weights and dropout masks.
 
     Call arguments:
@@ -71,8 +71,8 @@ class ResidualBlock(keras.layers.Layer):
         self.use_residual = check_bool("use_residual", use_residual)
         self.momentum = check_rate("momentum", momentum)
         self.epsilon = check_positive("epsilon", epsilon)
-        self.kernel_initializer = kernel_initializer
-        self.seed = check_optional_int("seed", seed, minimum=0)
+        self.kernel_initializer = check_initializer(kernel_initializer)
+        self.seed = check_seed(seed)
 
     def build(self, input_shape):
         width = input_shape[-1]

@@ -140,7 +140,7 @@ _PAPER = Recipe(
 )
 
 PRESETS = {
-    "age": Recipe(),
+    "age": Recipe(dropout_rate=0.5, epochs=50),
     "age-groups": Recipe(dropout_rate=0.5, label_sigma_years=1.0),
     "gender": Recipe(),
     "paper-age": _PAPER.replace(

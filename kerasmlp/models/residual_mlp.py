@@ -5,12 +5,12 @@ import keras
 from kerasmlp.checks import (
     check_bool,
     check_int,
-    check_optional_int,
     check_positive,
     check_rate,
+    check_seed,
     reject,
 )
-from kerasmlp.initializers import dense_initializers, spread_seed
+from kerasmlp.initializers import check_initializer, dense_initializers, spread_seed
 from kerasmlp.layers.downsample_block import DownsampleBlock
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.residual_block import ResidualBlock
@@ -70,7 +70,7 @@ def ResidualMLP(
         momentum: Of the moving statistics.
         epsilon: Added to the variance.
         kernel_initializer: `"fan_in_uniform"` (the original's, biases too) or
-            any of Keras' initialisers (biases zero).
+            the name of one of Keras' initialisers (biases zero).
         seed: Integer or None, of initial weights and dropout masks.
         dtype: Policy of the blocks, such as `"mixed_float16"`; Keras' global
             one by default.
@@ -103,7 +103,8 @@ def ResidualMLP(
     use_input_ic = check_bool("use_input_ic", use_input_ic)
     use_output_ic = check_bool("use_output_ic", use_output_ic)
     input_scale = check_positive("input_scale", input_scale)
-    seed = check_optional_int("seed", seed, minimum=0)
+    check_initializer(kernel_initializer)
+    seed = check_seed(seed)
     if (num_classes is None) == (num_targets is None):
         reject("num_classes", "must be given, or else `num_targets`, but not both", num_classes)
     if num_classes is not None:
