@@ -6,7 +6,9 @@ import argparse
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from kerasmlp import __version__
@@ -51,13 +53,14 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
     module.add_arguments(parser)
     args = parser.parse_args(argv)
     try:
-        if getattr(module, "USES_TENSORFLOW", False):
-            _import_tensorflow()
+        if threading.current_thread() is threading.main_thread():
+            # So that a stopped command takes its temporary files along.
+            signal.signal(signal.SIGTERM, _interrupt)
         module.run(args)
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        return _fail("interrupted; what was reported done is kept", 130)
+        return _fail("interrupted; a command with --resume goes on from here", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -76,18 +79,8 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
         )
 
 
-def _import_tensorflow() -> None:
-    """Imports TensorFlow without the lines it prints, below Python, about CPU features."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        importlib.import_module("tensorflow")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> int:

@@ -63,12 +63,23 @@ def with_classes(target: Target, classes: str) -> Target:
     return Target(target.label, target.class_names, target.head, classes)
 
 
+def fitting_classes(target: Target, store: EmbeddingStore, classes: str | None) -> Target:
+    """The target in the asked age classes, or in those that a store of groups allows."""
+    if classes is not None:
+        return with_classes(target, classes)
+    if target.head == "years" and truth_years(store) is None and "age_group" in store.labels:
+        groups = choose_age_target(store, "age_group", None, by_years=True).classes
+        return with_classes(target, groups)
+    return target
+
+
 def measure_groups(target: Target, probabilities: np.ndarray, store: EmbeddingStore) -> list[dict]:
     """Returns the metrics of each age group × gender, as far as the store knows them.
 
-    The groups of a store with years are Adience's.
+    The groups are those that are measured; where that is single years or no
+    age at all, those that the store names, or Adience's.
     """
-    ages, genders = _age_groups(store), store.labels.get("gender")
+    ages, genders = _age_groups(target, store), store.labels.get("gender")
     labels = target.encode(store, target.classes)
     names = GENDER_NAMES if genders is not None else ("all",)
     rows = []
@@ -85,7 +96,11 @@ def measure_groups(target: Target, probabilities: np.ndarray, store: EmbeddingSt
     return rows
 
 
-def _age_groups(store: EmbeddingStore) -> tuple[tuple[str, ...], np.ndarray] | None:
+def _age_groups(
+    measured: Target, store: EmbeddingStore
+) -> tuple[tuple[str, ...], np.ndarray] | None:
+    if measured.is_age and measured.classes != "years":
+        return measured.measured_names, measured.encode(store)
     classes = "adience" if truth_years(store) is not None else None
     try:
         target = choose_age_target(store, None, classes, by_years=False)

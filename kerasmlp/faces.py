@@ -13,6 +13,7 @@ import numpy as np
 from kerasmlp.checks import check_choice, check_int, check_rate, reject, reject_file
 from kerasmlp.datasets.records import LOW_DET_SCORE, NO_EMBEDDING, NO_FACE, SEVERAL_FACES
 from kerasmlp.face_models import FaceModels, exact_fast_prelu, find_models, missing_package
+from kerasmlp.files import what_is
 from kerasmlp.stores.store_info import StoreInfo
 
 CHOICES = ("only", "centre", "biggest")
@@ -253,7 +254,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         InputError: if there is none or it cannot be read.
     """
     if not Path(path).is_file():
-        reject_file(path, "must be an image", "no such file")
+        reject_file(path, "must be an image", what_is(path))
     image = decode_image(Path(path).read_bytes())
     if image is None:
         reject_file(path, "must be a readable image", "a damaged, unknown or enormous one")

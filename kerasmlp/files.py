@@ -38,6 +38,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     if not folder.is_dir():
         reject_file(path, "must lie in an existing folder", f"no folder {str(folder)!r}")
     path = Path(os.path.realpath(path))
+    if path.is_dir():
+        reject_file(path, "must be a file", "a folder")
     prefix, suffix = f".{path.stem[:60]}.", path.suffix[:20]
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
     os.close(handle)
@@ -52,6 +54,12 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def what_is(path: str | os.PathLike) -> str:
+    """What lies at a path, for the end of an error: "a folder", "a file" or that there is none."""
+    path = Path(path)
+    return "a folder" if path.is_dir() else "a file" if path.is_file() else "no such file or folder"
 
 
 def _umask() -> int:
@@ -81,7 +89,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """Reads a JSON file, or says in one sentence why it cannot be read."""
     path = Path(path)
     if not path.is_file():
-        reject_file(path, "must be a JSON file", "no such file")
+        reject_file(path, "must be a JSON file", what_is(path))
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

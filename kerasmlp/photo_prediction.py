@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm import tqdm
 
-from kerasmlp.checks import reject_file
 from kerasmlp.files import atomic_path
 from kerasmlp.prediction import Predictor
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -17,48 +17,22 @@ from kerasmlp.stores.embedding_store import EmbeddingStore
 if TYPE_CHECKING:
     from kerasmlp.faces import Face, FaceFinder
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-
-
-def photos_of(path: Path) -> list[Path]:
-    """The photo, or all photos in a folder, in order of their names."""
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
-        if not found:
-            reject_file(path, "must hold photos", "a folder without any")
-        return found
-    if not path.is_file():
-        reject_file(path, "must be a photo, a folder or a store", "no such file")
-    return [path]
-
-
-def picture_paths(photos: Sequence[Path], folder: Path) -> list[Path]:
-    """One PNG per photo, named after it; equal names are numbered.
-
-    Example:
-
-    >>> [str(p) for p in picture_paths([Path("a/1.jpg"), Path("b/1.png")], Path("out"))]
-    ['out/1.png', 'out/1-2.png']
-    """
-    paths: dict[Path, None] = {}
-    for photo in photos:
-        path, number = folder / f"{photo.stem}.png", 1
-        while path in paths:
-            number += 1
-            path = folder / f"{photo.stem}-{number}.png"
-        paths[path] = None
-    return list(paths)
-
 
 def predict_store(
-    predictors: Sequence[Predictor], path: str | os.PathLike, *, num_samples: int, seed: int
+    predictors: Sequence[Predictor],
+    path: str | os.PathLike,
+    *,
+    num_samples: int,
+    seed: int,
+    progress: bool = False,
 ) -> Iterator[dict]:
     """Yields one row per row of a store."""
     store = EmbeddingStore.open(path)
     for predictor in predictors:
         predictor.check(path, store.width, store.info)
     answers = [p.rows(store.embeddings, num_samples=num_samples, seed=seed) for p in predictors]
-    for i, row in enumerate(zip(*answers, strict=True)):
+    rows = tqdm(zip(*answers, strict=True), total=len(store), unit="row", disable=not progress)
+    for i, row in enumerate(rows):
         named = {p.name: answer for p, answer in zip(predictors, row, strict=True)}
         yield {"input": str(path), "row": i, **named}
 
@@ -120,8 +94,8 @@ def caption(row: dict) -> list[str]:
             text = f"{answer['age_years']:.0f} years ({low}–{high})"
         else:
             text = f"{answer[name]} {answer['probability']:.0%}"
-        if "mutual_information_nats" in answer:
-            text += f", entropy {answer['predictive_entropy_nats']:.2f}"
+        if "predictive_entropy_scaled" in answer:
+            text += f", uncertainty {answer['predictive_entropy_scaled']:.0%}"
         lines.append(text)
     return lines
 
@@ -147,7 +121,9 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict], path:
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
     line = max(2, picture.width // 400)
     for face, row in zip(faces, rows, strict=True):
-        box = [float(v) * factor for v in face.box]
+        edges = (*picture.size, *picture.size)
+        inside = np.clip(np.asarray(face.box) * factor, 0, np.subtract(edges, line))
+        box = [float(v) for v in inside]
         draw.rectangle(box, outline=(80, 220, 100), width=line)
         text = "\n".join(caption(row))
         left, _, right, bottom = draw.textbbox((0, 0), text, font=font)

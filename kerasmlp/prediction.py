@@ -69,7 +69,8 @@ class Predictor:
         """Yields one answer per embedding, from the mean of `num_samples` stochastic passes.
 
         Every answer holds `<label>` (the likeliest class), `probability` and
-        all measures of uncertainty; ages add `age_years` (expectation) and
+        all measures of uncertainty, the predictive entropy also scaled to
+        0..1; ages add `age_years` (expectation) and
         `age_interval_90` (years); other classes add `probabilities`. With
         `num_samples=0` the deterministic model answers, without measures
         of uncertainty.
@@ -81,6 +82,8 @@ class Predictor:
                     self.model, chunk, num_samples=num_samples, seed=seed + start
                 )
                 mean, measures = predictive_mean(samples), uncertainty_measures(samples)
+                entropy = measures["predictive_entropy_nats"]
+                measures["predictive_entropy_scaled"] = entropy / np.log(samples.shape[-1])
             else:
                 mean, measures = self.probabilities(chunk), {}
             answers = self._answers(mean)

@@ -17,7 +17,7 @@ from typing import Any
 
 from kerasmlp import __version__
 from kerasmlp.checks import InputError, reject_file
-from kerasmlp.files import read_json, write_json, write_text
+from kerasmlp.files import read_json, what_is, write_json, write_text
 
 FORMAT = "kerasmlp.run"
 FILES = (
@@ -62,7 +62,7 @@ class RunFolder:
 
     def require_done(self) -> None:
         if not self.path.is_dir():
-            reject_file(self.path, "must be a run folder", "no such folder")
+            reject_file(self.path, "must be a run folder", what_is(self.path))
         if not self.done:
             reject_file(self.path, "must be a finished run", "a folder without DONE")
 
@@ -82,15 +82,21 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             reject_file(self.path, "must be a folder", "a file")
         self.path.mkdir(parents=True, exist_ok=True)
+        locked_before = (self / ".lock").exists()
         with open(self / ".lock", "a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 reject_file(self.path, "must not be in use", "a run that is working in it now")
             config = {"format": FORMAT, **config}
-            if force:
-                self._clear()
-            fresh = self._claim(config, resume)
+            try:
+                if force:
+                    self._clear()
+                fresh = self._claim(config, resume)
+            except InputError:
+                if not locked_before:
+                    (self / ".lock").unlink()
+                raise
             try:
                 yield
             except InputError:
@@ -135,20 +141,27 @@ class RunFolder:
             write_json(self / "config.json", config)
             return True
         before = self.config()
-        changed = [k for k in {**before, **config} if before.get(k) != config.get(k)]
-        if changed:
-            key = changed[0]
-            reject_file(
-                self.path,
-                f"must be resumed with the same {key} ({before.get(key)!r})",
-                f"{config.get(key)!r}",
-            )
+        was, now = _leaves(before), _leaves(config)
+        for key in {**was, **now}:
+            if was.get(key) != now.get(key):
+                reject_file(
+                    self.path,
+                    f"must be resumed with the same {key} ({was.get(key)!r})",
+                    f"{now.get(key)!r}",
+                )
         return False
 
     def finish(self, report: dict) -> None:
         """Writes the report, then `DONE`."""
         write_json(self / "report.json", report)
         write_text(self / "DONE", "")
+
+
+def _leaves(config: dict) -> dict:
+    inner = [_leaves(v) for v in config.values() if isinstance(v, dict)]
+    return {k: v for k, v in config.items() if not isinstance(v, dict)} | {
+        k: v for leaves in inner for k, v in leaves.items()
+    }
 
 
 def next_free(stem: str | os.PathLike) -> Path:
@@ -203,7 +216,7 @@ def load_model(path: str | os.PathLike):
         RunFolder(path).require_done()
         path = path / "model.keras"
     if not path.is_file():
-        reject_file(path, "must be a saved model", "no such file")
+        reject_file(path, "must be a saved model", what_is(path))
     try:
         return keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

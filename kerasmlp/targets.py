@@ -165,7 +165,7 @@ def choose_target(store: EmbeddingStore, label: str) -> Target:
     if label == "gender":
         return Target(label, GENDER_NAMES)
     if column.dtype.kind == "f":
-        reject("label", "must be a column of integers or text", label)
+        reject("label", "must be a column of integers or text", f"{label} ({column.dtype})")
     missing = "" if column.dtype.kind == "U" else UNKNOWN
     return Target(label, tuple(str(v) for v in np.unique(column) if v != missing))
 

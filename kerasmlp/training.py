@@ -169,6 +169,9 @@ def split_rows(
         reject("group", f"must be a column of the store ({', '.join(store.labels)})", group)
     groups = store.labels.get(group or "group", np.arange(len(store)))[rows]
     rest, validation = grouped_split(groups, share, seed)
+    if len(rest) < 2 or len(np.unique(labels[rows[rest]])) < 2:
+        came = f"{len(rest)} rows to train on after the split"
+        reject(target.label, "must hold two classes on both sides of the split", came)
     return rows[rest], rows[validation], len(store) - len(rows)
 
 

@@ -124,7 +124,7 @@ def test_csv_has_the_columns_of_all_rows(tmp_path):
 
 def test_classes_are_for_ages(gender_run, store, capsys):
     sentence = refused(capsys, "evaluate", gender_run, store, "--classes", "adience")
-    assert "`classes` must be left out for a model of gender" in sentence
+    assert "`--classes` must be left out for a model of gender" in sentence
 
 
 def damaged_store(path, change):
@@ -176,7 +176,10 @@ def test_bad_labels_and_options(tmp_path, store, capsys):
         (["--preset", "papr"], "`preset` must be one of"),
         (["--validation-share", "1.5"], "`validation_share` must be in (0, 1)"),
         (["--seed", "-1"], "`seed` must be an integer >= 0"),
-        (["--init", tmp_path / "nowhere"], "must be a run folder. Received: no such folder"),
+        (
+            ["--init", tmp_path / "nowhere"],
+            "must be a run folder. Received: no such file or folder",
+        ),
     ):
         assert message in refused(capsys, "train-age", "--store", store, *run, *flags)
     assert not (tmp_path / "run").exists()
@@ -212,9 +215,9 @@ def test_a_model_refuses_foreign_embeddings(tmp_path, age_run, capsys):
 def test_predict_refuses_what_it_cannot_read(tmp_path, age_run, store, capsys):
     assert "no such file" in refused(capsys, "predict", age_run, tmp_path / "a.jpg")
     (tmp_path / "a.jpg").write_bytes(b"not a photo")
-    assert "`model-dir` must be given" in refused(capsys, "predict", age_run, tmp_path / "a.jpg")
+    assert "`--model-dir` must be given" in refused(capsys, "predict", age_run, tmp_path / "a.jpg")
     assert "without DONE" in refused(capsys, "predict", tmp_path, store)
-    assert "`num-samples` must be" in refused(
+    assert "`--num-samples` must be" in refused(
         capsys, "predict", age_run, store, "--num-samples", -1
     )
 
@@ -257,8 +260,8 @@ def test_a_full_disk(tmp_path, store):
     """A write limit stands for a full disk: exit code 2, one sentence, nothing half-written."""
     code = (
         "import resource, sys\n"
-        "from kerasmlp.cli import run_command, _import_tensorflow\n"
-        "_import_tensorflow()\n"
+        "from kerasmlp.cli import run_command\n"
+        "from kerasmlp.quiet import import_tensorflow; import_tensorflow()\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "sys.exit(run_command('train-gender', sys.argv[1:]))\n"

@@ -24,7 +24,7 @@ from kerasmlp.runs import RunFolder
 from kerasmlp.targets import Target, age_target, choose_age_target, choose_target
 from kerasmlp.training import train
 
-SMALL = Recipe(epochs=4, batch_size=32)
+SMALL = Recipe(epochs=4, batch_size=32, dropout_rate=0.2)
 
 
 @pytest.fixture(scope="module")

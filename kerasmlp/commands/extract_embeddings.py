@@ -14,7 +14,11 @@ LAYOUTS = ("folder", "csv", "adience", "imdb-wiki", "utkface", "fairface")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="folder of images, or the table of --layout csv")
+    parser.add_argument(
+        "source",
+        help="folder of images; for --layout csv a table with the columns path (from the "
+        "table's folder) and, where known, age, age_group, gender, fold, group",
+    )
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="store to write")
     parser.add_argument("--layout", choices=LAYOUTS, default="folder", help="default: folder")
     models = parser.add_mutually_exclusive_group(required=True)

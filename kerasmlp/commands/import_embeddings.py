@@ -49,12 +49,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.checks import reject, reject_file
+    from kerasmlp.files import what_is
     from kerasmlp.stores.embedding_store import EmbeddingStore
     from kerasmlp.stores.importing import ColumnNames, import_embeddings
 
     output = Path(args.output)
+    if output.suffix not in (".h5", ".hdf5"):
+        reject_file(output, "must end in .h5 or .hdf5", f"suffix {output.suffix!r}")
+    if any(output.resolve() == Path(source).resolve() for source in args.sources):
+        reject_file(output, "must not be the source too", "the source")
     if output.exists() and not args.force:
-        reject_file(output, "must not exist yet (--force replaces it)", "an existing file")
+        reject_file(output, "must not exist yet (--force replaces it)", what_is(output))
     labels = {new: getattr(args, option) for option, new in _LABELS.items()}
     for pair in args.label:
         new, equals, old = pair.partition("=")

@@ -11,8 +11,6 @@ import contextlib
 import sys
 from pathlib import Path
 
-USES_TENSORFLOW = True
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder of a training command")
@@ -24,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the samples; default: 0")
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: to the screen")
+    parser.add_argument("--force", action="store_true", help="replace the output file")
     photos = parser.add_argument_group("photos")
     photos.add_argument("--model-dir", type=Path, metavar="DIR", help="insightface's .onnx models")
     photos.add_argument("--min-det-score", type=float, default=0.5, metavar="SCORE")
@@ -32,27 +31,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.checks import InputError, check_int, reject, reject_file
-    from kerasmlp.photo_prediction import photos_of, picture_paths, predict_photo, predict_store
-    from kerasmlp.prediction import Predictor
+    from kerasmlp.face_models import LICENCE_NOTICE
+    from kerasmlp.files import what_is
+    from kerasmlp.photos import photos_of, picture_paths
+    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.runs import RunFolder
     from kerasmlp.tables import RowWriter
 
-    check_int("num-samples", args.num_samples, minimum=0)
-    check_int("seed", args.seed, minimum=0)
+    check_int("--num-samples", args.num_samples, minimum=0)
+    check_int("--seed", args.seed, minimum=0)
+    stores = [p for p in args.inputs if p.suffix in (".h5", ".hdf5")]
+    photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
+    if args.output is not None and args.output.exists():
+        if args.output in (*stores, *photos):
+            reject_file(args.output, "must not be the output too", "an input")
+        if not args.force:
+            reject_file(args.output, "must not exist yet (or give --force)", what_is(args.output))
+    if photos and args.model_dir is None:
+        reject("--model-dir", f"must be given for photos ({LICENCE_NOTICE})", None)
+    if args.annotate and not photos:
+        reject("--annotate", "must come with photos", str(args.annotate))
+    for path in (args.run, *args.also):
+        RunFolder(path).require_done()
+    import_tensorflow()
+    from kerasmlp.photo_prediction import predict_photo, predict_store
+    from kerasmlp.prediction import Predictor
+
     predictors = [Predictor(path) for path in (args.run, *args.also)]
     names = [p.name for p in predictors]
     if len(set(names)) < len(names):
-        reject("also", "must be runs of different labels", names)
-    stores = [p for p in args.inputs if p.suffix in (".h5", ".hdf5")]
-    photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
+        reject("--also", "must be runs of different labels", names)
     how = {"num_samples": args.num_samples, "seed": args.seed}
     finder = None
     if photos:
         from kerasmlp.faces import FaceFinder
 
-        if args.model_dir is None:
-            from kerasmlp.face_models import LICENCE_NOTICE
-
-            reject("model-dir", f"must be given for photos ({LICENCE_NOTICE})", None)
         finder = FaceFinder(args.model_dir, min_det_score=args.min_det_score)
         for predictor in predictors:
             predictor.check(args.model_dir, finder.width, finder.info)
@@ -65,19 +78,20 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(RowWriter(args.output, args.format))
         for store in stores:
-            for row in predict_store(predictors, store, **how):
+            for row in predict_store(predictors, store, progress=sys.stderr.isatty(), **how):
                 writer.write(row)
         for photo, picture in _bar(list(zip(photos, pictures, strict=True))):
             try:
                 rows = predict_photo(predictors, finder, photo, annotate=picture, **how)
             except InputError as error:
                 unreadable.append(str(error))
+                if len(unreadable) > 1:
+                    print(f"also: {error}", file=sys.stderr)
                 continue
             for row in rows:
                 writer.write(row)
     if unreadable:
-        more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
-        raise InputError(unreadable[0] + more)
+        raise InputError(unreadable[0])
     if args.output:
         print(args.output)
     elif not (stores or photos):

@@ -15,8 +15,6 @@ from kerasmlp.commands.training_options import (
     run_training,
 )
 
-USES_TENSORFLOW = True
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
@@ -25,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="C",
         help="years, adience, fairface, or bins such as 0-12,13-19,20+ "
         "(default: years, or the groups that the store names)",
+    )
+    parser.add_argument(
+        "--label-sigma-years",
+        type=float,
+        metavar="X",
+        help="spread of the soft label around an age; 0: learn the classes themselves",
     )
 
 

@@ -15,8 +15,6 @@ from kerasmlp.commands.training_options import (
     run_training,
 )
 
-USES_TENSORFLOW = True
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)

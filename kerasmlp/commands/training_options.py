@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "fairface_sample.h5"
 
-_HYPERPARAMETERS = {
-    "num_blocks": int,
-    "residuals_per_block": int,
-    "dropout_rate": float,
-    "batch_size": int,
-    "epochs": int,
-    "learning_rate": float,
-    "weight_decay": float,
-    "patience": int,
-    "label_sigma_years": float,
-    "mixup_alpha": float,
-    "noise_std": float,
+_HYPERPARAMETERS = {  # name: kind, what it is
+    "epochs": (int, "passes over the data, at most"),
+    "batch_size": (int, "rows per step"),
+    "learning_rate": (float, "of AdamW, at the start"),
+    "weight_decay": (float, "of AdamW"),
+    "patience": (int, "epochs without a better validation loss until it stops"),
+    "num_blocks": (int, "stages of the network, each halves the width"),
+    "residuals_per_block": (int, "residual blocks in each stage"),
+    "dropout_rate": (float, "of all IC layers"),
+    "mixup_alpha": (float, "of mixup, 0 turns it off"),
+    "noise_std": (float, "largest standard deviation of noise on embeddings"),
 }
 
 
@@ -42,18 +42,19 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     how = run.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on with a killed run")
     how.add_argument("--force", action="store_true", help="replace the run in the folder")
-    recipe = parser.add_argument_group("recipe")
+    recipe = parser.add_argument_group("recipe", "single values go on top of the preset")
     recipe.add_argument("--preset", metavar="NAME", help="a preset's name, or a JSON file of one")
-    for name, kind in _HYPERPARAMETERS.items():
+    for name, (kind, text) in _HYPERPARAMETERS.items():
         flag = f"--{name.replace('_', '-')}"
-        recipe.add_argument(flag, type=kind, metavar="N" if kind is int else "X")
+        recipe.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
 
 
 def choose_recipe(args: argparse.Namespace, default: str):
     """The preset with the single hyperparameters that were given on top."""
     from kerasmlp.models.presets import find_recipe
 
-    changes = {n: getattr(args, n) for n in _HYPERPARAMETERS if getattr(args, n) is not None}
+    names = [n for n in (*_HYPERPARAMETERS, "label_sigma_years") if hasattr(args, n)]
+    changes = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
     return find_recipe(args.preset or default).replace(**changes)
 
 
@@ -62,20 +63,27 @@ def open_store(args: argparse.Namespace):
     from kerasmlp.stores.embedding_store import EmbeddingStore
 
     if args.store is None and not SAMPLE.is_file():
-        reject("store", "must be given: the sample is part of the checkout", args.store)
+        reject("--store", "must be given: the sample is part of the checkout", args.store)
     return EmbeddingStore.open(args.store or SAMPLE)
 
 
 def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> None:
     """Trains, and prints what came out."""
     from kerasmlp.checks import reject
-    from kerasmlp.evaluation import groups_table
-    from kerasmlp.runs import next_free
-    from kerasmlp.training import train
+    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.runs import RunFolder, next_free
 
     if args.resume and args.run_dir is None:
-        reject("run-dir", "must be given to be resumed", None)
+        reject("--run-dir", "must be given to be resumed", None)
     run_dir = args.run_dir or next_free(Path("runs") / task)
+    if args.init is not None:
+        RunFolder(args.init).require_done()
+    if args.resume and not run_dir.exists():
+        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+    import_tensorflow()
+    from kerasmlp.evaluation import groups_table
+    from kerasmlp.training import train
+
     report = train(
         store,
         target,

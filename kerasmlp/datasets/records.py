@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kerasmlp.checks import reject_file
+from kerasmlp.files import what_is
 from kerasmlp.labels import Gender
 
 FAILED_TO_READ = "failed to read image"
@@ -81,7 +82,7 @@ def printable(path: str | os.PathLike) -> str:
 def check_folder(folder: str | os.PathLike, what: str) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
-        reject_file(folder, f"must be {what}", "no such folder")
+        reject_file(folder, f"must be {what}", what_is(folder))
     return folder
 
 

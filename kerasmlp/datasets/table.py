@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kerasmlp.checks import reject_file
 from kerasmlp.datasets.records import DUPLICATE_ROW, MALFORMED_ROW, MISSING_IMAGE, Record
+from kerasmlp.files import what_is
 from kerasmlp.labels import Gender, decode_gender, parse_age_years, repair_age_group
 from kerasmlp.stores.label_columns import MAX_AGE_YEARS
 
@@ -65,7 +66,7 @@ def rows(
 ) -> Iterator[tuple[int, dict[str, str] | None]]:
     """Yields line number and columns of each row, None for a row with too few or too many."""
     if not table.is_file():
-        reject_file(table, "must be a table", "no such file")
+        reject_file(table, "must be a table", what_is(table))
     aliases = aliases or {}
     with open(table, newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
         reader = csv.reader(file, **dialect)

@@ -65,13 +65,13 @@ class Recipe:
 
     num_blocks: int = 1
     residuals_per_block: int = 1
-    dropout_rate: float = 0.35
+    dropout_rate: float = 0.5
     use_ic: bool = True
     use_residual: bool = True
     use_output_ic: bool = True
     scale_inputs: bool = True
     batch_size: int = 256
-    epochs: int = 30
+    epochs: int = 50
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     decay_all: bool = False
@@ -127,6 +127,7 @@ class Recipe:
 
 _PAPER = Recipe(
     dropout_rate=0.05,
+    epochs=30,
     use_output_ic=False,
     scale_inputs=False,
     decay_all=True,
@@ -140,8 +141,8 @@ _PAPER = Recipe(
 )
 
 PRESETS = {
-    "age": Recipe(dropout_rate=0.5, epochs=50),
-    "age-groups": Recipe(dropout_rate=0.5, label_sigma_years=1.0),
+    "age": Recipe(),
+    "age-groups": Recipe(label_sigma_years=1.0),
     "gender": Recipe(),
     "paper-age": _PAPER.replace(
         num_blocks=2,

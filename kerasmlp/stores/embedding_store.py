@@ -274,5 +274,7 @@ def _aligned(names: Sequence, stores: Sequence[EmbeddingStore], key: str) -> lis
         if key in store.labels and (store.labels[key].dtype.kind == "U") != text:
             words = ("numbers", "text")
             expected, came = words[text], words[not text]
-            reject_file(name, f"must hold {expected} in label {key!r} as others do", came)
+            reject_file(
+                name, f"must hold {expected} in label {key!r} as others do, or go without it", came
+            )
     return [s.labels.get(key, unknown_like(present, len(s))) for s in stores]

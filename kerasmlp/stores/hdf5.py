@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from kerasmlp.checks import InputError, reject_file
+from kerasmlp.files import what_is
 
 _BLOCK_BYTES = 1 << 25  # measured: smaller blocks lose more to calls than they win in cache
 _HALF_ROWS = 512  # but halves are read into a small buffer, which stays in cache
@@ -33,7 +34,7 @@ def open_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
         InputError: if there is no such file, or it cannot be read to its end.
     """
     if not Path(path).is_file():
-        reject_file(path, "must be an HDF5 file", "no such file")
+        reject_file(path, "must be an HDF5 file", what_is(path))
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kerasmlp.checks import check_choice, reject_file
-from kerasmlp.labels import UNKNOWN, decode_gender, parse_age_years, repair_age_group
+from kerasmlp.labels import GENDER_CODES, UNKNOWN, decode_gender, parse_age_years, repair_age_group
 from kerasmlp.stores.embedding_store import NORM_TOLERANCE, EmbeddingStore
 from kerasmlp.stores.label_columns import plain_column
 from kerasmlp.stores.source_arrays import read_source
@@ -100,8 +100,13 @@ def import_embeddings(
     claimed = "normalized" in source.attributes and found.normalized
     embeddings, normalized = _check_norm(path, embeddings, normalize, claimed)
     if float16:
-        with np.errstate(over="ignore"):
-            embeddings = embeddings.astype(np.float16)
+        if np.abs(embeddings).max(initial=0) > np.finfo(np.float16).max:
+            reject_file(path, "must fit half precision for --float16", "numbers above 65504")
+        embeddings = embeddings.astype(np.float16)
+    for key in ("embedder", "embedder_sha256"):
+        asked = (info or {}).get(key)
+        if asked is not None and getattr(found, key) not in (None, asked):
+            reject_file(path, f"must hold embeddings of {key} {asked!r}", getattr(found, key))
     found = replace(found, normalized=normalized, created=StoreInfo().created, **(info or {}))
     return EmbeddingStore(embeddings, labels, found, name=path)
 
@@ -131,7 +136,8 @@ def _take_embeddings(
     if usual is not None:
         families = {usual: families[usual]}
     if len(families) != 1:
-        listed = ", ".join(left) if len(left) <= 20 else f"{len(left)} columns"
+        kinds = (f"{k} {v.dtype}{list(v.shape)}" for k, v in left.items())
+        listed = ", ".join(kinds) if len(left) <= 20 else f"{len(left)} columns"
         asked = repr(names.embedding) if names.embedding else "'embedding' or e0, e1, …"
         option = "" if names.embedding else " (or name them by --embedding)"
         reject_file(path, f"must hold embeddings as {asked}{option}", listed or "no columns")
@@ -194,7 +200,8 @@ def _decode_genders(path: Any, column: np.ndarray, codes: str, said: str, say: S
     def decode(value: Any) -> int:
         gender = decode_gender(value, GENDER_SOURCES[codes])
         if gender is None and str(value).strip().lower().removesuffix(".0") not in _NO_GENDER:
-            expected = "words" if codes == "words" else "codes 0 and 1"
+            words = ", ".join(GENDER_CODES["words"])
+            expected = f"one of {words}" if codes == "words" else "codes 0 and 1"
             reject_file(path, f"must hold gender as {expected} (--gender-codes)", repr(value))
         return UNKNOWN if gender is None else int(gender)
 

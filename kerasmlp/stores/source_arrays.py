@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from kerasmlp.checks import reject_file
+from kerasmlp.files import what_is
 from kerasmlp.stores.embedding_store import FORMAT, EmbeddingStore
 from kerasmlp.stores.hdf5 import open_hdf5, read_attributes
 
@@ -46,7 +47,7 @@ def read_source(path: str | os.PathLike) -> SourceArrays:
     if reader is None:
         reject_file(path, f"must end in one of {', '.join(_READERS)}", f"suffix {path.suffix!r}")
     if not path.is_file():
-        reject_file(path, "must be a file", "a folder" if path.is_dir() else "no such file")
+        reject_file(path, "must be a file", what_is(path))
     if path.stat().st_size == 0:
         reject_file(path, "must hold embeddings", "an empty file")
     return reader(path)
@@ -74,7 +75,7 @@ def _read_numpy(path: Path) -> SourceArrays:
 
 _NUMPY_DAMAGE = (
     OSError, ValueError, EOFError, KeyError, TypeError, MemoryError, OverflowError, SyntaxError,
-    NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def _read_table(path: Path, read: Callable[[], Any]) -> SourceArrays:
         repeated = next(n for n in names if names.count(n) > 1)
         reject_file(path, "must hold each column once", f"{repeated!r} twice or more")
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = ascii(" ".join(str(error).split())[:200])
         reject_file(path, "must be a complete table", f"a damaged or foreign one ({text})")
     return SourceArrays(columns)
 
