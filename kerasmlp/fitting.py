@@ -44,6 +44,8 @@ def fit(
         jit_compile=True,
         steps_per_execution=steps,
     )
+    # Variables that are made while a step is traced have it traced twice.
+    model.optimizer.build(model.trainable_variables)
     stopper = None
     if recipe.patience:
         stopper = keras.callbacks.EarlyStopping(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import os
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -105,6 +107,8 @@ def train(
         if run.done:
             return run.report()
         part = store.subset(validation)
+        # Needed last and slow to import: the compiler leaves Python time for it.
+        threading.Thread(target=importlib.import_module, args=["kerasmlp.plots"]).start()
 
         def measure_part(probabilities: np.ndarray) -> dict:
             if not np.isfinite(probabilities).all():
@@ -200,7 +204,7 @@ def draw(
     probabilities: np.ndarray,
     part: EmbeddingStore,
 ) -> None:
-    from kerasmlp import plots  # matplotlib is slow to import and needed last
+    from kerasmlp import plots
 
     plots.curves(history, run / "curves.png")
     labels = target.encode(part, target.classes)
