@@ -142,7 +142,7 @@ _PAPER = Recipe(
 
 PRESETS = {
     "age": Recipe(),
-    "age-groups": Recipe(label_sigma_years=1.0),
+    "age-groups": Recipe(epochs=30, label_sigma_years=1.0),
     "gender": Recipe(),
     "paper-age": _PAPER.replace(
         num_blocks=2,
