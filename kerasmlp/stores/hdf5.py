@@ -22,7 +22,7 @@ _THREADS = min(4, os.cpu_count() or 1)
 # what h5py and numpy were seen to raise on files with damaged bytes
 _DAMAGE = (
     OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError,
-    AttributeError, IndexError, NotImplementedError,
+    AttributeError, IndexError,
 )  # fmt: skip
 
 
