@@ -293,3 +293,35 @@ def test_main_lists_the_commands(capsys):
     with pytest.raises(SystemExit) as end:
         main(["fly"])
     assert end.value.code == 2
+
+
+def test_an_output_is_never_an_input_nor_replaced_unasked(tmp_path, age_run, store, capsys):
+    before = store.read_bytes()
+    sentence = refused(capsys, "predict", age_run, store, "-o", store, "--force")
+    assert "must not be the output too" in sentence
+    sentence = refused(capsys, "import-embeddings", store, "-o", store, "--force")
+    assert "must not be the source too" in sentence
+    assert store.read_bytes() == before
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("precious")
+    assert "must not exist yet" in refused(capsys, "predict", age_run, store, "-o", answers)
+    assert answers.read_text() == "precious"
+
+
+def test_a_model_of_years_is_measured_in_the_groups_of_the_store(tmp_path, age_run, capsys):
+    groups = np.array(["0-2", "20-29", "3-9", "more than 70"] * 100)
+    whole = make_store(age_group=groups)
+    labels = {k: v for k, v in whole.labels.items() if k != "age_years"}
+    path = tmp_path / "groups.h5"
+    EmbeddingStore(whole.embeddings, labels, INFO).save(path)
+    assert run_command("evaluate", [str(age_run), str(path)]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("measured in classes: fairface")
+    assert "mae_years" not in json.loads(output.splitlines()[-1])
+
+
+def test_a_known_embedder_is_not_renamed(tmp_path, store, capsys):
+    sentence = refused(
+        capsys, "import-embeddings", store, "-o", tmp_path / "a.h5", "--embedder", "other"
+    )
+    assert "must hold embeddings of embedder 'other'. Received: made.onnx" in sentence
