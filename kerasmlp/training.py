@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from kerasmlp.calibration import fit_temperature
-from kerasmlp.callbacks.validation import Validation
+from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import check_int, check_seed, reject
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, sha256_file, write_text
@@ -134,7 +134,7 @@ def train(
         temperature = 1.0
         if recipe.calibrate and len(part) >= MIN_CALIBRATION_ROWS:
             temperature = calibrate(model, target, part)
-        probabilities = model.predict(part.embeddings, batch_size=8192, verbose=0)
+        probabilities = forward(model, part.embeddings)
         report = {
             "validation": measure(target, probabilities, part),
             "validation_groups": measure_groups(target, probabilities, part),
@@ -182,7 +182,7 @@ def split_rows(
 def calibrate(model: keras.Model, target: Target, part: EmbeddingStore) -> float:
     """Fits a temperature on a part and divides the head's weights by it."""
     logits_of = keras.Model(model.input, model.get_layer("logits").output)
-    logits = logits_of.predict(part.embeddings, batch_size=8192, verbose=0)
+    logits = forward(logits_of, part.embeddings)
     temperature = fit_temperature(logits, lambda p: measure(target, p, part)["nll"])
     head = model.get_layer("logits")
     head.set_weights([w / temperature for w in head.get_weights()])
