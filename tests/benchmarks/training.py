@@ -8,7 +8,7 @@ Two questions, each with both sides alternating in the same run, medians:
    parameters) at batch 128 and 512, tracing and first epoch left out. Ours is
    `model.compile(jit_compile=True, steps_per_execution=<one epoch>)` and
    `model.fit` on `training_batches`, as the commands do it; float32 on both
-   sides.
+   sides, each in its own process.
 2. From process start to a finished run: `bin/train-age --preset paper-age`
    for 10 epochs at batch 128, its run folder with report and pictures
    included, against `torch_mlp.py` as a script.
@@ -82,37 +82,41 @@ def our_round(batch_size: int):
     return run
 
 
-def torch_round(batch_size: int):
-    import torch
+class TorchRound:
+    """The peer, in a process of its own: the LLVMs of TensorFlow and Triton do not share one."""
 
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(ROWS, 512)).astype("float32") / 512**0.5
-    y = rng.integers(0, 101, ROWS)
-    torch.manual_seed(0)
-    network = torch_mlp.make_network()
-    optimizer = torch_mlp.make_optimizer(network)
-    loader = torch_mlp.make_loader(x, y, batch_size)
+    def __init__(self, batch_size: int):
+        sizes = (str(n) for n in (batch_size, ROWS, EPOCHS_PER_ROUND))
+        self._process = subprocess.Popen(
+            [sys.executable, torch_mlp.__file__, "--rounds", *sizes],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-    def run() -> float:
-        torch_mlp.train_epoch(network, optimizer, loader)
-        started = time.perf_counter()
-        for _ in range(EPOCHS_PER_ROUND):
-            torch_mlp.train_epoch(network, optimizer, loader)
-        return EPOCHS_PER_ROUND * ROWS / (time.perf_counter() - started)
+    def __call__(self) -> float:
+        """Trains some epochs and gives samples per second."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
 
-    return run
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def steady_state(rounds: int) -> dict[str, float]:
     ratios = {}
     for batch_size in (128, 512):
-        sides = {"kerasmlp": our_round(batch_size), "PyTorch": torch_round(batch_size)}
+        peer = TorchRound(batch_size)
+        sides = {"kerasmlp": our_round(batch_size), "PyTorch": peer}
         for run in sides.values():  # compiles, warms up
             run()
         rates = {name: [] for name in sides}
         for _ in range(rounds):
             for name, run in sides.items():
                 rates[name].append(run())
+        peer.close()
         medians = {name: statistics.median(values) for name, values in rates.items()}
         text = ", ".join(f"{name} {rate:,.0f}" for name, rate in medians.items())
         ratios[f"steady_{batch_size}_ratio"] = medians["kerasmlp"] / medians["PyTorch"]
