@@ -10,7 +10,10 @@ hash of (seed, step, position) fuses with its neighbours under XLA.
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
+
+_GOLDEN = 0x9E3779B9
 
 
 def _signed(word: int) -> int:
@@ -50,13 +53,105 @@ def keep_mask(shape, rate: float, seed):
     words = ops.cast(seed, "int32")
     position = ops.arange(size, dtype="int32")
     stream = _hash(_hash(words[0]) + words[1])
-    bits = _hash(ops.bitwise_xor(_hash(position * _signed(0x9E3779B9) + stream), stream))
-    threshold = min(round(rate * (1 << 32)), (1 << 32) - 1) - (1 << 31)
-    return ops.reshape(bits >= threshold, shape)
+    bits = _hash(ops.bitwise_xor(_hash(position * _signed(_GOLDEN) + stream), stream))
+    return ops.reshape(bits >= _threshold(rate), shape)
 
 
-def dropout(inputs, rate: float, seed_generator: keras.random.SeedGenerator):
+def _threshold(rate: float) -> int:
+    """A uniform int32 is below it with probability `rate`."""
+    return min(round(rate * (1 << 32)), (1 << 32) - 1) - (1 << 31)
+
+
+def dropout(inputs, rate: float, seed_generator: keras.random.SeedGenerator, sampling=False):
     """Sets units to zero with probability `rate` and scales the others by `1 / (1 - rate)`."""
+    if isinstance(sampling, SampleMasks):
+        return sampling.dropout(inputs, rate)
     mask = keep_mask(ops.shape(inputs), rate, seed_generator.next())
     scale = ops.cast(1.0 / (1.0 - rate), inputs.dtype)
     return ops.where(mask, inputs * scale, ops.zeros((), inputs.dtype))
+
+
+def _hash_words(x: np.ndarray) -> np.ndarray:
+    """`_hash` of a NumPy array of uint32."""
+    with np.errstate(over="ignore"):
+        x = (x ^ x >> 16) * np.uint32(0x21F0AAAD)
+        x = (x ^ x >> 15) * np.uint32(0xD35A2D97)
+    return x ^ x >> 15
+
+
+def sample_streams(seed: int, passes: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    """One stream of random bits for every pass of every row, int32 `(passes, rows)`.
+
+    Args:
+        seed: Integer >= 0.
+        passes: Numbers of the stochastic passes, `(passes,)`.
+        rows: Numbers of the rows; None gives `(passes, 1)`, one stream for all rows.
+
+    Example:
+
+    >>> some, all = sample_streams(0, np.arange(4), np.arange(2, 5)), np.arange(9)
+    >>> bool((some == sample_streams(0, all, all)[:4, 2:5]).all())
+    True
+    """
+    high, low = np.random.SeedSequence(seed).generate_state(2)
+    streams = _hash_words(_hash_words(np.uint32(passes) ^ high) + low)[:, None]
+    if rows is not None:
+        streams = _hash_words(streams + _hash_words(np.uint32(rows) ^ low))
+    return streams.view(np.int32)
+
+
+class SampleMasks:
+    """Masks of many stochastic passes that run as one: given to a layer as `sampling`.
+
+    Passes and rows share the batch axis, `(passes · rows, …)`, passes outermost.
+    Before the first dropout there is nothing random: a row is computed once,
+    and the first dropout repeats it for every pass. A skip connection around
+    a dropout must `expand` what it carries.
+
+    A bit of a mask is a hash of the stream of its pass and row plus a key of
+    its unit: it does not depend on how passes and rows are cut into chunks.
+    """
+
+    def __init__(self):
+        self._streams = None
+        self._num_rows = None
+        self._num_units = 0
+
+    def bind(self, streams, num_rows) -> None:
+        """Begins a call: `streams` as of `sample_streams`, for so many rows."""
+        self._streams, self._num_rows, self._num_units = streams, num_rows, 0
+
+    def expand(self, x):
+        """Repeats rows that do not differ between passes yet; others pass through."""
+        x = self._split(x)
+        shape = (ops.shape(self._streams)[0], self._num_rows, *x.shape[2:])
+        return self._merge(ops.broadcast_to(x, shape))
+
+    def dropout(self, x, rate: float):
+        """Drops units with probability `rate` in every pass."""
+        x = self._split(x)
+        unit_shape = x.shape[2:]
+        size = int(np.prod(unit_shape))
+        # Keys of all dropouts are drawn from one sequence, in the order of their calls.
+        numbers = np.arange(self._num_units, self._num_units + size, dtype=np.uint32)
+        self._num_units += size
+        keys = _hash_words(_hash_words(numbers + np.uint32(_GOLDEN)) + np.uint32(_GOLDEN))
+        keys = keys.view(np.int32).reshape(unit_shape)
+        streams = ops.reshape(self._streams, (*ops.shape(self._streams), *[1] * len(unit_shape)))
+        kept = _hash(streams + keys) >= _threshold(rate)
+        scale = ops.cast(1.0 / (1.0 - rate), x.dtype)
+        return self._merge(ops.where(kept, x * scale, ops.zeros((), x.dtype)))
+
+    def _split(self, x):
+        """To (1 or passes, rows, ...)."""
+        return ops.reshape(x, (-1, self._num_rows, *x.shape[1:]))
+
+    def _merge(self, x):
+        return ops.reshape(x, (-1, *x.shape[2:]))
+
+
+def add_skip(x, skip, sampling):
+    """`x + skip`, where `x` may have passed a dropout that `skip` has not."""
+    if isinstance(sampling, SampleMasks):
+        x, skip = sampling.expand(x), sampling.expand(skip)
+    return x + skip

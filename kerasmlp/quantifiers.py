@@ -63,15 +63,27 @@ def uncertainty_measures(samples: np.ndarray) -> dict[str, np.ndarray]:
     samples = np.asarray(samples)
     if samples.ndim != 3 or 0 in samples.shape:
         reject("samples", "must have shape (num_samples, batch, num_classes)", samples.shape)
-    votes = _votes(samples)
-    total = _entropy(predictive_mean(samples))
     expected = np.mean([_entropy(s.astype(np.float64)) for s in samples], axis=0)
+    return class_measures(predictive_mean(samples), expected, _votes(samples))
+
+
+def class_measures(
+    mean: np.ndarray, expected_entropy: np.ndarray, votes: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The measures of `uncertainty_measures` from sums that a stream of samples gives.
+
+    Args:
+        mean: Mean probabilities, shape `(batch, num_classes)`.
+        expected_entropy: Mean of the samples' entropies in nats, `(batch,)`.
+        votes: Share of the samples that vote for each class, `(batch, num_classes)`.
+    """
+    total = _entropy(mean)
     return {
         "predictive_entropy_nats": total,
-        "expected_entropy_nats": expected,
-        "mutual_information_nats": np.maximum(total - expected, 0.0),
+        "expected_entropy_nats": expected_entropy,
+        "mutual_information_nats": np.maximum(total - expected_entropy, 0.0),
         "variation_ratio": 1.0 - votes.max(axis=-1),
-        "vote_mean": votes @ np.arange(samples.shape[-1]),
+        "vote_mean": votes @ np.arange(votes.shape[-1]),
         "vote_entropy_nats": _entropy(votes),
     }
 

@@ -1,111 +1,51 @@
-"""MC dropout: a second model on the same weights whose dropout stays on."""
+"""MC dropout: outputs of a model under random masks, all of them or what they say together."""
 
 from __future__ import annotations
 
-import threading
-import weakref
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 
-from kerasmlp.checks import check_int, reject
-from kerasmlp.layers.downsample_block import DownsampleBlock
-from kerasmlp.layers.ic_layer import ICLayer
-from kerasmlp.layers.residual_block import ResidualBlock
+from kerasmlp.checks import check_choice, check_int, reject
+from kerasmlp.masks import sample_streams
+from kerasmlp.quantifiers import class_measures
+from kerasmlp.sampler import lock, sampler_of
 
-_SAMPLING_LAYERS = (ICLayer, ResidualBlock, DownsampleBlock)
-_ROWS_PER_PASS = 8192
-
-_lock = threading.Lock()  # the masks' seeds are variables that all samplers of a model share
-_samplers: weakref.WeakKeyDictionary[keras.Model, keras.Model] = weakref.WeakKeyDictionary()
-
-
-def sampling_model(model: keras.Model) -> keras.Model:
-    """Returns a model on the same weights in which dropout is always on.
-
-    Batch norm keeps its moving statistics, and the given model stays as
-    deterministic as it was. Do not look for this in `model(x, training=True)`:
-    that normalises each row with its neighbours and overwrites the moving
-    statistics.
-
-    Args:
-        model: Functional or sequential model, nested as you like, with
-            `ICLayer`s, blocks of this package, or `keras.layers.Dropout`.
-
-    Raises:
-        InputError: if nothing in it drops out, or another layer is random:
-            it would stay silent.
-
-    Example:
-
-    >>> from kerasmlp import ResidualMLP
-    >>> model = ResidualMLP(num_classes=3, width=16, dropout_rate=0.5, seed=0)
-    >>> sampler = sampling_model(model)
-    >>> x = np.ones((1, 16), "float32")
-    >>> bool((np.array(sampler(x)) == np.array(sampler(x))).all())
-    False
-    >>> bool((np.array(model(x)) == np.array(model(x))).all())
-    True
-    """
-    converted: list[keras.layers.Layer] = []
-    sampler = _convert(model, converted)
-    known = {id(v) for layer in converted for v in _seed_states(layer)}
-    silent = [v.path for v in _seed_states(sampler) if id(v) not in known]
-    if silent:
-        reject("model", "must be random in ICLayer and Dropout only", silent[0])
-    if not known:
-        reject("model", "must have dropout with a rate above 0 to be sampled", model.name)
-    return sampler
-
-
-def _convert(model: keras.Model, converted: list[keras.layers.Layer]) -> keras.Model:
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
-
-    def share(layer):
-        if isinstance(layer, keras.Model):
-            return _convert(layer, converted)
-        if type(layer) is keras.layers.Dropout:
-            config = {"noise_shape": layer.noise_shape, "seed": layer.seed, "name": layer.name}
-            layer = _AlwaysDropout(layer.rate, dtype=layer.dtype_policy, **config)
-        if isinstance(layer, (*_SAMPLING_LAYERS, _AlwaysDropout)):
-            converted.append(layer)
-        return layer
-
-    def call(layer, *args, **kwargs):
-        if isinstance(layer, _SAMPLING_LAYERS):
-            kwargs["sampling"] = True
-        return layer(*args, **kwargs)
-
-    return keras.models.clone_model(model, clone_function=share, call_function=call)
-
-
-def _seed_states(layer: keras.layers.Layer) -> list:
-    return [v for v in layer.variables if v.path.endswith("seed_generator_state")]
-
-
-class _AlwaysDropout(keras.layers.Dropout):
-    # `Dropout(rate)(x, training=True)` is switched off by `predict`, which says training=False.
-    def call(self, inputs, training=False):
-        return super().call(inputs, training=True)
+MASKS = ("independent", "shared")
 
 
 def predict_samples(
-    model: keras.Model, x: np.ndarray, *, num_samples: int = 64, seed: int = 0
+    model: keras.Model,
+    x: np.ndarray,
+    *,
+    num_samples: int = 64,
+    seed: int = 0,
+    masks: str = "independent",
+    first_row: int = 0,
+    rows_per_pass: int = 4096,
 ) -> np.ndarray:
     """Draws outputs of the model under random dropout masks (Monte-Carlo dropout).
 
-    Each row of each sample has masks of its own. The model, its moving
-    statistics and its generators are afterwards as they were.
+    What comes before the first dropout is computed once per row. The model,
+    its moving statistics and its generators are afterwards as they were.
 
     Args:
         model: As in `sampling_model`.
         x: Embeddings, shape `(batch, width)`.
         num_samples: Number of stochastic passes (the paper takes 512).
-        seed: Same seed and same `x`, same samples.
+        seed: Decides all masks. The same seed gives the same samples, to
+            rounding also when `x` is cut otherwise.
+        masks: `"independent"`: every row of every pass has masks of its own.
+            `"shared"`: all rows of a pass have the same, one draw of the weights,
+            so a pass is one coherent function of `x`; faster too. The
+            distribution of a single row is the same.
+        first_row: Number of the first row, where `x` is a part of a larger set.
+        rows_per_pass: How many rows × samples go through the model at once:
+            bounds the memory beside the result.
 
     Returns:
-        Array `(num_samples, batch, num_classes)`, float32.
+        Array `(num_samples, batch, num_outputs)`, float32.
 
     Raises:
         InputError: if `x` does not fit the model, or the model cannot be
@@ -121,36 +61,121 @@ def predict_samples(
 
     Reference: Gal and Ghahramani, "Dropout as a Bayesian Approximation", 2016.
     """
+    x = check_rows(model, x)
+    samples = np.empty((num_samples, len(x), model.output_shape[-1]), np.float32)
+    chunks = _run(model, "samples", x, num_samples, seed, masks, first_row, rows_per_pass)
+    for rows, passes, part in chunks:
+        samples[passes, rows] = part[: passes.stop - passes.start, : rows.stop - rows.start]
+    return samples
+
+
+def predict_uncertainty(
+    model: keras.Model,
+    x: np.ndarray,
+    *,
+    num_samples: int = 64,
+    seed: int = 0,
+    masks: str = "independent",
+    first_row: int = 0,
+    rows_per_pass: int = 4096,
+) -> dict[str, np.ndarray]:
+    """What `num_samples` stochastic passes say together; they are never held at once.
+
+    Args:
+        model: As in `predict_samples`, as all else.
+
+    Returns:
+        Of a model that ends in a softmax: `mean`, probabilities
+        `(batch, num_classes)`, and all of `quantifiers.uncertainty_measures`,
+        each `(batch,)`. Of another: `mean` and `epistemic_variance`,
+        `(batch, num_outputs)`. All float64.
+
+    Raises:
+        InputError: as `predict_samples`.
+
+    Example:
+
+    >>> from kerasmlp import ResidualMLP
+    >>> model = ResidualMLP(num_classes=3, width=16, dropout_rate=0.5, seed=0)
+    >>> answer = predict_uncertainty(model, np.ones((2, 16), "float32"), num_samples=10)
+    >>> answer["mean"].shape, answer["mutual_information_nats"].shape
+    ((2, 3), (2,))
+    """
+    x = check_rows(model, x)
+    shape = (len(x), model.output_shape[-1])
+    arguments = (x, num_samples, seed, masks, first_row, rows_per_pass)
+    if ends_in_softmax(model):
+        mean, votes, entropy = np.zeros(shape), np.zeros(shape), np.zeros(len(x))
+        for rows, _, part in _run(model, "classes", *arguments):
+            size = rows.stop - rows.start
+            mean[rows] += part["probabilities"][:size]
+            votes[rows] += part["votes"][:size]
+            entropy[rows] += part["entropies"][:size]
+        mean /= num_samples
+        return {"mean": mean} | class_measures(mean, entropy / num_samples, votes / num_samples)
+    mean, squares, done = np.zeros(shape), np.zeros(shape), 0
+    for rows, passes, part in _run(model, "moments", *arguments):
+        size, count = rows.stop - rows.start, passes.stop - passes.start
+        done = passes.start
+        # Chan et al.'s update: no difference of large sums
+        shift = part["mean"][:size] - mean[rows]
+        mean[rows] += shift * count / (done + count)
+        squares[rows] += part["squares"][:size] + shift**2 * done * count / (done + count)
+    return {"mean": mean, "epistemic_variance": squares / num_samples}
+
+
+def _run(
+    model: keras.Model,
+    output: str,
+    x: np.ndarray,
+    num_samples: int,
+    seed: int,
+    masks: str,
+    first_row: int,
+    rows_per_pass: int,
+) -> Iterator[tuple[slice, slice, np.ndarray | dict[str, np.ndarray]]]:
+    """Yields slices of rows and passes and what the sampler gives for them, filled up.
+
+    Chunks are filled up to one shape, because every shape is compiled.
+    """
     num_samples = check_int("num_samples", num_samples, minimum=1)
     seed = check_int("seed", seed, minimum=0)
-    x = check_rows(model, x)
-    with _lock:
-        sampler = _samplers.get(model)
-        if sampler is None:
-            sampler = _samplers[model] = sampling_model(model)
-        return _draw(sampler, x, num_samples, seed)
+    first_row = check_int("first_row", first_row, minimum=0)
+    rows_per_pass = check_int("rows_per_pass", rows_per_pass, minimum=1)
+    check_choice("masks", masks, MASKS)
+    with lock:
+        sampler = sampler_of(model, output)
+    num_chunks = -(-num_samples // rows_per_pass)
+    passes_per_chunk = -(-num_samples // num_chunks)
+    most = max(1, rows_per_pass // passes_per_chunk)
+    rows_per_chunk = min(most, 1 << (len(x) - 1).bit_length()) if len(x) else 0
+    for start in range(0, len(x), max(rows_per_chunk, 1)):
+        rows = slice(start, min(start + rows_per_chunk, len(x)))
+        chunk = x[rows]
+        if len(chunk) < rows_per_chunk:
+            chunk = np.resize(chunk, (rows_per_chunk, *chunk.shape[1:]))
+        numbers = np.arange(first_row + start, first_row + start + rows_per_chunk)
+        for first in range(0, num_samples, passes_per_chunk):
+            passes = slice(first, min(first + passes_per_chunk, num_samples))
+            count = np.arange(first, first + passes_per_chunk)
+            inputs = {
+                "x": chunk,
+                "streams": sample_streams(seed, count, None if masks == "shared" else numbers),
+                "weights": (count < num_samples).astype(np.float32),
+            }
+            with lock:
+                part = sampler.predict_on_batch(inputs)
+            yield rows, passes, part
 
 
-def _draw(sampler: keras.Model, x: np.ndarray, num_samples: int, seed: int) -> np.ndarray:
-    states = _seed_states(sampler)
-    before = [keras.ops.convert_to_numpy(s) for s in states]
-    per_chunk = max(1, _ROWS_PER_PASS // num_samples)
-    samples = np.empty((num_samples, len(x), sampler.output_shape[-1]), np.float32)
-    try:
-        for start in range(0, len(x), per_chunk):
-            chunk = x[start : start + per_chunk]
-            words = np.random.SeedSequence([seed, start]).generate_state(len(states)) >> 1
-            for state, word in zip(states, words, strict=True):
-                state.assign(np.array([word, 0], before[0].dtype))
-            # The last chunk is filled up: its shape is then compiled already.
-            rows = np.resize(chunk, (per_chunk, x.shape[1])) if start else chunk
-            outputs = np.asarray(sampler.predict_on_batch(np.tile(rows, (num_samples, 1))))
-            outputs = outputs.reshape(num_samples, len(rows), -1)
-            samples[:, start : start + len(chunk)] = outputs[:, : len(chunk)]
-    finally:
-        for state, value in zip(states, before, strict=True):
-            state.assign(value)
-    return samples
+def ends_in_softmax(model: keras.Model) -> bool:
+    """Whether the outputs of a functional or sequential model are probabilities of classes."""
+    layer = model.layers[-1]
+    if isinstance(layer, keras.Model):
+        return ends_in_softmax(layer)
+    if isinstance(layer, keras.layers.Softmax):
+        return True
+    return getattr(layer, "activation", None) is keras.activations.softmax
 
 
 def check_rows(model: keras.Model, x: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 
 from kerasmlp import ResidualMLP, predict_samples
 from kerasmlp.quantifiers import age_interval_years, predictive_mean, uncertainty_measures
-from kerasmlp.uncertainty import sampling_model
+from kerasmlp.sampler import sampling_model
 
 WIDTH = 16
 X = np.random.default_rng(0).normal(size=(40, WIDTH)).astype("float32")

@@ -33,7 +33,7 @@ class ICLayer(keras.layers.Layer):
     Call arguments:
         inputs: Tensor of rank 2 or more, channels last.
         training: Bool, as above.
-        sampling: Bool, as above.
+        sampling: Bool, as above, or the `SampleMasks` of many passes at once.
         mask: Rows or steps that batch norm leaves out of its statistics.
 
     Input shape: `(batch, ..., channels)`.
@@ -91,7 +91,7 @@ class ICLayer(keras.layers.Layer):
     def call(self, inputs, training=False, sampling=False, mask=None):
         x = self.norm(inputs, training=training, mask=mask)
         if self.dropout_rate and (training or sampling):
-            x = dropout(x, self.dropout_rate, self.seed_generator)
+            x = dropout(x, self.dropout_rate, self.seed_generator, sampling)
         return x
 
     def compute_output_shape(self, input_shape):

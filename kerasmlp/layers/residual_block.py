@@ -5,6 +5,7 @@ import keras
 from kerasmlp.checks import check_bool, check_positive, check_rate, check_seed
 from kerasmlp.initializers import check_initializer, dense_initializers, spread_seed
 from kerasmlp.layers.ic_layer import ICLayer
+from kerasmlp.masks import add_skip
 
 
 @keras.saving.register_keras_serializable("kerasmlp")
@@ -114,7 +115,9 @@ class ResidualBlock(keras.layers.Layer):
         if self.ic_1 is not None:
             x = self.ic_1(x, training=training, sampling=sampling)
         x = self.dense_1(x)
-        return keras.ops.relu(x + inputs if self.use_residual else x)
+        if self.use_residual:
+            x = add_skip(x, inputs, sampling)
+        return keras.ops.relu(x)
 
     def compute_output_shape(self, input_shape):
         return input_shape
