@@ -34,12 +34,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     ...     os.listdir(folder)
     ['a.txt']
     """
-    folder = Path(path).parent
-    if not folder.is_dir():
-        reject_file(path, "must lie in an existing folder", f"no folder {str(folder)!r}")
+    require_file_place(path)
     path = Path(os.path.realpath(path))
-    if path.is_dir():
-        reject_file(path, "must be a file", "a folder")
     prefix, suffix = f".{path.stem[:60]}.", path.suffix[:20]
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
     os.close(handle)
@@ -54,6 +50,15 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_file_place(path: str | os.PathLike) -> None:
+    """Rejects a path at which no file can be written."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        reject_file(path, "must lie in an existing folder", f"no folder {str(folder)!r}")
+    if Path(path).is_dir():
+        reject_file(path, "must be a file", "a folder")
 
 
 def what_is(path: str | os.PathLike) -> str:

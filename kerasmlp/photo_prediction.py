@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from kerasmlp.extremes import Extremes, KeptFace, square_crop
 from kerasmlp.files import atomic_path
 from kerasmlp.prediction import Predictor
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -45,6 +46,7 @@ def predict_photo(
     num_samples: int,
     seed: int,
     annotate: Path | None,
+    extremes: Sequence[Extremes] = (),
 ) -> list[dict]:
     """Returns one row per face, or a single one that says that there is none.
 
@@ -55,6 +57,7 @@ def predict_photo(
         num_samples: Stochastic passes; 0 for the deterministic model.
         seed: Of the passes.
         annotate: PNG to write with boxes and captions, or None.
+        extremes: To which the faces are added, by the names of models.
 
     Raises:
         InputError: if the photo cannot be read.
@@ -78,6 +81,12 @@ def predict_photo(
             answers = predictor.rows(embeddings, num_samples=num_samples, seed=seed)
             for row, answer in zip(rows, answers, strict=True):
                 row[predictor.name] = answer
+    for kept in extremes:
+        for face, row in zip(faces, rows, strict=True):
+            answer = row[kept.name]
+            text = "\n".join(caption({kept.name: answer})).replace(", ", "\n")
+            entropy_nats, crop = answer["predictive_entropy_nats"], square_crop(image, face.box)
+            kept.add(KeptFace(entropy_nats, face.embedding, crop, text))
     if annotate is not None:
         draw_faces(image, faces, rows, annotate)
     return rows or [{"input": str(path), "face": None, "reason": "no face"}]

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib.figure import Figure
 
+from kerasmlp.extremes import Extremes
 from kerasmlp.files import atomic_path
 from kerasmlp.metrics import confusion_matrix
 
@@ -71,4 +72,27 @@ def confusion(
         ticks = np.arange(0, size, 10)
         axes.set_xticks(ticks, [names[t] for t in ticks])
         axes.set_yticks(ticks, [names[t] for t in ticks])
+    _save(figure, path)
+
+
+def extreme_faces(extremes: Sequence[Extremes], path: str | os.PathLike) -> None:
+    """Draws two rows of faces per model: the surest answers and the least sure ones."""
+    rows = [
+        (f"{kept.name}: {words} predictive entropy", faces)
+        for kept in extremes
+        for words, faces in (("lowest", kept.lowest), ("highest", kept.highest))
+        if faces
+    ]
+    columns = max(len(faces) for _, faces in rows)
+    figure = Figure(figsize=(1.35 * columns, 2.1 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes_row, (title, faces) in zip(grid, rows, strict=True):
+        axes_row[0].set_title(title, loc="left", fontsize=10)
+        for axes in axes_row[len(faces) :]:
+            axes.set_axis_off()
+        for axes, face in zip(axes_row, faces, strict=False):
+            axes.imshow(face.crop[:, :, ::-1])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_xlabel(f"{face.entropy_nats:.4f} nats\n{face.text}", fontsize=7)
     _save(figure, path)

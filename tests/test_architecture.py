@@ -18,6 +18,7 @@ FLOORS = {
     5: [
         "evaluation",
         "extraction",
+        "extremes",
         "fitting",
         "photo_prediction",
         "plots",

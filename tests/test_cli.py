@@ -242,7 +242,9 @@ def test_photos_to_faces_with_boxes(tmp_path, gender_run, capsys):
     output = tmp_path / "answers.jsonl"
     models = SHARED / "models"
     arguments = [tmp_path / "age", photos, "--model-dir", models, "--annotate", tmp_path / "drawn"]
-    sentence = refused(capsys, "predict", *arguments, "-o", output, "--num-samples", 16)
+    extremes = tmp_path / "extremes.png"
+    arguments += ["--num-samples", 16, "--extremes", extremes]
+    sentence = refused(capsys, "predict", *arguments, "-o", output)
     assert "broken.jpg" in sentence
     # What could be read was answered.
     rows = [json.loads(line) for line in output.read_text().splitlines()]
@@ -251,9 +253,33 @@ def test_photos_to_faces_with_boxes(tmp_path, gender_run, capsys):
     picture = cv2.imread(str(tmp_path / "drawn" / "six.png"))
     assert picture.shape == get_image("t1").shape
     assert (picture == np.array([100, 220, 80])).all(axis=2).sum() > 1000  # the boxes
+    height, width = cv2.imread(str(extremes)).shape[:2]
+    assert width > 350 and height > 400  # two rows of three faces
+    assert "must not exist yet" in refused(capsys, "predict", *arguments)
+    extremes.unlink()
+    arguments[1] = photos / "empty.png"
+    sentence = refused(capsys, "predict", *arguments)
+    assert "`--extremes` must come with photos that show a face" in sentence
+    assert not extremes.exists()
     # A model that was trained on other embeddings refuses these.
     sentence = refused(capsys, "predict", gender_run, photos, "--model-dir", models)
     assert "must hold embeddings of" in sentence
+
+
+def test_extremes_are_refused_before_any_work(tmp_path, store, capsys):
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(b"looked at later")
+    arguments = ["predict", tmp_path / "no-run", photo, "--model-dir", tmp_path, "--extremes"]
+    for flags, message in (
+        ([photo, "--force"], "must not be the output too"),
+        ([tmp_path, "--force"], "must be a file. Received: a folder"),
+        ([tmp_path / "no" / "a.png"], "must lie in an existing folder"),
+        ([tmp_path / "a.png", "-o", tmp_path / "a.png"], "must be another file than --output"),
+        ([tmp_path / "a.png", "--num-samples", 0], "`--num-samples` must be >= 1 for --extremes"),
+    ):
+        assert message in refused(capsys, *arguments, *flags)
+    sentence = refused(capsys, "predict", tmp_path, store, "--extremes", tmp_path / "a.png")
+    assert "`--extremes` must come with photos" in sentence
 
 
 def test_a_full_disk(tmp_path, store):

@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     photos.add_argument("--model-dir", type=Path, metavar="DIR", help="insightface's .onnx models")
     photos.add_argument("--min-det-score", type=float, default=0.5, metavar="SCORE")
     photos.add_argument("--annotate", type=Path, metavar="DIR", help="write photos with boxes here")
+    photos.add_argument(
+        "--extremes", type=Path, metavar="FILE", help="draw the 10 surest and 10 least sure faces"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,18 +45,22 @@ def run(args: argparse.Namespace) -> None:
     check_int("--seed", args.seed, minimum=0)
     stores = [p for p in args.inputs if p.suffix in (".h5", ".hdf5")]
     photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
-    if args.output is not None and args.output.exists():
-        if args.output in (*stores, *photos):
-            reject_file(args.output, "must not be the output too", "an input")
-        if not args.force:
-            reject_file(args.output, "must not exist yet (or give --force)", what_is(args.output))
+    for output in filter(None, (args.output, args.extremes)):
+        if output.exists():
+            if output in (*stores, *photos):
+                reject_file(output, "must not be the output too", "an input")
+            if not args.force:
+                reject_file(output, "must not exist yet (or give --force)", what_is(output))
     if photos and args.model_dir is None:
         reject("--model-dir", f"must be given for photos ({LICENCE_NOTICE})", None)
     if args.annotate and not photos:
         reject("--annotate", "must come with photos", str(args.annotate))
+    if args.extremes:
+        _check_extremes(args, photos)
     for path in (args.run, *args.also):
         RunFolder(path).require_done()
     import_tensorflow()
+    from kerasmlp.extremes import Extremes
     from kerasmlp.photo_prediction import predict_photo, predict_store
     from kerasmlp.prediction import Predictor
 
@@ -74,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
         args.annotate.mkdir(parents=True, exist_ok=True)
         pictures = picture_paths(photos, args.annotate)
 
+    extremes = [Extremes(name) for name in names if args.extremes]
     unreadable: list[str] = []
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(RowWriter(args.output, args.format))
@@ -82,7 +90,9 @@ def run(args: argparse.Namespace) -> None:
                 writer.write(row)
         for photo, picture in _bar(list(zip(photos, pictures, strict=True))):
             try:
-                rows = predict_photo(predictors, finder, photo, annotate=picture, **how)
+                rows = predict_photo(
+                    predictors, finder, photo, annotate=picture, extremes=extremes, **how
+                )
             except InputError as error:
                 unreadable.append(str(error))
                 if len(unreadable) > 1:
@@ -90,12 +100,31 @@ def run(args: argparse.Namespace) -> None:
                 continue
             for row in rows:
                 writer.write(row)
+    if extremes and extremes[0].lowest:
+        from kerasmlp.plots import extreme_faces
+
+        extreme_faces(extremes, args.extremes)
     if unreadable:
         raise InputError(unreadable[0])
+    if extremes and not extremes[0].lowest:
+        reject("--extremes", "must come with photos that show a face", f"{len(photos)} without")
     if args.output:
         print(args.output)
     elif not (stores or photos):
         reject_file(args.inputs[0], "must hold photos", "none")
+
+
+def _check_extremes(args: argparse.Namespace, photos: list[Path]) -> None:
+    from kerasmlp.checks import reject
+    from kerasmlp.files import require_file_place
+
+    if not photos:
+        reject("--extremes", "must come with photos", str(args.extremes))
+    if not args.num_samples:
+        reject("--num-samples", "must be >= 1 for --extremes", args.num_samples)
+    if args.extremes == args.output:
+        reject("--extremes", "must be another file than --output", str(args.extremes))
+    require_file_place(args.extremes)
 
 
 def _bar(photos: list[tuple]):
