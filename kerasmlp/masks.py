@@ -9,6 +9,8 @@ hash of (seed, step, position) fuses with its neighbours under XLA.
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -112,7 +114,9 @@ class SampleMasks:
     its unit: it does not depend on how passes and rows are cut into chunks.
     """
 
-    def __init__(self):
+    def __init__(self, *, sparse: bool = False):
+        """`sparse`: the streams are shared by many rows, see `dropout_dense`."""
+        self._sparse = sparse
         self._streams = None
         self._num_rows = None
         self._num_units = 0
@@ -130,17 +134,38 @@ class SampleMasks:
     def dropout(self, x, rate: float):
         """Drops units with probability `rate` in every pass."""
         x = self._split(x)
-        unit_shape = x.shape[2:]
-        size = int(np.prod(unit_shape))
+        kept = self._kept(x.shape[2:], rate)
+        scale = ops.cast(1.0 / (1.0 - rate), x.dtype)
+        return self._merge(ops.where(kept, x * scale, ops.zeros((), x.dtype)))
+
+    def dropout_dense(self, x, rate: float, dense: keras.layers.Dense):
+        """`dense(dropout(x))` of a dense layer without activation.
+
+        Nothing before the first dropout is random, and where rows share their
+        masks, a pass takes the same few units from all of them: the product
+        without dropout is computed once, and what those units gave is taken off.
+        """
+        width = x.shape[-1]
+        most = math.ceil(rate * width + 8 * (rate * width) ** 0.5)  # exceeded once in 10^15 passes
+        if not self._sparse or self._num_units or most > width // 4:
+            return dense(self.dropout(x, rate))
+        dropped = ops.cast(ops.logical_not(self._kept((width,), rate)[:, 0]), x.dtype)
+        dropped, units = ops.top_k(dropped, most)  # (passes, most)
+        x = x * ops.cast(1.0 / (1.0 - rate), x.dtype)
+        rows = ops.transpose(ops.take(x, units, axis=1), (1, 0, 2)) * dropped[:, None]
+        kernels = ops.take(ops.cast(dense.kernel, x.dtype), units, axis=0)
+        return self._merge(dense(x) - ops.matmul(rows, kernels))
+
+    def _kept(self, unit_shape, rate: float):
+        """Which units of the next dropout stay, `(passes, rows or 1, *unit_shape)`."""
+        size = math.prod(unit_shape)
         # Keys of all dropouts are drawn from one sequence, in the order of their calls.
         numbers = np.arange(self._num_units, self._num_units + size, dtype=np.uint32)
         self._num_units += size
         keys = _hash_words(_hash_words(numbers + np.uint32(_GOLDEN)) + np.uint32(_GOLDEN))
         keys = keys.view(np.int32).reshape(unit_shape)
         streams = ops.reshape(self._streams, (*ops.shape(self._streams), *[1] * len(unit_shape)))
-        kept = _hash(streams + keys) >= _threshold(rate)
-        scale = ops.cast(1.0 / (1.0 - rate), x.dtype)
-        return self._merge(ops.where(kept, x * scale, ops.zeros((), x.dtype)))
+        return _hash(streams + keys) >= _threshold(rate)
 
     def _split(self, x):
         """To (1 or passes, rows, ...)."""

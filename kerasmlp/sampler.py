@@ -6,7 +6,6 @@ import threading
 import weakref
 
 import keras
-import numpy as np
 from keras import ops
 
 from kerasmlp.checks import reject
@@ -132,11 +131,12 @@ class Sampler(keras.Model):
         output: `"samples"`, of shape `(passes, rows, num_outputs)`; or sums over the passes:
             `"classes"`: of probabilities, entropies and votes; `"moments"`: mean
             and squared deviations.
+        sparse: As of `SampleMasks`.
     """
 
-    def __init__(self, model: keras.Model, output: str):
+    def __init__(self, model: keras.Model, output: str, *, sparse: bool = False):
         super().__init__()
-        self._masks = SampleMasks()
+        self._masks = SampleMasks(sparse=sparse)
         self._passes = sampling_model(model, masks=self._masks)
         self._output = output
         self.jit_compile = True
@@ -166,14 +166,15 @@ class Sampler(keras.Model):
 lock = threading.Lock()
 """Held while a sampler runs: tracing binds its masks."""
 
-_samplers: weakref.WeakKeyDictionary[keras.Model, dict[str, Sampler]] = (
+_samplers: weakref.WeakKeyDictionary[keras.Model, dict[tuple, Sampler]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def sampler_of(model: keras.Model, output: str) -> Sampler:
+def sampler_of(model: keras.Model, output: str, *, sparse: bool = False) -> Sampler:
     """The compiled sampler of a model, made once."""
     samplers = _samplers.setdefault(model, {})
-    if output not in samplers:
-        samplers[output] = Sampler(model, output)
-    return samplers[output]
+    key = output, sparse
+    if key not in samplers:
+        samplers[key] = Sampler(model, output, sparse=sparse)
+    return samplers[key]

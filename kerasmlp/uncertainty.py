@@ -13,6 +13,8 @@ from kerasmlp.quantifiers import class_measures
 from kerasmlp.sampler import lock, sampler_of
 
 MASKS = ("independent", "shared")
+_SHARED_ROWS = 64  # measured: more passes or more rows at once are both slower
+_SPARSE_ROWS = 16  # with fewer, fetching weights takes longer than the products it saves
 
 
 def predict_samples(
@@ -143,12 +145,14 @@ def _run(
     first_row = check_int("first_row", first_row, minimum=0)
     rows_per_pass = check_int("rows_per_pass", rows_per_pass, minimum=1)
     check_choice("masks", masks, MASKS)
+    shared = masks == "shared"
+    # Shared masks: many rows and few passes in a chunk; else all passes of few rows.
+    most_rows = _SHARED_ROWS if shared else max(1, rows_per_pass // num_samples)
+    rows_per_chunk = min(most_rows, rows_per_pass, 1 << (len(x) - 1).bit_length() if len(x) else 0)
+    passes_per_chunk = max(1, rows_per_pass // max(rows_per_chunk, 1))
+    passes_per_chunk = -(-num_samples // -(-num_samples // passes_per_chunk))
     with lock:
-        sampler = sampler_of(model, output)
-    num_chunks = -(-num_samples // rows_per_pass)
-    passes_per_chunk = -(-num_samples // num_chunks)
-    most = max(1, rows_per_pass // passes_per_chunk)
-    rows_per_chunk = min(most, 1 << (len(x) - 1).bit_length()) if len(x) else 0
+        sampler = sampler_of(model, output, sparse=shared and rows_per_chunk >= _SPARSE_ROWS)
     for start in range(0, len(x), max(rows_per_chunk, 1)):
         rows = slice(start, min(start + rows_per_chunk, len(x)))
         chunk = x[rows]
@@ -160,7 +164,7 @@ def _run(
             count = np.arange(first, first + passes_per_chunk)
             inputs = {
                 "x": chunk,
-                "streams": sample_streams(seed, count, None if masks == "shared" else numbers),
+                "streams": sample_streams(seed, count, None if shared else numbers),
                 "weights": (count < num_samples).astype(np.float32),
             }
             with lock:

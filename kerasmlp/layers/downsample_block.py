@@ -4,7 +4,7 @@ import keras
 
 from kerasmlp.checks import check_bool, check_int, check_positive, check_rate, check_seed
 from kerasmlp.initializers import check_initializer, dense_initializers, spread_seed
-from kerasmlp.layers.ic_layer import ICLayer
+from kerasmlp.layers.ic_layer import ICLayer, ic_dense
 
 
 @keras.saving.register_keras_serializable("kerasmlp")
@@ -91,10 +91,9 @@ class DownsampleBlock(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, training=False, sampling=False):
-        x = inputs
-        if self.ic is not None:
-            x = self.ic(x, training=training, sampling=sampling)
-        return keras.ops.relu(self.dense(x))
+        return keras.ops.relu(
+            ic_dense(self.ic, self.dense, inputs, training=training, sampling=sampling)
+        )
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.width)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import keras
 
 from kerasmlp.checks import check_positive, check_rate, check_seed, reject
-from kerasmlp.masks import dropout
+from kerasmlp.masks import SampleMasks, dropout
 
 
 @keras.saving.register_keras_serializable("kerasmlp")
@@ -105,3 +105,12 @@ class ICLayer(keras.layers.Layer):
             "epsilon": self.epsilon,
             "seed": self.seed,
         }
+
+
+def ic_dense(ic: ICLayer | None, dense: keras.layers.Dense, x, *, training, sampling):
+    """`dense(ic(x))`, or `dense(x)` without an IC layer."""
+    if ic is None:
+        return dense(x)
+    if isinstance(sampling, SampleMasks) and ic.dropout_rate:
+        return sampling.dropout_dense(ic.norm(x), ic.dropout_rate, dense)
+    return dense(ic(x, training=training, sampling=sampling))

@@ -4,7 +4,7 @@ import keras
 
 from kerasmlp.checks import check_bool, check_positive, check_rate, check_seed
 from kerasmlp.initializers import check_initializer, dense_initializers, spread_seed
-from kerasmlp.layers.ic_layer import ICLayer
+from kerasmlp.layers.ic_layer import ICLayer, ic_dense
 from kerasmlp.masks import add_skip
 
 
@@ -108,13 +108,9 @@ class ResidualBlock(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, training=False, sampling=False):
-        x = inputs
-        if self.ic_0 is not None:
-            x = self.ic_0(x, training=training, sampling=sampling)
-        x = keras.ops.relu(self.dense_0(x))
-        if self.ic_1 is not None:
-            x = self.ic_1(x, training=training, sampling=sampling)
-        x = self.dense_1(x)
+        modes = {"training": training, "sampling": sampling}
+        x = keras.ops.relu(ic_dense(self.ic_0, self.dense_0, inputs, **modes))
+        x = ic_dense(self.ic_1, self.dense_1, x, **modes)
         if self.use_residual:
             x = add_skip(x, inputs, sampling)
         return keras.ops.relu(x)

@@ -4,6 +4,8 @@ As a script: `python torch_mlp.py STORE EPOCHS BATCH_SIZE OUTPUT` trains on the
 years of a store, with 10% kept back and measured after every epoch.
 `python torch_mlp.py --rounds BATCH_SIZE ROWS EPOCHS` trains that many epochs
 on random rows for each line it reads, and prints samples per second.
+`python torch_mlp.py --samples CLASSES BLOCKS FACES SAMPLES` draws MC-dropout
+samples of random embeddings face by face for each line, and prints seconds.
 """
 
 from __future__ import annotations
@@ -102,8 +104,28 @@ def rounds(batch_size: str, rows: str, epochs: str) -> None:
         print(int(epochs) * int(rows) / (time.perf_counter() - started), flush=True)
 
 
+@torch.no_grad()
+def samples(num_classes: str, num_blocks: str, faces: str, num_samples: str) -> None:
+    torch.manual_seed(0)
+    network = make_network(int(num_classes), int(num_blocks)).eval()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.train()
+    x = nn.functional.normalize(torch.randn(int(faces), 512))
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        for row in x:
+            probabilities = network(row.repeat(int(num_samples), 1)).softmax(1)
+            votes = probabilities.argmax(1)
+            shares = votes.bincount(minlength=int(num_classes)) / int(num_samples)
+            float(torch.special.entr(shares).sum()), float(votes.float().mean())
+        print(time.perf_counter() - started, flush=True)
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "--rounds":
+    if sys.argv[1] == "--samples":
+        samples(*sys.argv[2:])
+    elif sys.argv[1] == "--rounds":
         rounds(*sys.argv[2:])
     else:
         main(*sys.argv[1:])
