@@ -23,7 +23,9 @@ _HOME = {
     "StoreInfo": "kerasmlp.stores.embedding_store",
     "age_classes": "kerasmlp.labels",
     "load_model": "kerasmlp.runs",
+    "predict_moments": "kerasmlp.moments",
     "predict_samples": "kerasmlp.uncertainty",
+    "predict_uncertainty": "kerasmlp.uncertainty",
 }
 
 __all__ = sorted(_HOME)

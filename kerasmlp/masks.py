@@ -131,10 +131,13 @@ class SampleMasks:
         shape = (ops.shape(self._streams)[0], self._num_rows, *x.shape[2:])
         return self._merge(ops.broadcast_to(x, shape))
 
-    def dropout(self, x, rate: float):
-        """Drops units with probability `rate` in every pass."""
+    def dropout(self, x, rate: float, noise_shape=None):
+        """Drops units with probability `rate` in every pass; `noise_shape` is Keras'."""
         x = self._split(x)
-        kept = self._kept(x.shape[2:], rate)
+        shape = x.shape[2:]
+        if noise_shape is not None:
+            shape = tuple(m or n for m, n in zip(noise_shape[1:], shape, strict=True))
+        kept = self._kept(shape, rate)
         scale = ops.cast(1.0 / (1.0 - rate), x.dtype)
         return self._merge(ops.where(kept, x * scale, ops.zeros((), x.dtype)))
 

@@ -116,7 +116,7 @@ class _AlwaysDropout(keras.layers.Dropout):
 
     def call(self, inputs, training=False):
         if isinstance(self._sampling, SampleMasks):
-            return self._sampling.dropout(inputs, self.rate)
+            return self._sampling.dropout(inputs, self.rate, self.noise_shape)
         return super().call(inputs, training=True)
 
 

@@ -13,7 +13,7 @@ FLOORS = {
     0: ["checks", "files", "labels", "metrics", "photos", "quiet", "runs", "tables"],
     1: ["calibration", "quantifiers", "splits", "stores", "targets"],
     2: ["initializers", "layers", "losses", "masks"],
-    3: ["callbacks", "models", "sampler", "uncertainty"],
+    3: ["callbacks", "models", "moment_rules", "moments", "sampler", "uncertainty"],
     4: ["datasets", "face_models", "face_pool", "face_worker", "faces", "pipelines"],
     5: [
         "evaluation",

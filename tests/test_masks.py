@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kerasmlp.masks import keep_mask
+from kerasmlp.masks import SampleMasks, keep_mask, sample_streams
 
 
 def mask(shape, rate, seed=0, step=0):
@@ -79,3 +79,44 @@ def test_every_backend_draws_the_same_bits():
 
 def test_rates_close_to_one_do_not_overflow():
     assert not mask((1000,), 1 - 1e-12).any()
+
+
+def sample_masks(rate, passes, rows, units, seed=0, layers=1):
+    """Booleans (layers, passes, rows, units) of dropped units."""
+    masks = SampleMasks()
+    masks.bind(sample_streams(seed, np.arange(passes), np.arange(rows)), rows)
+    ones = np.ones((rows, units), "float32")
+    found = [keras.ops.convert_to_numpy(masks.dropout(ones, rate)) for _ in range(layers)]
+    return np.stack(found).reshape(layers, passes, rows, units) == 0
+
+
+def test_sample_masks_pass_chi_square_tests_along_every_axis():
+    dropped = sample_masks(0.05, 256, 32, 512, seed=5)[0]
+    for axes in ((0, 1), (0, 2), (1, 2)):
+        counts = dropped.sum(axis=axes).ravel()
+        trials = dropped.size // counts.size
+        statistic = ((counts - 0.05 * trials) ** 2 / (0.05 * 0.95 * trials)).sum()
+        assert 1e-4 < stats.chi2.sf(statistic, len(counts)) < 1 - 1e-4
+
+
+def test_passes_rows_layers_and_seeds_have_independent_masks():
+    a = sample_masks(0.5, 64, 16, 128, seed=1, layers=2)
+    b = sample_masks(0.5, 64, 16, 128, seed=2, layers=2)
+    n = a[0].size
+    pairs = {
+        "passes": (a[:, 1:], a[:, :-1]),
+        "rows": (a[:, :, 1:], a[:, :, :-1]),
+        "units": (a[..., 1:], a[..., :-1]),
+        "layers": (a[0], a[1]),
+        "seeds": (a, b),
+        "passes and rows swapped": (a[:, :16], a[:, :16].swapaxes(1, 2)),
+    }
+    for name, (first, second) in pairs.items():
+        same = np.mean(first == second)
+        expected = 0.5 if "swapped" not in name else 0.5 + 0.5 / 16  # the diagonal is itself
+        assert abs(same - expected) < 5 * 0.5 / np.sqrt(min(n, first.size)), name
+
+
+def test_no_two_passes_of_many_are_alike():
+    dropped = sample_masks(0.05, 2000, 4, 512)[0].reshape(8000, 512)
+    assert len(np.unique(np.packbits(dropped, axis=1), axis=0)) == 8000

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmlp import ResidualMLP, predict_samples
+from kerasmlp import ResidualMLP, predict_samples, predict_uncertainty
 from kerasmlp.quantifiers import age_interval_years, predictive_mean, uncertainty_measures
 from kerasmlp.sampler import sampling_model
 
@@ -87,6 +87,9 @@ def test_no_rows(model):
         (X[:, :5], {}, r"`x` must have shape \(batch, 16\). Received: x=\(40, 5\)"),
         (np.full((1, WIDTH), np.nan), {}, "`x` must be finite"),
         (X, {"num_samples": 0}, "`num_samples` must be an integer >= 1"),
+        (X, {"masks": "same"}, "`masks` must be"),
+        (X, {"rows_per_pass": 0}, "`rows_per_pass` must be an integer >= 1"),
+        (X, {"first_row": -1}, "`first_row` must be an integer >= 0"),
         (X, {"seed": -1}, "`seed` must be an integer >= 0"),
     ],
 )
@@ -145,6 +148,100 @@ def test_threads_do_not_disturb_each_other(model):
             np.testing.assert_array_equal(samples, expected[seed])
     for value, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(value, keras.ops.convert_to_numpy(variable))
+
+
+@pytest.mark.parametrize("masks", ["independent", "shared"])
+def test_samples_do_not_depend_on_chunks(model, masks):
+    """Whatever is computed together: the masks are those of the row, the pass and the seed."""
+    rows = np.tile(X, (2, 1))
+    whole = predict_samples(model, rows, num_samples=50, seed=3, masks=masks)
+    for rows_per_pass in (1, 70, 1000):
+        parts = predict_samples(
+            model, rows, num_samples=50, seed=3, masks=masks, rows_per_pass=rows_per_pass
+        )
+        np.testing.assert_allclose(parts, whole, atol=2e-6)
+    later = predict_samples(model, rows[33:], num_samples=50, seed=3, masks=masks, first_row=33)
+    np.testing.assert_allclose(later, whole[:, 33:], atol=2e-6)
+    fewer = predict_samples(model, rows, num_samples=20, seed=3, masks=masks)
+    np.testing.assert_allclose(fewer, whole[:20], atol=2e-6)
+
+
+def test_shared_masks_make_a_pass_one_function(model):
+    twice = np.concatenate([X[:1], X[:1]])
+    shared = predict_samples(model, twice, num_samples=32, masks="shared")
+    np.testing.assert_allclose(shared[:, 0], shared[:, 1], atol=1e-6)
+    own = predict_samples(model, twice, num_samples=32)
+    assert (own[:, 0] != own[:, 1]).any(axis=1).all()
+
+
+def test_shared_and_independent_masks_agree_on_a_row(model):
+    a, b = (predict_samples(model, X, num_samples=4000, masks=m) for m in ("shared", "independent"))
+    error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / 4000)
+    assert (abs(a.mean(axis=0) - b.mean(axis=0)) < 5 * error).all()
+    ratio = a.std(axis=0) / b.std(axis=0)
+    assert ((ratio > 0.9) & (ratio < 1.1)).all()
+
+
+def test_what_many_rows_save_is_nothing_but_time():
+    """From 16 rows on shared masks take dropped units off one product; fewer rows do not."""
+    model = ResidualMLP(num_classes=3, width=256, dropout_rate=0.02, seed=0)
+    x = np.random.default_rng(0).normal(size=(32, 256)).astype("float32")
+    many = predict_samples(model, x, num_samples=20, masks="shared")
+    few = predict_samples(model, x[:4], num_samples=20, masks="shared")
+    assert few.std(axis=0).min() > 1e-5
+    np.testing.assert_allclose(many[:, :4], few, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows_per_pass", [7, 4096])
+def test_uncertainty_is_what_the_samples_say(model, rows_per_pass):
+    samples = predict_samples(model, X, num_samples=30, seed=5)
+    answer = predict_uncertainty(model, X, num_samples=30, seed=5, rows_per_pass=rows_per_pass)
+    np.testing.assert_allclose(answer.pop("mean"), predictive_mean(samples), atol=1e-6)
+    expected = uncertainty_measures(samples)
+    assert answer.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(answer[name], value, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("rows_per_pass", [7, 4096])
+def test_uncertainty_of_a_regression(rows_per_pass):
+    model = ResidualMLP(num_targets=2, width=WIDTH, dropout_rate=0.3, seed=0)
+    samples = predict_samples(model, X, num_samples=30)
+    answer = predict_uncertainty(model, X, num_samples=30, rows_per_pass=rows_per_pass)
+    np.testing.assert_allclose(answer["mean"], samples.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(answer["epistemic_variance"], samples.var(axis=0), rtol=1e-3)
+
+
+def test_a_skip_connection_around_dropout_in_the_users_model():
+    """Every pass adds the same carried rows to its own."""
+    inputs = keras.Input((WIDTH,))
+    dropped = keras.layers.Dropout(0.5)(inputs)
+    for merge in (keras.layers.Add()([inputs, dropped]), inputs + dropped, dropped + inputs):
+        model = keras.Model(inputs, merge)
+        samples = predict_samples(model, X, num_samples=40)
+        kept = np.isclose(samples, 3 * X, rtol=1e-5)
+        assert (kept | np.isclose(samples, X, rtol=1e-5)).all()
+        assert 0.45 < kept.mean() < 0.55
+
+
+def test_dropout_of_whole_channels():
+    inputs = keras.Input((5, WIDTH))
+    dropped = keras.layers.Dropout(0.5, noise_shape=(None, 1, WIDTH))(inputs)
+    model = keras.Model(inputs, keras.layers.Flatten()(dropped))
+    samples = sampling_many(model, np.ones((3, 5, WIDTH), "float32"), 20)
+    samples = samples.reshape(20, 3, 5, WIDTH)
+    assert (samples == samples[:, :, :1]).all()
+    assert 0.4 < (samples == 0).mean() < 0.6
+
+
+def sampling_many(model, x, num_samples):
+    from kerasmlp.masks import sample_streams
+    from kerasmlp.sampler import sampler_of
+
+    streams = sample_streams(0, np.arange(num_samples), np.arange(len(x)))
+    weights = np.ones(num_samples, "float32")
+    inputs = {"x": x, "streams": streams, "weights": weights}
+    return sampler_of(model, "samples").predict_on_batch(inputs)
 
 
 def test_measures_against_plain_loops():

@@ -1,0 +1,217 @@
+"""How mean and covariance pass through a layer: one rule per kind of layer.
+
+A covariance is None while nothing is random, `(batch, width)` while units are
+independent, else `(batch, width, width)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from kerasmlp.checks import reject
+from kerasmlp.layers.downsample_block import DownsampleBlock
+from kerasmlp.layers.ic_layer import ICLayer
+from kerasmlp.layers.residual_block import ResidualBlock
+
+_QUADRATURE = np.polynomial.hermite_e.hermegauss(24)
+
+
+def softmax_moments(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the softmax of Gaussian logits.
+
+    The log-odds of each class are taken for Gaussian, which is exact for two
+    classes, and integrated by quadrature.
+
+    Args:
+        mean: Of the logits, `(batch, num_classes)`.
+        covariance: Of the logits, `(batch, num_classes, num_classes)`.
+
+    Returns:
+        Means, summing to 1, and variances, `(batch, num_classes)`.
+
+    Example:
+
+    >>> mean, variance = softmax_moments(np.zeros((1, 2)), np.zeros((1, 2, 2)))
+    >>> mean, variance
+    (array([[0.5, 0.5]]), array([[0., 0.]]))
+    """
+    size = mean.shape[1]
+    others = np.where(np.eye(size, dtype=bool), -np.inf, mean[:, None, :])
+    top = others.max(axis=2, keepdims=True)
+    shares = np.exp(others - top)
+    total = shares.sum(axis=2, keepdims=True)
+    shares /= total  # of the other classes, `(batch, class, other)`
+    spread = np.einsum("bki,bij->bkj", shares, covariance)
+    quadratic = np.einsum("bkj,bkj->bk", spread, shares)
+    diagonal = np.einsum("bii->bi", covariance)
+    # log-odds: the logit minus the log-sum-exp of the others, that one to second order
+    odds = mean - top[..., 0] - np.log(total[..., 0])
+    odds -= (np.einsum("bki,bi->bk", shares, diagonal) - quadratic) / 2
+    variance = diagonal - 2 * np.einsum("bkk->bk", spread) + quadratic
+    nodes, weights = _QUADRATURE
+    points = odds[..., None] + np.sqrt(np.maximum(variance, 0))[..., None] * nodes
+    probabilities = 1 / (1 + np.exp(-np.clip(points, -500, 500)))
+    weights = weights / weights.sum()
+    first, second = probabilities @ weights, probabilities**2 @ weights
+    scale = first.sum(axis=1, keepdims=True)
+    return first / scale, np.maximum(second - first**2, 0) / scale**2
+
+
+def rule_of(step) -> Callable:
+    for kind, rule in _RULES.items():
+        if step is kind or (isinstance(kind, type) and type(step) is kind):
+            return rule
+    known = sorted(k.__name__ for k in _RULES)
+    name = getattr(step, "name", getattr(step, "__name__", step))
+    reject("model", f"must be made of {', '.join(known)} to have its moments computed", name)
+
+
+def full(covariance, mean):
+    """The covariance as `(batch, width, width)`."""
+    if covariance is None:
+        covariance = ops.zeros_like(mean)
+    if len(covariance.shape) == 2:
+        covariance = covariance[:, None] * ops.eye(covariance.shape[-1])
+    return covariance
+
+
+def _variance(covariance):
+    if covariance is None or len(covariance.shape) == 2:
+        return covariance
+    return ops.diagonal(covariance, axis1=1, axis2=2)
+
+
+def _with_variance(covariance, variance):
+    """The covariance with another diagonal."""
+    eye = ops.eye(covariance.shape[-1])
+    return covariance * (1 - eye) + variance[:, None] * eye
+
+
+def _scaled(covariance, scale):
+    """Covariance of units times `scale`, `(width,)` or `(batch, width)`."""
+    if covariance is None:
+        return None
+    if len(covariance.shape) == 2:
+        return covariance * ops.square(scale)
+    return covariance * scale[..., None] * scale[..., None, :]
+
+
+def _dense(layer, mean, covariance):
+    kernel = ops.cast(layer.kernel, "float32")
+    mean = mean @ kernel
+    if layer.use_bias:
+        mean = mean + ops.cast(layer.bias, "float32")
+    return mean, _through(covariance, kernel)
+
+
+def _through(covariance, kernel):
+    if covariance is None:
+        return None
+    if len(covariance.shape) == 2:
+        return (ops.transpose(kernel) * covariance[:, None]) @ kernel
+    return ops.transpose(covariance @ kernel, (0, 2, 1)) @ kernel
+
+
+def _dropout(rate, mean, covariance):
+    if not rate:
+        return mean, covariance
+    if covariance is None:
+        return mean, rate / (1 - rate) * ops.square(mean)
+    variance = _variance(covariance)
+    variance = (variance + rate * ops.square(mean)) / (1 - rate)
+    if len(covariance.shape) == 2:
+        return mean, variance
+    return mean, _with_variance(covariance, variance)
+
+
+def _batch_norm(layer, mean, covariance):
+    scale = _norm_scale(layer)
+    shifted = (mean - layer.moving_mean) * scale
+    if layer.center:
+        shifted = shifted + layer.beta
+    return shifted, _scaled(covariance, scale)
+
+
+def _norm_scale(layer):
+    scale = ops.rsqrt(layer.moving_variance + layer.epsilon)
+    return scale * layer.gamma if layer.scale else scale
+
+
+def _ic(layer, mean, covariance):
+    return _dropout(layer.dropout_rate, *_batch_norm(layer.norm, mean, covariance))
+
+
+def _relu(_, mean, covariance):
+    """Of a Gaussian: exact means and variances; covariances to second order."""
+    if covariance is None:
+        return ops.relu(mean), None
+    variance = ops.maximum(_variance(covariance), 0.0)
+    deviation = ops.sqrt(variance + 1e-20)
+    positive = _positive(mean, variance)
+    density = ops.exp(-0.5 * ops.square(mean / deviation)) / (2 * np.pi) ** 0.5
+    first = mean * positive + deviation * density
+    second = (ops.square(mean) + variance) * positive + mean * deviation * density
+    variance = ops.maximum(second - ops.square(first), 0.0)
+    if len(covariance.shape) == 2:
+        return first, variance
+    bend = density / deviation
+    covariance = _scaled(covariance, positive) + _scaled(ops.square(covariance), bend) / 2
+    return first, _with_variance(covariance, variance)
+
+
+def _positive(mean, variance):
+    """Probability that a Gaussian is above 0."""
+    return 0.5 * (1 + ops.erf(mean / ops.sqrt(2 * variance + 1e-20)))
+
+
+def _downsample(block, mean, covariance):
+    if block.ic is not None:
+        mean, covariance = _ic(block.ic, mean, covariance)
+    return _relu(None, *_dense(block.dense, mean, covariance))
+
+
+def _residual(block, mean, covariance):
+    inner = (mean, covariance)
+    if block.ic_0 is not None:
+        inner = _ic(block.ic_0, *inner)
+    inner = _dense(block.dense_0, *inner)
+    slope = None if inner[1] is None else _positive(inner[0], _variance(inner[1]))
+    inner = _relu(None, *inner)
+    if block.ic_1 is not None:
+        inner = _ic(block.ic_1, *inner)
+    branch_mean, branch = _dense(block.dense_1, *inner)
+    if block.use_residual:
+        branch_mean = branch_mean + mean
+        if covariance is not None:
+            # Stein: behind a ReLU, covariances with a Gaussian shrink by the chance to be positive.
+            covariance = full(covariance, mean)
+            cross = (covariance * _slope(block.ic_0)) @ ops.cast(block.dense_0.kernel, "float32")
+            cross = cross * (slope * _slope(block.ic_1))[:, None]
+            cross = cross @ ops.cast(block.dense_1.kernel, "float32")
+            branch = full(branch, mean) + covariance + cross + ops.transpose(cross, (0, 2, 1))
+    return _relu(None, branch_mean, branch)
+
+
+def _slope(ic):
+    """Of the affine map of batch norm; dropout keeps it on average."""
+    return 1.0 if ic is None else _norm_scale(ic.norm)
+
+
+_RULES: dict[type | Callable, Callable] = {
+    ICLayer: _ic,
+    ResidualBlock: _residual,
+    DownsampleBlock: _downsample,
+    layers.Dense: _dense,
+    layers.Dropout: lambda layer, m, c: _dropout(layer.rate, m, c),
+    layers.BatchNormalization: _batch_norm,
+    layers.ReLU: _relu,
+    layers.Rescaling: lambda layer, m, c: (
+        m * layer.scale + layer.offset,
+        None if c is None else c * layer.scale**2,
+    ),
+    keras.activations.relu: _relu,
+}
