@@ -10,13 +10,35 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "kerasmlp"
 
 FLOORS = {
-    0: ["checks", "files", "labels", "metrics", "photos", "quiet", "runs", "tables"],
-    1: ["calibration", "quantifiers", "splits", "stores", "targets"],
+    0: [
+        "abstention",
+        "checks",
+        "evaluation_folder",
+        "files",
+        "labels",
+        "metrics",
+        "photos",
+        "quiet",
+        "runs",
+        "selective",
+        "tables",
+    ],
+    1: [
+        "calibration",
+        "conformal",
+        "quantifiers",
+        "run_calibration",
+        "splits",
+        "stores",
+        "targets",
+    ],
     2: ["initializers", "layers", "losses", "masks"],
     3: ["callbacks", "models", "moment_rules", "moments", "sampler", "uncertainty"],
     4: ["datasets", "face_models", "face_pool", "face_worker", "faces", "pipelines"],
     5: [
         "evaluation",
+        "evaluation_plots",
+        "evaluation_report",
         "extraction",
         "extremes",
         "fitting",

@@ -52,7 +52,7 @@ class Recipe:
             for ages only.
         mixup_alpha: Of mixup, 0 turns it off.
         noise_std: Largest standard deviation of the noise on embeddings.
-        calibrate: Fit a temperature on the validation part.
+        calibrate: Fit a temperature, age intervals and abstention on the validation part.
 
     Raises:
         InputError: if a value is out of range.
