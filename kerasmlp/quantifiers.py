@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from kerasmlp.checks import reject
+from kerasmlp.checks import is_number, reject
+
+UNCERTAINTIES = (
+    "predictive_entropy_nats", "expected_entropy_nats", "mutual_information_nats",
+    "variation_ratio", "vote_entropy_nats",
+)  # fmt: skip
+"""The measures that grow with uncertainty; `vote_mean` is a class number."""
 
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:
@@ -39,6 +45,10 @@ def uncertainty_measures(samples: np.ndarray) -> dict[str, np.ndarray]:
     | `vote_mean` | mean of the samples' winning class numbers | C − 1 |
     | `vote_entropy_nats` | entropy of the votes, as the original reports it | ln C |
 
+    and each as a share of its maximum, 0 to 1, as `predictive_entropy_scaled`,
+    `variation_ratio_scaled` and so on. Fewer samples than classes cannot
+    reach the maximum of the votes.
+
     Args:
         samples: Probabilities, shape `(num_samples, batch, num_classes)`.
 
@@ -56,6 +66,8 @@ def uncertainty_measures(samples: np.ndarray) -> dict[str, np.ndarray]:
     array([0.    , 0.6931])
     >>> measures["mutual_information_nats"].round(4)
     array([0., 0.])
+    >>> measures["predictive_entropy_scaled"].round(4)
+    array([0., 1.])
 
     Reference: RECIPES of the paper, "MC dropout"; Gal, "Uncertainty in Deep
     Learning", 2016, section 3.3.
@@ -78,13 +90,23 @@ def class_measures(
         votes: Share of the samples that vote for each class, `(batch, num_classes)`.
     """
     total = _entropy(mean)
-    return {
+    measures = {
         "predictive_entropy_nats": total,
         "expected_entropy_nats": expected_entropy,
         "mutual_information_nats": np.maximum(total - expected_entropy, 0.0),
         "variation_ratio": 1.0 - votes.max(axis=-1),
         "vote_mean": votes @ np.arange(votes.shape[-1]),
         "vote_entropy_nats": _entropy(votes),
+    }
+    return measures | _scaled(measures, mean.shape[-1])
+
+
+def _scaled(measures: dict[str, np.ndarray], num_classes: int) -> dict[str, np.ndarray]:
+    maxima = dict.fromkeys(measures, np.log(max(num_classes, 2)))
+    maxima |= {"variation_ratio": 1 - 1 / max(num_classes, 2), "vote_mean": max(num_classes, 2) - 1}
+    return {
+        f"{name.removesuffix('_nats')}_scaled": np.clip(values / maxima[name], 0.0, 1.0)
+        for name, values in measures.items()
     }
 
 
@@ -98,23 +120,58 @@ def expected_age_years(probabilities: np.ndarray, age_years: np.ndarray) -> np.n
     return probabilities @ np.asarray(age_years, np.float64)
 
 
+def median_age_years(probabilities: np.ndarray, year_to_class: np.ndarray) -> np.ndarray:
+    """Median of the predictive distribution of age, shape `(batch,)`, fractional years.
+
+    Args:
+        probabilities: Shape `(batch, num_classes)`.
+        year_to_class: Class of each year, shape `(num_years,)`. The
+            probability of a class is spread evenly over its years, that of
+            year 30 from 29.5 to 30.5.
+
+    Example:
+
+    >>> median_age_years(np.full((1, 101), 1 / 101), np.arange(101)).round(6)
+    array([50.])
+    """
+    return _age_quantile_years(probabilities, year_to_class, 0.5)
+
+
 def age_interval_years(
     probabilities: np.ndarray, year_to_class: np.ndarray, coverage: float = 0.9
 ) -> np.ndarray:
-    """Central interval of the predictive distribution of age, shape `(batch, 2)`, whole years.
+    """Central interval of the predictive distribution of age, shape `(batch, 2)`, fractional years.
 
-    The probability of a class is spread evenly over its years.
+    Args:
+        probabilities: Shape `(batch, num_classes)`.
+        year_to_class: As in `median_age_years`.
+        coverage: Share of the probability inside, in (0, 1).
+
+    Raises:
+        InputError: if `coverage` is out of range.
 
     Example:
 
     >>> p = np.full((1, 101), 1 / 101)
-    >>> age_interval_years(p, np.arange(101))
-    array([[ 5, 95]])
+    >>> age_interval_years(p, np.arange(101)).round(2)
+    array([[ 4.55, 95.45]])
+    >>> age_interval_years(p, np.arange(101), coverage=0.5).round(2)
+    array([[24.75, 75.25]])
     """
+    if not is_number(coverage) or not 0 < coverage < 1:
+        reject("coverage", "must be in (0, 1)", coverage)
+    ends = ((1 - coverage) / 2, (1 + coverage) / 2)
+    return np.stack([_age_quantile_years(probabilities, year_to_class, q) for q in ends], axis=1)
+
+
+def _age_quantile_years(
+    probabilities: np.ndarray, year_to_class: np.ndarray, share: float
+) -> np.ndarray:
     year_to_class = np.asarray(year_to_class)
     spread = probabilities[:, year_to_class] / np.bincount(year_to_class)[year_to_class]
-    cumulative = np.cumsum(spread, axis=1)
-    tail = (1 - coverage) / 2
-    low = (cumulative < tail).sum(axis=1)
-    high = (cumulative < 1 - tail).sum(axis=1)
-    return np.minimum(np.stack([low, high], axis=1), len(year_to_class) - 1)
+    cumulative = np.cumsum(spread, axis=1, dtype=np.float64)
+    year = np.minimum((cumulative < share).sum(axis=1), len(year_to_class) - 1)
+    rows = np.arange(len(probabilities))
+    # how far back from the year's end; a year of no probability has no inside
+    back = (cumulative[rows, year] - share) / np.maximum(spread[rows, year], 1e-300)
+    return np.clip(year + 0.5 - np.clip(back, 0.0, 1.0), 0.0, len(year_to_class) - 1.0)

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from kerasmlp import ResidualMLP, predict_samples, predict_uncertainty
-from kerasmlp.quantifiers import age_interval_years, predictive_mean, uncertainty_measures
+from kerasmlp.quantifiers import (
+    UNCERTAINTIES,
+    age_interval_years,
+    median_age_years,
+    predictive_mean,
+    uncertainty_measures,
+)
 from kerasmlp.sampler import sampling_model
 
 WIDTH = 16
@@ -276,8 +282,54 @@ def test_samples_of_another_rank_are_refused():
         uncertainty_measures(np.ones((3, 2)))
 
 
+def test_scaled_measures_are_shares_of_their_maxima():
+    samples = np.random.default_rng(1).dirichlet([1, 2, 3, 0.2], size=(30, 5))
+    measures = uncertainty_measures(samples)
+    plain = [name for name in measures if not name.endswith("_scaled")]
+    assert {f"{name.removesuffix('_nats')}_scaled" for name in plain} == set(measures) - set(plain)
+    for row in range(5):
+        for name in plain:
+            largest = {"variation_ratio": 3 / 4, "vote_mean": 3}.get(name, np.log(4))
+            scaled = measures[f"{name.removesuffix('_nats')}_scaled"][row]
+            assert scaled == pytest.approx(measures[name][row] / largest)
+    one_vote_each = uncertainty_measures(np.eye(4)[:, None, :])
+    for name in set(UNCERTAINTIES) - {"expected_entropy_nats"}:
+        assert one_vote_each[f"{name.removesuffix('_nats')}_scaled"] == pytest.approx(1)
+
+
+def quantile_by_walking(row, year_to_class, share):
+    """The age below which `share` of the probability lies, in steps of a year."""
+    seen = 0.0
+    for year, k in enumerate(year_to_class):
+        mass = row[k] / list(year_to_class).count(k)
+        if seen + mass >= share:
+            return min(max(year - 0.5 + (share - seen) / mass, 0.0), len(year_to_class) - 1.0)
+        seen += mass
+
+
+@pytest.mark.parametrize("bins", [np.arange(101), np.repeat([0, 1, 2], [20, 40, 41])])
+def test_median_and_intervals_against_plain_loops(bins):
+    p = np.random.default_rng(2).dirichlet(np.full(bins.max() + 1, 0.3), size=20)
+    for i, row in enumerate(p):
+        assert median_age_years(p, bins)[i] == pytest.approx(quantile_by_walking(row, bins, 0.5))
+        for coverage, ends in ((0.5, (0.25, 0.75)), (0.9, (0.05, 0.95))):
+            expected = [quantile_by_walking(row, bins, q) for q in ends]
+            assert age_interval_years(p, bins, coverage)[i] == pytest.approx(expected)
+
+
+def test_ages_stay_between_0_and_100():
+    for year in (0, 100):
+        sure = np.eye(101)[[year]]
+        low, high = age_interval_years(sure, np.arange(101))[0]
+        assert 0 <= low <= high <= 100 and abs(high - year) <= 0.5
+    too_little = np.full((1, 101), 0.9 / 101)  # a rounded row still has an end
+    assert age_interval_years(too_little, np.arange(101))[0, 1] == 100
+    with pytest.raises(ValueError, match=r"`coverage` must be in \(0, 1\). Received: coverage=1"):
+        age_interval_years(sure, np.arange(101), 1)
+
+
 def test_interval_of_groups_spreads_over_their_years():
     year_to_class = np.repeat([0, 1], [51, 50])
-    np.testing.assert_array_equal(
-        age_interval_years(np.array([[1.0, 0.0]]), year_to_class), [[2, 48]]
+    np.testing.assert_allclose(
+        age_interval_years(np.array([[1.0, 0.0]]), year_to_class), [[2.05, 47.95]]
     )
