@@ -104,13 +104,69 @@ def ece(labels, probabilities, num_bins: int = NUM_BINS) -> float:
     >>> round(ece([0, 1], [[0.9, 0.1], [0.9, 0.1]]), 6)
     0.4
     """
+    bins = reliability_bins(labels, probabilities, num_bins)
+    gaps = bins["rows"] * np.abs(bins["accuracy"] - bins["confidence"])
+    return float(np.nansum(gaps) / bins["rows"].sum())
+
+
+def reliability_bins(labels, probabilities, num_bins: int = NUM_BINS) -> dict[str, np.ndarray]:
+    """What a reliability diagram shows, in the bins of `ece`.
+
+    Args and errors as in `ece`.
+
+    Returns:
+        `rows`, `confidence` and `accuracy`, each `(num_bins,)`; NaN in the
+        last two where a bin is empty.
+
+    Example:
+
+    >>> bins = reliability_bins([0, 1], [[0.9, 0.1], [0.9, 0.1]], num_bins=2)
+    >>> bins["rows"], bins["accuracy"]
+    (array([0, 2]), array([nan, 0.5]))
+    """
     check_int("num_bins", num_bins, minimum=1)
     labels, probabilities = _distributions(labels, probabilities)
     confidence = probabilities.max(axis=1)
-    gap = (probabilities.argmax(axis=1) == labels) - confidence
+    right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, num_bins + 1)
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
-    return float(np.abs(np.bincount(bins, gap, minlength=num_bins)).sum() / len(labels))
+    rows = np.bincount(bins, minlength=num_bins)
+    sums = (np.bincount(bins, v, minlength=num_bins) for v in (confidence, right))
+    means = [np.divide(s, rows, np.full(num_bins, np.nan), where=rows > 0) for s in sums]
+    return {"rows": rows, "confidence": means[0], "accuracy": means[1]}
+
+
+def interval_coverage(age_years, intervals) -> float:
+    """Share of rows whose age lies in its interval, ends included.
+
+    Args:
+        age_years: Ages `(rows,)`, all known.
+        intervals: Lower and upper ends, `(rows, 2)`.
+
+    Raises:
+        InputError: if there are no rows, shapes differ, a value is not finite
+            or a lower end is above its upper one.
+
+    Example:
+
+    >>> interval_coverage([30, 40], [[28, 33], [20.5, 39.5]])
+    0.5
+    """
+    ends = _intervals(intervals)
+    low, high = ends.T
+    age_years = _finite("age_years", age_years, len(ends))
+    return float(np.mean((low <= age_years) & (age_years <= high)))
+
+
+def interval_width(intervals) -> float:
+    """Mean width of intervals `(rows, 2)`; errors as in `interval_coverage`.
+
+    Example:
+
+    >>> interval_width([[28, 33], [20, 40]])
+    12.5
+    """
+    return float(np.diff(_intervals(intervals), axis=1).mean())
 
 
 def mae_years(age_years, predicted_years) -> float:
@@ -211,10 +267,26 @@ def _distributions(labels: Any, probabilities: Any) -> tuple[np.ndarray, np.ndar
 
 
 def _errors(age_years: Any, predicted_years: Any) -> np.ndarray:
-    age_years = _column("age_years", age_years, "iuf")
-    predicted_years = _column("predicted_years", predicted_years, "iuf", len(age_years))
-    for name, values in (("age_years", age_years), ("predicted_years", predicted_years)):
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
-            reject(name, "must hold finite numbers", f"{values[row]} in row {row}")
+    age_years = _finite("age_years", age_years)
+    predicted_years = _finite("predicted_years", predicted_years, len(age_years))
     return np.abs(predicted_years - age_years)
+
+
+def _finite(name: str, values: Any, rows: int | None = None) -> np.ndarray:
+    values = _column(name, values, "iuf", rows)
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values))[0])
+        reject(name, "must hold finite numbers", f"{values[row]} in row {row}")
+    return values
+
+
+def _intervals(intervals: Any) -> np.ndarray:
+    intervals = np.asarray(intervals)
+    if intervals.ndim != 2 or intervals.shape[1] != 2 or intervals.dtype.kind not in "iuf":
+        came = f"shape {intervals.shape}, dtype {intervals.dtype}"
+        reject("intervals", "must be numbers (rows, 2)", came)
+    ends = np.stack([_finite("intervals", end) for end in intervals.T], axis=1)
+    bad = np.flatnonzero(ends[:, 0] > ends[:, 1])
+    if len(bad):
+        reject("intervals", "must not end before they begin", f"{ends[bad[0]]} in row {bad[0]}")
+    return ends

@@ -10,7 +10,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "kerasmlp"
 
 FLOORS = {
-    0: ["checks", "files", "labels", "metrics", "photos", "quiet", "runs", "tables"],
+    0: [
+        "abstention",
+        "checks",
+        "files",
+        "labels",
+        "metrics",
+        "photos",
+        "quiet",
+        "runs",
+        "selective",
+        "tables",
+    ],
     1: ["calibration", "quantifiers", "splits", "stores", "targets"],
     2: ["initializers", "layers", "losses", "masks"],
     3: ["callbacks", "models", "moment_rules", "moments", "sampler", "uncertainty"],

@@ -83,6 +83,30 @@ def test_relations(pairs):
     )
 
 
+def test_reliability_bins_against_a_loop(predictions):
+    labels, probabilities = predictions
+    top, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    bins = metrics.reliability_bins(labels, probabilities, 10)
+    for k in range(10):
+        rows = (confidence > k / 10) & (confidence <= (k + 1) / 10)
+        assert bins["rows"][k] == rows.sum()
+        if rows.any():
+            assert bins["accuracy"][k] == pytest.approx((top[rows] == labels[rows]).mean())
+            assert bins["confidence"][k] == pytest.approx(confidence[rows].mean())
+        else:
+            assert np.isnan(bins["accuracy"][k]) and np.isnan(bins["confidence"][k])
+
+
+def test_intervals_against_a_loop():
+    rng = np.random.default_rng(0)
+    ages = rng.integers(0, 100, 300)
+    ends = np.sort(rng.uniform(0, 100, size=(300, 2)), axis=1)
+    inside = [low <= age <= high for age, (low, high) in zip(ages, ends, strict=True)]
+    assert metrics.interval_coverage(ages, ends) == pytest.approx(sum(inside) / 300)
+    assert metrics.interval_width(ends) == pytest.approx(sum(h - low for low, h in ends) / 300)
+    assert metrics.interval_coverage([3, 5], [[3, 4], [4, 5]]) == 1
+
+
 GOOD = np.array([[0.5, 0.5], [0.2, 0.8]])
 
 
@@ -106,6 +130,11 @@ GOOD = np.array([[0.5, 0.5], [0.2, 0.8]])
         (lambda: metrics.mae_years([1], [np.inf]), "`predicted_years` must hold finite"),
         (lambda: metrics.mae_years(["1"], [1]), "`age_years` must hold one or more numbers"),
         (lambda: metrics.cumulative_score([1], [1], -1), "`k` must be a finite number >= 0"),
+        (lambda: metrics.interval_coverage([1, 2], [[0, 1]]), "`age_years` must hold 1 rows"),
+        (lambda: metrics.interval_coverage([1], [0, 1]), r"`intervals` must be numbers \(rows, 2"),
+        (lambda: metrics.interval_coverage([1], [[2, 1]]), "`intervals` must not end before"),
+        (lambda: metrics.interval_width([[0, np.nan]]), "`intervals` must hold finite numbers"),
+        (lambda: metrics.interval_width(np.ones((0, 2))), "`intervals` must hold one or more"),
         (lambda: metrics.confusion_matrix([2], [0], 2), r"`labels` must hold classes in \[0, 2\)"),
         (lambda: metrics.confusion_matrix([0], [2], 2), r"`predicted` must hold classes in"),
     ],
