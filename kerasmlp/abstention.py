@@ -58,7 +58,7 @@ class Abstention:
         good = len({c.shape for c in columns}) == 1 and columns[0].ndim == 1 and len(self.rows) > 0
         good = good and all(c.dtype.kind in "iuf" for c in columns)
         good = good and all((np.diff(c) >= 0).all() for c in columns)
-        if not good or not (0 <= columns[2]).all() or not (columns[2] <= columns[1]).all():
+        if not good or not (columns[2] >= 0).all() or not (columns[2] <= columns[1]).all():
             reject("thresholds", "must be numbers that rise, as rows and errors do", "others")
 
     @classmethod
