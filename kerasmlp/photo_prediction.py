@@ -25,13 +25,15 @@ def predict_store(
     *,
     num_samples: int,
     seed: int,
+    max_risk: float | None = None,
     progress: bool = False,
 ) -> Iterator[dict]:
-    """Yields one row per row of a store."""
+    """Yields one row per row of a store; the arguments are those of `Predictor.rows`."""
     store = EmbeddingStore.open(path)
     for predictor in predictors:
         predictor.check(path, store.width, store.info)
-    answers = [p.rows(store.embeddings, num_samples=num_samples, seed=seed) for p in predictors]
+    how = {"num_samples": num_samples, "seed": seed, "max_risk": max_risk}
+    answers = [p.rows(store.embeddings, **how) for p in predictors]
     rows = tqdm(zip(*answers, strict=True), total=len(store), unit="row", disable=not progress)
     for i, row in enumerate(rows):
         named = {p.name: answer for p, answer in zip(predictors, row, strict=True)}
@@ -45,6 +47,7 @@ def predict_photo(
     *,
     num_samples: int,
     seed: int,
+    max_risk: float | None = None,
     annotate: Path | None,
     extremes: Sequence[Extremes] = (),
 ) -> list[dict]:
@@ -56,6 +59,7 @@ def predict_photo(
         path: Of the photo.
         num_samples: Stochastic passes; 0 for the deterministic model.
         seed: Of the passes.
+        max_risk: Share of wrong answers to abstain by, or None to answer all.
         annotate: PNG to write with boxes and captions, or None.
         extremes: To which the faces are added, by the names of models.
 
@@ -78,7 +82,9 @@ def predict_photo(
     if faces:
         embeddings = np.stack([face.embedding for face in faces])
         for predictor in predictors:
-            answers = predictor.rows(embeddings, num_samples=num_samples, seed=seed)
+            answers = predictor.rows(
+                embeddings, num_samples=num_samples, seed=seed, max_risk=max_risk
+            )
             for row, answer in zip(rows, answers, strict=True):
                 row[predictor.name] = answer
     for kept in extremes:
@@ -98,9 +104,11 @@ def caption(row: dict) -> list[str]:
     for name, answer in row.items():
         if not isinstance(answer, dict):
             continue
-        if "age_years" in answer:
+        if answer.get("abstained"):
+            text = f"{name}: not sure"
+        elif "age_years" in answer:
             low, high = answer["age_interval_90"]
-            text = f"{answer['age_years']:.0f} years ({low}–{high})"
+            text = f"{answer['age_years']:.0f} years ({low:.0f}–{high:.0f})"
         else:
             text = f"{answer[name]} {answer['probability']:.0%}"
         if "predictive_entropy_scaled" in answer:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import keras
 import numpy as np
 
-from kerasmlp.checks import reject_file
-from kerasmlp.quantifiers import (
-    age_interval_years,
-    expected_age_years,
-    predictive_mean,
-    uncertainty_measures,
-)
+from kerasmlp.checks import check_int, reject, reject_file
+from kerasmlp.quantifiers import entropy_nats, expected_age_years, median_age_years
+from kerasmlp.run_calibration import RunCalibration, age_intervals
 from kerasmlp.runs import RunFolder, load_model
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder
 from kerasmlp.targets import Target
-from kerasmlp.uncertainty import predict_samples
+from kerasmlp.uncertainty import predict_uncertainty
 
 _ROWS_PER_CHUNK = 1024
 
@@ -39,6 +36,8 @@ class Predictor:
         self.config = run.config()
         self.target = Target.from_config(self.config["target"])
         self.model = load_model(run.path)
+        path = run / "calibration.json"
+        self.calibration = RunCalibration.open(path) if path.exists() else None
 
     @property
     def name(self) -> str:
@@ -65,32 +64,93 @@ class Predictor:
         """Deterministic probabilities of the head, shape `(rows, num_classes)`."""
         return self.model.predict(embeddings, batch_size=8192, verbose=0)
 
-    def rows(self, embeddings: np.ndarray, *, num_samples: int, seed: int) -> Iterator[dict]:
-        """Yields one answer per embedding, from the mean of `num_samples` stochastic passes.
+    def threshold_nats(self, max_risk: float, *, num_samples: int) -> float:
+        """The entropy of the mean above which the model has to abstain to keep a risk.
 
-        Every answer holds `<label>` (the likeliest class), `probability` and
-        all measures of uncertainty, the predictive entropy also scaled to
-        0..1; ages add `age_years` (expectation) and
-        `age_interval_90` (years); other classes add `probabilities`. With
-        `num_samples=0` the deterministic model answers, without measures
-        of uncertainty.
+        Args:
+            max_risk: Share of wrong classes among the answers, in (0, 1).
+            num_samples: Stochastic passes to answer from. Fewer than the run
+                was calibrated with give lower entropies, and a broken promise.
+
+        Raises:
+            InputError: if the run holds no such data or cannot keep the risk.
         """
+        abstention = self.calibration.abstention if self.calibration else None
+        if abstention is None:
+            came = "a model without dropout" if self.calibration else "no calibration.json"
+            reject_file(self.path, "must hold what abstaining by max_risk needs", came)
+        if num_samples < self.calibration.num_samples:
+            minimum = self.calibration.num_samples
+            reject("num_samples", f"must be at least {minimum} with max_risk", num_samples)
+        threshold = abstention.threshold(max_risk)
+        if threshold is None:
+            lowest = np.ceil(abstention.lowest_risk() * 1e4) / 1e4
+            requirement = (
+                f"must be at least {lowest:.4f}, the lowest that {self.path} can promise "
+                f"after its {abstention.rows[-1]} rows kept back"
+            )
+            reject("max_risk", requirement, max_risk)
+        return threshold
+
+    def uncertainty(
+        self, embeddings: np.ndarray, *, num_samples: int, seed: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields, chunk by chunk, the mean prediction and the measures, as `predict_uncertainty`.
+
+        With `num_samples=0` the deterministic model's outputs are the mean,
+        and there are no measures.
+        """
+        check_int("num_samples", num_samples, minimum=0)
         for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
             chunk = embeddings[start : start + _ROWS_PER_CHUNK]
             if num_samples:
-                samples = predict_samples(
-                    self.model, chunk, num_samples=num_samples, seed=seed + start
-                )
-                mean, measures = predictive_mean(samples), uncertainty_measures(samples)
-                entropy = measures["predictive_entropy_nats"]
-                measures["predictive_entropy_scaled"] = entropy / np.log(samples.shape[-1])
+                how = {"num_samples": num_samples, "seed": seed, "first_row": start}
+                yield predict_uncertainty(self.model, chunk, **how)
             else:
-                mean, measures = self.probabilities(chunk), {}
-            answers = self._answers(mean)
-            for i, answer in enumerate(answers):
+                yield {"mean": self.probabilities(chunk)}
+
+    def intervals(self, probabilities: np.ndarray, *, sampled: bool) -> dict[int, np.ndarray]:
+        """Age intervals by percent, `(rows, 2)`, conformal where the run was calibrated on years.
+
+        Args:
+            probabilities: Of the head, `(rows, num_classes)`.
+            sampled: Whether they are a mean over stochastic passes.
+        """
+        offsets = self.calibration.offsets_years if self.calibration else {}
+        model = "mc_mean" if sampled else "deterministic"
+        return age_intervals(self.target, probabilities, offsets.get(model))
+
+    def rows(
+        self,
+        embeddings: np.ndarray,
+        *,
+        num_samples: int,
+        seed: int,
+        max_risk: float | None = None,
+    ) -> Iterator[dict]:
+        """Yields one answer per embedding, from the mean of `num_samples` stochastic passes.
+
+        Every answer holds `<label>` (the likeliest class), `probability` and
+        all measures of uncertainty, plain and scaled to 0..1; ages add
+        `age_years` (expectation), `age_median_years`, `age_interval_50` and
+        `age_interval_90` (years); other classes add `probabilities`. With
+        `num_samples=0` the deterministic model answers, without measures
+        of uncertainty. With `max_risk` there is `abstained`, and where it is
+        True all but the measures is None.
+        """
+        threshold = None
+        if max_risk is not None:
+            threshold = self.threshold_nats(max_risk, num_samples=num_samples)
+        for measures in self.uncertainty(embeddings, num_samples=num_samples, seed=seed):
+            mean = measures.pop("mean")
+            unsure = entropy_nats(mean) > (np.inf if threshold is None else threshold)
+            for i, answer in enumerate(self._answers(mean, sampled=num_samples > 0)):
+                if threshold is not None:
+                    answer = _emptied(answer) if unsure[i] else answer
+                    answer["abstained"] = bool(unsure[i])
                 yield answer | {k: float(v[i]) for k, v in measures.items()}
 
-    def _answers(self, mean: np.ndarray) -> list[dict]:
+    def _answers(self, mean: np.ndarray, *, sampled: bool) -> list[dict]:
         target = self.target
         measured = target.measured(mean)
         winners = measured.argmax(axis=1)
@@ -103,10 +163,14 @@ class Predictor:
         ]
         if target.is_age:
             ages = target.head_ages
-            years = expected_age_years(mean, ages.centers)
-            intervals = age_interval_years(mean, np.asarray(ages.year_to_class))
-            for answer, age, interval in zip(answers, years, intervals, strict=True):
-                answer |= {"age_years": float(age), "age_interval_90": interval.tolist()}
+            columns = {
+                "age_years": expected_age_years(mean, ages.centers),
+                "age_median_years": median_age_years(mean, np.asarray(ages.year_to_class)),
+            }
+            for percent, ends in self.intervals(mean, sampled=sampled).items():
+                columns[f"age_interval_{percent}"] = ends
+            for i, answer in enumerate(answers):
+                answer |= {k: v[i].tolist() for k, v in columns.items()}
                 if target.classes == "years":
                     del answer["age_group"]
         else:
@@ -115,3 +179,12 @@ class Predictor:
                     name: float(p) for name, p in zip(target.class_names, row, strict=True)
                 }
         return answers
+
+
+def has_dropout(model: keras.Model) -> bool:
+    """Whether there is anything to sample."""
+    return any(v.path.endswith("seed_generator_state") for v in model.variables)
+
+
+def _emptied(answer: dict) -> dict:
+    return {k: _emptied(v) if isinstance(v, dict) else None for k, v in answer.items()}

@@ -17,7 +17,8 @@ UNCERTAINTIES = (
 """The measures that grow with uncertainty; `vote_mean` is a class number."""
 
 
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
+def entropy_nats(probabilities: np.ndarray) -> np.ndarray:
+    """Entropy of distributions along the last axis; a probability of 0 adds nothing."""
     logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
     return 0.0 - (probabilities * logs).sum(axis=-1)
 
@@ -75,7 +76,7 @@ def uncertainty_measures(samples: np.ndarray) -> dict[str, np.ndarray]:
     samples = np.asarray(samples)
     if samples.ndim != 3 or 0 in samples.shape:
         reject("samples", "must have shape (num_samples, batch, num_classes)", samples.shape)
-    expected = np.mean([_entropy(s.astype(np.float64)) for s in samples], axis=0)
+    expected = np.mean([entropy_nats(s.astype(np.float64)) for s in samples], axis=0)
     return class_measures(predictive_mean(samples), expected, _votes(samples))
 
 
@@ -89,14 +90,14 @@ def class_measures(
         expected_entropy: Mean of the samples' entropies in nats, `(batch,)`.
         votes: Share of the samples that vote for each class, `(batch, num_classes)`.
     """
-    total = _entropy(mean)
+    total = entropy_nats(mean)
     measures = {
         "predictive_entropy_nats": total,
         "expected_entropy_nats": expected_entropy,
         "mutual_information_nats": np.maximum(total - expected_entropy, 0.0),
         "variation_ratio": 1.0 - votes.max(axis=-1),
         "vote_mean": votes @ np.arange(votes.shape[-1]),
-        "vote_entropy_nats": _entropy(votes),
+        "vote_entropy_nats": entropy_nats(votes),
     }
     return measures | _scaled(measures, mean.shape[-1])
 

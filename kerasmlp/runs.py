@@ -21,8 +21,8 @@ from kerasmlp.files import read_json, what_is, write_json, write_text
 
 FORMAT = "kerasmlp.run"
 FILES = (
-    "config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz", "curves.png",
-    "confusion_matrix.png", "DONE",
+    "config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz",
+    "calibration.json", "curves.png", "confusion_matrix.png", "DONE",
 )  # fmt: skip
 _TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
 _VERSIONS_OF = ("tensorflow", "keras", "numpy", "h5py")

@@ -23,13 +23,18 @@ from kerasmlp.fitting import copy_weights, default_policy, fit, in_float32
 from kerasmlp.labels import UNKNOWN
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.prediction import has_dropout
+from kerasmlp.run_calibration import RunCalibration
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.splits import grouped_split
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
+from kerasmlp.uncertainty import predict_uncertainty
 
 MIN_CALIBRATION_ROWS = 200
 """With fewer rows kept back a fitted temperature does more harm than good."""
+CALIBRATION_SAMPLES = 64
+"""Stochastic passes behind intervals and abstention, as `predict` takes them by default."""
 
 
 def train(
@@ -50,6 +55,10 @@ def train(
 
     Killed at any moment and started again with `resume=True` it ends with the
     weights of an uninterrupted run; a finished run is not computed again.
+
+    The rows kept back measure, and fit what comes after the weights: the
+    temperature, then age intervals and abstention (`RunCalibration`). What is
+    measured on them is a little better than on rows of nobody.
 
     Args:
         store: Rows without the label are left out, and counted.
@@ -131,6 +140,7 @@ def train(
         )
         fitted = time.time()
         model = in_float32(model, target, store.width, recipe)
+        before = measure(target, forward(model, part.embeddings), part)
         temperature = 1.0
         if recipe.calibrate and len(part) >= MIN_CALIBRATION_ROWS:
             temperature = calibrate(model, target, part)
@@ -138,6 +148,7 @@ def train(
         report = {
             "validation": measure(target, probabilities, part),
             "validation_groups": measure_groups(target, probabilities, part),
+            "before_temperature": {k: before[k] for k in ("nll", "ece")},
             "epochs": len(history),
             "stopped_early": stopped,
             "temperature": temperature,
@@ -152,6 +163,7 @@ def train(
         save_history(run / "history.csv", history)
         with atomic_path(run / "model.keras") as temporary:
             model.save(temporary)
+        calibrate_answers(model, target, part, probabilities).save(run / "calibration.json")
         draw(run, target, history, probabilities, part)
         report["seconds"]["total"] = time.time() - started
         run.finish(report)
@@ -187,6 +199,17 @@ def calibrate(model: keras.Model, target: Target, part: EmbeddingStore) -> float
     head = model.get_layer("logits")
     head.set_weights([w / temperature for w in head.get_weights()])
     return temperature
+
+
+def calibrate_answers(
+    model: keras.Model, target: Target, part: EmbeddingStore, probabilities: np.ndarray
+) -> RunCalibration:
+    """Fits age intervals and abstention on a part, for the model as it will answer."""
+    of_model = {"deterministic": probabilities}
+    if has_dropout(model):
+        drawn = predict_uncertainty(model, part.embeddings, num_samples=CALIBRATION_SAMPLES)
+        of_model["mc_mean"] = drawn["mean"]
+    return RunCalibration.fit(target, part, of_model, CALIBRATION_SAMPLES)
 
 
 def save_history(path: Path, history: list[dict]) -> None:

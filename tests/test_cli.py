@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +14,10 @@ import pytest
 from data_sets import INFO, ROOT, SHARED, make_store
 
 from kerasmlp import EmbeddingStore, StoreInfo, load_model
+from kerasmlp.abstention import Abstention
 from kerasmlp.cli import main, run_command
+from kerasmlp.photo_prediction import caption
+from kerasmlp.run_calibration import RunCalibration
 from kerasmlp.tables import RowWriter
 
 PHOTOS = SHARED / "faces"
@@ -92,6 +97,7 @@ def test_predict_a_store_as_json_lines_and_as_csv(age_run, gender_run, store, fo
         "predictive_entropy_nats", "expected_entropy_nats", "mutual_information_nats",
         "variation_ratio", "vote_mean", "vote_entropy_nats",
     }  # fmt: skip
+    measures |= {f"{name.removesuffix('_nats')}_scaled" for name in measures}
     assert measures <= set(age) and measures <= set(gender)
 
     output = folder / "answers.csv"
@@ -102,6 +108,84 @@ def test_predict_a_store_as_json_lines_and_as_csv(age_run, gender_run, store, fo
     assert float(table[7]["age.age_years"]) == rows[7]["age"]["age_years"]
     # Other chunks of rows draw other masks.
     assert len({row["age"]["mutual_information_nats"] for row in rows}) > 390
+
+
+def test_abstaining(age_run, gender_run, store, tmp_path, capsys):
+    """A run that has seen 1,000 errors at high entropies only, asked for a risk of 5%."""
+    run = tmp_path / "gender"
+    shutil.copytree(gender_run, run)
+    everyone = ["--num-samples", "64"]
+    assert run_command("predict", [str(run), str(store), *everyone]) == 0
+    plain = [json.loads(line)["gender"] for line in capsys.readouterr().out.splitlines()]
+    entropies = sorted(row["predictive_entropy_nats"] for row in plain)
+    abstention = Abstention([entropies[99], entropies[-1]], [1000, 4000], [0, 3000])
+    calibration = RunCalibration(rows=4000, num_samples=64, offsets_years={}, abstention=abstention)
+    calibration.save(run / "calibration.json")
+    arguments = [str(run), str(store), "--max-risk", "0.05"]
+    assert run_command("predict", arguments) == 0
+    rows = [json.loads(line)["gender"] for line in capsys.readouterr().out.splitlines()]
+    assert sum(not row["abstained"] for row in rows) == 100
+    for row, before in zip(rows, plain, strict=True):
+        kept = {k for k in before if k.endswith(("nats", "scaled")) or k.startswith("vari")}
+        empty = row["abstained"]
+        assert all(row[k] == before[k] for k in kept | {"vote_mean"})
+        assert row["gender"] == (None if empty else before["gender"])
+        assert row["probability"] == (None if empty else before["probability"])
+        assert set(row["probabilities"]) == {"male", "female"}
+        assert (row["probabilities"]["male"] is None) == empty
+        assert caption({"gender": row})[0].startswith("gender: not sure, unc") == empty
+    assert run_command("predict", [*arguments, "--format", "csv"]) == 0
+    table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["gender.abstained"] == "True" for row in table] == [r["abstained"] for r in rows]
+    assert {row["gender.gender"] for row in table if row["gender.abstained"] == "True"} == {""}
+
+    def no(*flags):
+        return refused(capsys, "predict", run, store, *flags)
+
+    assert re.search(
+        r"`max_risk` must be at least 0\.00\d\d, the lowest that .* after its 4000 rows",
+        no("--max-risk", "0.001"),
+    )
+    assert "`max_risk` must be in (0, 1). Received: max_risk=1.5" in no("--max-risk", "1.5")
+    sentence = no("--max-risk", "0.05", "--num-samples", "0")
+    assert "`num_samples` must be at least 64 with max_risk. Received: num_samples=0" in sentence
+    sentence = no("--max-risk", "0.05", "--also", age_run)
+    assert "`max_risk` must be at least" in sentence and str(age_run) in sentence
+    (run / "calibration.json").unlink()
+    assert "must hold what abstaining by max_risk needs. Received: no cal" in no(
+        "--max-risk", "0.5"
+    )
+    assert run_command("predict", [str(run), str(store), *everyone]) == 0  # as it always did
+
+
+def test_an_age_is_withheld_whole(age_run, store, tmp_path, capsys):
+    run = tmp_path / "age"
+    shutil.copytree(age_run, run)
+    offsets = {"50": 0.0, "90": 2.5}
+    both = {"mc_mean": offsets, "deterministic": {"50": 0.0, "90": -100.0}}
+    RunCalibration(
+        rows=900, num_samples=8, offsets_years=both, abstention=Abstention([0.0], [900], [0])
+    ).save(run / "calibration.json")
+    arguments = [str(run), str(store), "--num-samples", "8"]
+    assert run_command("predict", arguments) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[0])["age"]
+    (low, high), (inner_low, inner_high) = row["age_interval_90"], row["age_interval_50"]
+    assert low < inner_low <= row["age_median_years"] <= inner_high < high
+    assert run_command("predict", [*arguments, "--max-risk", "0.1"]) == 0
+    empty = json.loads(capsys.readouterr().out.splitlines()[0])["age"]
+    assert empty["abstained"] is True
+    for key in ("age_group", "probability", "age_years", "age_median_years", "age_interval_90"):
+        assert empty[key] is None
+    assert empty["vote_mean"] == row["vote_mean"]
+    assert run_command("predict", [str(run), str(store), "--num-samples", "0"]) == 0
+    sure = json.loads(capsys.readouterr().out.splitlines()[0])["age"]
+    assert sure["age_interval_90"] == sure["age_interval_50"]  # shrunk to the middle, and around it
+    (run / "calibration.json").unlink()
+    assert run_command("predict", arguments) == 0
+    raw = json.loads(capsys.readouterr().out.splitlines()[0])["age"]
+    assert raw["age_interval_90"][0] == pytest.approx(min(low + 2.5, raw["age_interval_90"][0]))
+    (run / "calibration.json").write_text("{}")
+    assert "must be the calibration of a run" in refused(capsys, "predict", run, store)
 
 
 def test_predict_without_samples_is_the_deterministic_model(age_run, store, capsys):

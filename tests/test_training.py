@@ -19,10 +19,12 @@ from kerasmlp.fitting import fit, make_optimizer
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.pipelines import training_batches
-from kerasmlp.prediction import Predictor
+from kerasmlp.prediction import Predictor, has_dropout
+from kerasmlp.run_calibration import RunCalibration
 from kerasmlp.runs import RunFolder
 from kerasmlp.targets import Target, age_target, choose_age_target, choose_target
-from kerasmlp.training import train
+from kerasmlp.training import split_rows, train
+from kerasmlp.uncertainty import predict_uncertainty
 
 SMALL = Recipe(epochs=4, batch_size=32, dropout_rate=0.2)
 
@@ -43,8 +45,8 @@ def test_a_run_folder_is_complete(age_run, store):
     path, _, report = age_run
     names = {p.name for p in path.iterdir()}
     assert names == {
-        "DONE", "config.json", "report.json", "history.csv", "model.keras", "curves.png",
-        "confusion_matrix.png", ".lock",
+        "DONE", "config.json", "report.json", "history.csv", "model.keras", "calibration.json",
+        "curves.png", "confusion_matrix.png", ".lock",
     }  # fmt: skip
     assert json.loads((path / "report.json").read_text()) == report
     assert report["rows"] == {"training": 360, "validation": 40, "unlabelled": 0}
@@ -52,6 +54,36 @@ def test_a_run_folder_is_complete(age_run, store):
     assert set(report["versions"]) >= {"kerasmlp", "python", "tensorflow", "keras", "numpy"}
     assert len((path / "history.csv").read_text().splitlines()) == 1 + 12
     assert sum(row["rows"] for row in report["validation_groups"]) == 40
+
+
+def test_a_run_is_calibrated_as_it_answers(age_run, store):
+    path, target, report = age_run
+    _, validation, _ = split_rows(store, target, None, 0.1, 1)
+    part = store.subset(validation)
+    predictor = Predictor(path)
+    model = load_model(path)
+    mean = predict_uncertainty(model, part.embeddings, num_samples=64)["mean"]
+    both = {"deterministic": predictor.probabilities(part.embeddings), "mc_mean": mean}
+    expected = RunCalibration.fit(target, part, both, 64)
+    assert predictor.calibration.offsets_years.keys() == both.keys()
+    for name, offsets in expected.offsets_years.items():
+        assert predictor.calibration.offsets_years[name] == pytest.approx(offsets, abs=1e-3)
+    np.testing.assert_allclose(
+        predictor.calibration.abstention.thresholds, expected.abstention.thresholds, rtol=1e-4
+    )
+    assert report["before_temperature"].keys() == {"nll", "ece"}
+    # 40 rows are too few for a temperature: nothing changed
+    assert report["before_temperature"]["nll"] == report["validation"]["nll"]
+
+
+def test_a_model_without_dropout_is_calibrated_as_it_is(store, tmp_path):
+    recipe = SMALL.replace(epochs=1, dropout_rate=0.0)
+    train(store, choose_age_target(store, None, None, by_years=True), recipe, tmp_path / "run")
+    predictor = Predictor(tmp_path / "run")
+    assert not has_dropout(predictor.model)
+    assert predictor.calibration.offsets_years.keys() == {"deterministic"}
+    with pytest.raises(InputError, match="needs. Received: a model without dropout"):
+        predictor.threshold_nats(0.5, num_samples=64)
 
 
 def test_it_learns(age_run, store):
@@ -82,6 +114,7 @@ def test_the_temperature_is_part_of_the_model(store, tmp_path):
     for x, y in zip(scaled.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_allclose(x * report["temperature"], y, rtol=1e-5)
     assert report["temperature"] != 1
+    assert report["before_temperature"]["nll"] > report["validation"]["nll"]
 
 
 def test_early_stopping_takes_the_best_weights(store):
@@ -134,8 +167,6 @@ def test_init_copies_what_fits_across_another_number_of_classes(age_run, store, 
 
 def test_groups_are_never_split():
     store = make_store(group=np.repeat(np.arange(100), 4))
-    from kerasmlp.training import split_rows
-
     rest, validation, _ = split_rows(store, choose_target(store, "gender"), "group", 0.2, 0)
     groups = store.labels["group"]
     assert not set(groups[rest]) & set(groups[validation])

@@ -1,7 +1,9 @@
 """Predicts from photos or a store: JSON lines or CSV, and photos with boxes drawn.
 
 Each answer comes from the mean of --num-samples stochastic passes (MC
-dropout), with every measure of uncertainty in nats.
+dropout), with every measure of uncertainty. With --max-risk 0.05 the model
+abstains where it is unsure, so that at most 5% of its answers are wrong: a
+promise for faces like those it was trained on, with a confidence of 0.9.
 """
 
 from __future__ import annotations
@@ -20,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--num-samples", type=int, default=64, metavar="N", help="default: 64")
     parser.add_argument("--seed", type=int, default=0, help="of the samples; default: 0")
+    parser.add_argument(
+        "--max-risk",
+        type=float,
+        metavar="R",
+        help="abstain where needed for a share of wrong answers of at most R",
+    )
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: to the screen")
     parser.add_argument("--force", action="store_true", help="replace the output file")
@@ -68,7 +76,10 @@ def run(args: argparse.Namespace) -> None:
     names = [p.name for p in predictors]
     if len(set(names)) < len(names):
         reject("--also", "must be runs of different labels", names)
-    how = {"num_samples": args.num_samples, "seed": args.seed}
+    how = {"num_samples": args.num_samples, "seed": args.seed, "max_risk": args.max_risk}
+    if args.max_risk is not None:
+        for predictor in predictors:
+            predictor.threshold_nats(args.max_risk, num_samples=args.num_samples)
     finder = None
     if photos:
         from kerasmlp.faces import FaceFinder

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from kerasmlp.abstention import Abstention
+from kerasmlp.checks import InputError, is_number, reject_file
+from kerasmlp.conformal import conformal_offset_years, grown_interval_years
+from kerasmlp.files import read_json, write_json
+from kerasmlp.labels import UNKNOWN
+from kerasmlp.quantifiers import age_interval_years, entropy_nats
+from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.targets import Target, truth_years
+
+FORMAT = "kerasmlp.calibration"
+COVERAGES = (50, 90)
+"""Of the age intervals, in percent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCalibration:
+    """What a run learned on the rows kept back, beside its weights; `calibration.json`.
+
+    The same rows chose the temperature and, with `patience`, the epoch. That is
+    a handful of numbers for hundreds of rows, but strictly speaking the rows
+    are then no longer unseen: measure on other ones with `evaluate`.
+
+    Attributes:
+        rows: Rows kept back.
+        num_samples: Stochastic passes of the mean that was calibrated; 0 where
+            the model has no dropout.
+        offsets_years: By which the central intervals of the predicted age
+            grow: model (`deterministic`, `mc_mean`) to percent to years; empty
+            where the rows hold no years or too few.
+        abstention: Of the entropies of the mean, or None.
+
+    Example:
+
+    >>> import tempfile
+    >>> abstention = Abstention([0.1, 0.6], [50, 60], [0, 5])
+    >>> whole = RunCalibration(rows=60, num_samples=64, offsets_years={}, abstention=abstention)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     whole.save(f"{folder}/calibration.json")
+    ...     whole == RunCalibration.open(f"{folder}/calibration.json")
+    True
+    """
+
+    rows: int
+    num_samples: int
+    offsets_years: Mapping[str, Mapping[str, float]]
+    abstention: Abstention | None
+
+    @classmethod
+    def fit(
+        cls,
+        target: Target,
+        part: EmbeddingStore,
+        probabilities: Mapping[str, np.ndarray],
+        num_samples: int,
+    ) -> RunCalibration:
+        """Fits intervals and abstention on rows that were not trained on.
+
+        Args:
+            target: Of the model.
+            part: Rows kept back, all with the label.
+            probabilities: Of the head, `(rows, num_classes)`, of the
+                `deterministic` model and, if it has dropout, of the `mc_mean`.
+            num_samples: Passes of the `mc_mean`.
+        """
+        abstention = None
+        if "mc_mean" in probabilities:
+            mean = probabilities["mc_mean"]
+            labels = target.encode(part, target.classes)
+            wrong = target.measured(mean).argmax(axis=1) != labels
+            known = labels != UNKNOWN
+            abstention = Abstention.fit(wrong[known], entropy_nats(mean)[known])
+        offsets = {k: _offsets(target, part, p) for k, p in probabilities.items()}
+        return cls(
+            rows=len(part),
+            num_samples=num_samples if "mc_mean" in probabilities else 0,
+            offsets_years={k: v for k, v in offsets.items() if v},
+            abstention=abstention,
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        write_json(path, {"format": FORMAT, **asdict(self)})
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> RunCalibration:
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: naming the file, if it is something else.
+        """
+        config = read_json(path)
+        try:
+            if config.pop("format") != FORMAT:
+                raise ValueError("another format")
+            if config["abstention"] is not None:
+                config["abstention"] = Abstention(**config["abstention"])
+            for offsets in config["offsets_years"].values():
+                if not all(is_number(offsets[str(percent)]) for percent in COVERAGES):
+                    raise ValueError("offsets that are no numbers")
+            return cls(**config)
+        except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reject_file(path, "must be the calibration of a run", f"{error}")
+
+
+def age_intervals(
+    target: Target, probabilities: np.ndarray, offsets_years: Mapping[str, float] | None
+) -> dict[int, np.ndarray]:
+    """Intervals of age by percent, each `(rows, 2)`, in fractional years.
+
+    Args:
+        target: With ages.
+        probabilities: Of its head.
+        offsets_years: By percent, of a `RunCalibration`; None leaves the
+            central intervals of the predictive distribution as they are.
+    """
+    years = np.asarray(target.head_ages.year_to_class)
+    intervals = {c: age_interval_years(probabilities, years, c / 100) for c in COVERAGES}
+    if offsets_years:
+        intervals = {
+            c: grown_interval_years(v, offsets_years[str(c)]) for c, v in intervals.items()
+        }
+        # Each offset was fitted alone: the wider interval must still hold the other.
+        inner, outer = (intervals[c] for c in COVERAGES)
+        low, high = np.minimum(outer, inner)[:, 0], np.maximum(outer, inner)[:, 1]
+        intervals[COVERAGES[1]] = np.stack([low, high], axis=1)
+    return intervals
+
+
+def _offsets(
+    target: Target, part: EmbeddingStore, probabilities: np.ndarray
+) -> dict[str, float] | None:
+    years = truth_years(part) if target.is_age else None
+    if years is None:
+        return None
+    known = np.isfinite(years)
+    intervals = age_intervals(target, probabilities[known], None)
+    offsets = {
+        str(c): conformal_offset_years(years[known], v, c / 100) for c, v in intervals.items()
+    }
+    return None if None in offsets.values() else offsets
