@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from kerasmlp import metrics
@@ -73,16 +75,18 @@ def fitting_classes(target: Target, store: EmbeddingStore, classes: str | None) 
     return target
 
 
-def measure_groups(target: Target, probabilities: np.ndarray, store: EmbeddingStore) -> list[dict]:
-    """Returns the metrics of each age group × gender, as far as the store knows them.
+def groups_of_people(
+    target: Target, store: EmbeddingStore
+) -> Iterator[tuple[dict[str, str], np.ndarray]]:
+    """Yields the names and rows (a mask) of each age group × gender that the store knows.
 
     The groups are those that are measured; where that is single years or no
-    age at all, those that the store names, or Adience's.
+    age at all, those that the store names, or Adience's. Rows without the
+    label are in none.
     """
     ages, genders = _age_groups(target, store), store.labels.get("gender")
     labels = target.encode(store, target.classes)
     names = GENDER_NAMES if genders is not None else ("all",)
-    rows = []
     for k, age_group in enumerate(ages[0] if ages else ("all",)):
         for g, gender in enumerate(names):
             chosen = labels != UNKNOWN
@@ -91,9 +95,15 @@ def measure_groups(target: Target, probabilities: np.ndarray, store: EmbeddingSt
             if genders is not None:
                 chosen = chosen & (genders == g)
             if chosen.any():
-                part = measure(target, probabilities[chosen], store.subset(chosen))
-                rows.append({"age_group": age_group, "gender": gender, **part})
-    return rows
+                yield {"age_group": age_group, "gender": gender}, chosen
+
+
+def measure_groups(target: Target, probabilities: np.ndarray, store: EmbeddingStore) -> list[dict]:
+    """Returns the metrics of each group of `groups_of_people`."""
+    return [
+        {**names, **measure(target, probabilities[chosen], store.subset(chosen))}
+        for names, chosen in groups_of_people(target, store)
+    ]
 
 
 def _age_groups(

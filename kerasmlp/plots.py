@@ -24,7 +24,7 @@ _LABELS = {
 }
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
+def save_png(figure: Figure, path: str | os.PathLike) -> None:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, bbox_inches="tight", format="png")
 
@@ -40,7 +40,7 @@ def curves(history: list[dict], path: str | os.PathLike) -> None:
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def confusion(
@@ -72,7 +72,7 @@ def confusion(
         ticks = np.arange(0, size, 10)
         axes.set_xticks(ticks, [names[t] for t in ticks])
         axes.set_yticks(ticks, [names[t] for t in ticks])
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def extreme_faces(extremes: Sequence[Extremes], path: str | os.PathLike) -> None:
@@ -95,4 +95,4 @@ def extreme_faces(extremes: Sequence[Extremes], path: str | os.PathLike) -> None
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_xlabel(f"{face.entropy_nats:.4f} nats\n{face.text}", fontsize=7)
-    _save(figure, path)
+    save_png(figure, path)

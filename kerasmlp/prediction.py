@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from kerasmlp.checks import check_int, reject, reject_file
-from kerasmlp.quantifiers import entropy_nats, expected_age_years, median_age_years
-from kerasmlp.run_calibration import RunCalibration, age_intervals
+from kerasmlp.quantifiers import expected_age_years, median_age_years
+from kerasmlp.run_calibration import RunCalibration, age_intervals, class_entropy_nats
 from kerasmlp.runs import RunFolder, load_model
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder
 from kerasmlp.targets import Target
@@ -65,7 +65,7 @@ class Predictor:
         return self.model.predict(embeddings, batch_size=8192, verbose=0)
 
     def threshold_nats(self, max_risk: float, *, num_samples: int) -> float:
-        """The entropy of the mean above which the model has to abstain to keep a risk.
+        """The `class_entropy_nats` of the mean above which the model abstains to keep a risk.
 
         Args:
             max_risk: Share of wrong classes among the answers, in (0, 1).
@@ -135,19 +135,20 @@ class Predictor:
         `age_years` (expectation), `age_median_years`, `age_interval_50` and
         `age_interval_90` (years); other classes add `probabilities`. With
         `num_samples=0` the deterministic model answers, without measures
-        of uncertainty. With `max_risk` there is `abstained`, and where it is
-        True all but the measures is None.
+        of uncertainty. With `max_risk` there are `class_entropy_nats` and
+        `abstained`, and where that is True all but the measures is None.
         """
         threshold = None
         if max_risk is not None:
             threshold = self.threshold_nats(max_risk, num_samples=num_samples)
         for measures in self.uncertainty(embeddings, num_samples=num_samples, seed=seed):
             mean = measures.pop("mean")
-            unsure = entropy_nats(mean) > (np.inf if threshold is None else threshold)
+            entropies = class_entropy_nats(self.target, mean)
             for i, answer in enumerate(self._answers(mean, sampled=num_samples > 0)):
                 if threshold is not None:
-                    answer = _emptied(answer) if unsure[i] else answer
-                    answer["abstained"] = bool(unsure[i])
+                    unsure = bool(entropies[i] > threshold)
+                    answer = _emptied(answer) if unsure else answer
+                    answer |= {"abstained": unsure, "class_entropy_nats": float(entropies[i])}
                 yield answer | {k: float(v[i]) for k, v in measures.items()}
 
     def _answers(self, mean: np.ndarray, *, sampled: bool) -> list[dict]:

@@ -135,13 +135,18 @@ def median_age_years(probabilities: np.ndarray, year_to_class: np.ndarray) -> np
     >>> median_age_years(np.full((1, 101), 1 / 101), np.arange(101)).round(6)
     array([50.])
     """
-    return _age_quantile_years(probabilities, year_to_class, 0.5)
+    middle = _age_quantile_years(probabilities, year_to_class, 0.5)
+    return np.clip(middle, 0.0, len(year_to_class) - 1.0)
 
 
 def age_interval_years(
     probabilities: np.ndarray, year_to_class: np.ndarray, coverage: float = 0.9
 ) -> np.ndarray:
     """Central interval of the predictive distribution of age, shape `(batch, 2)`, fractional years.
+
+    It lies in [-0.5, 100.5], whole years being half a year wide to both sides:
+    cut to 0 to 100, the many intervals of children that begin at 0 could not
+    be told apart.
 
     Args:
         probabilities: Shape `(batch, num_classes)`.
@@ -175,4 +180,4 @@ def _age_quantile_years(
     rows = np.arange(len(probabilities))
     # how far back from the year's end; a year of no probability has no inside
     back = (cumulative[rows, year] - share) / np.maximum(spread[rows, year], 1e-300)
-    return np.clip(year + 0.5 - np.clip(back, 0.0, 1.0), 0.0, len(year_to_class) - 1.0)
+    return year + 0.5 - np.clip(back, 0.0, 1.0)

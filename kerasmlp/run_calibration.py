@@ -35,7 +35,8 @@ class RunCalibration:
         offsets_years: By which the central intervals of the predicted age
             grow: model (`deterministic`, `mc_mean`) to percent to years; empty
             where the rows hold no years or too few.
-        abstention: Of the entropies of the mean, or None.
+        abstention: Of the entropies of the mean in the measured classes (see
+            `class_entropy_nats`), or None.
 
     Example:
 
@@ -76,7 +77,7 @@ class RunCalibration:
             labels = target.encode(part, target.classes)
             wrong = target.measured(mean).argmax(axis=1) != labels
             known = labels != UNKNOWN
-            abstention = Abstention.fit(wrong[known], entropy_nats(mean)[known])
+            abstention = Abstention.fit(wrong[known], class_entropy_nats(target, mean)[known])
         offsets = {k: _offsets(target, part, p) for k, p in probabilities.items()}
         return cls(
             rows=len(part),
@@ -121,16 +122,30 @@ def age_intervals(
             central intervals of the predictive distribution as they are.
     """
     years = np.asarray(target.head_ages.year_to_class)
-    intervals = {c: age_interval_years(probabilities, years, c / 100) for c in COVERAGES}
-    if offsets_years:
-        intervals = {
-            c: grown_interval_years(v, offsets_years[str(c)]) for c, v in intervals.items()
-        }
-        # Each offset was fitted alone: the wider interval must still hold the other.
-        inner, outer = (intervals[c] for c in COVERAGES)
-        low, high = np.minimum(outer, inner)[:, 0], np.maximum(outer, inner)[:, 1]
-        intervals[COVERAGES[1]] = np.stack([low, high], axis=1)
+    offsets = offsets_years or dict.fromkeys(map(str, COVERAGES), 0.0)
+    intervals = {
+        c: grown_interval_years(age_interval_years(probabilities, years, c / 100), offsets[str(c)])
+        for c in COVERAGES
+    }
+    # Each offset was fitted alone: the wider interval must still hold the other.
+    inner, outer = (intervals[c] for c in COVERAGES)
+    low, high = np.minimum(outer, inner)[:, 0], np.maximum(outer, inner)[:, 1]
+    intervals[COVERAGES[1]] = np.stack([low, high], axis=1)
     return intervals
+
+
+def class_entropy_nats(target: Target, probabilities: np.ndarray) -> np.ndarray:
+    """Entropy of the classes in which a model is right or wrong, `(rows,)`.
+
+    A head of years that is measured in groups may waver between two years of
+    one group and be sure of the group: to abstain by the entropy of years
+    would refuse the wrong rows.
+
+    Args:
+        target: Of the model.
+        probabilities: Of the head, `(rows, num_classes)`.
+    """
+    return entropy_nats(target.measured(probabilities))
 
 
 def _offsets(
@@ -140,8 +155,9 @@ def _offsets(
     if years is None:
         return None
     known = np.isfinite(years)
-    intervals = age_intervals(target, probabilities[known], None)
-    offsets = {
-        str(c): conformal_offset_years(years[known], v, c / 100) for c, v in intervals.items()
-    }
+    classes = np.asarray(target.head_ages.year_to_class)
+    offsets = {}
+    for c in COVERAGES:
+        intervals = age_interval_years(probabilities[known], classes, c / 100)
+        offsets[str(c)] = conformal_offset_years(years[known], intervals, c / 100)
     return None if None in offsets.values() else offsets

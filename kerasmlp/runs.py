@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 from kerasmlp import __version__
 from kerasmlp.checks import InputError, reject_file
+from kerasmlp.evaluation_folder import is_evaluation_of_run
 from kerasmlp.files import read_json, what_is, write_json, write_text
 
 FORMAT = "kerasmlp.run"
@@ -108,15 +110,20 @@ class RunFolder:
                 raise
 
     def _clear(self) -> None:
-        """Deletes the files of a run, and refuses where there is any other."""
+        """Deletes a run with its evaluations, and refuses where there is anything else."""
         names = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
-        foreign = [n for n in names if n not in FILES and not _TEMPORARY.fullmatch(n)]
+        evaluations = [n for n in names if is_evaluation_of_run(self / n)]
+        own = (*FILES, *evaluations)
+        foreign = [n for n in names if n not in own and not _TEMPORARY.fullmatch(n)]
         if foreign or ("config.json" in names and not self._is_run()):
             came = f"a folder with {(foreign or names)[0]}"
             reject_file(self.path, "must hold nothing but a run to be replaced", came)
         # DONE goes first: a half-deleted folder must not look finished.
         for name in sorted(names, key=lambda n: n != "DONE"):
-            (self / name).unlink()
+            if name in evaluations:
+                shutil.rmtree(self / name)
+            else:
+                (self / name).unlink()
 
     def _is_run(self) -> bool:
         config = self.config()

@@ -13,6 +13,7 @@ FLOORS = {
     0: [
         "abstention",
         "checks",
+        "evaluation_folder",
         "files",
         "labels",
         "metrics",
@@ -36,6 +37,8 @@ FLOORS = {
     4: ["datasets", "face_models", "face_pool", "face_worker", "faces", "pipelines"],
     5: [
         "evaluation",
+        "evaluation_plots",
+        "evaluation_report",
         "extraction",
         "extremes",
         "fitting",

@@ -11,7 +11,7 @@ from kerasmlp.abstention import Abstention
 from kerasmlp.checks import InputError
 from kerasmlp.conformal import conformal_offset_years, grown_interval_years
 from kerasmlp.metrics import interval_coverage
-from kerasmlp.quantifiers import age_interval_years, entropy_nats
+from kerasmlp.quantifiers import age_interval_years
 from kerasmlp.run_calibration import RunCalibration, age_intervals
 from kerasmlp.targets import age_target, choose_target
 
@@ -73,11 +73,32 @@ def test_any_model_covers_what_was_promised(spread):
     assert (outer[:, 0] <= inner[:, 0]).all() and (outer[:, 1] >= inner[:, 1]).all()
 
 
+def test_children_are_not_covered_too_often():
+    """Nine of ten faces are babies, whose intervals all begin at 0: no tie may decide."""
+    rng = np.random.default_rng(5)
+    target = age_target("age_years", "adience", by_years=True)
+
+    def draw(rows):
+        centers = rng.choice([0.8, 30], rows, p=[0.9, 0.1])
+        ages = np.clip(np.rint(centers + rng.normal(0, 1.5, rows)), 0, 100).astype("float32")
+        spread = rng.uniform(1.0, 3.0, rows)  # each is unsure in its own way
+        p = np.exp(-0.5 * ((YEARS - centers[:, None]) / spread[:, None]) ** 2)
+        return ages, p / p.sum(axis=1, keepdims=True)
+
+    ages, p = draw(2000)
+    part = make_store(rows=2000, age_years=ages)
+    offsets = RunCalibration.fit(target, part, {"mc_mean": p}, 64).offsets_years["mc_mean"]
+    ages, p = draw(5000)
+    covered = interval_coverage(ages, age_intervals(target, p, offsets)[90])
+    assert covered == pytest.approx(0.9, abs=0.025)
+
+
 def test_without_offsets_intervals_are_those_of_the_distribution():
     _, p = people(5, np.random.default_rng(2))
     target = age_target("age_years", "adience", by_years=True)
     for percent, ends in age_intervals(target, p, None).items():
-        np.testing.assert_array_equal(ends, age_interval_years(p, YEARS, percent / 100))
+        expected = np.clip(age_interval_years(p, YEARS, percent / 100), 0, 100)
+        np.testing.assert_allclose(ends, expected)
 
 
 def test_only_years_and_enough_of_them_give_intervals():
@@ -106,8 +127,10 @@ def test_abstention_counts_errors_in_the_measured_classes():
     abstention = RunCalibration.fit(target, part, {"mc_mean": p}, 16).abstention
     wrong = (p[:, 50:].sum(axis=1) > 0.5) != (ages >= 50)
     assert abstention.rows[-1] == 300 and abstention.errors[-1] == wrong.sum()
-    for k in (0, 100, 200):
-        below = entropy_nats(p) <= abstention.thresholds[k]
+    old = p[:, 50:].sum(axis=1)
+    entropies = -old * np.log(old) - (1 - old) * np.log(1 - old)  # of the two groups, not of years
+    for k in (150, 200, 299):
+        below = entropies <= abstention.thresholds[k] + 1e-9
         assert (abstention.rows[k], abstention.errors[k]) == (below.sum(), wrong[below].sum())
 
 

@@ -303,7 +303,7 @@ def quantile_by_walking(row, year_to_class, share):
     for year, k in enumerate(year_to_class):
         mass = row[k] / list(year_to_class).count(k)
         if seen + mass >= share:
-            return min(max(year - 0.5 + (share - seen) / mass, 0.0), len(year_to_class) - 1.0)
+            return year - 0.5 + (share - seen) / mass
         seen += mass
 
 
@@ -317,13 +317,15 @@ def test_median_and_intervals_against_plain_loops(bins):
             assert age_interval_years(p, bins, coverage)[i] == pytest.approx(expected)
 
 
-def test_ages_stay_between_0_and_100():
+def test_the_ends_of_the_ages():
     for year in (0, 100):
         sure = np.eye(101)[[year]]
         low, high = age_interval_years(sure, np.arange(101))[0]
-        assert 0 <= low <= high <= 100 and abs(high - year) <= 0.5
+        assert year - 0.5 <= low < high <= year + 0.5
+        assert median_age_years(sure, np.arange(101)) == year
+    assert median_age_years(0.6 * np.eye(101)[:1] + 0.4 / 101, np.arange(101)) >= 0
     too_little = np.full((1, 101), 0.9 / 101)  # a rounded row still has an end
-    assert age_interval_years(too_little, np.arange(101))[0, 1] == 100
+    assert age_interval_years(too_little, np.arange(101))[0, 1] == 100.5
     with pytest.raises(ValueError, match=r"`coverage` must be in \(0, 1\). Received: coverage=1"):
         age_interval_years(sure, np.arange(101), 1)
 

@@ -1,15 +1,40 @@
-"""Measures the deterministic model of a run on a store; ends with one line of JSON."""
+"""Measures a run on a store, as it is and as the mean of its MC dropout samples.
+
+Writes report.json, groups.csv and figures into a folder; the last line on the
+screen is one JSON object: the deterministic model, and the mean under `mc_mean`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+_SUMMARY = (
+    "accuracy", "nll", "brier", "ece", "mae_years", "aurc", "aurc_random", "aurc_oracle",
+    "interval_50_coverage", "interval_90_coverage", "interval_90_width_years",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder of a training command")
     parser.add_argument("store", type=Path, help="embedding store with the label")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="default: evaluation-<store> in the run folder"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the evaluation there")
+    parser.add_argument(
+        "--num-samples",
+        type=int,
+        default=64,
+        metavar="N",
+        help="stochastic passes; 0: the deterministic model only; default: %(default)s",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the samples; default: 0")
+    parser.add_argument(
+        "--ood", type=Path, metavar="STORE", help="embeddings that the model should be unsure about"
+    )
     parser.add_argument(
         "--classes",
         metavar="C",
@@ -18,25 +43,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import reject
+    from kerasmlp.checks import check_int, reject
+    from kerasmlp.evaluation_folder import evaluation_folder
     from kerasmlp.quiet import import_tensorflow
     from kerasmlp.runs import RunFolder
     from kerasmlp.stores.embedding_store import EmbeddingStore
 
+    check_int("--num-samples", args.num_samples, minimum=0)
+    check_int("--seed", args.seed, minimum=0)
+    if args.ood and not args.num_samples:
+        reject("--ood", "must come with --num-samples above 0", str(args.ood))
     RunFolder(args.run).require_done()
-    store = EmbeddingStore.open(args.store)
-    import_tensorflow()
-    from kerasmlp.evaluation import fitting_classes, groups_table, measure, measure_groups
-    from kerasmlp.prediction import Predictor
+    output = args.output or args.run / f"evaluation-{args.store.stem}"
+    with evaluation_folder(output, force=args.force) as folder:
+        store = EmbeddingStore.open(args.store)
+        others = {args.ood.stem: EmbeddingStore.open(args.ood)} if args.ood else {}
+        import_tensorflow()
+        from kerasmlp.evaluation import fitting_classes, groups_table
+        from kerasmlp.evaluation_report import write_evaluation
+        from kerasmlp.prediction import Predictor, has_dropout
 
-    predictor = Predictor(args.run)
-    predictor.check(args.store, store.width, store.info)
-    target = predictor.target
-    if args.classes is not None and not target.is_age:
-        reject("--classes", f"must be left out for a model of {target.label}", args.classes)
-    target = fitting_classes(target, store, args.classes)
-    if target.classes != predictor.target.classes:
-        print(f"measured in classes: {target.classes}")
-    probabilities = predictor.probabilities(store.embeddings)
-    print(groups_table(measure_groups(target, probabilities, store)))
-    print(json.dumps(measure(target, probabilities, store)))
+        predictor = Predictor(args.run)
+        predictor.check(args.store, store.width, store.info)
+        for other in others.values():
+            predictor.check(args.ood, other.width, other.info)
+        target = predictor.target
+        if args.classes is not None and not target.is_age:
+            reject("--classes", f"must be left out for a model of {target.label}", args.classes)
+        target = fitting_classes(target, store, args.classes)
+        if target.classes != predictor.target.classes:
+            print(f"measured in classes: {target.classes}")
+        num_samples = args.num_samples
+        if num_samples and not has_dropout(predictor.model):
+            print("note: the model has no dropout, nothing to sample", file=sys.stderr)
+            num_samples = 0
+        report = write_evaluation(
+            folder,
+            predictor,
+            target,
+            store,
+            num_samples=num_samples,
+            seed=args.seed,
+            others=others,
+            progress=sys.stderr.isatty(),
+        )
+    plain = [g for g in report["groups"] if g["model"] == "deterministic" and g["race"] == "all"]
+    print(groups_table(plain))
+    models = [k for k in ("deterministic", "mc_mean") if k in report]
+    print(f"\n{'':>24}" + "".join(f"{name:>15}" for name in models))
+    for key in _SUMMARY:
+        if key in report["deterministic"]:
+            print(f"{key:>24}" + "".join(f"{report[name][key]:15.4f}" for name in models))
+    for source, scores in report.get("ood_auroc", {}).items():
+        print(f"\nAUROC against {source}:")
+        for key, score in scores.items():
+            print(f"{key:>27} {score:.4f}")
+    print(f"\n{output}")
+    rest = {k: report[k] for k in ("mc_mean", "ood_auroc") if k in report}
+    print(json.dumps({**report["deterministic"], **rest, "output": str(output)}))
