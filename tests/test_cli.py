@@ -76,10 +76,12 @@ def test_evaluate_ends_with_json(age_run, store, capsys):
     assert run_command("evaluate", [str(age_run), str(store)]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(result) >= {"accuracy", "nll", "mae_years", "one_off_accuracy", "ece", "brier"}
-    assert run_command("evaluate", [str(age_run), str(store), "--classes", "0-17,18+"]) == 0
+    regrouped = ["--classes", "0-17,18+", "--force", "--num-samples", "0"]
+    assert run_command("evaluate", [str(age_run), str(store), *regrouped]) == 0
     other = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert other["accuracy"] > result["accuracy"]
     assert other["mae_years"] == result["mae_years"]
+    assert "mc_mean" in result and "mc_mean" not in other
 
 
 def test_predict_a_store_as_json_lines_and_as_csv(age_run, gender_run, store, folder, capsys):
