@@ -55,7 +55,7 @@ def reliability(
             axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("share of rows")
-    axes[1, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[1, 0].yaxis.set_major_formatter(PercentFormatter(1))
     save_png(figure, path)
 
 
@@ -74,17 +74,17 @@ def risk_coverage(
     coverage = np.arange(1, len(oracle) + 1) / len(oracle)
     for name, curve in curves.items():
         label = f"{_NAMES[name]} ({curve.mean():.3f})"
-        axes.plot(coverage, curve, label=label, color=_COLORS[name])
+        begun = coverage >= 0.01
+        axes.plot(coverage[begun], curve[begun], label=label, color=_COLORS[name])
     risk = oracle[-1]
     axes.axhline(risk, color="gray", linestyle="--", label=f"at random ({risk:.3f})")
     axes.plot(coverage, oracle, color="black", linestyle=":", label=f"oracle ({oracle.mean():.3f})")
     axes.set_xlabel("coverage (rows answered)")
     axes.set_ylabel("risk (answers that are wrong)")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0 if risk > 0.04 else 1))
-    # A few rows at the left decide nothing, and would set the scale.
-    steady = coverage > 0.05
-    top = max([risk, *(curve[steady].max(initial=0.0) for curve in curves.values())])
+        axis.set_major_formatter(PercentFormatter(1))
+    # The first few rows decide nothing, and would set the scale.
+    top = max([risk, *(curve[coverage > 0.05].max(initial=0.0) for curve in curves.values())])
     axes.set_xlim(0, 1)
     axes.set_ylim(0, max(1.15 * top, 1e-3))
     axes.grid(alpha=0.3)
@@ -125,7 +125,7 @@ def intervals(
     axes.set_xlabel("nominal coverage of age intervals")
     axes.set_ylabel("observed coverage")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_major_formatter(PercentFormatter(1))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.grid(alpha=0.3)
@@ -142,7 +142,8 @@ def uncertainty(
 
     Args:
         values: Measure to source to values; the first source is the store.
-        auroc: Source to measure to AUROC against the store.
+        auroc: Source to measure to AUROC against the store; they stand above
+            each panel in the order of the legend.
         path: PNG to write.
     """
     columns = 3
@@ -162,7 +163,7 @@ def uncertainty(
             )  # fmt: skip
         scores = ", ".join(f"{by_measure[name]:.2f}" for by_measure in auroc.values())
         panel.set_title(f"{name}\nAUROC {scores}", fontsize=9)
-        panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        panel.yaxis.set_major_formatter(PercentFormatter(1))
         panel.grid(alpha=0.3)
     for panel in panels[len(values) :]:
         panel.set_visible(False)
