@@ -70,6 +70,8 @@ def write_evaluation(
     if num_samples:
         sources[RANDOM] = random_vectors(store.embeddings[:OOD_ROWS], seed)
         for name, other in (others or {}).items():
+            if name in sources:
+                reject("others", "must have other names than `store` and the random vectors", name)
             rows = np.unique(np.linspace(0, len(other) - 1, OOD_ROWS).round().astype(int))
             sources[name] = other.embeddings[rows]
     drawn = _draw_all(predictor, sources, num_samples, seed, progress)

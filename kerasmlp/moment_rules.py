@@ -17,7 +17,7 @@ from kerasmlp.layers.downsample_block import DownsampleBlock
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.residual_block import ResidualBlock
 
-_QUADRATURE = np.polynomial.hermite_e.hermegauss(24)
+_NORMAL_GRID = np.linspace(-8.0, 8.0, 401)  # the trapezoid rule: fine enough for steep sigmoids
 
 
 def softmax_moments(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -52,8 +52,8 @@ def softmax_moments(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarra
     odds = mean - top[..., 0] - np.log(total[..., 0])
     odds -= (np.einsum("bki,bi->bk", shares, diagonal) - quadratic) / 2
     variance = diagonal - 2 * np.einsum("bkk->bk", spread) + quadratic
-    nodes, weights = _QUADRATURE
-    points = odds[..., None] + np.sqrt(np.maximum(variance, 0))[..., None] * nodes
+    weights = np.exp(-(_NORMAL_GRID**2) / 2)
+    points = odds[..., None] + np.sqrt(np.maximum(variance, 0))[..., None] * _NORMAL_GRID
     probabilities = 1 / (1 + np.exp(-np.clip(points, -500, 500)))
     weights = weights / weights.sum()
     first, second = probabilities @ weights, probabilities**2 @ weights
@@ -62,12 +62,33 @@ def softmax_moments(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarra
 
 
 def rule_of(step) -> Callable:
+    """The rule of a layer or activation, or a refusal."""
     for kind, rule in _RULES.items():
         if step is kind or (isinstance(kind, type) and type(step) is kind):
+            for what, found in _peculiarities(step).items():
+                if found:
+                    reject("model", f"must have no {what} to have its moments computed", step.name)
             return rule
     known = sorted(k.__name__ for k in _RULES)
     name = getattr(step, "name", getattr(step, "__name__", step))
     reject("model", f"must be made of {', '.join(known)} to have its moments computed", name)
+
+
+def _peculiarities(step) -> dict[str, bool]:
+    """What a layer of a known kind can do that its rule does not say."""
+    parts = [step, *vars(step).values()] if isinstance(step, layers.Layer) else []
+    return {
+        "quantised layer": any(getattr(p, "quantization_mode", None) for p in parts),
+        "ReLU but the plain one": isinstance(step, layers.ReLU)
+        and bool(step.max_value is not None or step.negative_slope or step.threshold),
+        "dropout with a noise shape": getattr(step, "noise_shape", None) is not None,
+        "dropout of everything": getattr(step, "rate", 0) == 1,
+    }
+
+
+def _rescaling(layer, mean, covariance):
+    scale = ops.broadcast_to(ops.convert_to_tensor(layer.scale, "float32"), mean.shape[-1:])
+    return mean * scale + layer.offset, _scaled(covariance, scale)
 
 
 def full(covariance, mean):
@@ -209,9 +230,6 @@ _RULES: dict[type | Callable, Callable] = {
     layers.Dropout: lambda layer, m, c: _dropout(layer.rate, m, c),
     layers.BatchNormalization: _batch_norm,
     layers.ReLU: _relu,
-    layers.Rescaling: lambda layer, m, c: (
-        m * layer.scale + layer.offset,
-        None if c is None else c * layer.scale**2,
-    ),
+    layers.Rescaling: _rescaling,
     keras.activations.relu: _relu,
 }

@@ -10,9 +10,11 @@ from keras import layers, ops
 
 from kerasmlp.checks import reject
 from kerasmlp.moment_rules import full, rule_of, softmax_moments
+from kerasmlp.sampler import layers_state
 from kerasmlp.uncertainty import check_rows
 
 _ROWS_PER_PASS = 64
+_COVARIANCES_PER_PASS = 1 << 24  # bounds memory: 64 MiB each
 
 
 def predict_moments(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,14 +55,16 @@ def predict_moments(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     networks that halves the standard deviation.
     """
     x = check_rows(model, x)
-    if model not in _networks:
-        _networks[model] = _Moments(model)
-    network = _networks[model]
+    state = layers_state(model)
+    if model not in _networks or _networks[model][0] != state:
+        _networks[model] = state, _Moments(model)
+    network = _networks[model][1]
+    rows_per_pass = max(1, min(_ROWS_PER_PASS, _COVARIANCES_PER_PASS // network.widest**2))
     shape = (len(x), model.output_shape[-1])
     means, variances = np.zeros(shape), np.zeros(shape)
-    for start in range(0, len(x), _ROWS_PER_PASS):
-        rows = slice(start, min(start + _ROWS_PER_PASS, len(x)))
-        chunk = np.resize(x[rows], (min(_ROWS_PER_PASS, len(x)), x.shape[1]))
+    for start in range(0, len(x), rows_per_pass):
+        rows = slice(start, min(start + rows_per_pass, len(x)))
+        chunk = np.resize(x[rows], (min(rows_per_pass, len(x)), *x.shape[1:]))
         mean, covariance = (np.float64(part) for part in network.predict_on_batch(chunk))
         if network.softmax:
             mean, variance = softmax_moments(mean, covariance)
@@ -75,10 +79,11 @@ class _Moments(keras.Model):
     """From rows to the mean `(batch, width)` and covariance of what comes before the softmax."""
 
     def __init__(self, model: keras.Model):
-        super().__init__(name="moments")
+        super().__init__(name="moments", dtype="float32", autocast=False)
         steps = _steps(model)
         self.softmax = steps[-1:] == [keras.activations.softmax]
         self._rules = [(rule_of(step), step) for step in steps[: len(steps) - self.softmax]]
+        self.widest = max(n for w in model.weights for n in w.shape)
         self.jit_compile = True
 
     def call(self, inputs):
@@ -88,13 +93,12 @@ class _Moments(keras.Model):
         return mean, full(covariance, mean)
 
 
-_networks: weakref.WeakKeyDictionary[keras.Model, _Moments] = weakref.WeakKeyDictionary()
+_networks: weakref.WeakKeyDictionary[keras.Model, tuple] = weakref.WeakKeyDictionary()
 
 
 def _steps(model: keras.Model) -> list:
     """Layers and activations of a chain in their order, nested models opened."""
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs)
+    model = keras.Model(model.inputs, model.outputs)
     steps, ends = [], []
 
     def call(layer, *args, **kwargs):

@@ -151,7 +151,10 @@ class Predictor:
                     unsure = bool(entropies[i] > threshold)
                     answer = _emptied(answer) if unsure else answer
                     answer |= {"abstained": unsure, "class_entropy_nats": float(entropies[i])}
-                yield answer | {k: float(v[i]) for k, v in measures.items()}
+                row = {k: float(v[i]) for k, v in measures.items()}
+                if answer.get("abstained"):  # the mean of the votes is an answer too
+                    row |= {"vote_mean": None, "vote_mean_scaled": None}
+                yield answer | row
 
     def _answers(self, mean: np.ndarray, *, sampled: bool) -> list[dict]:
         target = self.target

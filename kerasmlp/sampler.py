@@ -60,13 +60,15 @@ def sampling_model(model: keras.Model, *, masks: SampleMasks | None = None) -> k
 def _convert(
     model: keras.Model, sampling: bool | SampleMasks, converted: list[keras.layers.Layer]
 ) -> keras.Model:
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    # As it was before `compile`, which cloning would repeat, loss, optimiser and all.
+    model = keras.Model(model.inputs, model.outputs, name=model.name)
 
     def share(layer):
         if isinstance(layer, keras.Model):
             return _convert(layer, sampling, converted)
         if type(layer) is keras.layers.Dropout:
+            if layer.rate >= 1:
+                reject("model", "must have dropout with rates below 1 to be sampled", layer.name)
             config = {"noise_shape": layer.noise_shape, "seed": layer.seed, "name": layer.name}
             layer = _AlwaysDropout(layer.rate, sampling, dtype=layer.dtype_policy, **config)
         if isinstance(layer, (*_SAMPLING_LAYERS, _AlwaysDropout)):
@@ -98,7 +100,7 @@ def _seed_states(layer: keras.layers.Layer) -> list:
 
 class _Expand(keras.layers.Layer):
     def __init__(self, masks: SampleMasks):
-        super().__init__()
+        super().__init__(dtype="float32", autocast=False)
         self._masks = masks
 
     def call(self, inputs):
@@ -135,16 +137,16 @@ class Sampler(keras.Model):
     """
 
     def __init__(self, model: keras.Model, output: str, *, sparse: bool = False):
-        super().__init__()
+        super().__init__(dtype="float32", autocast=False)
         self._masks = SampleMasks(sparse=sparse)
         self._passes = sampling_model(model, masks=self._masks)
         self._output = output
-        self.jit_compile = True
+        self.jit_compile = all(layer.supports_jit for layer in self._passes.layers)
 
     def call(self, inputs):
         x, weights = inputs["x"], inputs["weights"]
         self._masks.bind(inputs["streams"], ops.shape(x)[0])
-        outputs = self._masks.expand(self._passes(x, training=False))
+        outputs = self._masks.expand(self._passes(x, training=False), force=True)
         num_passes, width = ops.shape(weights)[0], outputs.shape[-1]
         samples = ops.reshape(outputs, (num_passes, ops.shape(x)[0], width))
         samples = ops.cast(samples, "float32")
@@ -166,15 +168,27 @@ class Sampler(keras.Model):
 lock = threading.Lock()
 """Held while a sampler runs: tracing binds its masks."""
 
-_samplers: weakref.WeakKeyDictionary[keras.Model, dict[tuple, Sampler]] = (
-    weakref.WeakKeyDictionary()
-)
+_samplers: weakref.WeakKeyDictionary[keras.Model, dict] = weakref.WeakKeyDictionary()
 
 
 def sampler_of(model: keras.Model, output: str, *, sparse: bool = False) -> Sampler:
-    """The compiled sampler of a model, made once."""
-    samplers = _samplers.setdefault(model, {})
+    """The compiled sampler of a model, made once, and again when its layers have changed."""
+    state = layers_state(model)
+    samplers = _samplers.get(model)
+    if samplers is None or samplers["state"] != state:
+        samplers = _samplers[model] = {"state": state}
     key = output, sparse
     if key not in samplers:
         samplers[key] = Sampler(model, output, sparse=sparse)
     return samplers[key]
+
+
+def layers_state(model: keras.Model) -> tuple:
+    """What a compiled copy of a model depends on beside its weights."""
+    state = []
+    for layer in model.layers:
+        rates = [getattr(layer, name, None) for name in ("rate", "dropout_rate", "noise_shape")]
+        state.append((id(layer), *rates, str(layer.dtype_policy)))
+        if isinstance(layer, keras.Model):
+            state.extend(layers_state(layer))
+    return tuple(state)

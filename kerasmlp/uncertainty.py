@@ -64,6 +64,7 @@ def predict_samples(
     Reference: Gal and Ghahramani, "Dropout as a Bayesian Approximation", 2016.
     """
     x = check_rows(model, x)
+    check_int("num_samples", num_samples, minimum=1)
     samples = np.empty((num_samples, len(x), model.output_shape[-1]), np.float32)
     chunks = _run(model, "samples", x, num_samples, seed, masks, first_row, rows_per_pass)
     for rows, passes, part in chunks:
@@ -104,6 +105,7 @@ def predict_uncertainty(
     ((2, 3), (2,))
     """
     x = check_rows(model, x)
+    check_int("num_samples", num_samples, minimum=1)
     shape = (len(x), model.output_shape[-1])
     arguments = (x, num_samples, seed, masks, first_row, rows_per_pass)
     if ends_in_softmax(model):
@@ -174,22 +176,28 @@ def _run(
 
 def ends_in_softmax(model: keras.Model) -> bool:
     """Whether the outputs of a functional or sequential model are probabilities of classes."""
-    layer = model.layers[-1]
-    if isinstance(layer, keras.Model):
-        return ends_in_softmax(layer)
-    if isinstance(layer, keras.layers.Softmax):
+    steps = model.layers if isinstance(model, keras.Sequential) else model.operations
+    last = steps[-1]
+    if isinstance(last, keras.Model):
+        return ends_in_softmax(last)
+    if type(last).__name__ == "Softmax":  # the layer or `keras.ops.softmax`
         return True
-    return getattr(layer, "activation", None) is keras.activations.softmax
+    return getattr(last, "activation", None) is keras.activations.softmax
 
 
 def check_rows(model: keras.Model, x: np.ndarray) -> np.ndarray:
     """Returns `x` as float32 rows that fit the model, or rejects it."""
+    if len(getattr(model, "inputs", None) or ()) != 1:
+        reject("model", "must be functional or sequential with one input", model.name)
+    if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
+        reject("model", "must have one input and one output of shape (batch, n)", model.name)
     x = np.asarray(x, np.float32)
-    if len(model.inputs) != 1 or not isinstance(model.output_shape, tuple):
-        reject("model", "must have one input and one output", model.name)
-    width = model.input_shape[-1]
-    if x.ndim != 2 or x.shape[1] != width:
-        reject("x", f"must have shape (batch, {width})", x.shape)
+    shape = model.input_shape[1:]
+    if x.ndim != len(shape) + 1 or any(
+        n not in (None, m) for n, m in zip(shape, x.shape[1:], strict=True)
+    ):
+        expected = ", ".join(map(str, ("batch", *shape)))
+        reject("x", f"must have shape ({expected})", x.shape)
     if not np.isfinite(x).all():
         reject("x", "must be finite", "NaN or infinity")
     return x

@@ -112,6 +112,17 @@ def test_nested_models_and_repeated_layers():
     assert error < 0.2 and ratio.min() > 0.7 and ratio.max() < 1.4
 
 
+def test_rescaling_by_a_vector_is_exact():
+    scale = np.linspace(0.5, 3, 5)
+    dense = [layers.Dense(5), layers.Dense(1)]
+    model = keras.Sequential(
+        [keras.Input((WIDTH,)), layers.Dropout(0.3), dense[0], layers.Rescaling(scale), dense[1]]
+    )
+    a, b = (keras.ops.convert_to_numpy(layer.kernel).astype(np.float64) for layer in dense)
+    expected = 0.3 / 0.7 * X**2 @ (a * scale @ b) ** 2
+    np.testing.assert_allclose(predict_moments(model, X)["variance"], expected, rtol=1e-3)
+
+
 def test_no_rows():
     assert predict_moments(trained(num_classes=2), X[:0])["mean"].shape == (0, 2)
 
@@ -140,6 +151,8 @@ def branching(inputs):
         (branching, "`model` must be a chain of layers to have its moments computed"),
         (layers.LayerNormalization(), "`model` must be made of .* to have its moments computed"),
         (layers.Dense(4, activation="tanh"), "Received: model='tanh'"),
+        (layers.ReLU(max_value=1.0), "`model` must have no ReLU but the plain one"),
+        (layers.Dropout(0.1, noise_shape=(None, 1)), "`model` must have no dropout with a noise"),
         (layers.GaussianDropout(0.1), "`model` must be made of"),
     ],
 )

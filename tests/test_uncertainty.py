@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmlp import ResidualMLP, predict_samples, predict_uncertainty
+from kerasmlp import (
+    DownsampleBlock,
+    ResidualMLP,
+    predict_moments,
+    predict_samples,
+    predict_uncertainty,
+)
 from kerasmlp.quantifiers import (
     UNCERTAINTIES,
     age_interval_years,
@@ -92,6 +98,8 @@ def test_no_rows(model):
     [
         (X[:, :5], {}, r"`x` must have shape \(batch, 16\). Received: x=\(40, 5\)"),
         (np.full((1, WIDTH), np.nan), {}, "`x` must be finite"),
+        (X, {"num_samples": -1}, "`num_samples` must be an integer >= 1"),
+        (X, {"num_samples": 2.5}, "`num_samples` must be an integer >= 1"),
         (X, {"num_samples": 0}, "`num_samples` must be an integer >= 1"),
         (X, {"masks": "same"}, "`masks` must be"),
         (X, {"rows_per_pass": 0}, "`rows_per_pass` must be an integer >= 1"),
@@ -228,6 +236,61 @@ def test_a_skip_connection_around_dropout_in_the_users_model():
         kept = np.isclose(samples, 3 * X, rtol=1e-5)
         assert (kept | np.isclose(samples, X, rtol=1e-5)).all()
         assert 0.45 < kept.mean() < 0.55
+
+
+def test_a_merge_before_the_first_dropout_and_shared_masks():
+    inputs = keras.Input((256,))
+    merged = keras.layers.Add()([inputs, keras.layers.Dense(256)(inputs)])
+    block = DownsampleBlock(width=8, dropout_rate=0.02)
+    model = keras.Model(inputs, keras.layers.Dense(2)(block(merged)))
+    x = np.random.default_rng(0).normal(size=(32, 256)).astype("float32")
+    many = predict_samples(model, x, num_samples=8, masks="shared")
+    few = predict_samples(model, x[:2], num_samples=8, masks="shared")
+    np.testing.assert_allclose(many[:, :2], few, atol=1e-5)
+
+
+def test_a_model_with_the_users_own_loss():
+    inputs = keras.Input((WIDTH,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dropout(0.5)(inputs)))
+    model.compile("adam", lambda y, p: keras.ops.mean((y - p) ** 2))
+    assert predict_samples(model, X, num_samples=3).shape == (3, 40, 2)
+    assert predict_moments(model, X)["mean"].shape == (40, 2)
+
+
+def test_changed_layers_are_seen():
+    model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dropout(0.5)])
+    model.add(keras.layers.Dense(3))
+    before = predict_samples(model, X, num_samples=200).var()
+    moments = predict_moments(model, X)["variance"].mean()
+    model.layers[0].rate = 0.05
+    assert predict_samples(model, X, num_samples=200).var(axis=0).mean() < before
+    assert predict_moments(model, X)["variance"].mean() < 0.1 * moments
+    model.add(keras.layers.Softmax())
+    np.testing.assert_allclose(predict_samples(model, X).sum(axis=2), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("end", "classes"),
+    [
+        (lambda x: keras.ops.softmax(x), True),
+        (lambda x: keras.ops.log(keras.layers.Softmax()(x)), False),
+        (lambda x: keras.layers.Activation("softmax")(x), True),
+    ],
+)
+def test_probabilities_are_known_by_the_last_operation(end, classes):
+    inputs = keras.Input((WIDTH,))
+    model = keras.Model(inputs, end(keras.layers.Dropout(0.5)(inputs)))
+    found = predict_uncertainty(model, X, num_samples=2)
+    assert ("mutual_information_nats" in found) == classes
+
+
+def test_models_that_cannot_be_asked():
+    inputs = keras.Input((5, WIDTH))
+    model = keras.Model(inputs, keras.layers.Dropout(0.5)(inputs))
+    with pytest.raises(ValueError, match="one output of shape"):
+        predict_samples(model, X)
+    with pytest.raises(ValueError, match="`model` must be functional or sequential"):
+        predict_samples(keras.Sequential([keras.layers.Dropout(0.5)]), X)
 
 
 def test_dropout_of_whole_channels():
