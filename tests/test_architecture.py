@@ -45,6 +45,7 @@ FLOORS = {
         "photo_prediction",
         "plots",
         "prediction",
+        "serving",
         "training",
     ],
     6: ["__main__", "cli", "commands"],
