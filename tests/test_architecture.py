@@ -46,6 +46,8 @@ FLOORS = {
         "plots",
         "prediction",
         "serving",
+        "torch_checkpoint",
+        "torch_import",
         "training",
     ],
     6: ["__main__", "cli", "commands"],
