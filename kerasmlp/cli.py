@@ -22,7 +22,7 @@ COMMANDS = {
     "train-gender": "embedding store → gender model in a run folder",
     "evaluate": "measure a run on a store",
     "predict": "photos or a store → ages or genders with uncertainty",
-    "export-model": "run → SavedModel for TensorFlow Serving",
+    "export-model": "run → SavedModel for TensorFlow Serving, or ONNX",
 }
 
 TRACEBACK = "KERASMLP_TRACEBACK"

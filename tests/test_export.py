@@ -435,3 +435,43 @@ def test_variables_are_of_the_model_alone(exported):
     assert len(weights) == len(model.weights)
     assert set(names) - set(weights) == {"_CHECKPOINTABLE_OBJECT_GRAPH"}
     assert os.path.basename(exported) == "1" and keras.backend.backend() == "tensorflow"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_onnx(dtype, tmp_path, capsys):
+    pytest.importorskip("tf2onnx", reason="needs tf2onnx (extra `onnx`)")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run = make_run(tmp_path / "run", Target("race", ("a", "b", "c")), dtype=dtype)
+    destination = tmp_path / "race.onnx"
+    command = [str(run), str(destination), "--format", "onnx"]
+    assert run_command("export-model", command) == 0
+    assert capsys.readouterr() == (f"{destination}\n", "")
+    session = onnxruntime.InferenceSession(destination, providers=["CPUExecutionProvider"])
+    (given,), (answered,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.shape) == ("embedding", ["rows", WIDTH])
+    assert (answered.name, answered.shape) == ("probabilities", ["rows", 3])
+    plain = ResidualMLP(num_classes=3, width=WIDTH)
+    plain.set_weights(Predictor(run).model.get_weights())
+    for rows in (0, 1, 7, 4096):
+        x = np.resize(X, (rows, WIDTH))
+        (outputs,) = session.run(None, {"embedding": x})
+        assert outputs.shape == (rows, 3)
+        if rows:
+            np.testing.assert_allclose(outputs, plain.predict(x, verbose=0), atol=1e-6)
+    described = json.loads(session.get_modelmeta().custom_metadata_map["kerasmlp"])
+    assert described["class_names"] == ["a", "b", "c"] and described["width"] == WIDTH
+    assert run_command("export-model", command) == 2
+    assert "must not exist yet. Received: a file" in capsys.readouterr().err
+
+
+def test_onnx_refusals(run, tmp_path, capsys, monkeypatch):
+    def refused(name):
+        command = [str(run), str(tmp_path / name), "--format", "onnx"]
+        assert run_command("export-model", command) == 2
+        return capsys.readouterr().err
+
+    assert "must end in .onnx" in refused("model")
+    assert "must lie in an existing folder" in refused("none/model.onnx")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert "`tf2onnx` must be installed to write ONNX" in refused("model.onnx")
+    assert not list(tmp_path.iterdir())

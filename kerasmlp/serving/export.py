@@ -52,7 +52,7 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
         reject_file(destination, "must be a name of letters, digits, `_`, `-` and `.`", repr(name))
     calibration = predictor.calibration
     module = Signatures(
-        _in_float32(predictor.model),
+        in_float32(predictor.model),
         predictor.target,
         offsets_years=calibration.offsets_years.get("mc_mean") if calibration else None,
         sampled=has_dropout(predictor.model),
@@ -112,7 +112,9 @@ def describe(predictor: Predictor) -> dict:
     }
 
 
-def _in_float32(model: keras.Model) -> keras.Model:
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same weights and layers under float32, whatever their policy."""
+
     def rebuilt(layer):
         return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
 
