@@ -17,10 +17,12 @@ from kerasmlp.checks import InputError
 COMMANDS = {
     "import-embeddings": "arrays, tables and plain HDF5 files → embedding store",
     "extract-embeddings": "photos → embedding store, by insightface",
+    "import-torch": "checkpoint of the original PyTorch code → run folder",
     "train-age": "embedding store → age model in a run folder",
     "train-gender": "embedding store → gender model in a run folder",
     "evaluate": "measure a run on a store",
     "predict": "photos or a store → ages or genders with uncertainty",
+    "export-model": "run → SavedModel for TensorFlow Serving, or ONNX",
 }
 
 TRACEBACK = "KERASMLP_TRACEBACK"

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 _GOLDEN = 0x9E3779B9
+_HIGH_KEY = 0x3C6EF372  # so that the two keys of a small seed differ
 
 
 def _signed(word: int) -> int:
@@ -85,7 +86,7 @@ def sample_streams(seed: int, passes: np.ndarray, rows: np.ndarray | None) -> np
     """One stream of random bits for every pass of every row, int32 `(passes, rows)`.
 
     Args:
-        seed: Integer >= 0.
+        seed: Integer in [0, 2^63).
         passes: Numbers of the stochastic passes, `(passes,)`.
         rows: Numbers of the rows; None gives `(passes, 1)`, one stream for all rows.
 
@@ -95,11 +96,41 @@ def sample_streams(seed: int, passes: np.ndarray, rows: np.ndarray | None) -> np
     >>> bool((some == sample_streams(0, all, all)[:4, 2:5]).all())
     True
     """
-    high, low = np.random.SeedSequence(seed).generate_state(2)
-    streams = _hash_words(_hash_words(np.uint32(passes) ^ high) + low)[:, None]
+    words = np.array([seed & 0xFFFFFFFF, seed >> 32], np.uint32)
+    keys = _seed_keys(_hash_words, words[:1], words[1:])
+    streams = _pass_streams(_hash_words, keys, np.uint32(passes))
     if rows is not None:
-        streams = _hash_words(streams + _hash_words(np.uint32(rows) ^ low))
+        streams = _hash_words(streams + _hash_words(np.uint32(rows) ^ keys[1]))
     return streams.view(np.int32)
+
+
+def seeded_streams(seeds, passes):
+    """The streams that rows share which have the same seed, as tensors, for compiled code.
+
+    Column i is `sample_streams(seeds[i], passes, None)`.
+
+    Args:
+        seeds: Integer tensor `(rows,)`, in [0, 2^63).
+        passes: int32 tensor `(passes,)`.
+
+    Example:
+
+    >>> streams = seeded_streams(np.array([3, 8]), np.arange(4, dtype="int32"))
+    >>> expected = sample_streams(8, np.arange(4), None)
+    >>> bool((keras.ops.convert_to_numpy(streams)[:, 1:] == expected).all())
+    True
+    """
+    low = ops.cast(seeds, "int32")  # the low word: a cast wraps around
+    high = ops.cast(ops.right_shift(seeds, 32), "int32")
+    return _pass_streams(_hash, _seed_keys(_hash, low, high), passes)
+
+
+def _seed_keys(hashed, low, high):
+    return hashed(hashed(low) + high), hashed(hashed(high ^ _HIGH_KEY) + low)
+
+
+def _pass_streams(hashed, keys, passes):
+    return hashed(hashed(passes[:, None] ^ keys[0]) + keys[1])
 
 
 class SampleMasks:

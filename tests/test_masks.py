@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kerasmlp.masks import SampleMasks, keep_mask, sample_streams
+from kerasmlp.masks import SampleMasks, keep_mask, sample_streams, seeded_streams
 
 
 def mask(shape, rate, seed=0, step=0):
@@ -59,19 +59,21 @@ def test_same_seed_same_mask():
     np.testing.assert_array_equal(mask((64, 8), 0.3, 5, 9), mask((64, 8), 0.3, 5, 9))
 
 
+def scramble(x):
+    x &= 0xFFFFFFFF
+    x = (x ^ x >> 16) * 0x21F0AAAD & 0xFFFFFFFF
+    x = (x ^ x >> 15) * 0xD35A2D97 & 0xFFFFFFFF
+    return x ^ x >> 15
+
+
 def test_every_backend_draws_the_same_bits():
     """The words of a mask, computed in plain Python integers."""
 
-    def scramble(x):
-        x = (x ^ x >> 16) * 0x21F0AAAD & 0xFFFFFFFF
-        x = (x ^ x >> 15) * 0xD35A2D97 & 0xFFFFFFFF
-        return x ^ x >> 15
-
     seed, step, rate = 12345, 678, 0.3
-    stream = scramble((scramble(seed) + step) & 0xFFFFFFFF)
+    stream = scramble(scramble(seed) + step)
     expected = []
     for position in range(200):
-        word = scramble(scramble(position * 0x9E3779B9 + stream & 0xFFFFFFFF) ^ stream)
+        word = scramble(scramble(position * 0x9E3779B9 + stream) ^ stream)
         signed = word - (1 << 32) if word >= 1 << 31 else word
         expected.append(signed >= round(rate * 2**32) - 2**31)
     np.testing.assert_array_equal(mask((200,), rate, seed, step), expected)
@@ -120,3 +122,38 @@ def test_passes_rows_layers_and_seeds_have_independent_masks():
 def test_no_two_passes_of_many_are_alike():
     dropped = sample_masks(0.05, 2000, 4, 512)[0].reshape(8000, 512)
     assert len(np.unique(np.packbits(dropped, axis=1), axis=0)) == 8000
+
+
+SEEDS = [0, 1, 77, 2**31 - 1]
+LARGE = [2**31, 2**32 - 1, 2**32, 2**40 + 7, 2**63 - 1]  # JAX keeps 32 bits by default
+if keras.backend.backend() == "tensorflow":
+    SEEDS += LARGE
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_streams_in_arrays_and_in_tensors_are_the_same(seed):
+    """Both against plain Python integers."""
+    low, high = seed & 0xFFFFFFFF, seed >> 32
+    first = scramble(scramble(low) + high)
+    second = scramble(scramble(high ^ 0x3C6EF372) + low)
+    shared = [scramble(scramble(p ^ first) + second) for p in range(9)]
+    expected = np.array(shared, np.uint32).view(np.int32)[:, None]
+    np.testing.assert_array_equal(sample_streams(seed, np.arange(9), None), expected)
+    seeds = keras.ops.convert_to_tensor(np.array([seed, 5]))
+    streams = keras.ops.convert_to_numpy(seeded_streams(seeds, np.arange(9, dtype="int32")))
+    np.testing.assert_array_equal(streams[:, :1], expected)
+    of_rows = [[scramble(s + scramble(r ^ second)) for r in (3, 8)] for s in shared]
+    np.testing.assert_array_equal(
+        sample_streams(seed, np.arange(9), np.array([3, 8])),
+        np.array(of_rows, np.uint32).view(np.int32),
+    )
+
+
+def test_streams_of_neighbouring_seeds_passes_and_rows_share_nothing():
+    """A bit of any two of them agrees half of the time."""
+    seeds = np.stack([sample_streams(s, np.arange(64), np.arange(64)) for s in range(16)])
+    bits = np.unpackbits(seeds.view(np.uint8), axis=-1).astype(np.int8)
+    for axis in range(3):
+        same = np.mean(np.delete(bits, 0, axis) == np.delete(bits, -1, axis))
+        assert abs(same - 0.5) < 5 * 0.5 / np.sqrt(bits.size)
+    assert len(np.unique(seeds)) > 0.9999 * seeds.size

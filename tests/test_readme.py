@@ -20,7 +20,7 @@ def test_every_block_is_code_that_runs_or_output():
 
 
 def needs_photos(code):
-    return any(name in code for name in ("photos", "models", "faces.h5", "runs/sample"))
+    return any(name in code for name in ("photos", "models", "faces.h5", "runs/sample", "served/"))
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,7 @@ def test_no_rows(model):
         (X, {"rows_per_pass": 0}, "`rows_per_pass` must be an integer >= 1"),
         (X, {"first_row": -1}, "`first_row` must be an integer >= 0"),
         (X, {"seed": -1}, "`seed` must be an integer >= 0"),
+        (X, {"seed": 2**63}, "`seed` must be below 9223372036854775808"),
     ],
 )
 def test_bad_arguments(model, x, arguments, message):

@@ -12,6 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from kerasmlp.commands.origin import add_origin_arguments, origin_of
+
 _LABELS = {"age": "age_years", "gender": "gender", "age_group": "age_group"}
 _LABELS |= {"group": "group", "fold": "fold"}
 
@@ -40,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     values.add_argument("--normalize", action="store_true", help="divide by the Euclidean norm")
     values.add_argument("--float16", action="store_true", help="half the file")
     origin = parser.add_argument_group("origin, where the source does not say it")
-    origin.add_argument("--embedder", metavar="NAME", help="name of the embedding model")
-    origin.add_argument("--embedder-sha256", metavar="HASH", help="of its file")
-    origin.add_argument("--model-dir", metavar="DIR", help="insightface models: both from there")
+    add_origin_arguments(origin)
     origin.add_argument("--source", metavar="TEXT", help="the data set, in words")
     origin.add_argument("--licence", metavar="TEXT", help="of the data, in words")
 
@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
     columns = ColumnNames(
         args.embedding, {new: old for new, old in labels.items() if old}, args.drop
     )
+    info = origin_of(args)
+    info |= {k: v for k in ("source", "licence") if (v := getattr(args, k)) is not None}
     stores = [
         import_embeddings(
             path,
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
             gender_codes=args.gender_codes,
             normalize=args.normalize,
             float16=args.float16,
-            info=_origin(args),
+            info=info,
             say=lambda text: print(text, file=sys.stderr),
         )
         for path in args.sources
@@ -86,25 +88,6 @@ def run(args: argparse.Namespace) -> None:
     for name, text in _summary(store):
         print(f"{name:12} {text}")
     print(f"{'store':12} {output}")
-
-
-def _origin(args: argparse.Namespace) -> dict[str, str]:
-    import re
-
-    from kerasmlp.checks import reject
-
-    keys = ("embedder", "embedder_sha256", "source", "licence")
-    origin = {k: getattr(args, k) for k in keys if getattr(args, k) is not None}
-    if args.model_dir is not None:
-        from kerasmlp.face_models import find_models
-
-        models = find_models(args.model_dir)
-        of_models = {"embedder": models.embedder.name, "embedder_sha256": models.embedder_sha256}
-        origin = of_models | origin
-    digest = origin.get("embedder_sha256")
-    if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
-        reject("--embedder-sha256", "must be 64 lower-case hexadecimal digits", digest)
-    return origin
 
 
 def _summary(store) -> list[tuple[str, str]]:

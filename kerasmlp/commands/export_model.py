@@ -1,0 +1,42 @@
+"""Exports a run as a SavedModel for TensorFlow Serving, under the next version number.
+
+Signature `serving_default` answers embeddings deterministically, `serve_mc`
+from `num_samples` stochastic passes that `seed` decides. Beside the versions
+lie `models.config`, batching parameters and a `docker-compose.yml`; those that
+are there already are kept. With `--format onnx`, DEST is a file: the
+deterministic model for ONNX runtimes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder of a training command")
+    parser.add_argument(
+        "destination", type=Path, metavar="DEST", help="folder of the versions, named as the model"
+    )
+    parser.add_argument("--format", choices=("savedmodel", "onnx"), default="savedmodel")
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.runs import RunFolder
+
+    RunFolder(args.run).require_done()
+    import_tensorflow()
+    if args.format == "onnx":
+        from kerasmlp.serving.onnx_export import export_onnx
+
+        export_onnx(args.run, args.destination)
+        print(args.destination)
+        return
+    from kerasmlp.serving.export import export_model
+
+    result = export_model(args.run, args.destination)
+    print(f"{'signatures':12} {', '.join(result['signatures'])}")
+    for file, written in result["files"].items():
+        print(f"{'written' if written else 'kept':12} {args.destination / file}")
+    print(f"{'version':12} {result['version']}")

@@ -1,0 +1,1 @@
+"""From a finished run to a server: the exported model and the files beside it."""

@@ -1,0 +1,131 @@
+"""From a run folder to a SavedModel that TensorFlow Serving takes as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasmlp import __version__
+from kerasmlp.checks import reject_file
+from kerasmlp.files import sha256_file, write_json
+from kerasmlp.prediction import Predictor, has_dropout
+from kerasmlp.runs import RunFolder
+from kerasmlp.serving.server_files import write_server_files
+from kerasmlp.serving.signatures import MAX_SAMPLES, Signatures
+from kerasmlp.serving.version_folder import new_version
+from kerasmlp.serving.warmup import PLACE, write_warmup
+
+FORMAT = "kerasmlp.export"
+RISKS = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Shares of wrong answers for which an export names the threshold to abstain above."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> dict:
+    """Writes the next version of a SavedModel, and what serves it beside it.
+
+    The signatures are those of `Signatures`, float32; to load them takes
+    TensorFlow alone. `assets/model.json` says what a client must know (see
+    `describe`).
+
+    Args:
+        run_dir: Finished run.
+        destination: Folder of the versions; its name is that of the model.
+
+    Returns:
+        `version` (its folder), `signatures`, and `files`, a dict from each file
+        beside it to whether it was written or kept.
+
+    Raises:
+        InputError: if there is no finished run, or the folder cannot be used.
+    """
+    predictor = Predictor(run_dir)
+    name = Path(os.path.abspath(destination)).name
+    if not _NAME.fullmatch(name):
+        reject_file(destination, "must be a name of letters, digits, `_`, `-` and `.`", repr(name))
+    calibration = predictor.calibration
+    module = Signatures(
+        in_float32(predictor.model),
+        predictor.target,
+        offsets_years=calibration.offsets_years.get("mc_mean") if calibration else None,
+        sampled=has_dropout(predictor.model),
+    )
+    with new_version(destination) as (temporary, final), tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.json"
+        write_json(path, describe(predictor))
+        module.description = tf.saved_model.Asset(os.fspath(path))
+        module.save(os.fspath(temporary))
+        (temporary / PLACE).parent.mkdir()
+        requests = {k: _warmup(k, predictor.config["width"]) for k in module.functions}
+        write_warmup(temporary / PLACE, name, requests)
+    files = write_server_files(destination, name)
+    return {"version": str(final), "signatures": list(module.functions), "files": files}
+
+
+def describe(predictor: Predictor) -> dict:
+    """What a client must know to ask an exported model and to read its answers.
+
+    Returns:
+        `width`, `normalized`, `embedder` and `embedder_sha256` of the
+        embeddings; `class_names` of the probabilities, `class_age_years`,
+        `label_names` and, of each class, the number of its label,
+        `class_to_label`; `risk_thresholds_nats`: share of wrong answers to the
+        entropy of the labels (natural logarithm, of the MC mean) above which
+        to abstain, null where none can be promised; the temperature and the
+        offsets of intervals that are in the model already; and where it
+        comes from.
+    """
+    target, config, calibration = predictor.target, predictor.config, predictor.calibration
+    regrouped = target.measured(np.eye(target.num_classes)).argmax(axis=1)
+    abstention = calibration.abstention if calibration else None
+    run = RunFolder(predictor.path)
+    return {
+        "format": FORMAT,
+        "label": predictor.name,
+        "width": config["width"],
+        "normalized": config["normalized"],
+        "embedder": config["embedder"],
+        "embedder_sha256": config["embedder_sha256"],
+        "class_names": list(target.class_names),
+        "class_age_years": target.head_ages.centers.tolist() if target.is_age else None,
+        "label_names": list(target.measured_names),
+        "class_to_label": regrouped.tolist(),
+        "max_samples": MAX_SAMPLES if has_dropout(predictor.model) else 0,
+        "temperature": run.report()["temperature"],
+        "interval_offsets_years": dict(calibration.offsets_years) if calibration else {},
+        "risk_thresholds_nats": {str(r): abstention.threshold(r) for r in RISKS}
+        if abstention
+        else {},
+        "risk_min_samples": calibration.num_samples if calibration else 0,
+        "source": {
+            "model_sha256": sha256_file(run / "model.keras"),
+            "data_digest": config["data_digest"],
+            "versions": {"kerasmlp": __version__, "tensorflow": tf.__version__},
+        },
+    }
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same weights and layers under float32, whatever their policy."""
+
+    def rebuilt(layer):
+        return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
+
+    plain = keras.models.clone_model(model, clone_function=rebuilt)
+    plain.set_weights(model.get_weights())
+    return plain
+
+
+def _warmup(signature: str, width: int) -> dict[str, np.ndarray]:
+    # One value per row, not one for all: a server that batches takes no scalars.
+    inputs = {"embedding": np.full((1, width), width**-0.5, np.float32)}
+    if signature == "serve_mc":
+        inputs |= {"num_samples": np.array([64], np.int32), "seed": np.array([0], np.int64)}
+    return inputs

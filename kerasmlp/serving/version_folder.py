@@ -1,0 +1,70 @@
+"""Numbered folders, each of which appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from kerasmlp.checks import reject_file
+from kerasmlp.files import sync
+
+_TEMPORARY = ".export"
+
+
+@contextlib.contextmanager
+def new_version(parent: str | os.PathLike) -> Iterator[tuple[Path, Path]]:
+    """Yields a temporary folder and the one it becomes if the block succeeds.
+
+    The number is one more than the highest that is there. A server that
+    watches the parent never sees half a version: its content is on disk
+    before the number appears. What a killed process left is removed by the
+    next one.
+
+    Args:
+        parent: Made where it is missing.
+
+    Raises:
+        InputError: if the parent is no folder, a run, or in use by another export.
+
+    Example:
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     for _ in range(2):
+    ...         with new_version(parent) as (temporary, final):
+    ...             _ = (temporary / "a.txt").write_text("whole")
+    ...     sorted(os.listdir(parent))
+    ['1', '2']
+    """
+    parent = Path(parent)
+    if parent.exists() and not parent.is_dir():
+        reject_file(parent, "must be a folder", "a file")
+    if (parent / "config.json").exists():
+        reject_file(parent, "must be a folder of its own", "a run folder")
+    parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(parent, os.O_RDONLY)
+    temporary = parent / _TEMPORARY
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            reject_file(parent, "must not be in use", "an export that is writing to it now")
+        try:
+            if temporary.exists():
+                shutil.rmtree(temporary)
+            temporary.mkdir()
+            versions = [int(p.name) for p in parent.iterdir() if p.name.isdecimal()]
+            final = parent / str(max(versions, default=0) + 1)
+            yield temporary, final
+            for path in [*temporary.rglob("*"), temporary]:
+                sync(path)
+            temporary.rename(final)
+            os.fsync(handle)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        os.close(handle)

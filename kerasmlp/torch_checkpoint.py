@@ -1,0 +1,126 @@
+"""Reads the tensors of a PyTorch checkpoint, and of all else in it only plain values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerasmlp.checks import reject, reject_file
+from kerasmlp.files import what_is
+
+_LINEAR = {"weight", "bias"}
+_NORM = {"weight", "bias", "running_mean", "running_var"}
+
+
+@dataclass(frozen=True)
+class TorchLayer:
+    """A `Linear` or a `BatchNorm1d` under its name in the checkpoint.
+
+    Attributes:
+        name: Such as `blocks.0.linear1`.
+        tensors: By their names there, float32.
+    """
+
+    name: str
+    tensors: dict[str, np.ndarray]
+
+    @property
+    def is_linear(self) -> bool:
+        return self.tensors["weight"].ndim == 2
+
+    def __str__(self) -> str:
+        shape = self.tensors["weight"].shape[::-1]
+        return f"{'Linear' if self.is_linear else 'BatchNorm1d'}{shape}".replace(",)", ")")
+
+
+def read_checkpoint(path: str | os.PathLike) -> tuple[list[TorchLayer], dict]:
+    """Reads a `state_dict`, alone or under that key in what a trainer saved.
+
+    Nothing in the file is executed: classes that it names are replaced by an
+    empty one. Needs torch.
+
+    Args:
+        path: What `torch.save` wrote.
+
+    Returns:
+        The layers in the order in which their module made them, and the
+        arguments of the network, `config["arch"]["args"]`, where the trainer
+        saved them, else `{}`.
+
+    Raises:
+        InputError: if torch is missing, or the file holds other layers than
+            `Linear` and `BatchNorm1d`.
+    """
+    if not os.path.isfile(path):
+        reject_file(path, "must be a PyTorch checkpoint", what_is(path))
+    loaded = _load(path)
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
+    if not isinstance(state, Mapping) or not state:
+        reject_file(path, "must hold a state_dict", type(loaded).__name__)
+    modules: dict[str, dict[str, np.ndarray]] = {}
+    for key, tensor in state.items():
+        name, _, part = str(key).rpartition(".")
+        if not hasattr(tensor, "detach"):
+            reject_file(path, "must hold a state_dict of tensors", f"{key!r}")
+        if part != "num_batches_tracked":
+            modules.setdefault(name, {})[part] = tensor.detach().float().cpu().numpy()
+    layers = [TorchLayer(name, tensors) for name, tensors in modules.items()]
+    for layer in layers:
+        _check_layer(path, layer)
+    return layers, _arguments(loaded)
+
+
+def _load(path: str | os.PathLike) -> Any:
+    try:
+        import torch
+    except ImportError:
+        reject("torch", "must be installed to read a checkpoint (extra `torch`)", None)
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with torch.serialization.safe_globals([(_Inert, name) for name in foreign]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a broken or hostile file provokes in the library
+        text = " ".join(str(error).split())[:200]
+        reject_file(path, "must be a PyTorch checkpoint", text or type(error).__name__)
+
+
+class _Inert:
+    """In place of every class in the file: it is given state and does nothing."""
+
+    def __new__(cls, *_, **__):
+        return super().__new__(cls)
+
+    def __init__(self, *_, **__):
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _check_layer(path: str | os.PathLike, layer: TorchLayer) -> None:
+    parts, weight = set(layer.tensors), layer.tensors.get("weight")
+    known = weight is not None and {2: _LINEAR, 1: _NORM}.get(weight.ndim) == parts
+    if not known or len({len(t) for t in layer.tensors.values()}) > 1:
+        shapes = ", ".join(f"{k} {v.shape}" for k, v in layer.tensors.items())
+        reject_file(
+            path, "must hold Linear and BatchNorm1d layers alone", f"{layer.name!r} with {shapes}"
+        )
+    if not all(np.isfinite(t).all() for t in layer.tensors.values()):
+        reject_file(path, "must hold finite weights", f"NaN or infinity in {layer.name!r}")
+
+
+def _arguments(loaded: Any) -> dict:
+    """Of the network: in the trainer's configuration, a dict or an object that holds one."""
+    candidates = [loaded, loaded.get("config")]
+    if isinstance(candidates[-1], _Inert) and isinstance(candidates[-1].state, Mapping):
+        candidates.append(candidates[-1].state.get("_config"))
+    for candidate in candidates:
+        arch = candidate.get("arch") if isinstance(candidate, Mapping) else None
+        arguments = arch.get("args") if isinstance(arch, Mapping) else None
+        if isinstance(arguments, Mapping):
+            return dict(arguments)
+    return {}
