@@ -1,7 +1,9 @@
-"""From Monte-Carlo samples of probabilities to measures of uncertainty.
+"""From Monte-Carlo samples of probabilities, or of regression targets, to measures of uncertainty.
 
 All functions take samples of fixed shape `(num_samples, batch, num_classes)`
-and return one value per row; entropies are in nats.
+or `(num_samples, batch, num_targets)` and return one value per row (of
+`regression_measures`: per row and target); entropies and log-likelihoods are
+in nats.
 """
 
 from __future__ import annotations
@@ -181,3 +183,104 @@ def _age_quantile_years(
     # how far back from the year's end; a year of no probability has no inside
     back = (cumulative[rows, year] - share) / np.maximum(spread[rows, year], 1e-300)
     return year + 0.5 - np.clip(back, 0.0, 1.0)
+
+
+def regression_measures(
+    samples: np.ndarray, noise_variance: float | np.ndarray
+) -> dict[str, np.ndarray]:
+    """Mean and variances of the mixture of normals `N(sample, noise_variance)`.
+
+    | name | what it is |
+    | --- | --- |
+    | `mean` | mean of the samples |
+    | `epistemic_variance` | variance of the samples: what the model does not know |
+    | `aleatoric_variance` | mean of the noise variances: what the data cannot tell |
+    | `total_variance` | their sum, the variance of the mixture |
+
+    Args:
+        samples: Outputs, shape `(num_samples, batch, num_targets)`, in the
+            units of the target.
+        noise_variance: Above 0, in these units squared: `1/τ` of the
+            original. One number, or an array that broadcasts to `samples`,
+            such as a second output of the model.
+
+    Returns:
+        Name to array `(batch, num_targets)`, float64.
+
+    Raises:
+        InputError: if a shape does not fit or a noise variance is not above 0.
+
+    Example:
+
+    >>> measures = regression_measures(np.array([[[1.0]], [[3.0]]]), noise_variance=0.25)
+    >>> {name: float(value[0, 0]) for name, value in measures.items()}
+    {'mean': 2.0, 'epistemic_variance': 1.0, 'aleatoric_variance': 0.25, 'total_variance': 1.25}
+
+    Reference: Gal and Ghahramani, "Dropout as a Bayesian Approximation",
+    2016, equation 10 of the appendix; Kendall and Gal, "What Uncertainties
+    Do We Need in Bayesian Deep Learning for Computer Vision?", 2017, section 3.
+    """
+    samples, noise_variance = _check_regression(samples, noise_variance)
+    epistemic = samples.var(axis=0)
+    aleatoric = np.broadcast_to(noise_variance, samples.shape).mean(axis=0)
+    return {
+        "mean": samples.mean(axis=0),
+        "epistemic_variance": epistemic,
+        "aleatoric_variance": aleatoric,
+        "total_variance": epistemic + aleatoric,
+    }
+
+
+def gaussian_log_likelihood(
+    y: np.ndarray, samples: np.ndarray, noise_variance: float | np.ndarray
+) -> np.ndarray:
+    """Log-density of the targets under the mixture of normals around the samples, `(batch,)`.
+
+    `log 1/S Σ_s N(y; sample_s, noise_variance)`, jointly over the targets of
+    a row. It is a density: in another unit of the target it has another value.
+
+    Args:
+        y: True targets, shape `(batch, num_targets)`.
+        samples: As in `regression_measures`.
+        noise_variance: As in `regression_measures`.
+
+    Returns:
+        Nats per row, float64.
+
+    Raises:
+        InputError: as `regression_measures`, or if `y` does not fit `samples`.
+
+    Example:
+
+    >>> samples = np.array([[[-1.0]], [[1.0]]])  # N(0; ±1, 1) is 0.242
+    >>> np.exp(gaussian_log_likelihood(np.array([[0.0]]), samples, noise_variance=1.0)).round(3)
+    array([0.242])
+
+    Reference: Gal and Ghahramani, "Dropout as a Bayesian Approximation",
+    2016, section 4.2 and equation 8.
+    """
+    samples, noise_variance = _check_regression(samples, noise_variance)
+    y = np.asarray(y, np.float64)
+    if y.shape != samples.shape[1:]:
+        reject("y", f"must have shape {samples.shape[1:]}, that of one sample", y.shape)
+    logs = -0.5 * ((y - samples) ** 2 / noise_variance + np.log(2 * np.pi * noise_variance))
+    logs = logs.sum(axis=-1)
+    # The largest term is taken out, or far targets would underflow to log 0.
+    largest = logs.max(axis=0)
+    return largest + np.log(np.exp(logs - largest).mean(axis=0))
+
+
+def _check_regression(samples, noise_variance) -> tuple[np.ndarray, np.ndarray]:
+    samples = np.asarray(samples, np.float64)
+    if samples.ndim != 3 or 0 in samples.shape:
+        reject("samples", "must have shape (num_samples, batch, num_targets)", samples.shape)
+    noise_variance = np.asarray(noise_variance, np.float64)
+    try:
+        fits = np.broadcast_shapes(noise_variance.shape, samples.shape) == samples.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        reject("noise_variance", f"must broadcast to {samples.shape}", noise_variance.shape)
+    if not (noise_variance > 0).all():
+        reject("noise_variance", "must be above 0", float(noise_variance.min()))
+    return samples, noise_variance

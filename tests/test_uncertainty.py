@@ -14,8 +14,10 @@ from kerasmlp import (
 from kerasmlp.quantifiers import (
     UNCERTAINTIES,
     age_interval_years,
+    gaussian_log_likelihood,
     median_age_years,
     predictive_mean,
+    regression_measures,
     uncertainty_measures,
 )
 from kerasmlp.sampler import sampling_model
@@ -399,3 +401,61 @@ def test_interval_of_groups_spreads_over_their_years():
     np.testing.assert_allclose(
         age_interval_years(np.array([[1.0, 0.0]]), year_to_class), [[2.05, 47.95]]
     )
+
+
+@pytest.mark.parametrize("noise_shape", [(), (2,), (3, 2), (40, 3, 2)])
+def test_regression_measures_against_plain_loops(noise_shape):
+    rng = np.random.default_rng(3)
+    samples, y = rng.normal(size=(40, 3, 2)), rng.normal(size=(3, 2))
+    noise = rng.uniform(0.2, 2.0, noise_shape)
+    measures = regression_measures(samples, noise)
+    log_likelihood = gaussian_log_likelihood(y, samples, noise)
+    variances = np.broadcast_to(noise, samples.shape)
+    for row in range(3):
+        density = 0.0
+        for s in range(40):
+            term = 1.0
+            for k in range(2):
+                v = variances[s, row, k]
+                error = y[row, k] - samples[s, row, k]
+                term *= np.exp(-(error**2) / (2 * v)) / np.sqrt(2 * np.pi * v)
+            density += term / 40
+        assert log_likelihood[row] == pytest.approx(np.log(density))
+        for k in range(2):
+            values = [float(v) for v in samples[:, row, k]]
+            mean = sum(values) / 40
+            spread = sum((v - mean) ** 2 for v in values) / 40
+            noise_mean = sum(variances[:, row, k]) / 40
+            assert measures["mean"][row, k] == pytest.approx(mean)
+            assert measures["epistemic_variance"][row, k] == pytest.approx(spread)
+            assert measures["aleatoric_variance"][row, k] == pytest.approx(noise_mean)
+            assert measures["total_variance"][row, k] == pytest.approx(spread + noise_mean)
+
+
+def test_log_likelihood_of_a_far_target_does_not_underflow():
+    far = gaussian_log_likelihood(np.array([[1e4]]), np.zeros((5, 1, 1), "float32"), 1.0)
+    assert far[0] == pytest.approx(-0.5e8 - 0.5 * np.log(2 * np.pi))
+
+
+def test_log_likelihood_follows_the_unit_of_the_target():
+    rng = np.random.default_rng(4)
+    samples, y = rng.normal(size=(20, 6, 1)), rng.normal(size=(6, 1))
+    metres = gaussian_log_likelihood(y, samples, 0.3)
+    centimetres = gaussian_log_likelihood(100 * y, 100 * samples, 0.3e4)
+    np.testing.assert_allclose(metres - centimetres, np.log(100))
+
+
+@pytest.mark.parametrize(
+    ("y", "samples", "noise_variance", "message"),
+    [
+        (np.ones((3, 1)), np.ones((4, 3)), 1.0, r"`samples` must have shape \(num_samples, batch"),
+        (np.ones(3), np.ones((4, 3, 1)), 1.0, r"`y` must have shape \(3, 1\), that of one sample"),
+        (np.ones((3, 1)), np.ones((4, 3, 1)), 0.0, "`noise_variance` must be above 0. Received"),
+        (np.ones((3, 1)), np.ones((4, 3, 1)), np.nan, "`noise_variance` must be above 0"),
+        (np.ones((3, 1)), np.ones((4, 3, 1)), np.ones(2), r"`noise_variance` must broadcast to"),
+        (np.ones((3, 1)), np.ones((4, 3, 1)), np.ones(5), r"`noise_variance` must broadcast to"),
+    ],
+)
+def test_bad_regression_arguments(y, samples, noise_variance, message):
+    with pytest.raises(ValueError, match=message):
+        gaussian_log_likelihood(y, samples, noise_variance)
