@@ -24,6 +24,8 @@ FLOORS = {
         "plots",
         "prediction",
         "training",
+        "training_rows",
+        "workbench",
     ],
     6: ["__main__", "cli", "commands"],
 }
