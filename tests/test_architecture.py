@@ -10,12 +10,28 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "kerasmlp"
 
 FLOORS = {
-    0: ["checks", "files", "labels", "metrics", "photos", "quiet", "runs", "tables"],
+    0: [
+        "checks",
+        "files",
+        "labels",
+        "metrics",
+        "photos",
+        "quiet",
+        "runs",
+        "significance",
+        "tables",
+    ],
     1: ["calibration", "quantifiers", "splits", "stores", "targets"],
     2: ["initializers", "layers", "losses", "masks"],
     3: ["callbacks", "models", "sampler", "uncertainty"],
     4: ["datasets", "face_models", "face_pool", "face_worker", "faces", "pipelines"],
     5: [
+        "comparison",
+        "cross_validation",
+        "cross_validation_plan",
+        "cross_validation_pool",
+        "cross_validation_table",
+        "cross_validation_worker",
         "evaluation",
         "extraction",
         "extremes",
