@@ -20,6 +20,8 @@ COMMANDS = {
     "import-torch": "checkpoint of the original PyTorch code → run folder",
     "train-age": "embedding store → age model in a run folder",
     "train-gender": "embedding store → gender model in a run folder",
+    "cross-validate": "seeds × folds of one recipe, mean and standard deviation",
+    "compare": "two cross-validations on the same folds, with a test",
     "evaluate": "measure a run on a store",
     "predict": "photos or a store → ages or genders with uncertainty",
     "export-model": "run → SavedModel for TensorFlow Serving, or ONNX",

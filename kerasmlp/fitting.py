@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation
-from kerasmlp.checks import reject, reject_file
+from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.losses import RankedCrossentropy
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
@@ -26,26 +26,15 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
-    rps_weight: float,
     validation: Validation,
     checkpoint_path: Path,
     progress: bool,
 ) -> tuple[keras.Model, list[dict], bool]:
-    """Runs `model.fit` from the last checkpoint on; returns model, history, stopped."""
-    batch_size = min(recipe.batch_size, len(x))
-    steps = len(x) // batch_size
-    optimizer = make_optimizer(recipe, steps)
-    if any(layer.compute_dtype == "float16" for layer in model.layers):
-        # Keras adds loss scaling by itself only where the whole model has the policy.
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(
-        optimizer,
-        RankedCrossentropy(rps_weight=rps_weight),
-        jit_compile=True,
-        steps_per_execution=steps,
-    )
-    # Variables that are made while a step is traced have it traced twice.
-    model.optimizer.build(model.trainable_variables)
+    """Runs `model.fit` from the last checkpoint on; returns model, history, stopped.
+
+    The model is one of `compile_model`, whose steps make an epoch.
+    """
+    batch_size, steps = min(recipe.batch_size, len(x)), model.steps_per_execution
     stopper = None
     if recipe.patience:
         stopper = keras.callbacks.EarlyStopping(
@@ -61,6 +50,7 @@ def fit(
             num_epochs=recipe.epochs,
             seed=seed,
             first_epoch=first_epoch,
+            steps_per_epoch=steps,
             mixup_alpha=recipe.mixup_alpha,
             noise_std=recipe.noise_std,
         )
@@ -81,6 +71,32 @@ def fit(
     if stopper and stopper.best_weights is not None:
         model.set_weights(stopper.best_weights)
     return model, checkpoint.history, checkpoint.stopped
+
+
+def steps_of(rows: int, batch_size: int, steps_per_epoch: int | None = None) -> int:
+    """Steps of an epoch: as many as the rows fill with batches, or fewer where asked."""
+    steps = rows // min(batch_size, rows)
+    if steps_per_epoch is None:
+        return steps
+    if check_int("steps_per_epoch", steps_per_epoch, minimum=1) > steps:
+        reject("steps_per_epoch", f"must be at most {steps} for {rows} rows", steps_per_epoch)
+    return steps_per_epoch
+
+
+def compile_model(model: keras.Model, recipe: Recipe, *, steps: int, rps_weight: float) -> None:
+    """Compiles a model for epochs of `steps` steps, each run in one call."""
+    optimizer = make_optimizer(recipe, steps)
+    if any(layer.compute_dtype == "float16" for layer in model.layers):
+        # Keras adds loss scaling by itself only where the whole model has the policy.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(
+        optimizer,
+        RankedCrossentropy(rps_weight=rps_weight),
+        jit_compile=True,
+        steps_per_execution=steps,
+    )
+    # Variables that are made while a step is traced have it traced twice.
+    model.optimizer.build(model.trainable_variables)
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:

@@ -16,6 +16,7 @@ def training_batches(
     num_epochs: int,
     seed: int,
     first_epoch: int = 0,
+    steps_per_epoch: int | None = None,
     mixup_alpha: float = 0.0,
     noise_std: float = 0.0,
 ) -> tf.data.Dataset:
@@ -33,6 +34,8 @@ def training_batches(
         num_epochs: Of the whole run.
         seed: Decides permutations, mixup and noise.
         first_epoch: Where to begin.
+        steps_per_epoch: At most `rows // batch_size`, the default; with fewer,
+            more rows are left out of each epoch.
         mixup_alpha: Each row is mixed with another of its batch, with a share
             from Beta(alpha, alpha) of its own; 0 turns it off.
         noise_std: Each row gets normal noise of a standard deviation drawn
@@ -49,7 +52,7 @@ def training_batches(
     Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
     Deviation: one share per row, not per batch.
     """
-    rows, steps = len(x), len(x) // batch_size
+    rows, steps = len(x), steps_per_epoch or len(x) // batch_size
     data_x, data_y = tf.constant(x), tf.constant(y)
 
     def epoch_of_indices(epoch):

@@ -43,6 +43,29 @@ def curves(history: list[dict], path: str | os.PathLike) -> None:
     save_png(figure, path)
 
 
+def curves_with_bands(histories: Sequence[list[dict]], path: str | os.PathLike) -> None:
+    """Draws mean and standard deviation over runs of training and validation loss.
+
+    Where runs stop early, an epoch's mean is over those that still train.
+    """
+    longest = max(len(history) for history in histories)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in ("loss", "val_loss"):
+        values = np.full((len(histories), longest), np.nan)
+        for row, history in zip(values, histories, strict=True):
+            row[: len(history)] = [float(epoch[name]) for epoch in history]
+        epochs, mean, std = np.arange(1, longest + 1), np.nanmean(values, 0), np.nanstd(values, 0)
+        (line,) = axes.plot(epochs, mean, marker=".", markersize=4, label=_LABELS[name])
+        axes.fill_between(epochs, mean - std, mean + std, alpha=0.25, color=line.get_color())
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"mean ± standard deviation of {len(histories)} runs")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
 def confusion(
     labels: np.ndarray, predicted: np.ndarray, names: Sequence[str], path: str | os.PathLike
 ) -> None:

@@ -24,8 +24,9 @@ from kerasmlp.files import read_json, what_is, write_json, write_text
 FORMAT = "kerasmlp.run"
 FILES = (
     "config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz",
-    "calibration.json", "curves.png", "confusion_matrix.png", "DONE",
+    "calibration.json", "curves.png", "confusion_matrix.png", "runs.csv", "table.md", "DONE",
 )  # fmt: skip
+_INNER = re.compile(r"seed\d+_fold\d+")
 _TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
 _VERSIONS_OF = ("tensorflow", "keras", "numpy", "h5py")
 
@@ -103,7 +104,7 @@ class RunFolder:
                 yield
             except InputError:
                 # Nothing came of it: the folder must not stand in the way of the next try.
-                if fresh and not (self / "checkpoint.npz").exists():
+                if fresh and not (self / "checkpoint.npz").exists() and not self._inner_runs():
                     self._clear()
                     (self / ".lock").unlink()
                     self.path.rmdir()
@@ -111,19 +112,40 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Deletes a run with its evaluations, and refuses where there is anything else."""
-        names = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
-        evaluations = [n for n in names if is_evaluation_of_run(self / n)]
-        own = (*FILES, *evaluations)
-        foreign = [n for n in names if n not in own and not _TEMPORARY.fullmatch(n)]
+        inner, evaluations = self._inner_runs(), self._evaluations()
+        names = self._own_names()
+        for run in inner:  # all are looked through before the first file goes
+            run._own_names()
+        # DONE goes first: a half-deleted folder must not look finished. config.json goes
+        # last: it says that the folder is ours to delete.
+        for name in sorted(names, key=lambda n: (n == "config.json") - (n == "DONE")):
+            if name == "config.json":
+                for evaluation in evaluations:
+                    shutil.rmtree(self / evaluation)
+                for run in inner:
+                    run._clear()
+                    (run / ".lock").unlink(missing_ok=True)
+                    run.path.rmdir()
+            (self / name).unlink()
+
+    def _own_names(self) -> list[str]:
+        others = {".lock", *self._evaluations(), *(run.path.name for run in self._inner_runs())}
+        names = sorted({p.name for p in self.path.iterdir()} - others)
+        foreign = [n for n in names if n not in FILES and not _TEMPORARY.fullmatch(n)]
         if foreign or ("config.json" in names and not self._is_run()):
             came = f"a folder with {(foreign or names)[0]}"
             reject_file(self.path, "must hold nothing but a run to be replaced", came)
-        # DONE goes first: a half-deleted folder must not look finished.
-        for name in sorted(names, key=lambda n: n != "DONE"):
-            if name in evaluations:
-                shutil.rmtree(self / name)
-            else:
-                (self / name).unlink()
+        return names
+
+    def _evaluations(self) -> list[str]:
+        return [p.name for p in sorted(self.path.iterdir()) if is_evaluation_of_run(p)]
+
+    def _inner_runs(self) -> list[RunFolder]:
+        """The runs of a cross-validation, each in a folder of its own."""
+        if not (self / "config.json").is_file():
+            return []
+        paths = [p for p in sorted(self.path.iterdir()) if _INNER.fullmatch(p.name)]
+        return [RunFolder(p) for p in paths if p.is_dir() and not p.is_symlink()]
 
     def _is_run(self) -> bool:
         config = self.config()

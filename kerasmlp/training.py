@@ -19,17 +19,16 @@ from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import check_int, check_seed, reject
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, sha256_file, write_text
-from kerasmlp.fitting import copy_weights, default_policy, fit, in_float32
-from kerasmlp.labels import UNKNOWN
+from kerasmlp.fitting import copy_weights, default_policy, fit, in_float32, steps_of
 from kerasmlp.models.presets import Recipe
-from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.prediction import has_dropout
 from kerasmlp.run_calibration import RunCalibration
 from kerasmlp.runs import RunFolder, environment
-from kerasmlp.splits import grouped_split
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
+from kerasmlp.training_rows import split_rows
 from kerasmlp.uncertainty import predict_uncertainty
+from kerasmlp.workbench import Workbench
 
 MIN_CALIBRATION_ROWS = 200
 """With fewer rows kept back a fitted temperature does more harm than good."""
@@ -47,6 +46,9 @@ def train(
     validation_share: float = 0.1,
     group: str | None = None,
     init: str | os.PathLike | None = None,
+    test: EmbeddingStore | None = None,
+    steps_per_epoch: int | None = None,
+    workbench: Workbench | None = None,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -70,6 +72,11 @@ def train(
         group: Column whose rows are never split; None takes `group` where
             the store has it.
         init: Run whose weights to begin with, as far as shapes agree.
+        test: Rows to measure the finished model on, with those it was
+            trained on; nothing is decided by them.
+        steps_per_epoch: At most as many as the rows fill; None takes those.
+        workbench: Shared by runs of one shape, which then compile once. The
+            result is the same to the bit.
         resume: Go on with a killed run.
         force: Replace what is in the folder.
         progress: Show a bar.
@@ -88,11 +95,15 @@ def train(
     # All that can be refused is refused before anything in the folder changes.
     rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
     keras.utils.set_random_seed(seed)
-    model = ResidualMLP(
+    model = (workbench or Workbench()).model(
+        recipe,
         num_classes=target.num_classes,
-        seed=seed,
+        width=store.width,
+        batch_size=min(recipe.batch_size, len(rest)),
+        steps=steps_of(len(rest), recipe.batch_size, steps_per_epoch),
+        rps_weight=recipe.rps_weight if target.is_age else 0.0,
         dtype=default_policy(),
-        **recipe.network(store.width),
+        seed=seed,
     )
     config = {
         "target": asdict(target) | {"class_names": list(target.class_names)},
@@ -102,6 +113,8 @@ def train(
         "validation_share": validation_share,
         "group": group,
         "init": None,
+        "steps_per_epoch": steps_per_epoch,
+        "test_digest": None if test is None else test.digest(),
         "data_digest": store.digest(),
         "embedder": store.info.embedder,
         "embedder_sha256": store.info.embedder_sha256,
@@ -133,7 +146,6 @@ def train(
             target.soft_labels(rows, recipe.label_sigma_years),
             recipe,
             seed=seed,
-            rps_weight=recipe.rps_weight if target.is_age else 0.0,
             validation=Validation(part.embeddings, measure_part),
             checkpoint_path=run / "checkpoint.npz",
             progress=progress,
@@ -160,6 +172,10 @@ def train(
             "data_digest": config["data_digest"],
             **environment(),
         }
+        if test is not None:
+            for name, part_store in (("training", rows), ("test", test)):
+                outputs = forward(model, part_store.embeddings)
+                report[name] = measure(target, outputs, part_store)
         save_history(run / "history.csv", history)
         with atomic_path(run / "model.keras") as temporary:
             model.save(temporary)
@@ -170,26 +186,6 @@ def train(
         run.finish(report)
         (run / "checkpoint.npz").unlink(missing_ok=True)
         return report
-
-
-def split_rows(
-    store: EmbeddingStore, target: Target, group: str | None, share: float, seed: int
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns the training rows, the validation rows and the number of rows without the label."""
-    labels = target.encode(store)
-    rows = np.flatnonzero(labels != UNKNOWN)
-    present = np.unique(labels[rows])
-    if len(present) < 2:
-        names = [target.class_names[k] for k in present]
-        reject(target.label, "must hold at least two classes to be trained on", names)
-    if group is not None and group not in store.labels:
-        reject("group", f"must be a column of the store ({', '.join(store.labels)})", group)
-    groups = store.labels.get(group or "group", np.arange(len(store)))[rows]
-    rest, validation = grouped_split(groups, share, seed)
-    if len(rest) < 2 or len(np.unique(labels[rows[rest]])) < 2:
-        came = f"{len(rest)} rows to train on after the split"
-        reject(target.label, "must hold two classes on both sides of the split", came)
-    return rows[rest], rows[validation], len(store) - len(rows)
 
 
 def calibrate(model: keras.Model, target: Target, part: EmbeddingStore) -> float:

@@ -21,6 +21,7 @@ FLOORS = {
         "quiet",
         "runs",
         "selective",
+        "significance",
         "tables",
     ],
     1: [
@@ -36,6 +37,12 @@ FLOORS = {
     3: ["callbacks", "models", "moment_rules", "moments", "sampler", "uncertainty"],
     4: ["datasets", "face_models", "face_pool", "face_worker", "faces", "pipelines"],
     5: [
+        "comparison",
+        "cross_validation",
+        "cross_validation_plan",
+        "cross_validation_pool",
+        "cross_validation_table",
+        "cross_validation_worker",
         "evaluation",
         "evaluation_plots",
         "evaluation_report",
@@ -49,6 +56,8 @@ FLOORS = {
         "torch_checkpoint",
         "torch_import",
         "training",
+        "training_rows",
+        "workbench",
     ],
     6: ["__main__", "cli", "commands"],
 }

@@ -15,7 +15,7 @@ from kerasmlp import load_model
 from kerasmlp.callbacks.validation import Validation
 from kerasmlp.checks import InputError
 from kerasmlp.evaluation import measure, measure_groups
-from kerasmlp.fitting import fit, make_optimizer
+from kerasmlp.fitting import compile_model, fit, make_optimizer, steps_of
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.pipelines import training_batches
@@ -122,6 +122,7 @@ def test_early_stopping_takes_the_best_weights(store):
     recipe = SMALL.replace(epochs=10, patience=2)
     target = choose_target(store, "gender")
     model = ResidualMLP(num_classes=2, **recipe.network(store.width), seed=0)
+    compile_model(model, recipe, steps=steps_of(len(store), recipe.batch_size), rps_weight=0.0)
     weights = []
 
     def rising(_):
@@ -135,7 +136,6 @@ def test_early_stopping_takes_the_best_weights(store):
         y,
         recipe,
         seed=0,
-        rps_weight=0,
         validation=Validation(store.embeddings, rising),
         checkpoint_path=_scratch(),
         progress=False,
@@ -167,6 +167,8 @@ def test_init_copies_what_fits_across_another_number_of_classes(age_run, store, 
 
 def test_groups_are_never_split():
     store = make_store(group=np.repeat(np.arange(100), 4))
+    from kerasmlp.training_rows import split_rows
+
     rest, validation, _ = split_rows(store, choose_target(store, "gender"), "group", 0.2, 0)
     groups = store.labels["group"]
     assert not set(groups[rest]) & set(groups[validation])

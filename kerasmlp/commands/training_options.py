@@ -58,6 +58,31 @@ def choose_recipe(args: argparse.Namespace, default: str):
     return find_recipe(args.preset or default).replace(**changes)
 
 
+def add_age_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--classes",
+        metavar="C",
+        help="years, adience, fairface, or bins such as 0-12,13-19,20+ "
+        "(default: years, or the groups that the store names)",
+    )
+    parser.add_argument(
+        "--label-sigma-years",
+        type=float,
+        metavar="X",
+        help="spread of the soft label around an age; 0: learn the classes themselves",
+    )
+
+
+def choose_age_task(args: argparse.Namespace, store):
+    """Target and recipe of the age label of a store."""
+    from kerasmlp.targets import choose_age_target
+
+    years = "age_years" in store.labels if args.label is None else args.label == "age_years"
+    recipe = choose_recipe(args, "age" if years else "age-groups")
+    by_years = recipe.label_sigma_years > 0
+    return choose_age_target(store, args.label, args.classes, by_years=by_years), recipe
+
+
 def open_store(args: argparse.Namespace):
     from kerasmlp.checks import reject
     from kerasmlp.stores.embedding_store import EmbeddingStore

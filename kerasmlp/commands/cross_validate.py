@@ -1,0 +1,80 @@
+"""Cross-validates a recipe on an embedding store: seeds × folds, a run folder each.
+
+Folds come from the store's column `fold`, or each seed draws them from whole
+groups. Ends with the table of means and standard deviations and one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from kerasmlp.commands.training_options import (
+    SAMPLE,
+    add_age_arguments,
+    add_training_arguments,
+    choose_age_task,
+    choose_recipe,
+    open_store,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_training_arguments(parser)
+    add_age_arguments(parser)
+    group = parser.add_argument_group("cross-validation")
+    group.add_argument("--seeds", type=int, default=5, metavar="N", help="default: %(default)s")
+    group.add_argument(
+        "--folds", type=int, metavar="N", help="default: those of the store's column, or 5"
+    )
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="processes of one core each; default: all cores"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.checks import check_int, reject
+    from kerasmlp.cross_validation import cross_validate
+    from kerasmlp.cross_validation_plan import Plan
+    from kerasmlp.runs import next_free
+    from kerasmlp.targets import choose_target
+
+    check_int("--seeds", args.seeds, minimum=1)
+    check_int("--seed", args.seed, minimum=0)
+    if args.resume and args.run_dir is None:
+        reject("--run-dir", "must be given to be resumed", None)
+    run_dir = args.run_dir or next_free(Path("runs") / "cross-validation")
+    if args.resume and not run_dir.exists():
+        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+    store = open_store(args)
+    if args.label in (None, "age_years", "age_group"):
+        target, recipe = choose_age_task(args, store)
+    else:
+        for option in ("classes", "label_sigma_years"):
+            if getattr(args, option) is not None:
+                flag = f"--{option.replace('_', '-')}"
+                reject(flag, "must be left out for a label that is no age", getattr(args, option))
+        target, recipe = choose_target(store, args.label), choose_recipe(args, "gender")
+    plan = Plan(
+        target=target,
+        recipe=recipe,
+        seeds=tuple(range(args.seed, args.seed + args.seeds)),
+        num_folds=args.folds,
+        validation_share=args.validation_share,
+        group=args.group,
+        init=None if args.init is None else str(args.init.resolve()),
+    )
+    report = cross_validate(
+        args.store or SAMPLE,
+        plan,
+        run_dir,
+        workers=args.workers,
+        resume=args.resume,
+        force=args.force,
+        progress=True,
+    )
+    means = (run_dir / "table.md").read_text(encoding="utf-8").split("\n\n| seed")[0]
+    print(f"{run_dir}: {len(report['runs'])} runs, {report['seconds']['total']:.1f} s\n\n{means}")
+    print(json.dumps(report["summary"]))

@@ -1,0 +1,85 @@
+"""Two cross-validations side by side on the same test rows."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from kerasmlp.checks import reject_file
+from kerasmlp.cross_validation import open_finished
+from kerasmlp.cross_validation_table import mean_and_std
+from kerasmlp.significance import corrected_t_test
+
+MEASURES = ("nll", "accuracy", "one_off_accuracy", "mae_years", "ece", "brier")
+_SAME = ("data_digest", "seeds", "num_folds", "folds_from", "folds_digest")
+
+
+def compare(a: str | os.PathLike, b: str | os.PathLike) -> dict:
+    """Returns paired differences of two cross-validations, and how likely chance makes them.
+
+    A run of one is paired with that of the other on the same seed and fold.
+    Where all seeds test on the same folds, differences of one fold are averaged
+    first: seeds do not make other test rows. Then the corrected resampled
+    t-test of `corrected_t_test`.
+
+    Args:
+        a: Folder of a finished cross-validation.
+        b: Another, with the same data, seeds and folds, measured in the same classes.
+
+    Returns:
+        Per measure on the test rows `a`, `b` (mean and standard deviation),
+        `difference` (of the means, b - a), `t`, `degrees_of_freedom`, `p`.
+
+    Raises:
+        InputError: if one is not finished, or they were not tested alike.
+    """
+    (config_a, report_a), (config_b, report_b) = open_finished(a), open_finished(b)
+    for key in _SAME:
+        if config_a[key] != config_b[key]:
+            requirement = f"must have the same {key} ({config_a[key]!r}) as the other"
+            reject_file(b, requirement, f"{config_b[key]!r}")
+    classes_a, classes_b = _measured(config_a), _measured(config_b)
+    if classes_a != classes_b:
+        reject_file(b, f"must be measured in the same classes ({classes_a})", classes_b)
+    fixed = config_a["folds_from"] == "column"
+    folds = [row["fold"] if fixed else (row["seed"], row["fold"]) for row in report_a["runs"]]
+    result = {}
+    for measure in MEASURES:
+        name = f"test_{measure}"
+        if name not in report_a["summary"] or name not in report_b["summary"]:
+            continue
+        differences = [
+            y[name] - x[name] for x, y in zip(report_a["runs"], report_b["runs"], strict=True)
+        ]
+        test = corrected_t_test(_per_test_set(differences, folds), report_a["test_share"])
+        result[measure] = {
+            "a": report_a["summary"][name],
+            "b": report_b["summary"][name],
+            "difference": test.pop("mean"),
+            **test,
+        }
+    return result
+
+
+def comparison_table(result: dict) -> str:
+    """The comparison as a short text table."""
+    heads = ("measure", "a", "b", "b - a", "p")
+    lines = ["{:18}{:>18}{:>18}{:>10}{:>8}".format(*heads)]
+    for measure, row in result.items():
+        a, b = mean_and_std(row["a"]), mean_and_std(row["b"])
+        lines.append(f"{measure:18}{a:>18}{b:>18}{row['difference']:>+10.4f}{row['p']:>8.3f}")
+    return "\n".join(lines)
+
+
+def _measured(config: dict) -> str:
+    target = config["target"]
+    return target["classes"] or ", ".join(target["class_names"])
+
+
+def _per_test_set(differences: list[float], folds: list) -> list[float]:
+    """Means over the runs that were tested on the same rows."""
+    return [
+        float(np.mean([d for d, f in zip(differences, folds, strict=True) if f == fold]))
+        for fold in dict.fromkeys(folds)
+    ]

@@ -1,0 +1,145 @@
+"""Cross-validates one recipe: seeds × folds, a run folder each, one table."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from pathlib import Path
+
+from kerasmlp.checks import check_int, reject_file
+from kerasmlp.cross_validation_plan import Plan, folds_digest, has_folds, plan_runs
+from kerasmlp.cross_validation_pool import TrainingPool
+from kerasmlp.cross_validation_table import csv_of, markdown_of, row_of, summarize
+from kerasmlp.files import sha256_file, write_text
+from kerasmlp.runs import RunFolder, environment
+from kerasmlp.stores.embedding_store import EmbeddingStore
+
+KIND = "cross-validation"
+
+
+def cross_validate(
+    store_path: str | os.PathLike,
+    plan: Plan,
+    run_dir: str | os.PathLike,
+    *,
+    workers: int | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = False,
+) -> dict:
+    """Trains and tests every seed × fold of a plan.
+
+    Each run keeps its rows for validation inside the training folds, and its
+    test fold is looked at once, by the finished model. Killed at any moment and
+    started again with `resume=True`, finished runs are not computed again,
+    half-finished ones go on from their checkpoints, and the table is the same.
+
+    Args:
+        store_path: Embedding store.
+        plan: Target, recipe, seeds, folds.
+        run_dir: Folder to write, a run folder with one more per run in it.
+        workers: Processes, one core each; None takes as many as there are
+            cores. The result does not depend on it.
+        resume: Go on with a killed cross-validation.
+        force: Replace what is in the folder.
+        progress: Show a bar over runs.
+
+    Returns:
+        The report, as in `report.json`: `summary` holds mean and standard
+        deviation of `<part>_<measure>` over runs, `runs` their rows.
+
+    Raises:
+        InputError: if the data cannot be trained on or the folder not used.
+        RuntimeError: if all workers died; `resume=True` goes on.
+    """
+    started = time.time()
+    if workers is None:
+        workers = os.cpu_count() or 1
+    check_int("workers", workers, minimum=1)
+    store = EmbeddingStore.open(store_path)
+    runs = plan_runs(store, plan)
+    if plan.init is not None:
+        RunFolder(plan.init).require_done()
+    config = {
+        "kind": KIND,
+        **plan.to_config(),
+        "num_folds": len(runs) // len(plan.seeds),
+        "folds_from": "column" if has_folds(store) else "seed",
+        "init": None if plan.init is None else sha256_file(Path(plan.init) / "model.keras"),
+        "data_digest": store.digest(),
+        "folds_digest": folds_digest(runs),
+        "width": store.width,
+        "embedder": store.info.embedder,
+        "embedder_sha256": store.info.embedder_sha256,
+        "normalized": store.info.normalized,
+    }
+    folder = RunFolder(run_dir)
+    with folder.working(config, resume=resume, force=force):
+        if folder.done:
+            return folder.report()
+        inner = [RunFolder(folder / run.name) for run in runs]
+        pending = [number for number, run in enumerate(inner) if not run.done]
+        settings = {
+            "store": str(Path(store_path).resolve()),
+            "plan": plan.to_config(),
+            "run_dir": str(folder.path.resolve()),
+        }
+        pool = TrainingPool(settings, workers)
+        done = pool.train(pending, [run.steps_per_epoch for run in runs])
+        for _ in _with_bar(done, len(runs), len(pending)) if progress else done:
+            pass
+        reports = [run.report() for run in inner]
+        rows = [row_of(run.seed, run.fold, r) for run, r in zip(runs, reports, strict=True)]
+        summary = summarize(rows)
+        write_text(folder / "runs.csv", csv_of(rows))
+        write_text(folder / "table.md", markdown_of(rows, summary))
+        _draw(folder, inner)
+        report = {
+            "summary": summary,
+            "runs": rows,
+            "test_share": _test_share(runs),
+            "rows": {"labelled": len(runs[0].training) + len(runs[0].test), "store": len(store)},
+            "different_steps": sorted({run.steps_per_epoch for run in runs}),
+            "trainable_parameters": reports[0]["trainable_parameters"],
+            "weights_from_init": reports[0]["weights_from_init"],
+            "seconds": {
+                "total": time.time() - started,
+                "runs": sum(r["seconds"]["total"] for r in reports),
+            },
+            "data_digest": config["data_digest"],
+            **environment(),
+        }
+        folder.finish(report)
+        return report
+
+
+def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
+    """Returns config and report of a finished cross-validation."""
+    folder = RunFolder(path)
+    folder.require_done()
+    config = folder.config()
+    if config.get("kind") != KIND:
+        reject_file(path, "must be the folder of a cross-validation", "another run folder")
+    return config, folder.report()
+
+
+def _with_bar(done, total: int, pending: int):
+    from tqdm import tqdm
+
+    return tqdm(done, total=total, initial=total - pending, desc="runs", unit="run")
+
+
+def _draw(folder: RunFolder, inner: list[RunFolder]) -> None:
+    from kerasmlp import plots
+
+    histories = []
+    for run in inner:
+        with open(run / "history.csv", encoding="utf-8", newline="") as file:
+            histories.append(list(csv.DictReader(file)))
+    plots.curves_with_bands(histories, folder / "curves.png")
+
+
+def _test_share(runs) -> float:
+    """Rows tested on per row that the procedure saw, the mean over runs."""
+    return sum(len(run.test) / len(run.training) for run in runs) / len(runs)

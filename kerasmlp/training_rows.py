@@ -1,0 +1,36 @@
+"""Which rows of a store a run trains on, and which it keeps back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerasmlp.checks import reject
+from kerasmlp.labels import UNKNOWN
+from kerasmlp.splits import grouped_split
+from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.targets import Target
+
+
+def split_rows(
+    store: EmbeddingStore, target: Target, group: str | None, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns the training rows, the validation rows and the number of rows without the label."""
+    labels = target.encode(store)
+    rows = np.flatnonzero(labels != UNKNOWN)
+    present = np.unique(labels[rows])
+    if len(present) < 2:
+        names = [target.class_names[k] for k in present]
+        reject(target.label, "must hold at least two classes to be trained on", names)
+    groups = groups_of_rows(store, group)[rows]
+    rest, validation = grouped_split(groups, share, seed)
+    if len(rest) < 2 or len(np.unique(labels[rows[rest]])) < 2:
+        came = f"{len(rest)} rows to train on after the split"
+        reject(target.label, "must hold two classes on both sides of the split", came)
+    return rows[rest], rows[validation], len(store) - len(rows)
+
+
+def groups_of_rows(store: EmbeddingStore, group: str | None) -> np.ndarray:
+    """The column of groups that are never split; by default `group`, or each row its own."""
+    if group is not None and group not in store.labels:
+        reject("group", f"must be a column of the store ({', '.join(store.labels)})", group)
+    return store.labels.get(group or "group", np.arange(len(store)))

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from kerasmlp.fitting import compile_model
+from kerasmlp.models.presets import Recipe
+from kerasmlp.models.residual_mlp import ResidualMLP
+
+
+class Workbench:
+    """Compiled models, one of each shape, handed out as if they were new.
+
+    Tracing and compiling a small model takes as long as some epochs. Runs that
+    differ in data and seed alone can share the compiled step: the model gets
+    the weights and random generators that a new one has, its optimiser and
+    metrics go back to their beginning. What is then trained equals what a new
+    model would have become, to the bit.
+
+    The model that was handed out last for a shape is overwritten by the next.
+
+    Example:
+
+    >>> bench, recipe = Workbench(), Recipe()
+    >>> shape = {"num_classes": 2, "width": 8, "batch_size": 4, "steps": 3}
+    >>> first = bench.model(recipe, **shape, rps_weight=0.0, dtype="float32", seed=0)
+    >>> bench.model(recipe, **shape, rps_weight=0.0, dtype="float32", seed=1) is first
+    True
+    """
+
+    def __init__(self):
+        self._models: dict[tuple, tuple[keras.Model, list[np.ndarray]]] = {}
+
+    def model(
+        self,
+        recipe: Recipe,
+        *,
+        num_classes: int,
+        width: int,
+        batch_size: int,
+        steps: int,
+        rps_weight: float,
+        dtype: str,
+        seed: int,
+    ) -> keras.Model:
+        """Returns a compiled model in the state of a new one of this seed.
+
+        Args:
+            recipe: Network and optimiser.
+            num_classes: Of the head.
+            width: Of the embeddings.
+            batch_size: Rows per step, which the step is compiled for.
+            steps: Of an epoch; they are part of the trace and of the schedule.
+            rps_weight: Of the loss.
+            dtype: Policy of the blocks.
+            seed: Of initial weights and dropout.
+        """
+        network = recipe.network(width)
+        new = ResidualMLP(num_classes=num_classes, seed=seed, dtype=dtype, **network)
+        shape = (recipe, num_classes, width, batch_size, steps, rps_weight, dtype)
+        if shape not in self._models:
+            compile_model(new, recipe, steps=steps, rps_weight=rps_weight)
+            beginning = [np.array(v) for v in new.optimizer.variables]
+            self._models[shape] = new, beginning
+            return new
+        shared, beginning = self._models[shape]
+        for variable, value in zip(shared.variables, new.variables, strict=True):
+            variable.assign(value)
+        for variable, value in zip(shared.optimizer.variables, beginning, strict=True):
+            variable.assign(value)
+        shared.reset_metrics()
+        return shared

@@ -1,0 +1,384 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from data_sets import ROOT, make_store
+
+from kerasmlp import load_model
+from kerasmlp.checks import InputError
+from kerasmlp.comparison import compare, comparison_table
+from kerasmlp.cross_validation import cross_validate
+from kerasmlp.cross_validation_plan import Plan, plan_runs, shared_steps
+from kerasmlp.cross_validation_pool import TrainingPool
+from kerasmlp.cross_validation_table import markdown_of, summarize
+from kerasmlp.cross_validation_worker import Trainer
+from kerasmlp.models.presets import Recipe
+from kerasmlp.plots import curves_with_bands
+from kerasmlp.runs import RunFolder
+from kerasmlp.targets import choose_age_target, choose_target
+from kerasmlp.training import train
+
+SMALL = Recipe(epochs=2, batch_size=32, dropout_rate=0.2)
+
+
+def plan_of(store, **changes):
+    settings = {"target": choose_target(store, "gender"), "recipe": SMALL, "seeds": (0, 1)}
+    return Plan(**settings | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A real one: two worker processes, one seed, two folds."""
+    folder = tmp_path_factory.mktemp("cv")
+    store = make_store()
+    store.save(folder / "store.h5")
+    plan = plan_of(store, seeds=(3,), num_folds=2)
+    report = cross_validate(folder / "store.h5", plan, folder / "cv", workers=2)
+    return folder, store, plan, report
+
+
+def test_folds_test_every_row_once_per_seed_and_split_no_group():
+    store = make_store(group=np.repeat(np.arange(100), 4))
+    runs = plan_runs(store, plan_of(store, num_folds=4))
+    assert [(r.seed, r.fold) for r in runs] == [(s, f) for s in (0, 1) for f in range(4)]
+    for seed in (0, 1):
+        tested = np.concatenate([r.test for r in runs if r.seed == seed])
+        assert sorted(tested) == list(range(400))
+    groups = store.labels["group"]
+    for run in runs:
+        assert not set(groups[run.training]) & set(groups[run.test])
+        assert len(run.training) + len(run.test) == 400
+    assert not np.array_equal(runs[0].test, runs[4].test)
+
+
+def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out():
+    fold = np.arange(400) % 3
+    fold[:10] = -1
+    gender = np.arange(400) % 2
+    gender[10:30] = -1
+    store = make_store(fold=fold, gender=gender)
+    runs = plan_runs(store, plan_of(store))
+    assert [(r.seed, r.fold) for r in runs] == [(s, f) for s in (0, 1) for f in range(3)]
+    for run in runs:
+        np.testing.assert_array_equal(run.test, np.flatnonzero((fold == run.fold) & (gender >= 0)))
+        np.testing.assert_array_equal(
+            run.training, np.flatnonzero((fold != run.fold) & (fold >= 0) & (gender >= 0))
+        )
+    with pytest.raises(InputError, match="`num_folds` must be 3, as the store's column `fold`"):
+        plan_runs(store, plan_of(store, num_folds=5))
+    with pytest.raises(InputError, match="`fold` must hold at least two folds"):
+        plan_runs(make_store(fold=np.zeros(400, int)), plan_of(store))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": ()}, "`seeds` must be one or more different integers"),
+        ({"seeds": (1, 1)}, "`seeds` must be one or more different integers"),
+        ({"seeds": (-1,)}, "`seed` must be an integer >= 0"),
+        ({"validation_share": 1.0}, r"`validation_share` must be in \(0, 1\)"),
+        ({"group": "persno"}, "`group` must be a column of the store"),
+        ({"num_folds": 1}, "`num_folds` must be an integer >= 2"),
+    ],
+)
+def test_bad_plans(changes, message):
+    store = make_store()
+    with pytest.raises(InputError, match=message):
+        plan_runs(store, plan_of(store, **changes))
+
+
+def test_close_numbers_of_steps_are_made_equal_and_others_kept():
+    assert shared_steps([1000, 1009, 1010, 990], 10) == [99, 99, 99, 99]
+    assert shared_steps([1000, 800, 790, 1000], 10) == [100, 79, 79, 100]
+    sizes = np.random.default_rng(0).integers(40, 5000, 60).tolist()
+    for size, steps in zip(sizes, shared_steps(sizes, 32), strict=True):
+        assert (1 - 0.02) * (size // 32) <= steps <= size // 32
+    assert shared_steps([20, 500], 32) == [1, 15]
+
+
+def test_a_plan_survives_json():
+    store = make_store()
+    target = choose_age_target(store, None, "adience", by_years=True)
+    plan = plan_of(store, target=target, init="runs/a", num_folds=3)
+    config = json.loads(json.dumps(plan.to_config()))
+    assert config == plan.to_config() and Plan.from_config(config) == plan
+
+
+def test_each_run_is_what_train_makes_of_its_rows(finished, tmp_path):
+    """Worker processes, a shared step, one thread: and the bits of a run of its own."""
+    folder, store, plan, report = finished
+    for run, row in zip(plan_runs(store, plan), report["runs"], strict=True):
+        alone = train(
+            store.subset(run.training),
+            plan.target,
+            SMALL,
+            tmp_path / run.name,
+            seed=3,
+            test=store.subset(run.test),
+            steps_per_epoch=run.steps_per_epoch,
+        )
+        ours = load_model(folder / "cv" / run.name).get_weights()
+        for a, b in zip(ours, load_model(tmp_path / run.name).get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert row["test_nll"] == alone["test"]["nll"]
+        assert row["training_accuracy"] == alone["training"]["accuracy"]
+
+
+def test_the_folder_is_complete(finished):
+    folder, _, _, report = finished
+    names = {p.name for p in (folder / "cv").iterdir()}
+    assert names == {
+        "DONE", "config.json", "report.json", "runs.csv", "table.md", "curves.png", ".lock",
+        "seed3_fold0", "seed3_fold1",
+    }  # fmt: skip
+    assert json.loads((folder / "cv" / "report.json").read_text()) == report
+    with open(folder / "cv" / "runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    values = [float(row["test_nll"]) for row in rows]
+    assert report["summary"]["test_nll"]["mean"] == pytest.approx(np.mean(values))
+    assert report["summary"]["test_nll"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert sum(int(row["test_rows"]) for row in rows) == 400
+    table = (folder / "cv" / "table.md").read_text()
+    assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in table
+
+
+def test_a_finished_one_is_not_computed_again_and_another_is_refused(finished):
+    folder, store, plan, report = finished
+    before = (folder / "cv" / "report.json").stat().st_mtime_ns
+    path = folder / "cv"
+    assert cross_validate(folder / "store.h5", plan, path, resume=True) == report
+    assert (path / "report.json").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"must be empty \(or give --resume or --force\)"):
+        cross_validate(folder / "store.h5", plan, path)
+    other = plan_of(store, seeds=(4,), num_folds=2)
+    with pytest.raises(InputError, match="must be resumed with the same seeds"):
+        cross_validate(folder / "store.h5", other, path, resume=True)
+
+
+def test_init_across_another_number_of_classes(tmp_path):
+    store = make_store()
+    years = choose_age_target(store, None, "years", by_years=True)
+    train(store, years, SMALL.replace(epochs=1), tmp_path / "years")
+    groups = choose_age_target(store, None, "adience", by_years=False)
+    plan = plan_of(
+        store, target=groups, num_folds=2, init=str(tmp_path / "years"),
+        recipe=SMALL.replace(label_sigma_years=0.0),
+    )  # fmt: skip
+    report = Trainer(store, plan, tmp_path).train(0)
+    assert report["weights_from_init"]["new"] == ["logits"]
+    assert report["test"]["rows"] == 200 and "mae_years" in report["test"]
+
+
+def test_what_a_worker_refuses_is_said_and_finished_runs_stay(finished, tmp_path):
+    folder, store, _, _ = finished
+    recipe = SMALL.replace(learning_rate=1e30, warmup_share=0.0)
+    plan = plan_of(store, recipe=recipe, num_folds=2)
+    with pytest.raises(InputError, match="`learning_rate` must be lower: the weights diverged"):
+        cross_validate(folder / "store.h5", plan, tmp_path / "cv", workers=1)
+
+
+def test_force_deletes_runs_and_nothing_else(tmp_path):
+    def make():
+        outer = RunFolder(tmp_path / "cv")
+        with outer.working({}, resume=True, force=False):
+            with RunFolder(outer / "seed0_fold0").working({}, resume=True, force=False):
+                pass
+            outer.finish({})
+        return outer
+
+    outer = make()
+    (outer / "seed0_fold0" / "thesis.txt").write_text("mine")
+    with (
+        pytest.raises(InputError, match="must hold nothing but a run to be replaced"),
+        outer.working({}, resume=False, force=True),
+    ):
+        pass
+    assert outer.done and (outer / "seed0_fold0" / "thesis.txt").read_text() == "mine"
+    (outer / "seed0_fold0" / "thesis.txt").unlink()
+    elsewhere = RunFolder(tmp_path / "elsewhere")
+    with elsewhere.working({}, resume=False, force=False):
+        elsewhere.finish({})
+    (outer / "seed1_fold1").symlink_to(elsewhere.path)
+    with (
+        pytest.raises(InputError, match="must hold nothing but a run"),
+        outer.working({}, resume=False, force=True),
+    ):
+        pass
+    assert elsewhere.done and outer.done
+    (outer / "seed1_fold1").unlink()
+    with outer.working({"new": 1}, resume=False, force=True):
+        assert {p.name for p in outer.path.iterdir()} == {".lock", "config.json"}
+
+
+def test_means_are_those_of_numpy_and_one_run_has_no_deviation():
+    rows = [
+        {"seed": 0, "fold": k, "epochs": 2, **{f"{p}_{m}": v + k for p in ("training",
+         "validation", "test") for m, v in (("nll", 1.0), ("accuracy", 0.25))}}
+        for k in range(3)
+    ]  # fmt: skip
+    summary = summarize(rows)
+    assert summary["test_nll"] == {"mean": 2.0, "std": 1.0}
+    assert "| loss (NLL) | 2.0000 ± 1.0000 |" in markdown_of(rows, summary)
+    assert summarize(rows[:1])["test_nll"] == {"mean": 1.0, "std": None}
+    assert "| loss (NLL) | 1.0000 |" in markdown_of(rows[:1], summarize(rows[:1]))
+
+
+def test_bands_of_runs_that_stop_at_different_epochs(tmp_path):
+    histories = [[{"loss": "1.5", "val_loss": "1.0"}] * n for n in (1, 4)]
+    curves_with_bands(histories, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+class QuickWorker:
+    """Answers at once: by the time the pool counts, all runs are taken."""
+
+    def __init__(self, log, dies_at=()):
+        self.dies_at, self.asked, self.stdin, self.stdout = dies_at, None, self, self
+
+    def write(self, text):
+        message = json.loads(text)
+        self.asked = message if isinstance(message, int) else self.asked
+
+    def readline(self):
+        return "" if self.asked in self.dies_at else json.dumps({"done": self.asked})
+
+    def flush(self):
+        pass
+
+    kill = flush
+
+    def wait(self):
+        return -9
+
+
+def test_the_pool_waits_for_every_run_however_fast(monkeypatch):
+    monkeypatch.setattr("kerasmlp.cross_validation_pool._start", QuickWorker)
+    for _ in range(200):
+        assert sorted(TrainingPool({}, 3).train([4, 1, 2], [9] * 5)) == [1, 2, 4]
+    assert list(TrainingPool({}, 2).train([], [])) == []
+
+
+def test_a_worker_takes_runs_of_the_shape_it_knows_first(monkeypatch):
+    monkeypatch.setattr("kerasmlp.cross_validation_pool._start", QuickWorker)
+    assert list(TrainingPool({}, 1).train(range(5), [7, 8, 7, 8, 7])) == [0, 2, 4, 1, 3]
+
+
+def test_a_run_that_kills_every_worker_is_said(monkeypatch):
+    monkeypatch.setattr(
+        "kerasmlp.cross_validation_pool._start", lambda log: QuickWorker(log, dies_at=(1,))
+    )
+    with pytest.raises(RuntimeError, match="1 runs left, all workers died: exit code -9"):
+        list(TrainingPool({}, 1).train([0, 1], [7, 7]))
+
+
+def start(store, run_dir):
+    command = [
+        sys.executable, ROOT / "bin" / "cross-validate", "--store", store, "--label", "gender",
+        "--run-dir", run_dir, "--seeds", "1", "--folds", "3", "--epochs", "30", "--batch-size",
+        "32", "--workers", "2", "--resume",
+    ]  # fmt: skip
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen([str(c) for c in command], env={**os.environ}, **quiet)
+
+
+def test_killed_and_resumed_ends_with_the_same_table(tmp_path):
+    store = tmp_path / "store.h5"
+    make_store(rows=600, width=64).save(store)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    process = start(store, whole)
+    assert process.wait() == 0, process.stderr.read().decode()
+    process = start(store, broken)
+    while process.poll() is None and not list(broken.glob("*/checkpoint.npz")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (broken / "DONE").exists()
+    process = start(store, broken)  # at once: no worker of the dead one may be in the way
+    assert process.wait() == 0, process.stderr.read().decode()
+    for name in ("runs.csv", "table.md"):
+        assert (whole / name).read_text() == (broken / name).read_text()
+
+
+def test_a_killed_worker_does_not_lose_the_cross_validation(tmp_path):
+    store = tmp_path / "store.h5"
+    make_store(rows=600, width=64).save(store)
+    process = start(store, tmp_path / "cv")
+    children = f"/proc/{process.pid}/task"
+    workers: list[int] = []
+    while process.poll() is None and not list((tmp_path / "cv").glob("*/checkpoint.npz")):
+        time.sleep(0.02)
+    for task in os.listdir(children):
+        with open(f"{children}/{task}/children") as file:
+            workers += [int(pid) for pid in file.read().split()]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    assert process.wait() == 0, process.stderr.read().decode()
+    assert len(list((tmp_path / "cv").glob("*/DONE"))) == 3
+
+
+def fake(path, *, nll, folds_from="seed", seeds=(0, 1), **changes):
+    """A finished cross-validation whose numbers are given."""
+    rows = [
+        {"seed": s, "fold": f, "test_nll": nll[i * 2 + f]}
+        for i, s in enumerate(seeds)
+        for f in (0, 1)
+    ]
+    config = {
+        "kind": "cross-validation", "data_digest": "d", "seeds": list(seeds), "num_folds": 2,
+        "folds_from": folds_from, "folds_digest": "f",
+        "target": {"classes": None, "class_names": ["male", "female"]},
+    }  # fmt: skip
+    run = RunFolder(path)
+    with run.working(config | changes, resume=False, force=False):
+        run.finish({"runs": rows, "summary": summarize(rows), "test_share": 0.25})
+    return path
+
+
+def test_paired_differences_and_their_test(tmp_path):
+    from scipy import stats
+
+    a = fake(tmp_path / "a", nll=[1.0, 1.1, 1.2, 1.0])
+    b = fake(tmp_path / "b", nll=[0.9, 1.05, 1.0, 0.95])
+    row = compare(a, b)["nll"]
+    d = np.array([-0.1, -0.05, -0.2, -0.05])
+    t = d.mean() / np.sqrt((1 / 4 + 0.25) * d.var(ddof=1))
+    assert row["difference"] == pytest.approx(d.mean())
+    assert row["t"] == pytest.approx(t) and row["degrees_of_freedom"] == 3
+    assert row["p"] == pytest.approx(2 * stats.t.sf(abs(t), 3))
+    assert "nll" in comparison_table({"nll": row})
+
+
+def test_seeds_on_the_same_folds_are_averaged_first(tmp_path):
+    """Seeds make no other test rows: two folds are two observations, not four."""
+    a = fake(tmp_path / "a", nll=[1.0, 1.1, 1.2, 1.0], folds_from="column")
+    b = fake(tmp_path / "b", nll=[0.9, 1.05, 1.0, 0.95], folds_from="column")
+    row = compare(a, b)["nll"]
+    d = np.array([-0.15, -0.05])
+    assert row["degrees_of_freedom"] == 1
+    assert row["t"] == pytest.approx(d.mean() / np.sqrt((1 / 2 + 0.25) * d.var(ddof=1)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data_digest": "e"}, "must have the same data_digest"),
+        ({"seeds": (5, 6)}, "must have the same seeds"),
+        ({"num_folds": 3}, "must have the same num_folds"),
+        ({"folds_digest": "g"}, "must have the same folds_digest"),
+        ({"kind": "x"}, "must be the folder of a cross-validation. Received: another run folder"),
+        ({"target": {"classes": "adience", "class_names": []}}, "must be measured in the same"),
+    ],
+)
+def test_what_cannot_be_compared(tmp_path, changes, message):
+    a = fake(tmp_path / "a", nll=[1.0, 1.1, 1.2, 1.0])
+    b = fake(tmp_path / "b", nll=[1.0, 1.1, 1.2, 1.0], **changes)
+    with pytest.raises(InputError, match=message):
+        compare(a, b)
+    with pytest.raises(InputError, match="must be a run folder"):
+        compare(a, tmp_path / "none")

@@ -1,0 +1,82 @@
+"""Runs that share a compiled step are the runs that they would have been alone, to the bit."""
+
+import numpy as np
+import pytest
+from data_sets import make_store
+
+from kerasmlp import load_model
+from kerasmlp.checks import InputError
+from kerasmlp.losses import RankedCrossentropy
+from kerasmlp.models.presets import Recipe
+from kerasmlp.targets import choose_age_target, choose_target
+from kerasmlp.training import train
+from kerasmlp.workbench import Workbench
+
+SMALL = Recipe(epochs=3, batch_size=32, dropout_rate=0.3)
+
+
+def weights(path):
+    return load_model(path).get_weights()
+
+
+@pytest.mark.parametrize(
+    "recipe", [SMALL, SMALL.replace(epochs=6, patience=1, schedule="exponential", gamma=0.5)]
+)
+def test_a_shared_step_gives_the_bits_of_a_fresh_run(recipe, tmp_path):
+    store, bench = make_store(), Workbench()
+    target = choose_age_target(store, None, "adience", by_years=True)
+    test = store.subset(np.arange(300, 400))
+    for seed, first in ((5, 0), (6, 20), (5, 40)):
+        rows = store.subset(np.arange(first, first + 260))
+        settings = {"seed": seed, "test": test, "steps_per_epoch": 7}
+        shared = train(rows, target, recipe, tmp_path / f"{first}", workbench=bench, **settings)
+    alone = train(rows, target, recipe, tmp_path / "alone", **settings)
+    for a, b in zip(weights(tmp_path / "40"), weights(tmp_path / "alone"), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for part in ("training", "validation", "test"):
+        assert shared[part] == alone[part]
+    histories = [(tmp_path / n / "history.csv").read_text() for n in ("40", "alone")]
+    assert histories[0] == histories[1]
+
+
+def test_runs_of_one_shape_trace_once_and_another_shape_anew(tmp_path, monkeypatch):
+    """The Python code of the loss runs when a step is traced, and never after."""
+    store, bench, traced = make_store(), Workbench(), []
+    loss = RankedCrossentropy.call
+    monkeypatch.setattr(
+        RankedCrossentropy, "call", lambda self, *a: traced.append(1) or loss(self, *a)
+    )
+    target, counts = choose_target(store, "gender"), []
+    for name, seed, steps in (("a", 0, 8), ("b", 1, 8), ("c", 2, 7), ("d", 3, 8)):
+        settings = {"seed": seed, "workbench": bench, "steps_per_epoch": steps}
+        train(store, target, SMALL.replace(epochs=2), tmp_path / name, **settings)
+        counts.append(len(traced))
+    assert counts[0] > 0
+    assert counts == [counts[0], counts[0], 2 * counts[0], 2 * counts[0]]
+
+
+def test_init_goes_into_a_shared_model(tmp_path):
+    store, bench = make_store(), Workbench()
+    target = choose_target(store, "gender")
+    train(store, target, SMALL, tmp_path / "init", seed=9)
+    for name in ("other", "shared"):
+        train(store, target, SMALL, tmp_path / name, init=tmp_path / "init", workbench=bench)
+    train(store, target, SMALL, tmp_path / "alone", init=tmp_path / "init")
+    for a, b in zip(weights(tmp_path / "shared"), weights(tmp_path / "alone"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_measures_on_test_rows(tmp_path):
+    store = make_store()
+    test = make_store(rows=100, seed=3)
+    report = train(store, choose_target(store, "gender"), SMALL, tmp_path / "run", test=test)
+    assert report["training"]["rows"] == 360 and report["test"]["rows"] == 100
+    config = (tmp_path / "run" / "config.json").read_text()
+    assert test.digest() in config
+
+
+def test_more_steps_than_the_rows_fill_are_refused(tmp_path):
+    store = make_store()
+    with pytest.raises(InputError, match="`steps_per_epoch` must be at most 11 for 360 rows"):
+        train(store, choose_target(store, "gender"), SMALL, tmp_path / "run", steps_per_epoch=12)
+    assert not (tmp_path / "run").exists()
