@@ -63,7 +63,7 @@ def curves_with_bands(histories: Sequence[list[dict]], path: str | os.PathLike) 
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def confusion(
