@@ -4,6 +4,9 @@ As a script: `python torch_mlp.py STORE EPOCHS BATCH_SIZE OUTPUT` trains on the
 years of a store, with 10% kept back and measured after every epoch.
 `python torch_mlp.py --rounds BATCH_SIZE ROWS EPOCHS` trains that many epochs
 on random rows for each line it reads, and prints samples per second.
+`python torch_mlp.py --cross-validate STORE SEEDS FOLDS EPOCHS BATCH_SIZE FOLDER`
+trains seeds × folds in this one process, on the rows that `cross-validate`
+takes, and leaves weights and one JSON line per run in the folder.
 `python torch_mlp.py --samples CLASSES BLOCKS FACES SAMPLES` draws MC-dropout
 samples of random embeddings face by face for each line, and prints seconds.
 """
@@ -64,30 +67,82 @@ def train_epoch(network, optimizer, loader) -> None:
         optimizer.step()
 
 
-def main(store: str, epochs: str, batch_size: str, output: str) -> None:
+def read_years(store: str):
     import h5py
     import numpy as np
 
     with h5py.File(store) as file:
         x = file["embedding"][()].astype("float32")
-        y = np.clip(np.rint(file["labels/age_years"][()]), 0, 100).astype("int64")
-    torch.manual_seed(0)
-    order = np.random.default_rng(0).permutation(len(x))
-    kept, rest = order[: len(x) // 10], order[len(x) // 10 :]
+        return x, np.clip(np.rint(file["labels/age_years"][()]), 0, 100).astype("int64")
+
+
+@torch.no_grad()
+def measure(network, x, y) -> dict[str, float]:
+    network.eval()
+    outputs, labels = network(torch.as_tensor(x)), torch.as_tensor(y)
+    loss = nn.functional.cross_entropy(outputs, labels)
+    return {"nll": float(loss), "accuracy": float((outputs.argmax(1) == labels).float().mean())}
+
+
+def train(x, y, rest, kept, epochs: int, batch_size: int) -> nn.Module:
     network = make_network()
     optimizer = make_optimizer(network)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.394794)
-    loader = make_loader(x[rest], y[rest], int(batch_size))
-    for _ in range(int(epochs)):
+    loader = make_loader(x[rest], y[rest], batch_size)
+    for _ in range(epochs):
         train_epoch(network, optimizer, loader)
         schedule.step()
-        network.eval()
-        with torch.no_grad():
-            outputs = network(torch.as_tensor(x[kept]))
-            loss = nn.functional.cross_entropy(outputs, torch.as_tensor(y[kept]))
-            accuracy = (outputs.argmax(1) == torch.as_tensor(y[kept])).float().mean()
-        print(f"loss {loss:.4f} accuracy {accuracy:.4f}", flush=True)
+        measured = measure(network, x[kept], y[kept])
+        print(f"loss {measured['nll']:.4f} accuracy {measured['accuracy']:.4f}", flush=True)
+    return network
+
+
+def main(store: str, epochs: str, batch_size: str, output: str) -> None:
+    import numpy as np
+
+    x, y = read_years(store)
+    torch.manual_seed(0)
+    order = np.random.default_rng(0).permutation(len(x))
+    kept, rest = order[: len(x) // 10], order[len(x) // 10 :]
+    network = train(x, y, rest, kept, int(epochs), int(batch_size))
     torch.save(network.state_dict(), output)
+
+
+def cross_validate(
+    store: str, seeds: str, folds: str, epochs: str, batch_size: str, folder: str
+) -> None:
+    import json
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from kerasmlp.cross_validation_plan import Plan, plan_runs
+    from kerasmlp.models.presets import PRESETS
+    from kerasmlp.splits import grouped_split
+    from kerasmlp.stores.embedding_store import EmbeddingStore
+    from kerasmlp.targets import age_target
+    from kerasmlp.training_rows import groups_of_rows
+
+    x, y = read_years(store)
+    opened = EmbeddingStore.open(store)
+    plan = Plan(
+        target=age_target("age_years", "years", by_years=False),
+        recipe=PRESETS["paper-age"],
+        seeds=tuple(range(int(seeds))),
+        num_folds=int(folds),
+    )
+    groups = groups_of_rows(opened, None)
+    with open(Path(folder) / "runs.jsonl", "w") as results:
+        for run in plan_runs(opened, plan):
+            torch.manual_seed(run.seed)
+            parts = grouped_split(groups[run.training], plan.validation_share, run.seed)
+            rest, kept = (run.training[part] for part in parts)
+            network = train(x, y, rest, kept, int(epochs), int(batch_size))
+            tested = {
+                name: measure(network, x[rows], y[rows])
+                for name, rows in (("training", rest), ("validation", kept), ("test", run.test))
+            }
+            torch.save(network.state_dict(), Path(folder) / f"{run.name}.pt")
+            results.write(json.dumps({"run": run.name, **tested}) + "\n")
 
 
 def rounds(batch_size: str, rows: str, epochs: str) -> None:
@@ -125,6 +180,8 @@ def samples(num_classes: str, num_blocks: str, faces: str, num_samples: str) -> 
 if __name__ == "__main__":
     if sys.argv[1] == "--samples":
         samples(*sys.argv[2:])
+    elif sys.argv[1] == "--cross-validate":
+        cross_validate(*sys.argv[2:])
     elif sys.argv[1] == "--rounds":
         rounds(*sys.argv[2:])
     else:
