@@ -13,10 +13,8 @@ from kerasmlp.callbacks.validation import Validation
 from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.losses import RankedCrossentropy
 from kerasmlp.models.presets import Recipe
-from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.pipelines import training_batches
 from kerasmlp.runs import RunFolder, load_model
-from kerasmlp.targets import Target
 
 
 def fit(
@@ -123,13 +121,6 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
 def default_policy() -> str:
     """`mixed_float16` where there is a GPU, else `float32`."""
     return "mixed_float16" if tf.config.list_physical_devices("GPU") else "float32"
-
-
-def in_float32(model: keras.Model, target: Target, width: int, recipe: Recipe) -> keras.Model:
-    """The same weights under float32, so that the run loads alike on any machine."""
-    plain = ResidualMLP(num_classes=target.num_classes, dtype="float32", **recipe.network(width))
-    plain.set_weights(model.get_weights())
-    return plain
 
 
 def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:

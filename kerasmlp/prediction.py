@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
+from kerasmlp.calibration import scale_mean
 from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.quantifiers import expected_age_years, median_age_years
 from kerasmlp.run_calibration import RunCalibration, age_intervals, class_entropy_nats
@@ -99,15 +100,18 @@ class Predictor:
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields, chunk by chunk, the mean prediction and the measures, as `predict_uncertainty`.
 
-        With `num_samples=0` the deterministic model's outputs are the mean,
-        and there are no measures.
+        The mean has the temperature that the run fitted for it; the measures
+        are those of the passes as they came. With `num_samples=0` the
+        deterministic model's outputs are the mean, and there are no measures.
         """
         check_int("num_samples", num_samples, minimum=0)
+        temperature = self.calibration.mc_temperature if self.calibration else 1.0
         for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
             chunk = embeddings[start : start + _ROWS_PER_CHUNK]
             if num_samples:
                 how = {"num_samples": num_samples, "seed": seed, "first_row": start}
-                yield predict_uncertainty(self.model, chunk, **how)
+                drawn = predict_uncertainty(self.model, chunk, **how)
+                yield drawn | {"mean": scale_mean(drawn["mean"], temperature)}
             else:
                 yield {"mean": self.probabilities(chunk)}
 

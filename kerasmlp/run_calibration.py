@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from kerasmlp.abstention import Abstention
+from kerasmlp.calibration import fit_temperature, log_of_mean, scale_mean
 from kerasmlp.checks import InputError, is_number, reject_file
 from kerasmlp.conformal import conformal_offset_years, grown_interval_years
 from kerasmlp.files import read_json, write_json
 from kerasmlp.labels import UNKNOWN
+from kerasmlp.metrics import nll
 from kerasmlp.quantifiers import age_interval_years, entropy_nats
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target, truth_years
@@ -18,13 +20,15 @@ from kerasmlp.targets import Target, truth_years
 FORMAT = "kerasmlp.calibration"
 COVERAGES = (50, 90)
 """Of the age intervals, in percent."""
+MIN_TEMPERATURE_ROWS = 200
+"""With fewer rows kept back a fitted temperature does more harm than good."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCalibration:
     """What a run learned on the rows kept back, beside its weights; `calibration.json`.
 
-    The same rows chose the temperature and, with `patience`, the epoch. That is
+    The same rows chose the temperatures and, with `patience`, the epoch. That is
     a handful of numbers for hundreds of rows, but strictly speaking the rows
     are then no longer unseen: measure on other ones with `evaluate`.
 
@@ -37,6 +41,8 @@ class RunCalibration:
             where the rows hold no years or too few.
         abstention: Of the entropies of the mean in the measured classes (see
             `class_entropy_nats`), or None.
+        mc_temperature: Of the mean (see `scale_mean`), before offsets and
+            abstention.
 
     Example:
 
@@ -53,6 +59,7 @@ class RunCalibration:
     num_samples: int
     offsets_years: Mapping[str, Mapping[str, float]]
     abstention: Abstention | None
+    mc_temperature: float = 1.0
 
     @classmethod
     def fit(
@@ -71,12 +78,18 @@ class RunCalibration:
                 `deterministic` model and, if it has dropout, of the `mc_mean`.
             num_samples: Passes of the `mc_mean`.
         """
-        abstention = None
+        abstention, temperature = None, 1.0
         if "mc_mean" in probabilities:
-            mean = probabilities["mc_mean"]
             labels = target.encode(part, target.classes)
-            wrong = target.measured(mean).argmax(axis=1) != labels
             known = labels != UNKNOWN
+            mean = probabilities["mc_mean"]
+            if known.sum() >= MIN_TEMPERATURE_ROWS:
+                temperature = fit_temperature(
+                    log_of_mean(mean[known]), lambda p: nll(labels[known], target.measured(p))
+                )
+                mean = scale_mean(mean, temperature)
+                probabilities = {**probabilities, "mc_mean": mean}
+            wrong = target.measured(mean).argmax(axis=1) != labels
             abstention = Abstention.fit(wrong[known], class_entropy_nats(target, mean)[known])
         offsets = {k: _offsets(target, part, p) for k, p in probabilities.items()}
         return cls(
@@ -84,6 +97,7 @@ class RunCalibration:
             num_samples=num_samples if "mc_mean" in probabilities else 0,
             offsets_years={k: v for k, v in offsets.items() if v},
             abstention=abstention,
+            mc_temperature=temperature,
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -105,6 +119,9 @@ class RunCalibration:
             for offsets in config["offsets_years"].values():
                 if not all(is_number(offsets[str(percent)]) for percent in COVERAGES):
                     raise ValueError("offsets that are no numbers")
+            temperature = config.get("mc_temperature", 1.0)
+            if not is_number(temperature) or temperature <= 0:
+                raise ValueError("a temperature that is not above 0")
             return cls(**config)
         except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
             reject_file(path, "must be the calibration of a run", f"{error}")

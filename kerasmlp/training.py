@@ -19,10 +19,10 @@ from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import check_int, check_seed, reject
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, sha256_file, write_text
-from kerasmlp.fitting import copy_weights, default_policy, fit, in_float32, steps_of
+from kerasmlp.fitting import copy_weights, default_policy, fit, steps_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.prediction import has_dropout
-from kerasmlp.run_calibration import RunCalibration
+from kerasmlp.run_calibration import MIN_TEMPERATURE_ROWS, RunCalibration
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
@@ -30,8 +30,6 @@ from kerasmlp.training_rows import split_rows
 from kerasmlp.uncertainty import predict_uncertainty
 from kerasmlp.workbench import Workbench
 
-MIN_CALIBRATION_ROWS = 200
-"""With fewer rows kept back a fitted temperature does more harm than good."""
 CALIBRATION_SAMPLES = 64
 """Stochastic passes behind intervals and abstention, as `predict` takes them by default."""
 
@@ -95,7 +93,8 @@ def train(
     # All that can be refused is refused before anything in the folder changes.
     rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
     keras.utils.set_random_seed(seed)
-    model = (workbench or Workbench()).model(
+    workbench = workbench or Workbench()
+    model = workbench.model(
         recipe,
         num_classes=target.num_classes,
         width=store.width,
@@ -151,10 +150,10 @@ def train(
             progress=progress,
         )
         fitted = time.time()
-        model = in_float32(model, target, store.width, recipe)
+        model = workbench.in_float32(model, recipe)
         before = measure(target, forward(model, part.embeddings), part)
         temperature = 1.0
-        if recipe.calibrate and len(part) >= MIN_CALIBRATION_ROWS:
+        if recipe.calibrate and len(part) >= MIN_TEMPERATURE_ROWS:
             temperature = calibrate(model, target, part)
         probabilities = forward(model, part.embeddings)
         report = {

@@ -30,6 +30,7 @@ class Workbench:
 
     def __init__(self):
         self._models: dict[tuple, tuple[keras.Model, list[np.ndarray]]] = {}
+        self._plain: dict[tuple, keras.Model] = {}
 
     def model(
         self,
@@ -70,3 +71,21 @@ class Workbench:
             variable.assign(value)
         shared.reset_metrics()
         return shared
+
+    def in_float32(self, model: keras.Model, recipe: Recipe) -> keras.Model:
+        """Returns a float32 model with the same weights, so that a run loads alike on any machine.
+
+        The one of a shape stays the same, and so does what is compiled for it
+        (the sampler above all). It is overwritten by the next call.
+
+        Args:
+            model: Of `model`.
+            recipe: Of its network.
+        """
+        num_classes, width = model.output_shape[-1], model.input_shape[-1]
+        shape = (recipe, num_classes, width)
+        if shape not in self._plain:
+            network = recipe.network(width)
+            self._plain[shape] = ResidualMLP(num_classes=num_classes, dtype="float32", **network)
+        self._plain[shape].set_weights(model.get_weights())
+        return self._plain[shape]

@@ -8,9 +8,10 @@ import pytest
 from data_sets import make_store
 
 from kerasmlp.abstention import Abstention
+from kerasmlp.calibration import scale_mean
 from kerasmlp.checks import InputError
 from kerasmlp.conformal import conformal_offset_years, grown_interval_years
-from kerasmlp.metrics import interval_coverage
+from kerasmlp.metrics import interval_coverage, nll
 from kerasmlp.quantifiers import age_interval_years
 from kerasmlp.run_calibration import RunCalibration, age_intervals
 from kerasmlp.targets import age_target, choose_target
@@ -54,6 +55,32 @@ def people(rows, rng, *, spread=1.0):
     return ages.astype("float32"), p / p.sum(axis=1, keepdims=True)
 
 
+@pytest.mark.parametrize(("flatness", "rows"), [(1.6, 2000), (0.7, 2000), (1.6, 199)])
+def test_the_mean_gets_a_temperature_of_its_own(flatness, rows):
+    """One that undoes what made it too flat or too sharp, from rows enough."""
+    rng = np.random.default_rng(6)
+    target = choose_target(make_store(rows=50), "gender")
+    logits = rng.normal(0, 2, rows)
+    right = 1 / (1 + np.exp(-logits))
+    gender = (rng.random(rows) < right).astype("int64")
+    mean = scale_mean(np.stack([1 - right, right], axis=1), flatness).astype("float32")
+    part = make_store(rows=rows, gender=gender)
+    calibration = RunCalibration.fit(target, part, {"mc_mean": mean}, 64)
+    if rows < 200:
+        assert calibration.mc_temperature == 1
+        return
+    assert calibration.mc_temperature == pytest.approx(1 / flatness, rel=0.1)
+    scaled = scale_mean(mean, calibration.mc_temperature)
+    assert scaled.dtype == np.float32
+    assert nll(gender, scaled) < nll(gender, mean)
+    np.testing.assert_array_equal(scaled.argmax(axis=1), mean.argmax(axis=1))
+
+
+def test_a_probability_of_zero_stays_one():
+    scaled = scale_mean(np.array([[1.0, 0.0], [0.0, 1.0]]), 0.8)
+    np.testing.assert_allclose(scaled, np.eye(2), atol=1e-12)
+
+
 @pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
 def test_any_model_covers_what_was_promised(spread):
     rng = np.random.default_rng(1)
@@ -87,9 +114,11 @@ def test_children_are_not_covered_too_often():
 
     ages, p = draw(2000)
     part = make_store(rows=2000, age_years=ages)
-    offsets = RunCalibration.fit(target, part, {"mc_mean": p}, 64).offsets_years["mc_mean"]
+    calibration = RunCalibration.fit(target, part, {"mc_mean": p}, 64)
     ages, p = draw(5000)
-    covered = interval_coverage(ages, age_intervals(target, p, offsets)[90])
+    mean = scale_mean(p, calibration.mc_temperature)
+    ends = age_intervals(target, mean, calibration.offsets_years["mc_mean"])[90]
+    covered = interval_coverage(ages, ends)
     assert covered == pytest.approx(0.9, abs=0.025)
 
 
@@ -124,7 +153,8 @@ def test_abstention_counts_errors_in_the_measured_classes():
     target = age_target("age_years", "0-49,50+", by_years=True)
     ages, p = people(300, np.random.default_rng(4))
     part = make_store(rows=300, age_years=ages)
-    abstention = RunCalibration.fit(target, part, {"mc_mean": p}, 16).abstention
+    calibration = RunCalibration.fit(target, part, {"mc_mean": p}, 16)
+    abstention, p = calibration.abstention, scale_mean(p, calibration.mc_temperature)
     wrong = (p[:, 50:].sum(axis=1) > 0.5) != (ages >= 50)
     assert abstention.rows[-1] == 300 and abstention.errors[-1] == wrong.sum()
     old = p[:, 50:].sum(axis=1)
@@ -143,6 +173,8 @@ def test_abstention_counts_errors_in_the_measured_classes():
         {"offsets_years": {"mc_mean": {"50": 1.0}}},
         {"offsets_years": {"mc_mean": {"50": 1.0, "90": "wide"}}},
         {"offsets_years": 3},
+        {"mc_temperature": 0},
+        {"mc_temperature": None},
         {"colour": "red"},
     ],
 )

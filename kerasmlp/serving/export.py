@@ -55,6 +55,7 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
         in_float32(predictor.model),
         predictor.target,
         offsets_years=calibration.offsets_years.get("mc_mean") if calibration else None,
+        mc_temperature=calibration.mc_temperature if calibration else 1.0,
         sampled=has_dropout(predictor.model),
     )
     with new_version(destination) as (temporary, final), tempfile.TemporaryDirectory() as scratch:
@@ -78,7 +79,7 @@ def describe(predictor: Predictor) -> dict:
         `label_names` and, of each class, the number of its label,
         `class_to_label`; `risk_thresholds_nats`: share of wrong answers to the
         entropy of the labels (natural logarithm, of the MC mean) above which
-        to abstain, null where none can be promised; the temperature and the
+        to abstain, null where none can be promised; the temperatures and the
         offsets of intervals that are in the model already; and where it
         comes from.
     """
@@ -99,6 +100,7 @@ def describe(predictor: Predictor) -> dict:
         "class_to_label": regrouped.tolist(),
         "max_samples": MAX_SAMPLES if has_dropout(predictor.model) else 0,
         "temperature": run.report()["temperature"],
+        "mc_temperature": calibration.mc_temperature if calibration else 1.0,
         "interval_offsets_years": dict(calibration.offsets_years) if calibration else {},
         "risk_thresholds_nats": {str(r): abstention.threshold(r) for r in RISKS}
         if abstention
