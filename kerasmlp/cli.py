@@ -22,6 +22,7 @@ COMMANDS = {
     "train-gender": "embedding store → gender model in a run folder",
     "cross-validate": "seeds × folds of one recipe, mean and standard deviation",
     "compare": "two cross-validations on the same folds, with a test",
+    "reproduce": "the paper's experiment on two stores, with a report",
     "evaluate": "measure a run on a store",
     "predict": "photos or a store → ages or genders with uncertainty",
     "export-model": "run → SavedModel for TensorFlow Serving, or ONNX",

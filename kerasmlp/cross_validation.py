@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import time
@@ -24,6 +25,7 @@ def cross_validate(
     run_dir: str | os.PathLike,
     *,
     workers: int | None = None,
+    pool: TrainingPool | None = None,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -41,6 +43,7 @@ def cross_validate(
         run_dir: Folder to write, a run folder with one more per run in it.
         workers: Processes, one core each; None takes as many as there are
             cores. The result does not depend on it.
+        pool: Instead of `workers`: processes that several cross-validations share.
         resume: Go on with a killed cross-validation.
         force: Replace what is in the folder.
         progress: Show a bar over runs.
@@ -85,10 +88,12 @@ def cross_validate(
             "plan": plan.to_config(),
             "run_dir": str(folder.path.resolve()),
         }
-        pool = TrainingPool(settings, workers)
-        done = pool.train(pending, [run.steps_per_epoch for run in runs])
-        for _ in _with_bar(done, len(runs), len(pending)) if progress else done:
-            pass
+        steps = [run.steps_per_epoch for run in runs]
+        with contextlib.ExitStack() as stack:
+            pool = pool or stack.enter_context(TrainingPool(workers))
+            done = pool.train(settings, pending, steps)
+            for _ in _with_bar(done, len(runs), len(pending)) if progress else done:
+                pass
         reports = [run.report() for run in inner]
         rows = [row_of(run.seed, run.fold, r) for run, r in zip(runs, reports, strict=True)]
         summary = summarize(rows)

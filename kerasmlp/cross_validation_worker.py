@@ -1,4 +1,4 @@
-"""One worker process of a cross-validation: trains the runs it is given, one JSON line each."""
+"""One worker process of cross-validations: trains the runs it is given, one JSON line each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import queue
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kerasmlp.checks import InputError
 from kerasmlp.cross_validation_plan import Plan, plan_runs
 from kerasmlp.quiet import import_tensorflow
 from kerasmlp.stores.embedding_store import EmbeddingStore
+
+if TYPE_CHECKING:
+    from kerasmlp.workbench import Workbench
 
 
 class Trainer:
@@ -22,14 +26,21 @@ class Trainer:
         store: The data.
         plan: What to compute.
         run_dir: Of the cross-validation; every run gets a folder in it.
+        workbench: Of compiled steps; None takes a new one.
     """
 
-    def __init__(self, store: EmbeddingStore, plan: Plan, run_dir: str | os.PathLike):
+    def __init__(
+        self,
+        store: EmbeddingStore,
+        plan: Plan,
+        run_dir: str | os.PathLike,
+        workbench: Workbench | None = None,
+    ):
         from kerasmlp.workbench import Workbench
 
         self._store, self._plan, self._run_dir = store, plan, Path(run_dir)
         self._runs = plan_runs(store, plan)
-        self._workbench = Workbench()
+        self._workbench = workbench or Workbench()
 
     def train(self, number: int) -> dict:
         """Trains one run, or goes on with it; returns its report."""
@@ -48,33 +59,39 @@ class Trainer:
             test=self._store.subset(run.test),
             steps_per_epoch=run.steps_per_epoch,
             workbench=self._workbench,
+            pictures=False,  # 25 pairs of them would cost as much as two runs
             resume=True,
         )
 
 
 def main() -> None:
-    """Serves numbers of runs from standard input until it ends."""
+    """Serves settings of a cross-validation and numbers of its runs, until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not mix with answers
 
     def answer(message: dict) -> None:
         print(json.dumps(message), file=answers, flush=True)
 
-    settings = json.loads(sys.stdin.readline())
     given: queue.Queue = queue.Queue()
     threading.Thread(target=_listen, args=(given,), daemon=True).start()
     try:
-        store = EmbeddingStore.open(settings["store"])
         import_tensorflow()
         import tensorflow as tf
 
+        from kerasmlp.workbench import Workbench
+
         # One core each: a second one makes a small step hardly faster.
         tf.config.threading.set_intra_op_parallelism_threads(1)
-        trainer = Trainer(store, Plan.from_config(settings["plan"]), settings["run_dir"])
+        workbench, stores = Workbench(), {}
         while True:
-            number = given.get()
-            trainer.train(number)
-            answer({"done": number})
+            message = given.get()
+            if isinstance(message, dict):
+                path, plan = message["store"], Plan.from_config(message["plan"])
+                stores = {path: stores.get(path) or EmbeddingStore.open(path)}
+                trainer = Trainer(stores[path], plan, message["run_dir"], workbench)
+            else:
+                trainer.train(message)
+                answer({"done": message})
     except InputError as error:
         answer({"error": str(error)})
 

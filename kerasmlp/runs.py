@@ -104,7 +104,8 @@ class RunFolder:
                 yield
             except InputError:
                 # Nothing came of it: the folder must not stand in the way of the next try.
-                if fresh and not (self / "checkpoint.npz").exists() and not self._inner_runs():
+                inner = any(p.is_dir() for p in self.path.iterdir())
+                if fresh and not (self / "checkpoint.npz").exists() and not inner:
                     self._clear()
                     (self / ".lock").unlink()
                     self.path.rmdir()

@@ -47,6 +47,7 @@ def train(
     test: EmbeddingStore | None = None,
     steps_per_epoch: int | None = None,
     workbench: Workbench | None = None,
+    pictures: bool = True,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -75,6 +76,7 @@ def train(
         steps_per_epoch: At most as many as the rows fill; None takes those.
         workbench: Shared by runs of one shape, which then compile once. The
             result is the same to the bit.
+        pictures: Draw the curves and the confusion matrix.
         resume: Go on with a killed run.
         force: Replace what is in the folder.
         progress: Show a bar.
@@ -129,7 +131,8 @@ def train(
             return run.report()
         part = store.subset(validation)
         # Needed last and slow to import: the compiler leaves Python time for it.
-        threading.Thread(target=importlib.import_module, args=["kerasmlp.plots"]).start()
+        if pictures:
+            threading.Thread(target=importlib.import_module, args=["kerasmlp.plots"]).start()
 
         def measure_part(probabilities: np.ndarray) -> dict:
             if not np.isfinite(probabilities).all():
@@ -180,7 +183,8 @@ def train(
             model.save(temporary)
         if recipe.calibrate:
             calibrate_answers(model, target, part, probabilities).save(run / "calibration.json")
-        draw(run, target, history, probabilities, part)
+        if pictures:
+            draw(run, target, history, probabilities, part)
         report["seconds"]["total"] = time.time() - started
         run.finish(report)
         (run / "checkpoint.npz").unlink(missing_ok=True)

@@ -46,6 +46,7 @@ FLOORS = {
         "evaluation",
         "evaluation_plots",
         "evaluation_report",
+        "experiment",
         "extraction",
         "extremes",
         "fitting",

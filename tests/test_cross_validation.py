@@ -238,8 +238,9 @@ def test_bands_of_runs_that_stop_at_different_epochs(tmp_path):
 class QuickWorker:
     """Answers at once: by the time the pool counts, all runs are taken."""
 
-    def __init__(self, log, dies_at=()):
+    def __init__(self, dies_at=()):
         self.dies_at, self.asked, self.stdin, self.stdout = dies_at, None, self, self
+        self.process = self.log = self
 
     def write(self, text):
         message = json.loads(text)
@@ -248,33 +249,62 @@ class QuickWorker:
     def readline(self):
         return "" if self.asked in self.dies_at else json.dumps({"done": self.asked})
 
-    def flush(self):
+    def read(self):
+        return b"out of memory"
+
+    def flush(self, *_):
         pass
 
-    kill = flush
+    kill = close = seek = flush
 
     def wait(self):
         return -9
 
 
-def test_the_pool_waits_for_every_run_however_fast(monkeypatch):
-    monkeypatch.setattr("kerasmlp.cross_validation_pool._start", QuickWorker)
+@pytest.fixture
+def quick(monkeypatch):
+    def install(**how):
+        started = []
+        monkeypatch.setattr(
+            "kerasmlp.cross_validation_pool._start",
+            lambda: started.append(QuickWorker(**how)) or started[-1],
+        )
+        return started
+
+    return install
+
+
+def test_the_pool_waits_for_every_run_however_fast(quick):
+    quick()
     for _ in range(200):
-        assert sorted(TrainingPool({}, 3).train([4, 1, 2], [9] * 5)) == [1, 2, 4]
-    assert list(TrainingPool({}, 2).train([], [])) == []
+        with TrainingPool(3) as pool:
+            assert sorted(pool.train({}, [4, 1, 2], [9] * 5)) == [1, 2, 4]
+            assert list(pool.train({}, [], [])) == []
 
 
-def test_a_worker_takes_runs_of_the_shape_it_knows_first(monkeypatch):
-    monkeypatch.setattr("kerasmlp.cross_validation_pool._start", QuickWorker)
-    assert list(TrainingPool({}, 1).train(range(5), [7, 8, 7, 8, 7])) == [0, 2, 4, 1, 3]
+def test_workers_are_kept_for_the_next_cross_validation(quick):
+    started = quick()
+    with TrainingPool(2) as pool:
+        for _ in range(20):
+            assert sorted(pool.train({}, [0, 1, 2], [9] * 3)) == [0, 1, 2]
+    assert len(started) <= 2
 
 
-def test_a_run_that_kills_every_worker_is_said(monkeypatch):
-    monkeypatch.setattr(
-        "kerasmlp.cross_validation_pool._start", lambda log: QuickWorker(log, dies_at=(1,))
-    )
-    with pytest.raises(RuntimeError, match="1 runs left, all workers died: exit code -9"):
-        list(TrainingPool({}, 1).train([0, 1], [7, 7]))
+def test_a_worker_takes_runs_of_the_shape_it_knows_first(quick):
+    quick()
+    with TrainingPool(1) as pool:
+        assert list(pool.train({}, range(5), [7, 8, 7, 8, 7])) == [0, 2, 4, 1, 3]
+
+
+def test_a_run_that_kills_every_worker_is_said(quick):
+    quick(dies_at=(1,))
+    with (
+        TrainingPool(1) as pool,
+        pytest.raises(
+            RuntimeError, match="1 runs left, all workers died: exit code -9 out of memory"
+        ),
+    ):
+        list(pool.train({}, [0, 1], [7, 7]))
 
 
 def start(store, run_dir):

@@ -24,6 +24,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from kerasmlp.models.presets import PRESETS
 
 
 def timed(command: list) -> float:
@@ -44,12 +47,14 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        preset = Path(folder) / "paper-age.json"
+        recipe = PRESETS["paper-age"].replace(epochs=args.epochs, patience=None)
+        preset.write_text(json.dumps(recipe.to_config()))
         seconds = {
             "kerasmlp": timed([
                 sys.executable, ROOT / "bin" / "cross-validate", "--store", args.store,
-                "--preset", "paper-age", "--classes", "years", "--seeds", args.seeds,
-                "--folds", args.folds, "--epochs", args.epochs, "--patience", args.epochs,
-                "--run-dir", f"{folder}/ours",
+                "--preset", preset, "--classes", "years", "--seeds", args.seeds,
+                "--folds", args.folds, "--run-dir", f"{folder}/ours",
             ]),
             "PyTorch": timed([
                 sys.executable, HERE / "torch_mlp.py", "--cross-validate", args.store, args.seeds,

@@ -1,0 +1,112 @@
+"""The paper's experiment on two stores: pre-train, cross-validate all variants, compare, report.
+
+With stores of IMDB-WIKI and Adience it is the paper; with any two stores it is
+the same experiment on them. Ends with the paper's claims, one per line, and
+one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+_TASKS = ("gender", "age", "age-modified")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pretraining", type=Path, help="embedding store to pre-train on")
+    parser.add_argument("store", type=Path, help="embedding store to cross-validate on")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: a new one in runs/")
+    parser.add_argument("--tasks", nargs="+", choices=_TASKS, default=list(_TASKS))
+    parser.add_argument(
+        "--age-preset", default="paper-age", metavar="NAME", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--gender-preset", default="paper-gender", metavar="NAME", help="default: %(default)s"
+    )
+    parser.add_argument("--classes", metavar="C", help="age groups, as of train-age")
+    for name, default, text in (
+        ("--seed", 0, "the first one"),
+        ("--seeds", 5, "repetitions of every cross-validation"),
+        ("--pretraining-epochs", 5, "passes over the first store"),
+    ):
+        text = f"{text}; default: %(default)s"
+        parser.add_argument(name, type=int, default=default, metavar="N", help=text)
+    parser.add_argument(
+        "--folds", type=int, metavar="N", help="default: those of the store's column, or 5"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes of one core each; default: all cores"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a killed experiment")
+    parser.add_argument(
+        "--photos", type=Path, metavar="DIR", help="draw its surest and least sure faces (Figure 5)"
+    )
+    parser.add_argument("--model-dir", type=Path, metavar="DIR", help="face models, for --photos")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would run, and how long, from a short run"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.checks import reject
+    from kerasmlp.quiet import import_tensorflow
+
+    if args.photos and not args.model_dir:
+        reject("--model-dir", "must be given with --photos", None)
+    if args.resume and args.run_dir is None:
+        reject("--run-dir", "must be given to be resumed", None)
+    import_tensorflow()
+    from kerasmlp.experiment.design import Experiment, make_tasks
+    from kerasmlp.experiment.running import check, reproduce
+    from kerasmlp.experiment.table import claims_markdown
+    from kerasmlp.runs import next_free
+    from kerasmlp.stores.embedding_store import EmbeddingStore
+
+    tasks = make_tasks(
+        args.tasks,
+        EmbeddingStore.open(args.pretraining),
+        EmbeddingStore.open(args.store),
+        age_preset=args.age_preset,
+        gender_preset=args.gender_preset,
+        classes=args.classes,
+    )
+    experiment = Experiment(
+        pretraining_path=args.pretraining,
+        store_path=args.store,
+        tasks=tasks,
+        seed=args.seed,
+        num_seeds=args.seeds,
+        num_folds=args.folds,
+        pretraining_epochs=args.pretraining_epochs,
+    )
+    if args.dry_run:
+        _estimate(experiment, *check(experiment), args.workers)
+        return
+    run_dir = args.run_dir or next_free(Path("runs") / "experiment")
+    report = reproduce(experiment, run_dir, workers=args.workers, resume=args.resume, progress=True)
+    print(f"{run_dir / 'report.html'}: {report['seconds'] / 60:.1f} minutes\n")
+    print(claims_markdown(report["claims"]))
+    keys = ("claim", "task", "init", "nll_verdict", "accuracy_verdict")
+    print(json.dumps([{k: row[k] for k in keys} for row in report["claims"]]))
+
+
+def _estimate(experiment, pretraining, store, workers: int | None) -> None:
+    from kerasmlp.experiment.design import INITS, VARIANTS
+    from kerasmlp.experiment.estimate import estimate_seconds
+
+    seconds = estimate_seconds(experiment, pretraining, store, workers=workers)
+    print(f"{len(experiment.pretrainings())} pre-trainings on {len(pretraining)} rows")
+    print(f"{len(experiment.steps())} cross-validations on {len(store)} rows:")
+    for task in experiment.tasks:
+        values = seconds[task.name]
+        print(
+            f"  {task.name}: {len(VARIANTS)} variants × {len(INITS)} initialisations, "
+            f"at most {task.recipe.epochs} epochs of {values['epoch']:.2f} s, "
+            f"{values['compiling']:.0f} s to compile: at most "
+            f"{(values['cross_validations'] + values['pretraining']) / 60:.1f} minutes"
+        )
+    total = sum(v["cross_validations"] + v["pretraining"] for v in seconds.values())
+    print(f"at most {total / 60:.1f} minutes in all, if no run stops early")
+    print(json.dumps({"seconds_at_most": total, "tasks": seconds}))

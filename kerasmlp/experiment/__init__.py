@@ -1,0 +1,1 @@
+"""The paper's experiment on two stores: pre-train on one, cross-validate on the other, compare."""

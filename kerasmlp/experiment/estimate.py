@@ -1,0 +1,87 @@
+"""How long an experiment will take, from a short run of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from kerasmlp.cross_validation_plan import plan_runs
+from kerasmlp.cross_validation_pool import TrainingPool
+from kerasmlp.experiment.design import INITS, VARIANTS, Experiment, Task
+from kerasmlp.runs import RunFolder
+from kerasmlp.stores.embedding_store import EmbeddingStore
+
+_SHORT_EPOCHS = 2
+
+
+def estimate_seconds(
+    experiment: Experiment,
+    pretraining: EmbeddingStore,
+    store: EmbeddingStore,
+    *,
+    workers: int | None = None,
+) -> dict[str, dict[str, float]]:
+    """Trains each task for two epochs and reckons up from there.
+
+    Args:
+        experiment: What would be done.
+        pretraining: Its store to pre-train on.
+        store: Its store to cross-validate on.
+        workers: As of `reproduce`.
+
+    Returns:
+        Per task `compiling` (seconds of a worker's start and compiler),
+        `epoch` (of one run), `around` (of one run beside its epochs),
+        `cross_validations` and `pretraining`: at most so long in all, because
+        early stopping is not reckoned with.
+    """
+    workers = workers or os.cpu_count() or 1
+    result = {}
+    for task in experiment.tasks:
+        measured = _short_run(experiment, task, store, workers)
+        runs = len(
+            plan_runs(store, task.plan("full", experiment.seeds, experiment.num_folds, None))
+        )
+        run = measured["around"] + task.recipe.epochs * measured["epoch"]
+        rounds = -(-runs // workers)
+        share = len(pretraining) / (len(store) * (1 - 1 / max(runs // len(experiment.seeds), 2)))
+        pretrainings = sum(t.name == task.name for t in experiment.pretrainings().values())
+        result[task.name] = measured | {
+            "cross_validations": len(VARIANTS)
+            * len(INITS)
+            * (measured["compiling"] + rounds * run),
+            "pretraining": pretrainings
+            * (measured["compiling"] + experiment.pretraining_epochs * measured["epoch"] * share),
+        }
+    return result
+
+
+def _short_run(
+    experiment: Experiment, task: Task, store: EmbeddingStore, workers: int
+) -> dict[str, float]:
+    plan = task.plan("full", experiment.seeds, experiment.num_folds, None)
+    plan = replace(plan, recipe=plan.recipe.replace(epochs=_SHORT_EPOCHS, patience=None))
+    steps = [run.steps_per_epoch for run in plan_runs(store, plan)]
+    numbers = range(min(2 * workers, len(steps)))
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "store": str(Path(experiment.store_path).resolve()),
+            "plan": plan.to_config(),
+            "run_dir": folder,
+        }
+        started = time.time()
+        with TrainingPool(workers) as pool:
+            ends = {n: time.time() - started for n in pool.train(settings, numbers, steps)}
+        runs = plan_runs(store, plan)
+        last = max(ends, key=ends.get)
+        fit = RunFolder(Path(folder) / runs[last].name).report()["seconds"]["fit"]
+    ordered = sorted(ends.values())
+    first, rest = ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]
+    run = max(sum(rest) / len(rest) - sum(first) / len(first), fit)
+    epoch = fit / _SHORT_EPOCHS
+    return {
+        "compiling": max(ordered[0] - run, 0.0), "epoch": epoch, "around": max(run - fit, 0.0)
+    }  # fmt: skip

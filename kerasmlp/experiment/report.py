@@ -1,0 +1,176 @@
+"""The report of an experiment: one HTML file with its pictures in it."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kerasmlp.cross_validation_plan import plan_runs
+from kerasmlp.experiment import figures
+from kerasmlp.experiment.design import Experiment
+from kerasmlp.experiment.table import claims_markdown, lowest_validation_losses, table_markdown
+from kerasmlp.files import write_text
+from kerasmlp.prediction import Predictor
+from kerasmlp.quantifiers import entropy_nats
+from kerasmlp.stores.embedding_store import EmbeddingStore
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
+table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
+th, td { border: 1px solid #ccc; padding: 3px 8px; text-align: left; }
+th { background: #f2f2f2; } img { max-width: 100%; } code { background: #f2f2f2; }
+"""
+
+
+def write_report(
+    folder: Path,
+    experiment: Experiment,
+    pretraining: EmbeddingStore,
+    store: EmbeddingStore,
+    report: Mapping,
+    folders: Mapping[tuple[str, str, str], Path],
+) -> None:
+    """Draws the figures and writes `report.html`, which needs nothing beside it.
+
+    Args:
+        folder: Of the experiment.
+        experiment: What was done.
+        pretraining: Its store to pre-train on.
+        store: Its store to cross-validate on.
+        report: `rows`, `claims`, `pretraining`, `seconds` and the versions.
+        folders: Cross-validation of each (task, variant, init).
+    """
+    names = [task.name for task in experiment.tasks]
+    pictures = folder / "figures"
+    pictures.mkdir(exist_ok=True)
+    stores = {"pre-training": pretraining, "cross-validation": store}
+    figures.distributions(stores, pictures / "distributions.png")
+    parts = [_h("The data"), _picture(pictures / "distributions.png"), _removals(stores)]
+    parts += [_h("The network"), *_networks(pictures, names, folders)]
+    parts += [_h("Pre-training"), _pretraining_table(report["pretraining"])]
+    parts += [_h("Results"), _tables(table_markdown(report["rows"]))]
+    parts += [_h("What the paper claims, on these data"), _claims(report)]
+    parts.append(_h("Losses over epochs"))
+    for name in names:
+        figures.loss_curves(folders, name, pictures / f"losses-{name}.png")
+        parts.append(_picture(pictures / f"losses-{name}.png"))
+    values = {
+        task.name: _uncertainty(experiment, task, store, folders) for task in experiment.tasks
+    }
+    figures.entropies(values, pictures / "entropies.png")
+    parts += [_h("Uncertainty on a test fold"), _picture(pictures / "entropies.png")]
+    parts.append(_p("The full network from pre-trained weights, first seed and fold, 512 passes."))
+    if (pictures / "faces.png").is_file():
+        parts += [_h("Surest and least sure faces"), _picture(pictures / "faces.png")]
+        parts.append(_p("The full networks as they were pre-trained, 512 passes."))
+    versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+    parts += [_h("How this came about"), f"<p><code>{html.escape(report['command'])}</code></p>"]
+    parts.append(
+        _p(f"{versions}; {report['cpu_count']} cores, {report['seconds'] / 60:.0f} minutes.")
+    )
+    parts.append(_p(f"Data digests: {report['pretraining_digest']}, {report['store_digest']}."))
+    title = "Generalizing MLPs with dropouts, batch normalization, and skip connections"
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style><h1>{title}</h1>{''.join(parts)}</html>"
+    )
+    write_text(folder / "report.html", page)
+
+
+def _networks(pictures: Path, names: Sequence[str], folders) -> list[str]:
+    parts = []
+    for name in dict.fromkeys(n.split("-")[0] for n in names):
+        task = next(n for n in names if n.startswith(name))
+        run = sorted(folders[task, "full", "random"].glob("seed*_fold*"))[0]
+        figures.network(Predictor(run).model, pictures / f"network-{task}.png")
+        parts += [_p(f"{task}:"), _picture(pictures / f"network-{task}.png")]
+    return parts
+
+
+def _removals(stores: Mapping[str, EmbeddingStore]) -> str:
+    lines = []
+    for name, store in stores.items():
+        counts = store.info.removal_report
+        if not counts:
+            lines.append(_p(f"{name}: the store holds no removal report."))
+            continue
+        rows = [["inputs", counts["inputs"]], *counts["removed"].items(), ["kept", counts["kept"]]]
+        lines.append(_table([name, "images"], rows))
+    return "".join(lines)
+
+
+def _pretraining_table(reports: Mapping[str, Mapping]) -> str:
+    rows = [
+        [name, *(f"{r['validation'][k]:.4f}" for k in ("nll", "accuracy")), r["rows"]["training"]]
+        for name, r in reports.items()
+    ]
+    return _table(["model", "validation loss", "validation accuracy", "rows"], rows)
+
+
+def _claims(report: Mapping) -> str:
+    best = lowest_validation_losses(report["rows"])
+    words = "; ".join(f"{task}: {variant}" for task, variant in best.items())
+    text = (
+        "Differences are those of the full network minus the other on the test folds, p that of "
+        "the corrected resampled t-test; a claim holds, or is contradicted, where p is below 0.05. "
+        "With so many comparisons, one in twenty would pass by chance."
+    )
+    main = (
+        "Lowest validation loss from pre-trained weights (the paper says: the full network). "
+        f"{words}."
+    )
+    return _p(text) + _tables(claims_markdown(report["claims"])) + _p(main)
+
+
+def _uncertainty(experiment: Experiment, task, store: EmbeddingStore, folders):
+    """Entropies of a test fold and whether the answers are right."""
+    plan = task.plan("full", experiment.seeds, experiment.num_folds, None)
+    run = plan_runs(store, plan)[0]
+    predictor = Predictor(folders[task.name, "full", "pretrained"] / run.name)
+    test = store.subset(run.test)
+    chunks = predictor.uncertainty(test.embeddings, num_samples=512, seed=experiment.seed)
+    mean = task.target.measured(np.concatenate([chunk["mean"] for chunk in chunks]))
+    return entropy_nats(mean), mean.argmax(axis=1) == task.target.encode(test, task.target.classes)
+
+
+def _tables(markdown: str) -> str:
+    """Headings, paragraphs and tables of our own Markdown as HTML."""
+    parts, rows = [], []
+    for line in [*markdown.splitlines(), ""]:
+        if line.startswith("|"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if not set("".join(cells)) <= set("- "):
+                rows.append(cells)
+            continue
+        if rows:
+            parts.append(_table(rows[0], rows[1:]))
+            rows = []
+        if line.startswith("### "):
+            parts.append(f"<h3>{html.escape(line[4:])}</h3>")
+        elif line:
+            parts.append(_p(line))
+    return "".join(parts)
+
+
+def _table(heads: Sequence, rows: Sequence[Sequence]) -> str:
+    def line(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+
+    return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def _picture(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<p><img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}"></p>'
+
+
+def _h(text: str) -> str:
+    return f"<h2>{html.escape(text)}</h2>"
+
+
+def _p(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"

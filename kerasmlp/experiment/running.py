@@ -1,0 +1,169 @@
+"""Runs the whole experiment in one folder, and goes on where it was killed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kerasmlp.checks import reject_file
+from kerasmlp.cross_validation import cross_validate
+from kerasmlp.cross_validation_plan import plan_runs
+from kerasmlp.cross_validation_pool import TrainingPool
+from kerasmlp.cross_validation_table import csv_of
+from kerasmlp.experiment.claims import check_claims
+from kerasmlp.experiment.design import Experiment
+from kerasmlp.experiment.faces import draw_extreme_faces
+from kerasmlp.experiment.report import write_report
+from kerasmlp.experiment.table import long_table, table_markdown
+from kerasmlp.files import write_text
+from kerasmlp.runs import RunFolder, environment
+from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.stores.store_info import check_same_embedder
+
+KIND = "experiment"
+
+
+def check(experiment: Experiment) -> tuple[EmbeddingStore, EmbeddingStore]:
+    """Opens both stores and rejects what would fail hours later."""
+    pretraining = EmbeddingStore.open(experiment.pretraining_path)
+    store = EmbeddingStore.open(experiment.store_path)
+    check_same_embedder(os.fspath(experiment.pretraining_path), pretraining.info, store.info)
+    if pretraining.width != store.width:
+        reject_file(
+            experiment.pretraining_path,
+            f"must hold embeddings of width {store.width}, as the other store",
+            f"{pretraining.width}",
+        )
+    for task in experiment.tasks:
+        plan_runs(store, task.plan("full", experiment.seeds, experiment.num_folds, None))
+        task.pretraining_target.encode(pretraining)
+    return pretraining, store
+
+
+def reproduce(
+    experiment: Experiment,
+    run_dir: str | os.PathLike,
+    *,
+    workers: int | None = None,
+    photos: Path | None = None,
+    model_dir: str | os.PathLike | None = None,
+    resume: bool = False,
+    progress: bool = False,
+) -> dict:
+    """Pre-trains every variant, cross-validates it from both initialisations, compares.
+
+    Args:
+        experiment: What to do.
+        run_dir: Folder to write: `pretraining/<task>-<variant>` and
+            `cross-validation/<task>-<variant>-<init>` are run folders;
+            `table.md`, `table.csv`, `claims.csv`, `report.json`, `figures` and
+            `report.html` with all of it.
+        workers: Processes of a cross-validation; None takes as many as cores.
+        photos: Folder whose surest and least sure faces are drawn, or None.
+        model_dir: Face models for `photos`.
+        resume: Go on with a killed one: what is finished is not computed again.
+        progress: Show a bar over trainings.
+
+    Returns:
+        The report, as in `report.json`: `rows` of the table, `claims`.
+
+    Raises:
+        InputError: if the stores cannot be used so.
+    """
+    started = time.time()
+    pretraining, store = check(experiment)
+    config = {
+        "kind": KIND,
+        "pretraining_digest": pretraining.digest(),
+        "store_digest": store.digest(),
+        "seeds": experiment.seeds,
+        "num_folds": experiment.num_folds,
+        "pretraining_epochs": experiment.pretraining_epochs,
+        "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
+        "classes": {t.name: t.target.classes for t in experiment.tasks},
+        "tasks": [t.name for t in experiment.tasks],
+    }
+    folder = RunFolder(run_dir)
+    with folder.working(config, resume=resume, force=False):
+        if folder.done:
+            return folder.report()
+        inits = _pretrain(experiment, pretraining, folder.path, progress)
+        folders = _cross_validate(experiment, inits, folder.path, workers, progress)
+        names = [t.name for t in experiment.tasks]
+        rows = long_table(folders, store)
+        claims = check_claims(folders, names)
+        write_text(folder / "table.csv", csv_of(rows))
+        write_text(folder / "claims.csv", csv_of(claims))
+        write_text(folder / "table.md", table_markdown(rows))
+        report = {
+            "rows": rows,
+            "claims": claims,
+            "pretraining": {"-".join(k): RunFolder(v).report() for k, v in inits.items()},
+            "seconds": time.time() - started,
+            "store_digest": config["store_digest"],
+            "pretraining_digest": config["pretraining_digest"],
+            **environment(),
+        }
+        full = [
+            inits[name, "full"] for name in dict.fromkeys(t.pretraining for t in experiment.tasks)
+        ]
+        if photos is not None:
+            (folder / "figures").mkdir(exist_ok=True)
+            path = folder / "figures" / "faces.png"
+            draw_extreme_faces(
+                full, photos, model_dir, path, seed=experiment.seed, progress=progress
+            )
+        write_report(folder.path, experiment, pretraining, store, report, folders)
+        folder.finish(report)
+        return report
+
+
+def _pretrain(
+    experiment: Experiment, store: EmbeddingStore, folder: Path, progress: bool
+) -> dict[tuple[str, str], Path]:
+    from kerasmlp.quiet import import_tensorflow
+
+    runs = {key: folder / "pretraining" / _slug(*key) for key in experiment.pretrainings()}
+    todo = {k: path for k, path in runs.items() if not RunFolder(path).done}
+    if todo:
+        import_tensorflow()
+        from kerasmlp.training import train
+    bar = tqdm(todo.items(), unit="pre-training", disable=not progress or not todo, file=sys.stderr)
+    for key, path in bar:
+        bar.set_description("pre-training " + " ".join(key))
+        task = experiment.pretrainings()[key]
+        recipe = task.pretraining_recipe(key[1], experiment.pretraining_epochs)
+        train(store, task.pretraining_target, recipe, path, seed=experiment.seed, resume=True)
+    return runs
+
+
+def _cross_validate(
+    experiment: Experiment,
+    inits: dict[tuple[str, str], Path],
+    folder: Path,
+    workers: int | None,
+    progress: bool,
+) -> dict[tuple[str, str, str], Path]:
+    folders = {}
+    tasks = {task.name: task for task in experiment.tasks}
+    with (
+        TrainingPool(workers or os.cpu_count() or 1) as pool,
+        tqdm(experiment.steps(), unit="cross-validation", disable=not progress) as steps,
+    ):
+        for step in steps:
+            steps.set_description(" ".join(step))
+            name, variant, init = step
+            task = tasks[name]
+            run = inits[task.pretraining, variant] if init == "pretrained" else None
+            plan = task.plan(variant, experiment.seeds, experiment.num_folds, run)
+            folders[step] = folder / "cross-validation" / _slug(*step)
+            cross_validate(experiment.store_path, plan, folders[step], pool=pool, resume=True)
+    return folders
+
+
+def _slug(*words: str) -> str:
+    return "-".join(word.replace(", ", "-").replace(" ", "-") for word in words)

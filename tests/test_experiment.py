@@ -1,0 +1,245 @@
+"""The paper's experiment, whole, on two small stores."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from data_sets import INFO, make_store
+
+from kerasmlp import EmbeddingStore
+from kerasmlp.checks import InputError
+from kerasmlp.cli import run_command
+from kerasmlp.experiment.claims import check_claims
+from kerasmlp.experiment.design import INITS, TASKS, VARIANTS, Experiment, make_tasks
+from kerasmlp.experiment.figures import distributions, network
+from kerasmlp.experiment.paper import paper_test
+from kerasmlp.experiment.running import check, reproduce
+from kerasmlp.experiment.table import lowest_validation_losses, table_markdown
+from kerasmlp.labels import age_classes
+from kerasmlp.runs import RunFolder
+
+
+def groups_store(**labels):
+    """Ages as FairFace has them: groups, no years."""
+    store = make_store(rows=240, seed=5)
+    ages = age_classes("fairface")
+    names = np.array(ages.class_names)[ages.encode(store.labels["age_years"])]
+    columns = {"age_group": names, "gender": store.labels["gender"], **labels}
+    return EmbeddingStore(store.embeddings, columns, INFO)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiment")
+    make_store(rows=300).save(path / "years.h5")
+    groups_store().save(path / "groups.h5")
+    recipe = {"num_blocks": 1, "epochs": 2, "batch_size": 32, "calibrate": False}
+    recipe |= {"use_output_ic": False, "label_sigma_years": 0.0, "dropout_rate": 0.2}
+    (path / "small.json").write_text(json.dumps(recipe))
+    return path
+
+
+def command(folder, *more):
+    presets = ("--age-preset", folder / "small.json", "--gender-preset", folder / "small.json")
+    sizes = ("--seeds", "1", "--folds", "2", "--pretraining-epochs", "1", "--tasks", "gender")
+    words = (folder / "years.h5", folder / "groups.h5", *presets, *sizes, *more)
+    return [str(word) for word in words]
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    assert run_command("reproduce", command(folder, "--run-dir", folder / "run")) == 0
+    return folder / "run"
+
+
+def test_the_folder_is_whole(finished):
+    names = {p.name for p in finished.iterdir()} - {".lock"}
+    assert names == {
+        "DONE", "config.json", "report.json", "report.html", "table.md", "table.csv",
+        "claims.csv", "figures", "pretraining", "cross-validation",
+    }  # fmt: skip
+    runs = {p.name for p in (finished / "cross-validation").iterdir()}
+    slugs = [v.replace(", ", "-").replace(" ", "-") for v in VARIANTS]
+    assert runs == {f"gender-{v}-{init}" for v in slugs for init in INITS}
+    assert {p.name for p in (finished / "pretraining").iterdir()} == {f"gender-{v}" for v in slugs}
+    for picture in (finished / "figures").iterdir():
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    page = (finished / "report.html").read_text()
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)  # opens offline
+    assert page.count("data:image/png") == len(list((finished / "figures").iterdir()))
+
+
+def test_the_table_holds_the_means_of_the_runs(finished):
+    with open(finished / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(VARIANTS) * len(INITS)
+    for row in rows:
+        slug = f"gender-{row['variant']}-{row['init']}".replace(", ", "-").replace(" ", "-")
+        inner = (finished / "cross-validation" / slug).glob("seed*/report.json")
+        losses = [json.loads(p.read_text())["test"]["nll"] for p in inner]
+        assert len(losses) == 2
+        assert float(row["test_nll_mean"]) == pytest.approx(np.mean(losses))
+        assert "paper_test_nll_mean" not in row
+    counts = {row["variant"]: int(row["trainable_parameters"]) for row in rows}
+    assert counts["full"] == counts["no skip"] == counts["no dropout"] > counts["no IC"]
+
+
+def test_variants_are_what_their_names_say(finished):
+    for variant, changes in VARIANTS.items():
+        slug = variant.replace(", ", "-").replace(" ", "-")
+        config = RunFolder(finished / f"cross-validation/gender-{slug}-random/seed0_fold0").config()
+        for name in ("use_ic", "use_residual"):
+            assert config["recipe"][name] is changes.get(name, True)
+        assert config["recipe"]["dropout_rate"] == changes.get("dropout_rate", 0.2)
+        pretrained = RunFolder(
+            finished / f"cross-validation/gender-{slug}-pretrained/seed0_fold0"
+        ).report()
+        assert pretrained["weights_from_init"]["new"] == []
+
+
+def test_a_finished_experiment_is_not_computed_again(finished, folder, capsys):
+    before = (finished / "report.json").stat().st_mtime_ns
+    again = command(folder, "--run-dir", finished, "--resume")
+    assert run_command("reproduce", again) == 0
+    assert (finished / "report.json").stat().st_mtime_ns == before
+    verdicts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(verdicts) == 1 + 4 * 2 and verdicts[0]["claim"] == "pre-training helps"
+    assert run_command("reproduce", command(folder, "--run-dir", finished)) == 2
+    assert "must be empty (or give --resume" in capsys.readouterr().err
+
+
+def test_a_dry_run_measures_and_writes_nothing(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    assert run_command("reproduce", command(folder, "--dry-run", "--workers", "1")) == 0
+    assert sorted(folder.rglob("*")) == before
+    output = capsys.readouterr().out
+    assert "5 pre-trainings on 300 rows" in output and "10 cross-validations on 240 rows" in output
+    result = json.loads(output.splitlines()[-1])
+    gender = result["tasks"]["gender"]
+    runs = gender["compiling"] + 2 * (gender["around"] + 2 * gender["epoch"])
+    assert gender["cross_validations"] == pytest.approx(10 * runs)
+    assert result["seconds_at_most"] > gender["cross_validations"]
+
+
+def test_tasks_on_stores_of_years_and_groups():
+    gender, age, modified = make_tasks(TASKS, make_store(), groups_store())
+    assert gender.target.class_names == ("male", "female")
+    assert len(age.target.class_names) == 9 and age.target.classes == "fairface"
+    assert len(age.pretraining_target.class_names) == 101
+    assert len(modified.target.class_names) == 101 and modified.target.classes == "fairface"
+    assert age.recipe.label_sigma_years == 0 < modified.recipe.label_sigma_years
+    assert gender.recipe.num_blocks == 4 and age.recipe.num_blocks == 2
+    adience = make_tasks(["age"], make_store(), make_store())[0]
+    assert adience.target.classes == "adience" and len(adience.target.class_names) == 8
+
+
+def test_the_age_tasks_share_a_pretraining(folder):
+    tasks = make_tasks(TASKS, make_store(), groups_store())
+    experiment = Experiment(
+        pretraining_path=folder / "years.h5", store_path=folder / "groups.h5", tasks=tasks
+    )
+    assert len(experiment.steps()) == 3 * 5 * 2
+    assert set(experiment.pretrainings()) == {(n, v) for n in ("gender", "age") for v in VARIANTS}
+    assert len(check(experiment)[0]) == 300
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "`tasks` must be one or more of gender, age, age-modified"),
+        (["age", "age"], "`tasks` must be one or more of"),
+        (["height"], "`tasks` must be"),
+    ],
+)
+def test_bad_tasks(names, message):
+    with pytest.raises(InputError, match=message):
+        make_tasks(names, make_store(), groups_store())
+
+
+def test_stores_that_do_not_fit_are_refused_before_anything_runs(folder, tmp_path, capsys):
+    other = make_store(rows=300, width=16)
+    other.save(tmp_path / "narrow.h5")
+    words = command(folder, "--run-dir", tmp_path / "run")
+    words[0] = str(tmp_path / "narrow.h5")
+    assert run_command("reproduce", words) == 2
+    assert "must hold embeddings of width 32" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    words[0] = str(folder / "groups.h5")
+    words[words.index("--tasks") + 1] = "age"
+    assert run_command("reproduce", words) == 2
+    assert "must be a store with `age_years` for age tasks" in capsys.readouterr().err
+
+
+def test_the_papers_numbers_stand_beside_those_of_adience():
+    assert paper_test("age-modified", "pretrained", "no skip")["nll"]["mean"] == 1.4405
+    rows = [
+        {"task": "age", "variant": variant, "init": init, "runs": 25}
+        | {f"{p}_{m}_{k}": 0.5 for p in ("training", "validation", "test")
+           for m in ("nll", "accuracy") for k in ("mean", "std")}
+        | {f"paper_test_{m}_{k}": v for m, values in paper_test("age", init, variant).items()
+           for k, v in values.items()}
+        for variant in VARIANTS for init in INITS
+    ]  # fmt: skip
+    table = table_markdown(rows)
+    assert "| no IC, no skip | random |" in table and "2.0719 ± 0.2454 | 0.4068 ± 0.0529" in table
+    rows[1]["validation_nll_mean"] = 0.4  # full, pretrained
+    assert lowest_validation_losses(rows) == {"age": "full"}
+
+
+def test_verdicts_follow_sign_and_p(monkeypatch):
+    def result(nll, nll_p, accuracy, accuracy_p):
+        values = {"nll": (nll, nll_p), "accuracy": (accuracy, accuracy_p)}
+        return {k: {"difference": d, "p": p} for k, (d, p) in values.items()}
+
+    better, worse = result(-0.1, 0.01, 0.1, 0.2), result(0.1, 0.01, -0.1, 0.04)
+    monkeypatch.setattr(
+        "kerasmlp.experiment.claims.compare",
+        lambda other, full: worse if "no IC" in other else better,
+    )
+    folders = {("age", v, i): f"{v} {i}" for v in VARIANTS for i in INITS}
+    rows = {(r["claim"], r["init"]): r for r in check_claims(folders, ["age"])}
+    assert rows["pre-training helps", "pretrained"]["nll_verdict"] == "holds"
+    assert rows["dropout helps", "random"]["accuracy_verdict"] == "not told"
+    assert rows["IC layers help", "random"]["nll_verdict"] == "contradicted"
+    assert rows["IC layers help", "random"]["accuracy_verdict"] == "contradicted"
+
+
+def test_pictures_of_any_store_and_network(tmp_path):
+    from kerasmlp import ResidualMLP
+
+    bare = EmbeddingStore(make_store().embeddings, {}, INFO)
+    distributions(
+        {"years": make_store(), "groups": groups_store(), "bare": bare}, tmp_path / "a.png"
+    )
+    network(ResidualMLP(num_classes=2, width=64, num_blocks=4), tmp_path / "b.png")
+    for name in ("a.png", "b.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_half_done_is_gone_on_with(folder, tmp_path, monkeypatch):
+    tasks = make_tasks(
+        ["gender"], make_store(), groups_store(), gender_preset=folder / "small.json"
+    )
+    experiment = Experiment(
+        pretraining_path=folder / "years.h5", store_path=folder / "groups.h5", tasks=tasks,
+        num_seeds=1, num_folds=2, pretraining_epochs=1,
+    )  # fmt: skip
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kerasmlp.experiment.running.cross_validate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(experiment, tmp_path / "run", workers=1)
+    runs = sorted((tmp_path / "run" / "pretraining").glob("*/DONE"))
+    assert len(runs) == 5
+    written = [p.stat().st_mtime_ns for p in runs]
+    with monkeypatch.context() as patch:
+        patch.setattr("kerasmlp.experiment.running.cross_validate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(experiment, tmp_path / "run", workers=1, resume=True)
+    assert [p.stat().st_mtime_ns for p in runs] == written
