@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from kerasmlp.experiment.claims import check_claims
 from kerasmlp.experiment.design import INITS, TASKS, VARIANTS, Experiment, make_tasks
 from kerasmlp.experiment.figures import distributions, network
 from kerasmlp.experiment.paper import paper_test
-from kerasmlp.experiment.running import check, reproduce
+from kerasmlp.experiment.running import check
 from kerasmlp.experiment.table import lowest_validation_losses, table_markdown
 from kerasmlp.labels import age_classes
 from kerasmlp.runs import RunFolder
@@ -50,7 +51,10 @@ def command(folder, *more):
 
 @pytest.fixture(scope="module")
 def finished(folder):
-    assert run_command("reproduce", command(folder, "--run-dir", folder / "run")) == 0
+    assert (
+        run_command("reproduce", command(folder, "--run-dir", folder / "run", "--workers", "1"))
+        == 0
+    )
     return folder / "run"
 
 
@@ -219,27 +223,17 @@ def test_pictures_of_any_store_and_network(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_half_done_is_gone_on_with(folder, tmp_path, monkeypatch):
-    tasks = make_tasks(
-        ["gender"], make_store(), groups_store(), gender_preset=folder / "small.json"
-    )
-    experiment = Experiment(
-        pretraining_path=folder / "years.h5", store_path=folder / "groups.h5", tasks=tasks,
-        num_seeds=1, num_folds=2, pretraining_epochs=1,
-    )  # fmt: skip
-
-    def killed(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("kerasmlp.experiment.running.cross_validate", killed)
-        with pytest.raises(KeyboardInterrupt):
-            reproduce(experiment, tmp_path / "run", workers=1)
-    runs = sorted((tmp_path / "run" / "pretraining").glob("*/DONE"))
-    assert len(runs) == 5
-    written = [p.stat().st_mtime_ns for p in runs]
-    with monkeypatch.context() as patch:
-        patch.setattr("kerasmlp.experiment.running.cross_validate", killed)
-        with pytest.raises(KeyboardInterrupt):
-            reproduce(experiment, tmp_path / "run", workers=1, resume=True)
-    assert [p.stat().st_mtime_ns for p in runs] == written
+def test_a_killed_experiment_goes_on_where_it_was(finished, folder, tmp_path):
+    broken = tmp_path / "run"
+    shutil.copytree(finished, broken)
+    for name in ("DONE", "report.json", "report.html", "table.csv", "table.md", "claims.csv"):
+        (broken / name).unlink()
+    shutil.rmtree(broken / "figures")
+    missing = broken / "cross-validation" / "gender-no-dropout-pretrained"
+    shutil.rmtree(missing)
+    kept = {p: p.stat().st_mtime_ns for p in broken.glob("*/*/DONE")}
+    assert len(kept) == 5 + 9
+    assert run_command("reproduce", command(folder, "--run-dir", broken, "--resume")) == 0
+    assert all(p.stat().st_mtime_ns == written for p, written in kept.items())
+    for name in ("table.csv", "table.md", "claims.csv"):
+        assert (broken / name).read_text() == (finished / name).read_text()

@@ -116,6 +116,8 @@ def entropies(values: Mapping[str, tuple[np.ndarray, np.ndarray]], path: str | o
     ):
         bins = np.linspace(0, max(float(entropy.max()), 1e-6), 31)
         for chosen, name in ((right, "right"), (~right, "wrong")):
+            if not chosen.any():
+                continue
             axes.hist(
                 entropy[chosen], bins, density=True, alpha=0.6, label=f"{name} ({chosen.sum()})"
             )

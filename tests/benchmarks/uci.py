@@ -64,6 +64,7 @@ from uci_networks import NETWORKS, TRAINING, Network
 from kerasmlp import predict_samples
 from kerasmlp.quantifiers import gaussian_log_likelihood
 
+INNER_SPLITS = 3
 SEARCH_PASSES = 400
 CLIP = 3.0  # standard deviations
 
@@ -159,10 +160,18 @@ def rmse_of(y: np.ndarray, samples: np.ndarray) -> float:
     return float(np.sqrt(np.mean((y - samples.mean(axis=0, dtype=np.float64)) ** 2)))
 
 
-def fit_noise(y: np.ndarray, samples: np.ndarray) -> tuple[float, float]:
-    """Returns the best log-likelihood and the noise variance that gives it."""
-    candidates = rmse_of(y, samples) ** 2 * np.geomspace(0.05, 2.0, 40)
-    scores = [gaussian_log_likelihood(y, samples, v).mean() for v in candidates]
+def fit_noise(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Returns the best log-likelihood, the mean over parts, and the noise variance that gives it.
+
+    Args:
+        parts: Targets and samples of each inner split.
+    """
+    scale = np.mean([rmse_of(y, samples) ** 2 for y, samples in parts])
+    candidates = scale * np.geomspace(0.05, 2.0, 40)
+    scores = [
+        np.mean([gaussian_log_likelihood(y, samples, v).mean() for y, samples in parts])
+        for v in candidates
+    ]
     return float(np.max(scores)), float(candidates[np.argmax(scores)])
 
 
@@ -177,16 +186,20 @@ def search(
     """Chooses rate, penalty and noise of each split, within its training part."""
     jobs = []
     for split, (train, _) in enumerate(data.splits):
-        order = np.random.default_rng([seed, split]).permutation(train)
-        inner, validation = np.split(order, [int(0.8 * len(order))])
-        jobs += [Job(split, inner, validation, l2) for l2 in network.l2]
+        for number in range(INNER_SPLITS):
+            order = np.random.default_rng([seed, split, number]).permutation(train)
+            inner, validation = np.split(order, [int(0.8 * len(order))])
+            jobs += [Job(split, inner, validation, l2) for l2 in network.l2]
     found = [[] for _ in data.splits]
     for rate in rates:
         settings = {"epochs": epochs, "passes": SEARCH_PASSES, "seed": seed}
         sampled = sample_jobs(data, network, starts, rate, jobs, **settings)
+        parts: dict[tuple[int, float], list] = {}
         for job, samples in zip(jobs, sampled, strict=True):
-            score, noise_variance = fit_noise(data.y[job.eval_rows], samples)
-            found[job.split].append(Choice(score, rate, job.l2, noise_variance))
+            parts.setdefault((job.split, job.l2), []).append((data.y[job.eval_rows], samples))
+        for (split, l2), measured in parts.items():
+            score, noise_variance = fit_noise(measured)
+            found[split].append(Choice(score, rate, l2, noise_variance))
     return [max(choices) for choices in found]
 
 
