@@ -7,7 +7,7 @@ Of five folds by whole groups, one is held out and the others train the `age`
 and `gender` presets with their defaults. Everything is measured on the fold
 held out; temperature, intervals and thresholds come from the rows that
 training kept back. Without a temperature means: the head's weights multiplied
-by it again. `--runs` keeps the trained runs, and takes those that are there.
+by it again, and the mean of the passes as it is. `--runs` keeps the trained runs, and takes those that are there.
 It prints one markdown table (means over folds) and one JSON object as the
 last line.
 """
@@ -50,8 +50,9 @@ MODELS = {"deterministic": "deterministic model", "mc_mean": f"MC mean of {NUM_S
 def without_temperature(predictor: Predictor, temperature: float, test: EmbeddingStore) -> dict:
     """NLL and ECE of both models with the head's weights as they were trained."""
     head = predictor.model.get_layer("logits")
-    weights = head.get_weights()
+    weights, calibration = head.get_weights(), predictor.calibration
     head.set_weights([w * temperature for w in weights])
+    predictor.calibration = None  # and with it the temperature of the mean
     try:
         how = {"num_samples": NUM_SAMPLES, "seed": 0}
         chunks = predictor.uncertainty(test.embeddings, **how)
@@ -61,6 +62,7 @@ def without_temperature(predictor: Predictor, temperature: float, test: Embeddin
         }
     finally:
         head.set_weights(weights)
+        predictor.calibration = calibration
     measured = {k: measure(predictor.target, p, test) for k, p in outputs.items()}
     return {k: {m: v[m] for m in ("nll", "ece", "accuracy")} for k, v in measured.items()}
 
