@@ -28,30 +28,43 @@ class RecipeAdamW(keras.optimizers.AdamW):
     0.25
     """
 
+    schedule: TableSchedule | None = None
+
     def __init__(self, recipe: Recipe, *, steps_per_epoch: int):
-        schedule = TableSchedule(learning_rates(recipe, steps_per_epoch))
+        schedule = TableSchedule(learning_rates(recipe, steps_per_epoch), recipe.weight_decay)
         super().__init__(schedule, epsilon=1e-8)
         self.schedule = schedule
         self.steps_per_epoch = steps_per_epoch
-        self.weight_decay = keras.Variable(recipe.weight_decay, trainable=False, dtype="float32")
         if not recipe.decay_all:
             self.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+
+    @property
+    def weight_decay(self):
+        return self.schedule.weight_decay if self.schedule else 0.0
+
+    @weight_decay.setter
+    def weight_decay(self, constant):
+        """The schedule's variable stands in for the constant that Keras sets."""
 
     def follow(self, recipe: Recipe) -> None:
         """Takes the rates and the weight decay of another recipe with as many steps."""
         self.schedule.table.assign(learning_rates(recipe, self.steps_per_epoch))
-        self.weight_decay.assign(recipe.weight_decay)
+        self.schedule.weight_decay.assign(recipe.weight_decay)
 
 
 class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """Looks the learning rate of a step up; past the end it is the last one.
 
+    Keras tracks no variables of schedules, so both stay out of the optimiser's.
+
     Args:
         rates: One per step, float32.
+        weight_decay: Of the optimiser.
     """
 
-    def __init__(self, rates: np.ndarray):
+    def __init__(self, rates: np.ndarray, weight_decay: float):
         self.table = keras.Variable(rates, trainable=False, dtype="float32")
+        self.weight_decay = keras.Variable(weight_decay, trainable=False, dtype="float32")
 
     def __call__(self, step):
         last = self.table.shape[0] - 1

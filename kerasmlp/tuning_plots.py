@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from kerasmlp.plots import save_png
 from kerasmlp.tuning_plan import TuningPlan
@@ -43,6 +44,8 @@ def trials(plan: TuningPlan, rows: Sequence[dict], best: dict, path: str | os.Pa
             kind = plan.dimensions[name]
             if isinstance(kind, LogRange):
                 axes.set_xscale("log")
+                axes.set_xlim(kind.low, kind.high)
+                axes.xaxis.set_minor_formatter(NullFormatter())
             else:
                 places = {value: k for k, value in enumerate(kind.values)}
                 axes.set_xticks(range(len(places)), [str(v) for v in places])
@@ -59,7 +62,7 @@ def trials(plan: TuningPlan, rows: Sequence[dict], best: dict, path: str | os.Pa
                 past = number[row["continues"]]
                 axes.plot(x[[past, k]], shown[[past, k]], color="0.8", linewidth=0.8, zorder=0)
         inside = losses <= high
-        scale = {"vmin": 0, "vmax": plan.max_epochs, "cmap": "viridis_r"}
+        scale = {"vmin": 1, "vmax": plan.max_epochs, "cmap": "viridis_r"}
         dots = axes.scatter(x[inside], shown[inside], c=np.array(epochs)[inside], s=18, **scale)
         axes.scatter(
             x[~inside], shown[~inside], c=np.array(epochs)[~inside], s=18, marker="^", **scale
@@ -72,7 +75,8 @@ def trials(plan: TuningPlan, rows: Sequence[dict], best: dict, path: str | os.Pa
         axes.set_ylabel("validation NLL")
     for axes in grid[len(names) + 1 :]:
         axes.set_axis_off()
-    figure.colorbar(dots, ax=list(grid), label="epochs of the trial", shrink=0.7)
+    whole = MaxNLocator(integer=True)
+    figure.colorbar(dots, ax=list(grid), label="epochs of the trial", shrink=0.7, ticks=whole)
     save_png(figure, path)
 
 
