@@ -29,7 +29,7 @@ def tune(
     run_dir: str | os.PathLike,
     *,
     budget_minutes: float | None = None,
-    fit_budget: bool = False,
+    any_epochs: bool = False,
     workers: int | None = None,
     shared: bool = True,
     resume: bool = False,
@@ -51,8 +51,9 @@ def tune(
         run_dir: Folder to write.
         budget_minutes: The search ends at the first epoch after this time, with
             the best so far; `resume=True` goes on.
-        fit_budget: Take the largest `max_epochs` whose plan fits the budget,
-            by a measured short run, instead of the plan's.
+        any_epochs: The plan's `max_epochs` may be replaced: by that of a search
+            that is resumed, or by the largest whose plan fits the budget, as a
+            short run is measured.
         workers: Processes that run the trials, with one core each; None runs
             them here.
         shared: False compiles every trial anew, to measure what that costs.
@@ -87,13 +88,13 @@ def tune(
 
     runner = TrialRunner(store, plan, shared=shared)
     before = _config_before(folder) if resume else None
-    if before is not None and fit_budget:
-        plan, fit_budget = replace(plan, max_epochs=before["max_epochs"]), False
+    if before is not None and any_epochs:
+        plan, any_epochs = replace(plan, max_epochs=before["max_epochs"]), False
     if not folder.done:
         with tempfile.TemporaryDirectory() as scratch:
             cost = runner.measure_cost(scratch)
         at_once = max(workers or 1, 1)
-        if fit_budget:
+        if any_epochs and budget_minutes is not None:
             epochs = longest_within(plan, cost, 60 * budget_minutes, at_once)
             plan = replace(plan, max_epochs=epochs)
         say(describe(plan, cost, at_once))

@@ -310,6 +310,15 @@ def test_time_up_then_resumed_ends_with_the_same(found, path, store, tmp_path, m
     assert find_recipe(tmp_path / "run" / "best.json") == find_recipe(found[0] / "best.json")
 
 
+def test_a_budget_decides_the_epochs_once(path, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrialRunner, "measure_cost", lambda *_: Cost(1.0, 1.0))
+    settings = {"any_epochs": True, "resume": True}
+    tune(path, plan_of(store), tmp_path / "run", budget_minutes=0.2, **settings)
+    assert RunFolder(tmp_path / "run").config()["max_epochs"] == 2  # 11 s; 3 epochs are 23
+    report = tune(path, plan_of(store), tmp_path / "run", **settings)
+    assert report["complete"] and report["trials"]["planned"] == 5
+
+
 def test_another_search_is_refused(found, path, store):
     folder, _, _ = found
     with pytest.raises(InputError, match=r"must be resumed with the same seed \(0\)"):
@@ -474,7 +483,8 @@ def test_tune_prints_its_plan_and_the_presets_path(path, capsys, monkeypatch, tm
     assert command(*options, "--force") == 0
 
 
-def test_ages_are_searched_too(tmp_path):
+def test_ages_are_searched_without_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     store = make_store(rows=200, width=16)
     store.save(tmp_path / "store.h5")
     target = choose_age_target(store, None, "adience", by_years=True)

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         plan,
         run_dir,
         budget_minutes=args.budget_minutes,
-        fit_budget=args.budget_minutes is not None and args.max_epochs is None,
+        any_epochs=args.max_epochs is None,
         workers=0 if part == "chief" and args.workers is None else args.workers,
         resume=args.resume,
         force=args.force,
