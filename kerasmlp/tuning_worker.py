@@ -15,7 +15,9 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import_tensorflow()
     from kerasmlp.tuning import work
+    from kerasmlp.tuning_trial import trace_faster
 
+    trace_faster()
     try:
         work(*sys.argv[1:])
     except InputError as error:

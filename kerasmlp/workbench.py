@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import keras
 import numpy as np
 
@@ -70,6 +72,7 @@ class Workbench:
         if shape not in self._models:
             if self.max_models is not None and len(self._models) >= self.max_models:
                 self._models.pop(next(iter(self._models)))
+                gc.collect()  # a model and its traced steps refer to each other
             compile_model(new, recipe, steps=steps, rps_weight=rps_weight, xla=self.xla)
             beginning = [np.array(v) for v in new.optimizer.variables]
             self._models[shape] = new, beginning

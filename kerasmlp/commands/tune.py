@@ -8,6 +8,7 @@ the trials. `--max-epochs`, `--budget-minutes` or both bound it.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -75,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
     run_dir = args.run_dir or next_free(Path("runs") / "tune")
     if part == "worker":
         import_tensorflow()
+        importlib.import_module("kerasmlp.tuning_trial").trace_faster()
         work(args.store or SAMPLE, run_dir)
         return
     if args.resume and not run_dir.exists():
@@ -93,6 +95,7 @@ def run(args: argparse.Namespace) -> None:
         group=args.group,
     )
     import_tensorflow()
+    importlib.import_module("kerasmlp.tuning_trial").trace_faster()
     report = tune(
         args.store or SAMPLE,
         plan,

@@ -32,6 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from kerasmlp.quiet import import_tensorflow
 from kerasmlp.stores.embedding_store import EmbeddingStore
 
 
@@ -93,6 +94,7 @@ def tracing(store: Path, folder: Path, args, found: Path) -> dict:
     """Seconds per trial of a short search with and without shared tracing, in this process."""
     from dataclasses import replace
 
+    import_tensorflow()
     from kerasmlp.tuning import tune
     from kerasmlp.tuning_plan import TuningPlan
 
