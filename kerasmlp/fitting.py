@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -13,6 +14,7 @@ from kerasmlp.callbacks.validation import Validation
 from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.losses import RankedCrossentropy
 from kerasmlp.models.presets import Recipe
+from kerasmlp.optimizers import RecipeAdamW
 from kerasmlp.pipelines import training_batches
 from kerasmlp.runs import RunFolder, load_model
 
@@ -26,12 +28,17 @@ def fit(
     seed: int,
     validation: Validation,
     checkpoint_path: Path,
-    progress: bool,
+    progress: bool = False,
+    stop_after: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[keras.Model, list[dict], bool]:
     """Runs `model.fit` from the last checkpoint on; returns model, history, stopped.
 
-    The model is one of `compile_model`, whose steps make an epoch.
+    The model is one of `compile_model`, whose steps make an epoch. `stop_after`
+    epochs it ends, where its checkpoint lets it go on: the schedule is laid out
+    for all of the recipe's. `callbacks` see an epoch after its checkpoint is written.
     """
+    epochs = stop_after or recipe.epochs
     batch_size, steps = min(recipe.batch_size, len(x)), model.steps_per_execution
     stopper = None
     if recipe.patience:
@@ -40,12 +47,12 @@ def fit(
         )
     checkpoint = Checkpoint(checkpoint_path, stopper)
     first_epoch = checkpoint.restore(model)
-    if first_epoch < recipe.epochs and not checkpoint.stopped:
+    if first_epoch < epochs and not checkpoint.stopped:
         batches = training_batches(
             x,
             y,
             batch_size=batch_size,
-            num_epochs=recipe.epochs,
+            num_epochs=epochs,
             seed=seed,
             first_epoch=first_epoch,
             steps_per_epoch=steps,
@@ -56,15 +63,15 @@ def fit(
         if progress:
             from tqdm.keras import TqdmCallback
 
-            bar = [TqdmCallback(verbose=0, initial=first_epoch, epochs=recipe.epochs)]
+            bar = [TqdmCallback(verbose=0, initial=first_epoch, epochs=epochs)]
         model.fit(
             batches,
-            epochs=recipe.epochs,
+            epochs=epochs,
             initial_epoch=first_epoch,
             steps_per_epoch=steps,
             shuffle=False,
             verbose=0,
-            callbacks=[validation, *([stopper] if stopper else []), checkpoint, *bar],
+            callbacks=[validation, *([stopper] if stopper else []), checkpoint, *bar, *callbacks],
         )
     if stopper and stopper.best_weights is not None:
         model.set_weights(stopper.best_weights)
@@ -81,41 +88,26 @@ def steps_of(rows: int, batch_size: int, steps_per_epoch: int | None = None) -> 
     return steps_per_epoch
 
 
-def compile_model(model: keras.Model, recipe: Recipe, *, steps: int, rps_weight: float) -> None:
-    """Compiles a model for epochs of `steps` steps, each run in one call."""
-    optimizer = make_optimizer(recipe, steps)
+def compile_model(
+    model: keras.Model, recipe: Recipe, *, steps: int, rps_weight: float, xla: bool = True
+) -> None:
+    """Compiles a model for epochs of `steps` steps, each run in one call.
+
+    XLA makes a step of a small network faster and takes seconds per network, the
+    more the deeper it is: what is trained for a few epochs alone does without.
+    """
+    optimizer = RecipeAdamW(recipe, steps_per_epoch=steps)
     if any(layer.compute_dtype == "float16" for layer in model.layers):
         # Keras adds loss scaling by itself only where the whole model has the policy.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer,
         RankedCrossentropy(rps_weight=rps_weight),
-        jit_compile=True,
+        jit_compile=xla,
         steps_per_execution=steps,
     )
     # Variables that are made while a step is traced have it traced twice.
     model.optimizer.build(model.trainable_variables)
-
-
-def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """AdamW with the recipe's schedule, and the original's epsilon."""
-    if recipe.schedule == "cosine":
-        steps = recipe.epochs * steps_per_epoch
-        warmup = min(round(recipe.warmup_share * steps), steps - 1)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else recipe.learning_rate,
-            steps - warmup,
-            warmup_target=recipe.learning_rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    else:
-        schedule = keras.optimizers.schedules.ExponentialDecay(
-            recipe.learning_rate, steps_per_epoch, recipe.gamma, staircase=True
-        )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, epsilon=1e-8)
-    if not recipe.decay_all:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
 
 
 def default_policy() -> str:

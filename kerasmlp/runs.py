@@ -24,11 +24,13 @@ from kerasmlp.files import read_json, what_is, write_json, write_text
 FORMAT = "kerasmlp.run"
 FILES = (
     "config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz",
-    "calibration.json", "curves.png", "confusion_matrix.png", "runs.csv", "table.md", "DONE",
+    "calibration.json", "curves.png", "confusion_matrix.png", "runs.csv", "table.md",
+    "best.json", "trials.csv", "trials.png", "DONE",
 )  # fmt: skip
 _INNER = re.compile(r"seed\d+_fold\d+")
 _TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
-_VERSIONS_OF = ("tensorflow", "keras", "numpy", "h5py")
+_SEARCH = "search"  # state and checkpoints of Keras Tuner, ours where the run is a search
+_VERSIONS_OF = ("tensorflow", "keras", "keras-tuner", "numpy", "h5py")
 
 
 class RunFolder:
@@ -121,8 +123,8 @@ class RunFolder:
         # last: it says that the folder is ours to delete.
         for name in sorted(names, key=lambda n: (n == "config.json") - (n == "DONE")):
             if name == "config.json":
-                for evaluation in evaluations:
-                    shutil.rmtree(self / evaluation)
+                for inner_folder in (*evaluations, *([_SEARCH] if self._search() else [])):
+                    shutil.rmtree(self / inner_folder)
                 for run in inner:
                     run._clear()
                     (run / ".lock").unlink(missing_ok=True)
@@ -131,6 +133,8 @@ class RunFolder:
 
     def _own_names(self) -> list[str]:
         others = {".lock", *self._evaluations(), *(run.path.name for run in self._inner_runs())}
+        if self._search():
+            others.add(_SEARCH)
         names = sorted({p.name for p in self.path.iterdir()} - others)
         foreign = [n for n in names if n not in FILES and not _TEMPORARY.fullmatch(n)]
         if foreign or ("config.json" in names and not self._is_run()):
@@ -147,6 +151,13 @@ class RunFolder:
             return []
         paths = [p for p in sorted(self.path.iterdir()) if _INNER.fullmatch(p.name)]
         return [RunFolder(p) for p in paths if p.is_dir() and not p.is_symlink()]
+
+    def _search(self) -> Path | None:
+        """The folder of Keras Tuner in that of a search."""
+        path = self / _SEARCH
+        if not path.is_dir() or path.is_symlink() or not (self / "config.json").is_file():
+            return None
+        return path if self.config().get("kind") == "tuning" else None
 
     def _is_run(self) -> bool:
         config = self.config()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import keras
 import numpy as np
 
@@ -11,13 +13,18 @@ from kerasmlp.models.residual_mlp import ResidualMLP
 class Workbench:
     """Compiled models, one of each shape, handed out as if they were new.
 
-    Tracing and compiling a small model takes as long as some epochs. Runs that
-    differ in data and seed alone can share the compiled step: the model gets
-    the weights and random generators that a new one has, its optimiser and
-    metrics go back to their beginning. What is then trained equals what a new
-    model would have become, to the bit.
+    Tracing and compiling a small model takes as long as some epochs. Runs of
+    the same network, batch size and number of steps can share the compiled
+    step, whatever their data, seeds, learning rates and weight decays: the
+    model gets the weights and random generators that a new one has, its
+    optimiser and metrics go back to their beginning. What is then trained
+    equals what a new model would have become, to the bit.
 
     The model that was handed out last for a shape is overwritten by the next.
+
+    Args:
+        max_models: Those handed out last are kept, so many at most; None keeps all.
+        xla: As for `compile_model`.
 
     Example:
 
@@ -28,7 +35,9 @@ class Workbench:
     True
     """
 
-    def __init__(self):
+    def __init__(self, *, max_models: int | None = None, xla: bool = True):
+        self.max_models = max_models
+        self.xla = xla
         self._models: dict[tuple, tuple[keras.Model, list[np.ndarray]]] = {}
         self._plain: dict[tuple, keras.Model] = {}
 
@@ -58,13 +67,19 @@ class Workbench:
         """
         network = recipe.network(width)
         new = ResidualMLP(num_classes=num_classes, seed=seed, dtype=dtype, **network)
-        shape = (recipe, num_classes, width, batch_size, steps, rps_weight, dtype)
+        fixed = (recipe.epochs, recipe.decay_all)  # length of the table of rates, what decays
+        shape = (*network.values(), *fixed, num_classes, batch_size, steps, rps_weight, dtype)
         if shape not in self._models:
-            compile_model(new, recipe, steps=steps, rps_weight=rps_weight)
+            if self.max_models is not None and len(self._models) >= self.max_models:
+                self._models.pop(next(iter(self._models)))
+                gc.collect()  # a model and its traced steps refer to each other
+            compile_model(new, recipe, steps=steps, rps_weight=rps_weight, xla=self.xla)
             beginning = [np.array(v) for v in new.optimizer.variables]
             self._models[shape] = new, beginning
             return new
-        shared, beginning = self._models[shape]
+        shared, beginning = self._models[shape] = self._models.pop(shape)  # the latest is last
+        optimizer = shared.optimizer
+        getattr(optimizer, "inner_optimizer", optimizer).follow(recipe)
         for variable, value in zip(shared.variables, new.variables, strict=True):
             variable.assign(value)
         for variable, value in zip(shared.optimizer.variables, beginning, strict=True):
@@ -83,9 +98,9 @@ class Workbench:
             recipe: Of its network.
         """
         num_classes, width = model.output_shape[-1], model.input_shape[-1]
-        shape = (recipe, num_classes, width)
+        network = recipe.network(width)
+        shape = (*network.values(), num_classes)
         if shape not in self._plain:
-            network = recipe.network(width)
             self._plain[shape] = ResidualMLP(num_classes=num_classes, dtype="float32", **network)
         self._plain[shape].set_weights(model.get_weights())
         return self._plain[shape]

@@ -15,7 +15,7 @@ from kerasmlp import load_model
 from kerasmlp.callbacks.validation import Validation
 from kerasmlp.checks import InputError
 from kerasmlp.evaluation import measure, measure_groups
-from kerasmlp.fitting import compile_model, fit, make_optimizer, steps_of
+from kerasmlp.fitting import compile_model, fit, steps_of
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.pipelines import training_batches
@@ -277,21 +277,6 @@ def test_mixup_mixes_rows_and_labels_alike_and_keeps_the_norm():
     (noisy, _), *_ = training_batches(x, x, batch_size=64, num_epochs=1, seed=0, noise_std=0.1)
     np.testing.assert_allclose(np.linalg.norm(noisy, axis=1), 1, atol=1e-5)
     assert 0.001 < np.abs(np.array(noisy) - np.round(noisy)).mean() < 0.1
-
-
-def test_the_papers_schedule_decays_once_per_epoch():
-    optimizer = make_optimizer(PRESETS["paper-age"], steps_per_epoch=10)
-    rates = [float(optimizer._learning_rate(step)) for step in (0, 9, 10, 20)]
-    first, gamma = 0.00116701, 0.394794
-    np.testing.assert_allclose(rates, [first, first, first * gamma, first * gamma**2], rtol=1e-5)
-    assert optimizer.epsilon == 1e-8
-
-
-def test_our_schedule_warms_up_and_ends_at_zero():
-    optimizer = make_optimizer(Recipe(epochs=10, learning_rate=1e-3), steps_per_epoch=10)
-    rate = optimizer._learning_rate
-    assert float(rate(0)) == 0 and float(rate(100)) == pytest.approx(0, abs=1e-9)
-    assert float(rate(5)) == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize(

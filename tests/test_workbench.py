@@ -26,10 +26,12 @@ def test_a_shared_step_gives_the_bits_of_a_fresh_run(recipe, tmp_path):
     store, bench = make_store(), Workbench()
     target = choose_age_target(store, None, "adience", by_years=True)
     test = store.subset(np.arange(300, 400))
-    for seed, first in ((5, 0), (6, 20), (5, 40)):
+    other = recipe.replace(learning_rate=0.02, weight_decay=0.3, schedule="cosine", noise_std=0.2)
+    for seed, first, values in ((5, 0, other), (6, 20, recipe), (5, 40, recipe)):
         rows = store.subset(np.arange(first, first + 260))
         settings = {"seed": seed, "test": test, "steps_per_epoch": 7}
-        shared = train(rows, target, recipe, tmp_path / f"{first}", workbench=bench, **settings)
+        shared = train(rows, target, values, tmp_path / f"{first}", workbench=bench, **settings)
+    assert len(bench._models) == 1
     alone = train(rows, target, recipe, tmp_path / "alone", **settings)
     for a, b in zip(weights(tmp_path / "40"), weights(tmp_path / "alone"), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -53,6 +55,15 @@ def test_runs_of_one_shape_trace_once_and_another_shape_anew(tmp_path, monkeypat
         counts.append(len(traced))
     assert counts[0] > 0
     assert counts == [counts[0], counts[0], 2 * counts[0], 2 * counts[0]]
+
+
+def test_the_models_handed_out_last_are_kept():
+    bench = Workbench(max_models=2, xla=False)
+    shape = {"num_classes": 2, "width": 8, "steps": 3, "rps_weight": 0.0, "dtype": "float32"}
+    sizes = (4, 5, 4, 6, 4, 5)
+    models = [bench.model(SMALL, **shape, batch_size=size, seed=0) for size in sizes]
+    assert models[0] is models[2] is models[4]
+    assert models[1] is not models[5] and len(bench._models) == 2
 
 
 def test_init_goes_into_a_shared_model(tmp_path):

@@ -15,8 +15,7 @@ from kerasmlp.commands.training_options import (
     SAMPLE,
     add_age_arguments,
     add_training_arguments,
-    choose_age_task,
-    choose_recipe,
+    choose_task,
     open_store,
 )
 
@@ -39,7 +38,6 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.cross_validation import cross_validate
     from kerasmlp.cross_validation_plan import Plan
     from kerasmlp.runs import next_free
-    from kerasmlp.targets import choose_target
 
     check_int("--seeds", args.seeds, minimum=1)
     check_int("--seed", args.seed, minimum=0)
@@ -49,14 +47,7 @@ def run(args: argparse.Namespace) -> None:
     if args.resume and not run_dir.exists():
         print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
     store = open_store(args)
-    if args.label in (None, "age_years", "age_group"):
-        target, recipe = choose_age_task(args, store)
-    else:
-        for option in ("classes", "label_sigma_years"):
-            if getattr(args, option) is not None:
-                flag = f"--{option.replace('_', '-')}"
-                reject(flag, "must be left out for a label that is no age", getattr(args, option))
-        target, recipe = choose_target(store, args.label), choose_recipe(args, "gender")
+    target, recipe = choose_task(args, store)
     plan = Plan(
         target=target,
         recipe=recipe,

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+AGE_LABELS = (None, "age_years", "age_group")
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "fairface_sample.h5"
 
 _HYPERPARAMETERS = {  # name: kind, what it is
@@ -24,6 +25,17 @@ _HYPERPARAMETERS = {  # name: kind, what it is
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser)
+    run = add_run_arguments(parser)
+    run.add_argument("--init", type=Path, metavar="RUN", help="begin with another run's weights")
+    recipe = parser.add_argument_group("recipe", "single values go on top of the preset")
+    recipe.add_argument("--preset", metavar="NAME", help="a preset's name, or a JSON file of one")
+    for name, (kind, text) in _HYPERPARAMETERS.items():
+        flag = f"--{name.replace('_', '-')}"
+        recipe.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--store", type=Path, help="embedding store (default: the shipped sample)")
     data.add_argument("--label", metavar="COLUMN", help="label column of the store")
@@ -35,18 +47,16 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="rows of one group are never split (default: group, if there)",
     )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     run = parser.add_argument_group("run")
     run.add_argument("--run-dir", type=Path, metavar="DIR", help="default: a new one in runs/")
     run.add_argument("--seed", type=int, default=0, help="decides everything; default: 0")
-    run.add_argument("--init", type=Path, metavar="RUN", help="begin with another run's weights")
     how = run.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on with a killed run")
     how.add_argument("--force", action="store_true", help="replace the run in the folder")
-    recipe = parser.add_argument_group("recipe", "single values go on top of the preset")
-    recipe.add_argument("--preset", metavar="NAME", help="a preset's name, or a JSON file of one")
-    for name, (kind, text) in _HYPERPARAMETERS.items():
-        flag = f"--{name.replace('_', '-')}"
-        recipe.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
+    return run
 
 
 def choose_recipe(args: argparse.Namespace, default: str):
@@ -81,6 +91,20 @@ def choose_age_task(args: argparse.Namespace, store):
     recipe = choose_recipe(args, "age" if years else "age-groups")
     by_years = recipe.label_sigma_years > 0
     return choose_age_target(store, args.label, args.classes, by_years=by_years), recipe
+
+
+def choose_task(args: argparse.Namespace, store):
+    """Target and recipe of any label of a store; age where none is given."""
+    from kerasmlp.checks import reject
+    from kerasmlp.targets import choose_target
+
+    if args.label in AGE_LABELS:
+        return choose_age_task(args, store)
+    for option in ("classes", "label_sigma_years"):
+        if getattr(args, option) is not None:
+            flag = f"--{option.replace('_', '-')}"
+            reject(flag, "must be left out for a label that is no age", getattr(args, option))
+    return choose_target(store, args.label), choose_recipe(args, "gender")
 
 
 def open_store(args: argparse.Namespace):

@@ -1,0 +1,118 @@
+"""Searches hyperparameters by Hyperband (Keras Tuner), with the validation NLL as objective.
+
+Prints its plan and cost before it starts. Ends with the best values as a preset,
+RUN/best.json, that --preset of every training command accepts, and a picture of
+the trials. `--max-epochs`, `--budget-minutes` or both bound it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from kerasmlp.commands.training_options import (
+    AGE_LABELS,
+    SAMPLE,
+    add_age_arguments,
+    add_data_arguments,
+    add_run_arguments,
+    choose_task,
+    open_store,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser)
+    add_run_arguments(parser)
+    add_age_arguments(parser)
+    group = parser.add_argument_group("search")
+    group.add_argument(
+        "--space",
+        default="narrow",
+        metavar="NAME",
+        help="narrow: around our defaults; paper: what the original searched (default: narrow)",
+    )
+    group.add_argument("--preset", metavar="NAME", help="of all that is not searched")
+    group.add_argument(
+        "--max-epochs",
+        type=int,
+        metavar="N",
+        help="of the longest trials (default: 10, or what fits the budget)",
+    )
+    group.add_argument(
+        "--factor", type=int, default=2, metavar="N", help="one trial in N is taken on; default: 2"
+    )
+    group.add_argument(
+        "--budget-minutes", type=float, metavar="X", help="stop then, with the best so far"
+    )
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="run trials in N processes of one core each (default: in this one)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.checks import check_choice, reject
+    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.runs import next_free
+    from kerasmlp.tuning import require_keras_tuner, tune, work
+    from kerasmlp.tuning_plan import MAX_EPOCHS, TuningPlan
+    from kerasmlp.tuning_space import SPACES
+    from kerasmlp.tuning_workers import role
+
+    check_choice("--space", args.space, tuple(SPACES))
+    if args.resume and args.run_dir is None:
+        reject("--run-dir", "must be given to be resumed", None)
+    require_keras_tuner()
+    part = role()
+    if part is not None and args.run_dir is None:
+        reject("--run-dir", "must be given where several machines search", None)
+    store = open_store(args)
+    run_dir = args.run_dir or next_free(Path("runs") / "tune")
+    if part == "worker":
+        import_tensorflow()
+        importlib.import_module("kerasmlp.tuning_trial").trace_faster()
+        work(args.store or SAMPLE, run_dir)
+        return
+    if args.resume and not run_dir.exists():
+        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+    if args.preset is None and args.space == "paper":
+        args.preset = "paper-age" if args.label in AGE_LABELS else "paper-gender"
+    target, base = choose_task(args, store)
+    plan = TuningPlan(
+        target=target,
+        base=base,
+        space=args.space,
+        max_epochs=MAX_EPOCHS if args.max_epochs is None else args.max_epochs,
+        factor=args.factor,
+        seed=args.seed,
+        validation_share=args.validation_share,
+        group=args.group,
+    )
+    import_tensorflow()
+    importlib.import_module("kerasmlp.tuning_trial").trace_faster()
+    report = tune(
+        args.store or SAMPLE,
+        plan,
+        run_dir,
+        budget_minutes=args.budget_minutes,
+        any_epochs=args.max_epochs is None,
+        workers=0 if part == "chief" and args.workers is None else args.workers,
+        resume=args.resume,
+        force=args.force,
+        progress=True,
+        say=lambda text: print(text, flush=True),
+    )
+    trials, best = report["trials"], report["best"]
+    print(f"{run_dir}: {trials['run']} trials, {report['seconds']['total']:.1f} s")
+    if not report["complete"]:
+        print(f"time was up after {trials['run']} of {trials['planned']} trials; --resume goes on")
+    if trials["diverged"]:
+        print(f"{trials['diverged']} trials diverged")
+    print(f"best validation NLL {best['val_loss']:.4f}: --preset {run_dir / 'best.json'}")
+    print(json.dumps(best))

@@ -1,0 +1,257 @@
+"""Searches the hyperparameters of a recipe by Hyperband, into one run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from kerasmlp.checks import check_int, check_positive, check_seed, reject, reject_file
+from kerasmlp.files import write_json, write_text
+from kerasmlp.runs import RunFolder, environment
+from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.tuning_plan import LONGEST_EPOCHS, TuningPlan, describe, longest_within
+from kerasmlp.tuning_space import recipe_of
+from kerasmlp.tuning_table import best_of, csv_of, rows_of
+
+KIND = "tuning"
+
+
+def tune(
+    store_path: str | os.PathLike,
+    plan: TuningPlan,
+    run_dir: str | os.PathLike,
+    *,
+    budget_minutes: float | None = None,
+    any_epochs: bool = False,
+    workers: int | None = None,
+    shared: bool = True,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict:
+    """Searches by Hyperband and writes the best recipe as a preset, `best.json`.
+
+    All trials are trained on the same rows from the same seed, and compared by
+    the validation NLL of the deterministic model. Killed at any moment and
+    started again with `resume=True`, the search ends with the same trials and
+    the same best as one that was never interrupted, and so does one that is
+    spread over workers (as far as one thread or two give the same bits).
+
+    Args:
+        store_path: Embedding store.
+        plan: Target, space, epochs and seed.
+        run_dir: Folder to write.
+        budget_minutes: The search ends at the first epoch after this time, with
+            the best so far; `resume=True` goes on.
+        any_epochs: The plan's `max_epochs` may be replaced: by that of a search
+            that is resumed, or by the largest whose plan fits the budget, as a
+            short run is measured.
+        workers: Processes that run the trials, with one core each; None runs
+            them here.
+        shared: False compiles every trial anew, to measure what that costs.
+        resume: Go on with a killed search or one whose time was up.
+        force: Replace what is in the folder.
+        progress: Show a bar over epochs.
+        say: Told the plan and its cost before the search begins.
+
+    Returns:
+        The report, as in `report.json`: `best` is the row of the best trial,
+        `complete` is False where time was up.
+
+    Raises:
+        InputError: if the data cannot be trained on, the folder not used, or
+            every trial diverged.
+    """
+    started, clock = time.time(), time.monotonic()
+    require_keras_tuner()
+    check_int("seed", plan.seed, minimum=0)
+    check_seed(plan.seed)
+    if not 0 < plan.validation_share < 1:
+        reject("validation_share", "must be in (0, 1)", plan.validation_share)
+    check_int("factor", plan.factor, minimum=2)
+    if check_int("max_epochs", plan.max_epochs, minimum=1) > LONGEST_EPOCHS:
+        reject("max_epochs", f"must be at most {LONGEST_EPOCHS}", plan.max_epochs)
+    if workers is not None:
+        check_int("workers", workers, minimum=0)
+    if budget_minutes is not None:
+        check_positive("budget_minutes", budget_minutes)
+    store, folder = EmbeddingStore.open(store_path), RunFolder(run_dir)
+    from kerasmlp.tuning_trial import OutOfTime, TrialRunner
+
+    runner = TrialRunner(store, plan, shared=shared)
+    before = _config_before(folder) if resume else None
+    if before is not None and any_epochs:
+        plan, any_epochs = replace(plan, max_epochs=before["max_epochs"]), False
+    if not folder.done:
+        with tempfile.TemporaryDirectory() as scratch:
+            cost = runner.measure_cost(scratch)
+        at_once = max(workers or 1, 1)
+        if any_epochs and budget_minutes is not None:
+            epochs = longest_within(plan, cost, 60 * budget_minutes, at_once)
+            plan = replace(plan, max_epochs=epochs)
+        say(describe(plan, cost, at_once))
+        runner = TrialRunner(store, plan, shared=shared)
+    config = {
+        "kind": KIND,
+        **plan.to_config(),
+        "dimensions": [f"{name}: {kind}" for name, kind in plan.dimensions.items()],
+        "data_digest": store.digest(),
+        "width": store.width,
+        "embedder": store.info.embedder,
+        "embedder_sha256": store.info.embedder_sha256,
+        "normalized": store.info.normalized,
+    }
+    with folder.working(config, resume=resume, force=force):
+        if folder.done:
+            return folder.report()
+        deadline = None if budget_minutes is None else clock + 60 * budget_minutes
+        with _bar(plan) if progress else contextlib.nullcontext(_silent) as on_progress:
+            options = {"deadline": deadline, "on_progress": on_progress}
+            if workers is None:
+                search = _search(plan, folder, config, runner, **options)
+                with contextlib.suppress(OutOfTime):
+                    search.run()
+            else:
+                search = _search_with_workers(store_path, plan, folder, config, workers, options)
+        rows = rows_of(plan, search.state.completed())
+        if not rows:
+            reject("--budget-minutes", "must be enough for one trial", budget_minutes)
+        complete = search.state.finished
+        report = _write(folder, plan, rows, config, complete, time.time() - started)
+        if complete:
+            for trial_id in search.state.trials:
+                search.state.checkpoint_of(trial_id).unlink(missing_ok=True)
+        return report
+
+
+def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
+    """Runs trials of the chief that the environment names until there are no more.
+
+    Args:
+        store_path: The chief's data, by any path.
+        run_dir: The chief's folder, which this machine sees too.
+
+    Raises:
+        InputError: if there is no search, or it is on other data.
+    """
+    require_keras_tuner()
+    from kerasmlp.tuning_trial import TrialRunner
+
+    folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path)
+    config = _config_before(folder)
+    if config is None:
+        reject_file(folder.path, "must be the folder of a search that its chief has begun", "none")
+    if config["data_digest"] != store.digest():
+        digest = config["data_digest"][:12]
+        reject_file(store_path, f"must hold the chief's data ({digest})", store.digest()[:12])
+    plan = TuningPlan.from_config(config)
+    _search(plan, folder, config, TrialRunner(store, plan)).run()
+
+
+def require_keras_tuner() -> None:
+    if importlib.util.find_spec("keras_tuner") is None:
+        reject("keras-tuner", "must be installed: pip install 'kerasmlp[tuner]'", None)
+
+
+def project_name(config: dict) -> str:
+    """Names a search after what decides its results."""
+    digest, seed = config["data_digest"][:12], config["seed"]
+    return f"{config['space']}-{config['max_epochs']}-{digest}-seed{seed}"
+
+
+def _search(plan: TuningPlan, folder: RunFolder, config: dict, runner, **options):
+    from kerasmlp.tuning_search import Search
+
+    return Search(plan, folder / "search", project_name(config), runner, **options)
+
+
+def _search_with_workers(store_path, plan, folder, config, workers: int, options: dict):
+    from kerasmlp.tuning_workers import WorkerPool, as_chief, serve
+
+    with as_chief():
+        pool = WorkerPool(Path(store_path).resolve(), folder.path.resolve(), workers)
+        try:
+            pool.start()  # they import while this process does
+            search = _search(plan, folder, config, None)
+            serve(search, pool, **options)
+        finally:
+            pool.stop()
+    return search
+
+
+def _config_before(folder: RunFolder) -> dict | None:
+    if not (folder / "config.json").is_file():
+        return None
+    config = folder.config()
+    if not isinstance(config, dict) or config.get("kind") != KIND:
+        reject_file(folder.path, "must be the folder of a search", "another run folder")
+    return config
+
+
+def _silent(*_: object) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _bar(plan: TuningPlan):
+    from tqdm import tqdm
+
+    with tqdm(total=plan.num_epochs, desc="search", unit="epoch") as bar:
+
+        def show(oracle, epochs: int) -> None:
+            done = oracle.completed()
+            if not bar.n and done:
+                bar.initial = epochs  # of an earlier process: they are no measure of this one
+            bar.n = epochs
+            best = min((t.score for t in done), default=math.inf)
+            bar.set_postfix_str(f"{len(done)}/{plan.num_trials} trials, best {best:.4f}")
+
+        yield show
+
+
+def _write(
+    folder: RunFolder,
+    plan: TuningPlan,
+    rows: list[dict],
+    config: dict,
+    complete: bool,
+    total: float,
+) -> dict:
+    from kerasmlp import tuning_plots
+
+    best = best_of(plan, rows)
+    recipe = recipe_of(plan.recipe, {name: best[name] for name in plan.dimensions})
+    write_json(folder / "best.json", recipe.to_config())
+    write_text(folder / "trials.csv", csv_of(rows))
+    tuning_plots.trials(plan, rows, best, folder / "trials.png")
+    report = {
+        "best": best,
+        "complete": complete,
+        "project": project_name(config),
+        "trials": {
+            "run": len(rows),
+            "planned": plan.num_trials,
+            "diverged": sum(not math.isfinite(row["val_loss"]) for row in rows),
+        },
+        "epochs": {
+            "run": sum(row["epochs"] - row["first_epoch"] for row in rows),
+            "planned": plan.num_epochs,
+        },
+        "seconds": {"total": total, "trials": sum(row["seconds"] for row in rows)},
+        "seed": plan.seed,
+        "data_digest": config["data_digest"],
+        **environment(),
+    }
+    if complete:
+        folder.finish(report)
+    else:
+        write_json(folder / "report.json", report)
+    return report

@@ -1,0 +1,150 @@
+"""Trains the trials of a search; those of one network share a compiled step."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasmlp.callbacks.validation import Validation
+from kerasmlp.evaluation import measure
+from kerasmlp.fitting import default_policy, fit, steps_of
+from kerasmlp.models.presets import Recipe
+from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.training_rows import split_rows
+from kerasmlp.tuning_plan import Cost, TuningPlan
+from kerasmlp.tuning_space import middle_of
+from kerasmlp.workbench import Workbench
+
+MAX_MODELS = 12
+"""Traced models that are kept, some 200 MB each, the deepest more."""
+
+
+def trace_faster() -> None:
+    """Turns TensorFlow's graph optimiser off in this process.
+
+    It takes a quarter of the time to trace a network and makes its steps no faster.
+    """
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+class OutOfTime(Exception):
+    """The time for the search is over; the trial has its checkpoint."""
+
+
+class _Diverged(Exception):
+    pass
+
+
+class TrialRunner:
+    """Trains recipes on the same rows from the same seed, from epoch to epoch.
+
+    Args:
+        store: Embeddings and labels.
+        plan: Target, seed and split.
+        shared: False compiles every trial anew, to measure what that costs.
+
+    Raises:
+        InputError: if the store cannot be trained on.
+    """
+
+    def __init__(self, store: EmbeddingStore, plan: TuningPlan, *, shared: bool = True):
+        self._plan, self._shared = plan, shared
+        rest, validation, self.unlabelled = split_rows(
+            store, plan.target, plan.group, plan.validation_share, plan.seed
+        )
+        # A search traces many networks, which TensorFlow takes for one that is traced too often.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        self.rows, self.part = store.subset(rest), store.subset(validation)
+        self._new_workbench()
+
+    def _new_workbench(self) -> None:
+        xla = self._plan.uses_xla(len(self.rows))
+        self.workbench = Workbench(max_models=MAX_MODELS, xla=xla)
+
+    def run(
+        self,
+        recipe: Recipe,
+        checkpoint_path: Path,
+        *,
+        stop_after: int,
+        deadline: float | None = None,
+        on_epoch: Callable[[int], None] | None = None,
+    ) -> dict[str, float]:
+        """Trains up to an epoch, from the checkpoint on where there is one.
+
+        Args:
+            recipe: Its epochs are those that the schedule is laid out for.
+            checkpoint_path: Of optimiser, generators, weights and history.
+            stop_after: Epochs in all.
+            deadline: On `time.monotonic()`, or None.
+            on_epoch: Called after each epoch, with the number of epochs done.
+
+        Returns:
+            `val_loss` of the deterministic model and `seconds` of this call.
+            A recipe with patience takes its best weights, so its loss is the
+            smallest so far; others have that of the last epoch. Diverged
+            weights have an infinite loss.
+
+        Raises:
+            OutOfTime: once the deadline is over, after an epoch.
+        """
+        started, plan = time.perf_counter(), self._plan
+        if not self._shared:
+            self._new_workbench()
+        keras.utils.set_random_seed(plan.seed)
+        model = self.workbench.model(
+            recipe,
+            num_classes=plan.target.num_classes,
+            width=self.rows.width,
+            batch_size=min(recipe.batch_size, len(self.rows)),
+            steps=steps_of(len(self.rows), recipe.batch_size),
+            rps_weight=recipe.rps_weight if plan.target.is_age else 0.0,
+            dtype=default_policy(),
+            seed=plan.seed,
+        )
+
+        def after_epoch(epoch, logs):
+            if on_epoch:
+                on_epoch(epoch + 1)
+            if deadline is not None and time.monotonic() > deadline and epoch + 1 < stop_after:
+                raise OutOfTime
+
+        try:
+            _, history, _ = fit(
+                model,
+                self.rows.embeddings,
+                plan.target.soft_labels(self.rows, recipe.label_sigma_years),
+                recipe.replace(patience=None),  # the search stops what does not improve
+                seed=plan.seed,
+                validation=Validation(self.part.embeddings, self._measure),
+                checkpoint_path=checkpoint_path,
+                stop_after=stop_after,
+                callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)],
+            )
+            losses = [row["val_loss"] for row in history[:stop_after]]
+            loss = min(losses) if recipe.patience else losses[-1]
+        except _Diverged:
+            loss = float("inf")
+        # 32 bits, so that a loss is the same whether or not it went over the wire.
+        return {"val_loss": float(np.float32(loss)), "seconds": time.perf_counter() - started}
+
+    def _measure(self, probabilities: np.ndarray) -> dict[str, float]:
+        if not np.isfinite(probabilities).all():
+            raise _Diverged
+        return {"loss": measure(self._plan.target, probabilities, self.part)["nll"]}
+
+    def measure_cost(self, folder: str | os.PathLike) -> Cost:
+        """Trains a network in the middle of the space for three epochs."""
+        path = Path(folder) / "checkpoint.npz"
+        recipe = middle_of(self._plan.recipe.replace(epochs=3), self._plan.dimensions)
+        seconds = [self.run(recipe, path, stop_after=k)["seconds"] for k in (1, 3)]
+        path.unlink(missing_ok=True)
+        epoch = seconds[1] / 2
+        return Cost(max(seconds[0] - epoch, 0.0), epoch)

@@ -1,0 +1,34 @@
+"""One worker process of a search: `python -m kerasmlp.tuning_worker STORE RUN_DIR`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from kerasmlp.checks import InputError
+from kerasmlp.quiet import import_tensorflow
+
+
+def main() -> None:
+    """Runs trials of the chief that the environment names until there are no more."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import_tensorflow()
+    from kerasmlp.tuning import work
+    from kerasmlp.tuning_trial import trace_faster
+
+    trace_faster()
+    try:
+        work(*sys.argv[1:])
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

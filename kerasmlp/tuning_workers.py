@@ -1,0 +1,180 @@
+"""A search spread over processes: this one is Keras Tuner's chief, others run the trials."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kerasmlp.checks import InputError, reject
+
+if TYPE_CHECKING:
+    from kerasmlp.tuning_search import Search
+
+TUNER_ID, IP, PORT = (f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"))
+_MAX_DEATHS = 5
+_POLL_SECONDS = 0.25
+_GOODBYE_SECONDS = 5
+"""Given to workers of other machines to hear that the search is over."""
+
+
+def role() -> str | None:
+    """What the environment makes of this process: `"chief"`, `"worker"`, or neither.
+
+    Raises:
+        InputError: if one of the three variables is missing.
+    """
+    given = [name for name in (TUNER_ID, IP, PORT) if os.environ.get(name)]
+    if not given:
+        return None
+    for name in (TUNER_ID, IP, PORT):
+        if name not in given:
+            reject(name, f"must be set where {given[0]} is", os.environ.get(name))
+    return "chief" if "chief" in os.environ[TUNER_ID] else "worker"
+
+
+@contextmanager
+def as_chief() -> Iterator[None]:
+    """Makes this process the chief: at the address that the environment gives, else at a free
+    port that this machine alone can reach."""
+    before = {name: os.environ.get(name) for name in (TUNER_ID, IP, PORT)}
+    os.environ[TUNER_ID] = "chief"
+    os.environ.setdefault(IP, "127.0.0.1")
+    os.environ.setdefault(PORT, str(_free_port()))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class WorkerPool:
+    """Worker processes on this machine, one core each. One that dies is started again under its
+    own name: the chief gives it the trial it was at, which goes on from its checkpoint.
+
+    Workers end with their parent, however that ends.
+
+    Args:
+        store_path: Embedding store.
+        run_dir: Of the search.
+        number: Of workers.
+    """
+
+    def __init__(self, store_path: Path, run_dir: Path, number: int):
+        self._command = [sys.executable, "-m", "kerasmlp.tuning_worker", store_path, run_dir]
+        self._run_dir = Path(run_dir)
+        self._workers: list[subprocess.Popen | None] = [None] * number
+        self._deaths = 0
+
+    def start(self) -> None:
+        (self._run_dir / "search").mkdir(exist_ok=True)
+        for number in range(len(self._workers)):
+            self._start(number)
+
+    def _start(self, number: int) -> None:
+        path = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+        ip = os.environ[IP]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep),
+            TUNER_ID: f"worker-{socket.gethostname()}-{number}",
+            IP: "127.0.0.1" if ip == "0.0.0.0" else ip,
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "TF_NUM_INTRAOP_THREADS": "1",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # or the first worker takes the whole GPU
+        }
+        with open(self._log(number), "wb") as log:
+            self._workers[number] = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,  # its end is how a worker learns that its parent is gone
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
+            )
+
+    def _log(self, number: int) -> Path:
+        return self._run_dir / "search" / f"worker-{number}.log"
+
+    def restart_dead(self) -> bool:
+        """Starts workers again that died; returns whether any can still be at work.
+
+        Raises:
+            InputError: if a worker was given bad input.
+            RuntimeError: if workers die again and again.
+        """
+        for number, worker in enumerate(self._workers):
+            code = worker.poll()
+            if not code:
+                continue
+            log = self._log(number).read_text(encoding="utf-8", errors="replace")
+            last = (log.strip().splitlines() or [""])[-1]
+            if code == 2:
+                raise InputError(last)
+            self._deaths += 1
+            if self._deaths > _MAX_DEATHS:
+                raise RuntimeError(f"{self._deaths} workers died, the last: exit {code} {last}")
+            self._start(number)
+        return not self._workers or any(worker.poll() is None for worker in self._workers)
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            if worker is not None:
+                worker.kill()
+                worker.wait()
+                worker.stdin.close()
+
+
+def serve(
+    search: Search,
+    pool: WorkerPool,
+    *,
+    deadline: float | None,
+    on_progress: Callable,
+) -> None:
+    """Answers workers until all trials are done or time is up.
+
+    Keras Tuner's server waits for the last request of every worker it has ever
+    seen, for ever where one is gone; it ends with this process instead.
+    """
+    failed: list[BaseException] = []
+
+    def answer() -> None:
+        try:
+            search.search()
+        except BaseException as error:
+            failed.append(error)
+
+    threading.Thread(target=answer, daemon=True).start()
+    oracle = search.state
+    while not oracle.finished:
+        if failed:
+            raise failed[0]
+        at_work = pool.restart_dead()
+        on_progress(oracle, oracle.num_epochs)
+        if deadline is not None and time.monotonic() > deadline:
+            return
+        if not at_work and not oracle.finished:
+            raise RuntimeError("all workers ended before the search did")
+        time.sleep(_POLL_SECONDS)
+    on_progress(oracle, oracle.num_epochs)
+    leaving = time.monotonic() + _GOODBYE_SECONDS
+    while oracle.tuner_ids and time.monotonic() < leaving:
+        time.sleep(_POLL_SECONDS)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
