@@ -1,4 +1,4 @@
-"""Temperature scaling: of logits, folded into the head's weights, and of the mean of passes."""
+"""Temperature scaling of the deterministic model, and of the stochastic passes."""
 
 from __future__ import annotations
 
@@ -14,41 +14,21 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def scale_mean(mean: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities to the power of `1 / temperature`, normalised; below 1 it sharpens them.
-
-    The mean of stochastic passes is flatter than any of them: a temperature
-    that is right for the deterministic model leaves it underconfident.
-
-    Args:
-        mean: Shape `(rows, num_classes)`.
-        temperature: Above 0.
-
-    Example:
-
-    >>> scale_mean(np.array([[0.8, 0.2]]), 0.5).round(4)
-    array([[0.9412, 0.0588]])
-    """
-    if temperature == 1:
-        return mean
-    return softmax(log_of_mean(mean) / temperature).astype(mean.dtype)
-
-
-def log_of_mean(mean: np.ndarray) -> np.ndarray:
-    """The logits of which a mean is the softmax, float64."""
-    return np.log(np.maximum(np.asarray(mean, np.float64), np.finfo(np.float64).tiny))
-
-
 def fit_temperature(
-    logits: np.ndarray, loss: Callable[[np.ndarray], float], *, bounds=(0.2, 5.0)
+    logits: np.ndarray,
+    loss: Callable[[np.ndarray], float],
+    *,
+    bounds: tuple[float, float] = (0.2, 5.0),
+    tolerance: float = 1e-3,
 ) -> float:
     """Returns the temperature T whose `softmax(logits / T)` has the lowest loss.
 
     Args:
-        logits: Shape `(rows, num_classes)`.
+        logits: Shape `(..., num_classes)`.
         loss: From probabilities to a number, such as the NLL of the classes
             that are measured.
         bounds: Of T.
+        tolerance: Of its natural logarithm.
 
     Example:
 
@@ -61,12 +41,11 @@ def fit_temperature(
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks", 2017.
     """
-    logits = np.asarray(logits, np.float64)
     low, high = np.log(bounds)
     # Golden-section search: the loss has one valley along the temperature.
     inner = [high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)]
     values = [loss(softmax(logits / np.exp(t))) for t in inner]
-    while high - low > 1e-3:
+    while high - low > tolerance:
         if values[0] < values[1]:
             high, inner[1], values[1] = inner[1], inner[0], values[0]
             inner[0] = high - _GOLDEN * (high - low)
@@ -76,3 +55,27 @@ def fit_temperature(
             inner[1] = low + _GOLDEN * (high - low)
             values[1] = loss(softmax(logits / np.exp(inner[1])))
     return float(np.exp((low + high) / 2))
+
+
+def mean_of_passes(samples: np.ndarray, temperature: float) -> np.ndarray:
+    """The mean over passes whose logits are divided by a temperature.
+
+    A temperature that is right for the deterministic model leaves the mean of
+    stochastic passes underconfident, because averaging flattens.
+
+    Args:
+        samples: Probabilities `(num_samples, rows, num_classes)`.
+        temperature: Above 0; below 1 it sharpens.
+
+    Example:
+
+    >>> samples = np.array([[[0.8, 0.2]], [[0.5, 0.5]]])
+    >>> mean_of_passes(samples, 0.5).round(4)
+    array([[0.7206, 0.2794]])
+    """
+    return softmax(logits_of(samples) / temperature).mean(axis=0)
+
+
+def logits_of(probabilities: np.ndarray) -> np.ndarray:
+    """Numbers of which probabilities are the softmax."""
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))

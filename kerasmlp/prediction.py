@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from kerasmlp.calibration import scale_mean
 from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.quantifiers import expected_age_years, median_age_years
 from kerasmlp.run_calibration import RunCalibration, age_intervals, class_entropy_nats
@@ -22,6 +21,11 @@ _ROWS_PER_CHUNK = 1024
 
 class Predictor:
     """A finished run, ready to answer.
+
+    Beside `model`, the deterministic one, there is `mc_model`, whose samples
+    are those that answers come from: the same weights, but the logits are
+    divided by the `mc_temperature` of the run's calibration, because a mean of
+    passes is flatter than each of them.
 
     Args:
         path: Run folder.
@@ -39,6 +43,8 @@ class Predictor:
         self.model = load_model(run.path)
         path = run / "calibration.json"
         self.calibration = RunCalibration.open(path) if path.exists() else None
+        temperature = self.calibration.mc_temperature if self.calibration else 1.0
+        self.mc_model = self.model if temperature == 1 else _cooled(self.model, temperature)
 
     @property
     def name(self) -> str:
@@ -98,20 +104,17 @@ class Predictor:
     def uncertainty(
         self, embeddings: np.ndarray, *, num_samples: int, seed: int
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yields, chunk by chunk, the mean prediction and the measures, as `predict_uncertainty`.
+        """Yields, chunk by chunk, mean and measures of `mc_model`, as `predict_uncertainty`.
 
-        The mean has the temperature that the run fitted for it; the measures
-        are those of the passes as they came. With `num_samples=0` the
-        deterministic model's outputs are the mean, and there are no measures.
+        With `num_samples=0` the deterministic model's outputs are the mean,
+        and there are no measures.
         """
         check_int("num_samples", num_samples, minimum=0)
-        temperature = self.calibration.mc_temperature if self.calibration else 1.0
         for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
             chunk = embeddings[start : start + _ROWS_PER_CHUNK]
             if num_samples:
                 how = {"num_samples": num_samples, "seed": seed, "first_row": start}
-                drawn = predict_uncertainty(self.model, chunk, **how)
-                yield drawn | {"mean": scale_mean(drawn["mean"], temperature)}
+                yield predict_uncertainty(self.mc_model, chunk, **how)
             else:
                 yield {"mean": self.probabilities(chunk)}
 
@@ -194,6 +197,14 @@ class Predictor:
 def has_dropout(model: keras.Model) -> bool:
     """Whether there is anything to sample."""
     return any(v.path.endswith("seed_generator_state") for v in model.variables)
+
+
+def _cooled(model: keras.Model, temperature: float) -> keras.Model:
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    head = copy.get_layer("logits")
+    head.set_weights([w / temperature for w in head.get_weights()])
+    return copy
 
 
 def _emptied(answer: dict) -> dict:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from kerasmlp.abstention import Abstention
-from kerasmlp.calibration import fit_temperature, log_of_mean, scale_mean
+from kerasmlp.calibration import fit_temperature, logits_of
 from kerasmlp.checks import InputError, is_number, reject_file
 from kerasmlp.conformal import conformal_offset_years, grown_interval_years
 from kerasmlp.files import read_json, write_json
@@ -41,14 +41,16 @@ class RunCalibration:
             where the rows hold no years or too few.
         abstention: Of the entropies of the mean in the measured classes (see
             `class_entropy_nats`), or None.
-        mc_temperature: Of the mean (see `scale_mean`), before offsets and
-            abstention.
+        mc_temperature: By which the logits of every stochastic pass are
+            divided, beside the temperature that is in the head's weights.
 
     Example:
 
     >>> import tempfile
     >>> abstention = Abstention([0.1, 0.6], [50, 60], [0, 5])
-    >>> whole = RunCalibration(rows=60, num_samples=64, offsets_years={}, abstention=abstention)
+    >>> whole = RunCalibration(
+    ...     rows=60, num_samples=64, offsets_years={}, abstention=abstention, mc_temperature=0.9
+    ... )
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     whole.save(f"{folder}/calibration.json")
     ...     whole == RunCalibration.open(f"{folder}/calibration.json")
@@ -59,7 +61,7 @@ class RunCalibration:
     num_samples: int
     offsets_years: Mapping[str, Mapping[str, float]]
     abstention: Abstention | None
-    mc_temperature: float = 1.0
+    mc_temperature: float
 
     @classmethod
     def fit(
@@ -68,6 +70,7 @@ class RunCalibration:
         part: EmbeddingStore,
         probabilities: Mapping[str, np.ndarray],
         num_samples: int,
+        mc_temperature: float = 1.0,
     ) -> RunCalibration:
         """Fits intervals and abstention on rows that were not trained on.
 
@@ -77,19 +80,14 @@ class RunCalibration:
             probabilities: Of the head, `(rows, num_classes)`, of the
                 `deterministic` model and, if it has dropout, of the `mc_mean`.
             num_samples: Passes of the `mc_mean`.
+            mc_temperature: That the passes had.
         """
-        abstention, temperature = None, 1.0
+        abstention = None
         if "mc_mean" in probabilities:
-            labels = target.encode(part, target.classes)
-            known = labels != UNKNOWN
             mean = probabilities["mc_mean"]
-            if known.sum() >= MIN_TEMPERATURE_ROWS:
-                temperature = fit_temperature(
-                    log_of_mean(mean[known]), lambda p: nll(labels[known], target.measured(p))
-                )
-                mean = scale_mean(mean, temperature)
-                probabilities = {**probabilities, "mc_mean": mean}
+            labels = target.encode(part, target.classes)
             wrong = target.measured(mean).argmax(axis=1) != labels
+            known = labels != UNKNOWN
             abstention = Abstention.fit(wrong[known], class_entropy_nats(target, mean)[known])
         offsets = {k: _offsets(target, part, p) for k, p in probabilities.items()}
         return cls(
@@ -97,7 +95,7 @@ class RunCalibration:
             num_samples=num_samples if "mc_mean" in probabilities else 0,
             offsets_years={k: v for k, v in offsets.items() if v},
             abstention=abstention,
-            mc_temperature=temperature,
+            mc_temperature=mc_temperature,
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -119,12 +117,35 @@ class RunCalibration:
             for offsets in config["offsets_years"].values():
                 if not all(is_number(offsets[str(percent)]) for percent in COVERAGES):
                     raise ValueError("offsets that are no numbers")
-            temperature = config.get("mc_temperature", 1.0)
-            if not is_number(temperature) or temperature <= 0:
+            if not is_number(config["mc_temperature"]) or config["mc_temperature"] <= 0:
                 raise ValueError("a temperature that is not above 0")
+            if config["abstention"] is not None and config["num_samples"] < 1:
+                raise ValueError("thresholds of no passes")
             return cls(**config)
         except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
             reject_file(path, "must be the calibration of a run", f"{error}")
+
+
+def fit_mc_temperature(target: Target, part: EmbeddingStore, samples: np.ndarray) -> float:
+    """The temperature of the passes whose mean has the lowest NLL in the measured classes.
+
+    Args:
+        target: Of the model.
+        part: Rows kept back.
+        samples: Of the head on these rows, `(num_samples, rows, num_classes)`.
+
+    Returns:
+        1.0 with too few rows.
+    """
+    labels = target.encode(part, target.classes)
+    known = labels != UNKNOWN
+    if known.sum() < MIN_TEMPERATURE_ROWS:
+        return 1.0
+
+    def loss(scaled: np.ndarray) -> float:
+        return nll(labels[known], target.measured(scaled.mean(axis=0)))
+
+    return fit_temperature(logits_of(samples[:, known]), loss, tolerance=1e-2)
 
 
 def age_intervals(

@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasmlp.calibration import fit_temperature
+from kerasmlp.calibration import fit_temperature, mean_of_passes
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import check_int, check_seed, reject
 from kerasmlp.evaluation import measure, measure_groups
@@ -22,15 +22,16 @@ from kerasmlp.files import atomic_path, sha256_file, write_text
 from kerasmlp.fitting import copy_weights, default_policy, fit, steps_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.prediction import has_dropout
-from kerasmlp.run_calibration import MIN_TEMPERATURE_ROWS, RunCalibration
+from kerasmlp.run_calibration import MIN_TEMPERATURE_ROWS, RunCalibration, fit_mc_temperature
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
 from kerasmlp.training_rows import split_rows
-from kerasmlp.uncertainty import predict_uncertainty
+from kerasmlp.uncertainty import predict_samples
 from kerasmlp.workbench import Workbench
 
 CALIBRATION_SAMPLES = 64
+MC_TEMPERATURE_ROWS = 1024
 """Stochastic passes behind intervals and abstention, as `predict` takes them by default."""
 
 
@@ -205,11 +206,19 @@ def calibrate_answers(
     model: keras.Model, target: Target, part: EmbeddingStore, probabilities: np.ndarray
 ) -> RunCalibration:
     """Fits age intervals and abstention on a part, for the model as it will answer."""
-    of_model = {"deterministic": probabilities}
+    of_model, temperature = {"deterministic": probabilities}, 1.0
     if has_dropout(model):
-        drawn = predict_uncertainty(model, part.embeddings, num_samples=CALIBRATION_SAMPLES)
-        of_model["mc_mean"] = drawn["mean"]
-    return RunCalibration.fit(target, part, of_model, CALIBRATION_SAMPLES)
+        chosen = np.linspace(0, len(part) - 1, MC_TEMPERATURE_ROWS).round().astype(int)
+        some = part.subset(np.unique(chosen))
+        samples = predict_samples(model, some.embeddings, num_samples=CALIBRATION_SAMPLES)
+        temperature = fit_mc_temperature(target, some, samples)
+        means = []
+        for start in range(0, len(part), MC_TEMPERATURE_ROWS):
+            rows = part.embeddings[start : start + MC_TEMPERATURE_ROWS]
+            how = {"num_samples": CALIBRATION_SAMPLES, "first_row": start}
+            means.append(mean_of_passes(predict_samples(model, rows, **how), temperature))
+        of_model["mc_mean"] = np.concatenate(means)
+    return RunCalibration.fit(target, part, of_model, CALIBRATION_SAMPLES, temperature)
 
 
 def save_history(path: Path, history: list[dict]) -> None:

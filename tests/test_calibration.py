@@ -8,12 +8,12 @@ import pytest
 from data_sets import make_store
 
 from kerasmlp.abstention import Abstention
-from kerasmlp.calibration import scale_mean
+from kerasmlp.calibration import mean_of_passes, softmax
 from kerasmlp.checks import InputError
 from kerasmlp.conformal import conformal_offset_years, grown_interval_years
 from kerasmlp.metrics import interval_coverage, nll
 from kerasmlp.quantifiers import age_interval_years
-from kerasmlp.run_calibration import RunCalibration, age_intervals
+from kerasmlp.run_calibration import RunCalibration, age_intervals, fit_mc_temperature
 from kerasmlp.targets import age_target, choose_target
 
 YEARS = np.arange(101)
@@ -56,29 +56,27 @@ def people(rows, rng, *, spread=1.0):
 
 
 @pytest.mark.parametrize(("flatness", "rows"), [(1.6, 2000), (0.7, 2000), (1.6, 199)])
-def test_the_mean_gets_a_temperature_of_its_own(flatness, rows):
-    """One that undoes what made it too flat or too sharp, from rows enough."""
+def test_the_passes_get_a_temperature_of_their_own(flatness, rows):
+    """One that undoes what made them too flat or too sharp, from rows enough."""
     rng = np.random.default_rng(6)
     target = choose_target(make_store(rows=50), "gender")
     logits = rng.normal(0, 2, rows)
     right = 1 / (1 + np.exp(-logits))
     gender = (rng.random(rows) < right).astype("int64")
-    mean = scale_mean(np.stack([1 - right, right], axis=1), flatness).astype("float32")
+    passes = rng.normal(0, 0.05, (16, rows)) + logits / flatness
+    samples = softmax(np.stack([np.zeros_like(passes), passes], axis=-1)).astype("float32")
     part = make_store(rows=rows, gender=gender)
-    calibration = RunCalibration.fit(target, part, {"mc_mean": mean}, 64)
+    temperature = fit_mc_temperature(target, part, samples)
     if rows < 200:
-        assert calibration.mc_temperature == 1
+        assert temperature == 1
         return
-    assert calibration.mc_temperature == pytest.approx(1 / flatness, rel=0.1)
-    scaled = scale_mean(mean, calibration.mc_temperature)
-    assert scaled.dtype == np.float32
-    assert nll(gender, scaled) < nll(gender, mean)
-    np.testing.assert_array_equal(scaled.argmax(axis=1), mean.argmax(axis=1))
+    assert temperature == pytest.approx(1 / flatness, rel=0.1)
+    assert nll(gender, mean_of_passes(samples, temperature)) < nll(gender, samples.mean(axis=0))
 
 
 def test_a_probability_of_zero_stays_one():
-    scaled = scale_mean(np.array([[1.0, 0.0], [0.0, 1.0]]), 0.8)
-    np.testing.assert_allclose(scaled, np.eye(2), atol=1e-12)
+    samples = np.array([[[1.0, 0.0], [0.0, 1.0]]], np.float32)
+    np.testing.assert_allclose(mean_of_passes(samples, 0.8), samples[0], atol=1e-12)
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
@@ -116,8 +114,7 @@ def test_children_are_not_covered_too_often():
     part = make_store(rows=2000, age_years=ages)
     calibration = RunCalibration.fit(target, part, {"mc_mean": p}, 64)
     ages, p = draw(5000)
-    mean = scale_mean(p, calibration.mc_temperature)
-    ends = age_intervals(target, mean, calibration.offsets_years["mc_mean"])[90]
+    ends = age_intervals(target, p, calibration.offsets_years["mc_mean"])[90]
     covered = interval_coverage(ages, ends)
     assert covered == pytest.approx(0.9, abs=0.025)
 
@@ -154,7 +151,7 @@ def test_abstention_counts_errors_in_the_measured_classes():
     ages, p = people(300, np.random.default_rng(4))
     part = make_store(rows=300, age_years=ages)
     calibration = RunCalibration.fit(target, part, {"mc_mean": p}, 16)
-    abstention, p = calibration.abstention, scale_mean(p, calibration.mc_temperature)
+    abstention = calibration.abstention
     wrong = (p[:, 50:].sum(axis=1) > 0.5) != (ages >= 50)
     assert abstention.rows[-1] == 300 and abstention.errors[-1] == wrong.sum()
     old = p[:, 50:].sum(axis=1)
@@ -175,6 +172,7 @@ def test_abstention_counts_errors_in_the_measured_classes():
         {"offsets_years": 3},
         {"mc_temperature": 0},
         {"mc_temperature": None},
+        {"num_samples": 0},
         {"colour": "red"},
     ],
 )
@@ -182,7 +180,7 @@ def test_damaged_calibrations_are_refused(tmp_path, change):
     path = tmp_path / "calibration.json"
     whole = RunCalibration(
         rows=2, num_samples=64, offsets_years={"mc_mean": {"50": 0.5, "90": 1.0}},
-        abstention=Abstention([0.1, 0.2], [1, 2], [0, 1]),
+        abstention=Abstention([0.1, 0.2], [1, 2], [0, 1]), mc_temperature=0.9,
     )  # fmt: skip
     whole.save(path)
     assert RunCalibration.open(path) == whole

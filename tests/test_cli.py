@@ -121,7 +121,9 @@ def test_abstaining(age_run, gender_run, store, tmp_path, capsys):
     plain = [json.loads(line)["gender"] for line in capsys.readouterr().out.splitlines()]
     entropies = sorted(row["predictive_entropy_nats"] for row in plain)
     abstention = Abstention([entropies[99], entropies[-1]], [1000, 4000], [0, 3000])
-    calibration = RunCalibration(rows=4000, num_samples=64, offsets_years={}, abstention=abstention)
+    calibration = RunCalibration(
+        rows=4000, num_samples=64, offsets_years={}, abstention=abstention, mc_temperature=1.0
+    )
     calibration.save(run / "calibration.json")
     arguments = [str(run), str(store), "--max-risk", "0.05"]
     assert run_command("predict", arguments) == 0
@@ -168,7 +170,11 @@ def test_an_age_is_withheld_whole(age_run, store, tmp_path, capsys):
     offsets = {"50": 0.0, "90": 2.5}
     both = {"mc_mean": offsets, "deterministic": {"50": 0.0, "90": -100.0}}
     RunCalibration(
-        rows=900, num_samples=8, offsets_years=both, abstention=Abstention([0.0], [900], [0])
+        rows=900,
+        num_samples=8,
+        offsets_years=both,
+        abstention=Abstention([0.0], [900], [0]),
+        mc_temperature=1.0,
     ).save(run / "calibration.json")
     arguments = [str(run), str(store), "--num-samples", "8"]
     assert run_command("predict", arguments) == 0

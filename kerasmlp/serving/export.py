@@ -51,12 +51,14 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
     if not _NAME.fullmatch(name):
         reject_file(destination, "must be a name of letters, digits, `_`, `-` and `.`", repr(name))
     calibration = predictor.calibration
+    model = mc_model = in_float32(predictor.model)
+    if predictor.mc_model is not predictor.model:
+        mc_model = in_float32(predictor.mc_model)
     module = Signatures(
-        in_float32(predictor.model),
+        model,
         predictor.target,
         offsets_years=calibration.offsets_years.get("mc_mean") if calibration else None,
-        mc_temperature=calibration.mc_temperature if calibration else 1.0,
-        sampled=has_dropout(predictor.model),
+        mc_model=mc_model if has_dropout(predictor.model) else None,
     )
     with new_version(destination) as (temporary, final), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.json"

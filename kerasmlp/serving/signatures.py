@@ -26,8 +26,8 @@ class Signatures(tf.Module):
     | `serving_default` | `embedding` | `probabilities`, `label`; of age `age_years` |
     | `serve_mc` | and `num_samples`, `seed` | and the two below; of age `age_interval_90` |
 
-    `probabilities` are those of the head, in `serve_mc` their mean with its
-    temperature; `label` is the likeliest of the measured classes. `predictive_entropy_nats` and
+    `probabilities` are those of the head, in `serve_mc` their mean; `label` is
+    the likeliest of the measured classes. `predictive_entropy_nats` and
     `mutual_information_nats` are those of `quantifiers.uncertainty_measures`.
     A row that is not finite gets NaN and an empty label.
 
@@ -41,8 +41,7 @@ class Signatures(tf.Module):
         target: What it predicts.
         offsets_years: By which the age intervals of the MC mean grow, by
             percent, as in `RunCalibration`; None leaves them as they are.
-        mc_temperature: Of the MC mean, as in `RunCalibration`.
-        sampled: Whether the model has dropout.
+        mc_model: To be sampled, as of `Predictor`; None without dropout.
     """
 
     def __init__(
@@ -51,21 +50,20 @@ class Signatures(tf.Module):
         target: Target,
         *,
         offsets_years: Mapping[str, float] | None,
-        mc_temperature: float,
-        sampled: bool,
+        mc_model: keras.Model | None,
     ):
         super().__init__()
         # The tensors themselves: to load them takes no Keras.
-        self.weights = [v.value for v in model.weights]
+        models = (model,) if mc_model in (None, model) else (model, mc_model)
+        self.weights = [v.value for m in models for v in m.weights]
         self._target = target
         self._offsets_years = offsets_years or {"50": 0.0, "90": 0.0}
-        self._mc_temperature = mc_temperature
         embedding = tf.TensorSpec((None, model.input_shape[-1]), tf.float32, "embedding")
         specs = {"serving_default": (embedding,)}
         self._model = _Hidden(model)
-        if sampled:
+        if mc_model:
             masks = SampleMasks()
-            self._masks, self._passes = masks, _Hidden(sampling_model(model, masks=masks))
+            self._masks, self._passes = masks, _Hidden(sampling_model(mc_model, masks=masks))
             num_samples = tf.TensorSpec(None, tf.int32, "num_samples")
             specs["serve_mc"] = (embedding, num_samples, tf.TensorSpec(None, tf.int64, "seed"))
         self.functions = {
@@ -89,7 +87,6 @@ class Signatures(tf.Module):
         x, known = _known_rows(tf.pad(embedding, [[0, tf.cast(rows == 0, tf.int32)], [0, 0]]))
         mean, expected_entropy = self._mean(x, num_samples, seed)
         entropy = -tf.reduce_sum(mean * tf.math.log(tf.where(mean > 0, mean, 1.0)), axis=1)
-        mean = self._scaled(mean)
         answers = self._answers(tf.cast(mean, tf.float32)) | {
             "predictive_entropy_nats": entropy,
             "mutual_information_nats": tf.maximum(entropy - expected_entropy, 0.0),
@@ -131,13 +128,6 @@ class Signatures(tf.Module):
         )  # fmt: skip
         count = tf.cast(num_samples, tf.float64)
         return probabilities / count[:, None], entropy / count
-
-    def _scaled(self, mean):
-        """As `calibration.scale_mean`."""
-        if self._mc_temperature == 1:
-            return mean
-        logits = tf.math.log(tf.maximum(mean, np.finfo(np.float64).tiny))
-        return tf.nn.softmax(logits / self._mc_temperature)
 
     def _answers(self, probabilities):
         target = self._target

@@ -7,9 +7,9 @@ Of five folds by whole groups, one is held out and the others train the `age`
 and `gender` presets with their defaults. Everything is measured on the fold
 held out; temperature, intervals and thresholds come from the rows that
 training kept back. Without a temperature means: the head's weights multiplied
-by it again, and the mean of the passes as it is. `--runs` keeps the trained runs, and takes those that are there.
-It prints one markdown table (means over folds) and one JSON object as the
-last line.
+by it again, and passes without theirs. `--runs` keeps the trained runs, and
+takes those that are there. It prints one markdown table (means over folds) and
+one JSON object as the last line.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ MODELS = {"deterministic": "deterministic model", "mc_mean": f"MC mean of {NUM_S
 def without_temperature(predictor: Predictor, temperature: float, test: EmbeddingStore) -> dict:
     """NLL and ECE of both models with the head's weights as they were trained."""
     head = predictor.model.get_layer("logits")
-    weights, calibration = head.get_weights(), predictor.calibration
+    weights, cooled = head.get_weights(), predictor.mc_model
     head.set_weights([w * temperature for w in weights])
-    predictor.calibration = None  # and with it the temperature of the mean
+    predictor.mc_model = predictor.model
     try:
         how = {"num_samples": NUM_SAMPLES, "seed": 0}
         chunks = predictor.uncertainty(test.embeddings, **how)
@@ -62,7 +62,7 @@ def without_temperature(predictor: Predictor, temperature: float, test: Embeddin
         }
     finally:
         head.set_weights(weights)
-        predictor.calibration = calibration
+        predictor.mc_model = cooled
     measured = {k: measure(predictor.target, p, test) for k, p in outputs.items()}
     return {k: {m: v[m] for m in ("nll", "ece", "accuracy")} for k, v in measured.items()}
 
