@@ -58,7 +58,5 @@ def run(args: argparse.Namespace) -> None:
                 print(f"{url}/v1/models/{name}/versions/{number}")
         print(f"ready        {url}", flush=True)
 
-    asyncio.run(
-        serve(models, host=args.host, port=args.port, limits=limits, started=started)
-    )
+    asyncio.run(serve(models, host=args.host, port=args.port, limits=limits, started=started))
     print("stopped")

@@ -95,7 +95,9 @@ def encode(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> bytes:
     plain = {k: _texts(k, v) if v.dtype.kind in "OS" else v for k, v in outputs.items()}
     if by_row:
         rows = zip(*plain.values(), strict=True)
-        content = [row[0] if len(plain) == 1 else dict(zip(plain, row, strict=True)) for row in rows]
+        content = [
+            row[0] if len(plain) == 1 else dict(zip(plain, row, strict=True)) for row in rows
+        ]
     else:
         content = next(iter(plain.values())) if len(plain) == 1 else plain
     answer = {"predictions" if by_row else "outputs": content}
