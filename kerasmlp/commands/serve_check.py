@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         version = model.versions[max(model.versions)]
         checks = check_server(client, version, num_samples=args.num_samples)
     for name, (good, seen) in checks.items():
-        print(f"{'equal' if good else 'NOT EQUAL':12} {name:32} {seen}")
+        print(f"{'equal' if good else 'NOT EQUAL':12} {name:36} {seen}")
     wrong = [name for name, (good, _) in checks.items() if not good]
     if wrong:
         reject_file(args.url, "must answer as the model here", f"other answers: {'; '.join(wrong)}")

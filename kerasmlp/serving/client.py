@@ -110,9 +110,8 @@ class Client(abc.ABC):
             embeddings = np.ascontiguousarray(embeddings, np.float32)
         unknown = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         if len(unknown):
-            reject(
-                "embeddings", "must be finite in float32", f"NaN or infinity in row {unknown[0]}"
-            )
+            came = f"NaN or infinity in row {unknown[0]}"
+            reject("embeddings", "must be finite in float32", came)
         return embeddings
 
     @abc.abstractmethod

@@ -94,10 +94,8 @@ class GrpcClient(Client):
         for name, values in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
         outputs = self._call(self._stub.Predict, request).outputs
-        arrays = {name: tf.make_ndarray(tensor) for name, tensor in outputs.items()}
-        return {
-            k: np.char.decode(v.astype(bytes)) if k == "label" else v for k, v in arrays.items()
-        }
+        answers = {name: tf.make_ndarray(tensor) for name, tensor in outputs.items()}
+        return answers | {"label": np.char.decode(answers["label"].astype(bytes), "utf-8")}
 
     def _name(self, spec) -> None:
         spec.name = self._model

@@ -62,7 +62,7 @@ def decode(body: bytes, version: ServedVersion, *, max_rows: int, max_samples: i
         reject_file("body", "must be JSON of limited depth, without NaN and Infinity", f"{error}")
     if type(content) is not dict:
         _refuse("body", "must be a JSON object", content)
-    signature = content.get("signature_name") or "serving_default"
+    signature = content.get("signature_name", "serving_default")
     if type(signature) is not str or signature not in version.signatures:
         _refuse("signature_name", f"must be one of {', '.join(version.signatures)}", signature)
     if ("instances" in content) == ("inputs" in content):
@@ -95,13 +95,15 @@ def encode(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> bytes:
     plain = {k: _texts(k, v) if v.dtype.kind in "OS" else v for k, v in outputs.items()}
     if by_row:
         rows = zip(*plain.values(), strict=True)
-        content = [
-            row[0] if len(plain) == 1 else dict(zip(plain, row, strict=True)) for row in rows
-        ]
+        content = [_bare(dict(zip(plain, row, strict=True))) for row in rows]
     else:
-        content = next(iter(plain.values())) if len(plain) == 1 else plain
+        content = _bare(plain)
     answer = {"predictions" if by_row else "outputs": content}
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _bare(outputs: dict) -> Any:
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
 
 def _texts(name: str, values: np.ndarray) -> list:
