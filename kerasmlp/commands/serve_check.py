@@ -1,8 +1,8 @@
 """Compares a running server, of `serve` or of TensorFlow Serving, with the same model here.
 
 URL is that of the model: `http://HOST:8501/v1/models/NAME[/versions/N]`, or
-`grpc://HOST:8500/NAME`. MODEL is the folder of versions that is served, or its
-run. Deterministic answers must be equal to the bit, those of MC dropout equal
+`grpc://HOST:8500/NAME`. MODEL is the folder of versions that is served (its
+latest, or the one that the URL names), or its run. Deterministic answers must be equal to the bit, those of MC dropout equal
 to rounding for equal seeds. Exit code 2 where they are not.
 """
 
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.serving.grpc_client import GrpcClient
     from kerasmlp.serving.rest_client import RestClient
     from kerasmlp.serving.served_models import load_models
+    from kerasmlp.serving.served_version import ServedVersion
     from kerasmlp.serving.server_check import check_server
 
     number = int(rest[3]) if rest and rest[3] else None
@@ -46,8 +47,11 @@ def run(args: argparse.Namespace) -> None:
         client = GrpcClient(grpc[1], grpc[2], timeout_s=args.timeout_s)
     with client:
         client.width  # noqa: B018  an absent server is found before the model is loaded
-        model = next(iter(load_models([args.model]).values()))
-        version = model.versions[max(model.versions)]
+        if number is not None and (args.model / str(number)).is_dir():
+            version = ServedVersion(args.model / str(number))
+        else:
+            (model,) = load_models([args.model]).values()
+            version = model.versions[max(model.versions)]
         checks = check_server(client, version, num_samples=args.num_samples)
     for name, (good, seen) in checks.items():
         print(f"{'equal' if good else 'NOT EQUAL':12} {name:36} {seen}")

@@ -185,7 +185,8 @@ class HttpService:
         if kind == "labels":
             number = model.labels.get(value)
         else:
-            number = int(value) if value.isdecimal() and len(value) < 19 else None
+            digits = value.isascii() and value.isdecimal() and len(value) < 19
+            number = int(value) if digits else None
         if number not in model.versions:
             sentence = f"{name} has no {kind[:-1]} {value[:80]!r} that is served"
             raise Refusal(HTTPStatus.NOT_FOUND, sentence)
