@@ -52,7 +52,7 @@ def check_server(
     if "serve_mc" not in version.signatures or "serve_mc" not in there:
         return checks
     answers = {}
-    for seed in (0, 1, 2**40 + 3):
+    for seed in (0, 1, 2**33):
         numbers = {
             "num_samples": np.full(rows, num_samples, np.int32),
             "seed": np.full(rows, seed, np.int64),
