@@ -2,8 +2,9 @@
 
 URL is that of the model: `http://HOST:8501/v1/models/NAME[/versions/N]`, or
 `grpc://HOST:8500/NAME`. MODEL is the folder of versions that is served (its
-latest, or the one that the URL names), or its run. Deterministic answers must be equal to the bit, those of MC dropout equal
-to rounding for equal seeds. Exit code 2 where they are not.
+latest, or the one that the URL names), or its run. Deterministic answers must
+be equal to the bit, those of MC dropout equal to rounding for equal seeds.
+Exit code 2 where they are not.
 """
 
 from __future__ import annotations

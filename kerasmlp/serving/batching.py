@@ -13,6 +13,8 @@ import numpy as np
 from kerasmlp.serving.rest_json import Question
 from kerasmlp.serving.served_version import ServedVersion
 
+_TURNS = 4  # of the event loop: what lies at the sockets already comes along
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -73,6 +75,8 @@ class Batcher:
     async def _work(self) -> None:
         while True:
             await self._arrived.wait()
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
             jobs = self._next()
             if not jobs:
                 self._arrived.clear()

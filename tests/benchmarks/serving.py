@@ -12,10 +12,13 @@ have one seed, as those of a client that leaves it at its default, and then,
 Every answer is compared with the one that the same request got alone:
 deterministic ones byte by byte, MC ones to 1e-5. `lost` are requests without
 an answer, `wrong` those with another status or another answer. Memory is the
-server's resident set, every second; `memory_growth_mib` is the mean of the last
-fifth of a server's life under load over that of the second fifth. The last
-line is one JSON object; `batching_ratio` is the lower one of the deterministic
-and the MC requests with one row and one seed.
+server's resident set, every second; `growth_mib` is the mean of the last fifth
+of a measurement over that of its second fifth. `cpu_ms_per_answer` is the
+server's and, unlike requests per second, hardly depends on what else runs.
+`pause_s` is by how much this process was kept from looking every second: more
+than one or two says that the machine stood still. The last line is one JSON
+object; `batching_ratio` is the lower one of the deterministic and the MC
+requests with one row and one seed.
 """
 
 from __future__ import annotations
@@ -161,6 +164,11 @@ def resident_mib(process: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 
+def cpu_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def over_time(memory: list[tuple[float, float]]) -> dict:
     seconds, mib = np.array(memory).T
     fifth = max(1, len(mib) // 5)
@@ -174,7 +182,7 @@ def over_time(memory: list[tuple[float, float]]) -> dict:
 
 @contextlib.contextmanager
 def server(model: Path, cores: set[int], *flags: str):
-    """Yields its port, the model's name and its memory by time; it must stop cleanly."""
+    """Yields its process number and port, the model's name, and memory by time."""
     command = [sys.executable, str(ROOT / "bin" / "serve"), str(model), "--port", "0", *flags]
     process = subprocess.Popen(
         command,
@@ -199,7 +207,7 @@ def server(model: Path, cores: set[int], *flags: str):
         port = int(line.rsplit(":", 1)[1])
         thread = threading.Thread(target=watch)
         thread.start()
-        yield port, name, memory
+        yield process.pid, port, name, memory
         watching.set()
         thread.join()
         process.send_signal(signal.SIGTERM)
@@ -226,12 +234,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or make_model(Path(folder) / "run")
         for batching, flags in (("batched", ()), ("alone", ("--max-batch-rows", "0"))):
-            with server(model, {cores[0]}, *flags) as (port, name, memory):
+            with server(model, {cores[0]}, *flags) as (process, port, name, memory):
                 for rows in args.rows:
                     for kind in KINDS:
                         cell = f"{kind}, {rows} row{'s' * (rows > 1)}, {batching}"
                         first = len(memory)
+                        used = cpu_seconds(process)
                         measured = asyncio.run(load(port, name, kind, rows, args))
+                        used = (cpu_seconds(process) - used) / (measured["answers"] + DIFFERENT)
+                        measured["cpu_ms_per_answer"] = round(used * 1e3, 2)
                         report[cell] = measured | over_time(memory[first:])
                         print(f"{cell:32} {report[cell]}", flush=True)
 
