@@ -14,7 +14,9 @@ deterministic ones byte by byte, MC ones to 1e-5. `lost` are requests without
 an answer, `wrong` those with another status or another answer. Memory is the
 server's resident set, every second; `growth_mib` is the mean of the last fifth
 of a measurement over that of its second fifth. `cpu_ms_per_answer` is the
-server's and, unlike requests per second, hardly depends on what else runs.
+server's and, unlike requests per second, hardly depends on what else runs;
+`cpu_ratios` are those of it. Both servers stay up, and each measurement with
+batching is followed by the same without.
 `pause_s` is by how much this process was kept from looking every second: more
 than one or two says that the machine stood still. The last line is one JSON
 object; `batching_ratio` is the lower one of the deterministic and the MC
@@ -218,6 +220,18 @@ def server(model: Path, cores: set[int], *flags: str):
         process.kill()
 
 
+def measure(one: tuple, kind: str, rows: int, args) -> dict:
+    process, port, name, memory = one
+    first, used = len(memory), cpu_seconds(process)
+    measured = asyncio.run(load(port, name, kind, rows, args))
+    used = (cpu_seconds(process) - used) / (measured["answers"] + DIFFERENT)
+    return measured | {"cpu_ms_per_answer": round(used * 1e3, 2)} | over_time(memory[first:])
+
+
+def cell_name(kind: str, rows: int, how: str) -> str:
+    return f"{kind}, {rows} row{'s' * (rows > 1)}, {how}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -233,30 +247,30 @@ def main() -> None:
     report: dict = {"seconds": args.seconds, "connections": args.connections, "cores": len(cores)}
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or make_model(Path(folder) / "run")
-        for batching, flags in (("batched", ()), ("alone", ("--max-batch-rows", "0"))):
-            with server(model, {cores[0]}, *flags) as (process, port, name, memory):
-                for rows in args.rows:
-                    for kind in KINDS:
-                        cell = f"{kind}, {rows} row{'s' * (rows > 1)}, {batching}"
-                        first = len(memory)
-                        used = cpu_seconds(process)
-                        measured = asyncio.run(load(port, name, kind, rows, args))
-                        used = (cpu_seconds(process) - used) / (measured["answers"] + DIFFERENT)
-                        measured["cpu_ms_per_answer"] = round(used * 1e3, 2)
-                        report[cell] = measured | over_time(memory[first:])
+        first, second = ((), ("--max-batch-rows", "0"))
+        with (
+            server(model, {cores[0]}, *first) as batched,
+            server(model, {cores[0]}, *second) as alone,
+        ):
+            for rows in args.rows:
+                for kind in KINDS:
+                    for how, one in (("batched", batched), ("alone", alone)):
+                        cell = cell_name(kind, rows, how)
+                        report[cell] = measure(one, kind, rows, args)
                         print(f"{cell:32} {report[cell]}", flush=True)
 
-    def ratio(kind: str, rows: int) -> float:
-        name = f"{kind}, {rows} row{'s' * (rows > 1)}"
-        together, alone = (report[f"{name}, {how}"] for how in ("batched", "alone"))
-        return round(together["requests_per_s"] / alone["requests_per_s"], 2)
+    def ratio(kind: str, rows: int, value: str) -> float:
+        together, alone = (report[cell_name(kind, rows, how)] for how in ("batched", "alone"))
+        quotient = together[value] / alone[value]
+        return round(quotient if value == "requests_per_s" else 1 / quotient, 2)
 
     cells = [v for v in report.values() if isinstance(v, dict)]
     report["wrong"] = sum(cell["wrong"] for cell in cells)
     report["lost"] = sum(cell["lost"] for cell in cells)
-    report["ratios"] = {f"{k}, {r}": ratio(k, r) for k in KINDS for r in args.rows}
+    for name, value in (("ratios", "requests_per_s"), ("cpu_ratios", "cpu_ms_per_answer")):
+        report[name] = {f"{k}, {r}": ratio(k, r, value) for k in KINDS for r in args.rows}
     one = args.rows[0]
-    report["batching_ratio"] = min(ratio("deterministic", one), ratio("mc", one))
+    report["batching_ratio"] = min(report["ratios"][f"{k}, {one}"] for k in KINDS[:2])
     print(json.dumps(report))
 
 
