@@ -13,6 +13,7 @@ import numpy as np
 from kerasmlp.serving.rest_json import Question
 from kerasmlp.serving.served_version import ServedVersion
 
+_MANY_ROWS = 8
 _TURNS = 4  # of the event loop: what lies at the sockets already comes along
 
 
@@ -25,9 +26,14 @@ class _Job:
     @property
     def key(self) -> tuple:
         """Jobs of one key may be merged."""
-        # All rows of a batch take as many passes as the one that wants most.
-        passes = self.question.inputs.get("num_samples")
-        return self.version, self.question.signature, None if passes is None else passes.max()
+        same = self.version, self.question.signature
+        if "seed" not in self.question.inputs:
+            return same
+        # All rows of a batch take as many passes as the one that wants most, and many rows of
+        # one seed draw their masks once, unless others come between.
+        passes, seeds = (self.question.inputs[name] for name in ("num_samples", "seed"))
+        alike = len(seeds) >= _MANY_ROWS and (seeds == seeds[0]).all()
+        return *same, passes.max(), seeds[0] if alike else None
 
 
 class Batcher:
