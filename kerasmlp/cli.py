@@ -27,6 +27,8 @@ COMMANDS = {
     "evaluate": "measure a run on a store",
     "predict": "photos or a store → ages or genders with uncertainty",
     "export-model": "run → SavedModel for TensorFlow Serving, or ONNX",
+    "serve": "exported models or runs over HTTP, as TensorFlow Serving does",
+    "serve-check": "a running server against the same model here",
 }
 
 TRACEBACK = "KERASMLP_TRACEBACK"

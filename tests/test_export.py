@@ -180,6 +180,18 @@ def test_a_rows_answer_does_not_depend_on_the_rows_beside_it(signatures):
     assert abs(ask_mc(signatures, X, 3, 5)["probabilities"] - merged["probabilities"]).max() > 1e-4
 
 
+def test_rows_of_one_seed_share_their_masks(signatures):
+    """However it is said: the bits are those of one number for all rows."""
+    for_all = ask_mc(signatures, X, 24, 6)
+    per_row = ask_mc(signatures, X, [24] * 7, [6] * 7)
+    for key, values in for_all.items():
+        np.testing.assert_array_equal(per_row[key], values)
+    among_others = ask_mc(signatures, X, [24] * 7, [6, 6, 6, 1, 6, 6, 6])["probabilities"]
+    others = np.delete(for_all["probabilities"] - among_others, 3, axis=0)
+    np.testing.assert_allclose(others, 0, atol=1e-6)
+    assert abs(for_all["probabilities"] - among_others)[3].max() > 1e-4
+
+
 def test_many_passes_are_computed_in_steps(signatures, predictor):
     """4,096 rows leave room for one pass at a time, 1,000 for four; five do not divide them."""
     for rows, num_samples in ((4096, 3), (1000, 5)):

@@ -1,1 +1,20 @@
-"""From a finished run to a server: the exported model and the files beside it."""
+"""From a finished run to a server: the exported model, what serves it, and clients."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "GrpcClient": "kerasmlp.serving.grpc_client",
+    "RestClient": "kerasmlp.serving.rest_client",
+    "ServerError": "kerasmlp.serving.client",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'kerasmlp.serving' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

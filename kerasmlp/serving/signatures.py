@@ -99,6 +99,8 @@ class Signatures(tf.Module):
         """Mean probabilities and mean entropy of the passes, float64."""
         rows, num_classes = tf.shape(x)[0], self._target.num_classes
         most = tf.reduce_max(num_samples)
+        # Rows of one seed have the same masks: drawn once, they broadcast.
+        seed = tf.cond(tf.reduce_all(seed == seed[0]), lambda: seed[:1], lambda: seed)
         step = tf.clip_by_value(_ROWS_PER_STEP // rows, 1, most)
 
         def add(first, probabilities, entropy):

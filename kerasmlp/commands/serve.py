@@ -1,0 +1,62 @@
+"""Serves exported models over HTTP, as TensorFlow Serving does over its REST port.
+
+MODEL is a folder of versions as of export-model, a run, or a `models.config`
+of several models. Ask `POST /v1/models/NAME:predict`; see also `/readyz` and
+`/metrics`. There is no encryption and no log-in: for other machines, put a
+proxy before it. SIGTERM stops it once everything that it took is answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+_LIBRARIES = ("aiohttp", "orjson", "prometheus_client")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
+    parser.add_argument("--host", default="127.0.0.1", help="default: this machine only")
+    parser.add_argument("--port", type=int, default=8501, help="default: 8501; 0: a free one")
+    for flag, text in (
+        ("--max-body-bytes", "of one request (default: 16 MiB)"),
+        ("--max-rows", "of one request (default: 1024)"),
+        ("--max-samples", "MC passes per row (default: 4096)"),
+        ("--max-requests", "at one time; more get 503 (default: 256)"),
+        ("--max-batch-rows", "of requests computed together; 0: each alone (default: 256)"),
+    ):
+        parser.add_argument(flag, type=int, metavar="N", help=text)
+    parser.add_argument(
+        "--timeout-s", type=float, metavar="SECONDS", help="of one request (default: 30)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.checks import reject
+    from kerasmlp.quiet import import_tensorflow
+
+    for name in _LIBRARIES:
+        if not importlib.util.find_spec(name):
+            reject(name, "must be installed to serve (extra `serve`)", None)
+    import asyncio
+
+    from kerasmlp.serving.limits import Limits
+
+    names = {field.name for field in dataclasses.fields(Limits)}
+    limits = Limits(**{k: v for k, v in vars(args).items() if k in names and v is not None})
+    import_tensorflow()
+    from kerasmlp.serving.http_server import serve
+    from kerasmlp.serving.served_models import load_models
+
+    models = load_models(args.models)
+
+    def started(url: str) -> None:
+        for name, model in models.items():
+            for number in sorted(model.versions):
+                print(f"{url}/v1/models/{name}/versions/{number}")
+        print(f"ready        {url}", flush=True)
+
+    asyncio.run(serve(models, host=args.host, port=args.port, limits=limits, started=started))
+    print("stopped")

@@ -1,0 +1,108 @@
+"""One version of an exported model in memory, asked with arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from kerasmlp.checks import reject_file
+from kerasmlp.files import read_json, what_is
+
+
+class ServedVersion:
+    """Loads a SavedModel of `export_model` and answers from its signatures.
+
+    Every batch is filled up to one of few sizes, of two rows or more, by
+    repeating its last row; what that adds is cut off again. A product of a
+    matrix with one row alone is summed up in another order than one with
+    several: this way the deterministic answer to a row has the same bits
+    whichever rows come with it.
+
+    Args:
+        path: Version folder, numbered.
+
+    Raises:
+        InputError: if there is no such export, or it cannot be loaded.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        if not (self.path / "saved_model.pb").is_file():
+            reject_file(path, "must hold a saved_model.pb", what_is(path))
+        self.description = read_json(self.path / "assets" / "model.json")
+        try:
+            self._loaded = tf.saved_model.load(os.fspath(path))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            reject_file(path, "must be a complete SavedModel", " ".join(str(error).split())[:200])
+        self._functions = dict(self._loaded.signatures)
+        self.signature_definitions = _signature_definitions(self.path / "saved_model.pb")
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        return tuple(self._functions)
+
+    @property
+    def max_samples(self) -> int:
+        """The most passes that the model takes; 0 without dropout."""
+        return self.description["max_samples"]
+
+    @property
+    def width(self) -> int:
+        return self.description["width"]
+
+    def inputs_of(self, signature: str) -> tuple[str, ...]:
+        """Names of a signature's inputs."""
+        return tuple(self._functions[signature].structured_input_signature[1])
+
+    def warm_up(self) -> None:
+        """Asks every signature once: the first time takes longer."""
+        one = {"num_samples": np.ones(1, np.int32), "seed": np.zeros(1, np.int64)}
+        one["embedding"] = np.zeros((1, self.width), np.float32)
+        for signature in self.signatures:
+            self.run(signature, {name: one[name] for name in self.inputs_of(signature)})
+
+    def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Answers one batch.
+
+        Args:
+            signature: One of `signatures`.
+            inputs: Each with one entry per row; at least one row.
+
+        Returns:
+            Outputs by name, one entry per row; texts as bytes.
+        """
+        rows = len(inputs["embedding"])
+        lacking = batch_size(rows) - rows
+        filled = {k: np.concatenate([v, np.repeat(v[-1:], lacking, 0)]) for k, v in inputs.items()}
+        outputs = self._functions[signature](**{k: tf.constant(v) for k, v in filled.items()})
+        return {k: v.numpy()[:rows] for k, v in outputs.items()}
+
+
+def batch_size(rows: int) -> int:
+    """The size to which a batch is filled up: 2, 3, 4, 6, 8, 12, … (at most half as much again).
+
+    Example:
+
+    >>> [batch_size(rows) for rows in (1, 2, 5, 9, 64, 65)]
+    [2, 2, 6, 12, 64, 96]
+    """
+    power = 1 << (max(rows, 2) - 1).bit_length()
+    return power * 3 // 4 if rows <= power * 3 // 4 and power > 2 else power
+
+
+def _signature_definitions(path: Path) -> dict:
+    """The `SignatureDef`s of a SavedModel, in the JSON form of Protocol Buffers."""
+    from google.protobuf.json_format import MessageToDict
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    (graph,) = SavedModel.FromString(path.read_bytes()).meta_graphs
+    return {
+        name: MessageToDict(
+            definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        for name, definition in graph.signature_def.items()
+    }

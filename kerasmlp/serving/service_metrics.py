@@ -1,0 +1,35 @@
+"""What an HTTP service counts, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class ServiceMetrics:
+    """Counters of one service; `text` gives them all.
+
+    No label comes from a request: a model or signature that is not served
+    counts as "".
+    """
+
+    def __init__(self):
+        self._registry = CollectorRegistry()
+        how = {"registry": self._registry}
+        self.answers = Counter(
+            "kerasmlp_answers", "Answers to :predict.", ["model", "signature", "code"], **how
+        )
+        self.rows = Counter("kerasmlp_rows", "Rows answered.", ["model", "signature"], **how)
+        self.seconds = Histogram(
+            "kerasmlp_answer_seconds", "From request to answer.", buckets=_SECONDS, **how
+        )
+        self.batch_rows = Histogram(
+            "kerasmlp_batch_rows", "Rows computed together.", buckets=_ROWS, **how
+        )
+        self.active = Gauge("kerasmlp_active_requests", "Requests being answered.", **how)
+        self.waiting_rows = Gauge("kerasmlp_waiting_rows", "Rows not computed yet.", **how)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)

@@ -1,0 +1,53 @@
+"""A running service in this process, and plain HTTP to it."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import threading
+
+from aiohttp import web
+
+from kerasmlp.serving.http_service import HttpService
+from kerasmlp.serving.limits import Limits
+
+
+@contextlib.contextmanager
+def service(models, **limits):
+    """Yields the port of a service in a thread."""
+    loop, started, ports = asyncio.new_event_loop(), threading.Event(), []
+
+    async def run():
+        app = HttpService(models, Limits(**limits)).app()
+        runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        ports.append(runner.addresses[0][1])
+        started.set()
+        while ports:
+            await asyncio.sleep(0.02)
+        await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    started.wait()
+    yield ports[0]
+    ports.clear()
+    thread.join()
+    loop.close()
+
+
+def http_request(port, method, path, body=None, headers=None, timeout=60):
+    """Returns status, decoded JSON and headers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read()), answer.headers
+    finally:
+        connection.close()
+
+
+def post(port, content, path="/v1/models/age:predict"):
+    status, answer, _ = http_request(port, "POST", path, json.dumps(content))
+    return status, answer
