@@ -68,7 +68,8 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        return _fail("interrupted; a command with --resume goes on from here", 130)
+        resumable = "; --resume goes on from here" if hasattr(args, "resume") else ""
+        return _fail(f"interrupted{resumable}", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -62,6 +62,7 @@ def write_evaluation(
     Raises:
         InputError: if no row holds the label.
     """
+    total = len(store)
     known = target.encode(store, target.classes) != UNKNOWN
     if not known.any():
         reject(target.label, "must be known in at least one row of the store", "none")
@@ -86,6 +87,7 @@ def write_evaluation(
         "classes": target.classes or target.label,
         "num_samples": num_samples,
         "seed": seed,
+        "rows_without_label": total - len(store),
         "ece_binning": BINNING,
         "conformal": bool(predictor.calibration and predictor.calibration.offsets_years),
     }

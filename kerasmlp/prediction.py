@@ -17,6 +17,7 @@ from kerasmlp.targets import Target
 from kerasmlp.uncertainty import predict_uncertainty
 
 _ROWS_PER_CHUNK = 1024
+MAX_SAMPLES = 100_000
 
 
 class Predictor:
@@ -44,7 +45,7 @@ class Predictor:
         path = run / "calibration.json"
         self.calibration = RunCalibration.open(path) if path.exists() else None
         temperature = self.calibration.mc_temperature if self.calibration else 1.0
-        self.mc_model = self.model if temperature == 1 else _cooled(self.model, temperature)
+        self.mc_model = with_temperature(self.model, temperature)
 
     @property
     def name(self) -> str:
@@ -109,7 +110,8 @@ class Predictor:
         With `num_samples=0` the deterministic model's outputs are the mean,
         and there are no measures.
         """
-        check_int("num_samples", num_samples, minimum=0)
+        if check_int("num_samples", num_samples, minimum=0) > MAX_SAMPLES:
+            reject("num_samples", f"must be at most {MAX_SAMPLES}", num_samples)
         for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
             chunk = embeddings[start : start + _ROWS_PER_CHUNK]
             if num_samples:
@@ -199,12 +201,20 @@ def has_dropout(model: keras.Model) -> bool:
     return any(v.path.endswith("seed_generator_state") for v in model.variables)
 
 
-def _cooled(model: keras.Model, temperature: float) -> keras.Model:
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    head = copy.get_layer("logits")
-    head.set_weights([w / temperature for w in head.get_weights()])
-    return copy
+def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
+    """A model on the same weights whose logits are divided by a temperature; its head is its own.
+
+    Args:
+        model: A `ResidualMLP` with `num_classes`.
+        temperature: Above 0; with 1 the model itself comes back.
+    """
+    if temperature == 1:
+        return model
+    head = model.get_layer("logits")
+    cooled = keras.layers.Dense.from_config(head.get_config())
+    outputs = model.get_layer("probabilities")(cooled(head.input))
+    cooled.set_weights([w / temperature for w in head.get_weights()])
+    return keras.Model(model.inputs, outputs, name=model.name)
 
 
 def _emptied(answer: dict) -> dict:

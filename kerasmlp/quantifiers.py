@@ -59,7 +59,7 @@ def uncertainty_measures(samples: np.ndarray) -> dict[str, np.ndarray]:
         Name to array of shape `(batch,)`, float64.
 
     Raises:
-        InputError: if `samples` has another rank.
+        InputError: if `samples` has another rank or is no probabilities.
 
     Example:
 
@@ -78,6 +78,8 @@ def uncertainty_measures(samples: np.ndarray) -> dict[str, np.ndarray]:
     samples = np.asarray(samples)
     if samples.ndim != 3 or 0 in samples.shape:
         reject("samples", "must have shape (num_samples, batch, num_classes)", samples.shape)
+    if not ((samples >= 0).all() and np.allclose(samples.sum(axis=-1), 1, atol=1e-3)):
+        reject("samples", "must be probabilities that sum to 1", "other numbers")
     expected = np.mean([entropy_nats(s.astype(np.float64)) for s in samples], axis=0)
     return class_measures(predictive_mean(samples), expected, _votes(samples))
 

@@ -201,6 +201,9 @@ def _groups_of(column: np.ndarray) -> str:
 def _encode_ages(store: EmbeddingStore, label: str, classes: str) -> np.ndarray:
     """Classes of ages from the column the model was trained on, or the store's other one."""
     keys = [k for k in dict.fromkeys((label, *_AGE_LABELS)) if _has(store, k)]
+    if not keys:
+        known = ", ".join(store.labels) or "no labels"
+        reject("label", f"must be a known age; the store holds {known}", label)
     ages = age_classes(classes)
     for key in keys:
         column = store.labels[key]

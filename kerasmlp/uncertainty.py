@@ -143,7 +143,8 @@ def _run(
     Chunks are filled up to one shape, because every shape is compiled.
     """
     num_samples = check_int("num_samples", num_samples, minimum=1)
-    if check_int("seed", seed, minimum=0) >= 1 << 63:
+    seed = check_int("seed", seed, minimum=0)
+    if seed >= 1 << 63:
         reject("seed", "must be below 9223372036854775808", seed)
     first_row = check_int("first_row", first_row, minimum=0)
     rows_per_pass = check_int("rows_per_pass", rows_per_pass, minimum=1)

@@ -191,7 +191,7 @@ def test_sigterm_keeps_what_is_done(tmp_path):
     process.terminate()
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert "interrupted; a command with --resume goes on" in errors
+    assert "interrupted; --resume goes on from here" in errors
     assert "Traceback" not in errors
     assert lines_on_disk(store) > 0 and not store.exists()
     code = command(FACES / "utkface", store, "--resume", "--face", "biggest", layout="utkface")

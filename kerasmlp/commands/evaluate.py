@@ -88,6 +88,10 @@ def run(args: argparse.Namespace) -> None:
             progress=sys.stderr.isatty(),
         )
     plain = [g for g in report["groups"] if g["model"] == "deterministic" and g["race"] == "all"]
+    if report["rows_without_label"]:
+        print(f"{report['rows_without_label']} rows without the label are left out")
+    if "mc_mean" in report:
+        print("the deterministic model, by groups of people (the others are in groups.csv):")
     print(groups_table(plain))
     models = [k for k in ("deterministic", "mc_mean") if k in report]
     print(f"\n{'':>24}" + "".join(f"{name:>15}" for name in models))

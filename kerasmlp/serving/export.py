@@ -14,7 +14,7 @@ import tensorflow as tf
 from kerasmlp import __version__
 from kerasmlp.checks import reject_file
 from kerasmlp.files import sha256_file, write_json
-from kerasmlp.prediction import Predictor, has_dropout
+from kerasmlp.prediction import Predictor, has_dropout, with_temperature
 from kerasmlp.runs import RunFolder
 from kerasmlp.serving.server_files import write_server_files
 from kerasmlp.serving.signatures import MAX_SAMPLES, Signatures
@@ -51,14 +51,15 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
     if not _NAME.fullmatch(name):
         reject_file(destination, "must be a name of letters, digits, `_`, `-` and `.`", repr(name))
     calibration = predictor.calibration
-    model = mc_model = in_float32(predictor.model)
-    if predictor.mc_model is not predictor.model:
-        mc_model = in_float32(predictor.mc_model)
+    model = in_float32(predictor.model)
+    mc_model = None
+    if has_dropout(model):
+        mc_model = with_temperature(model, calibration.mc_temperature if calibration else 1.0)
     module = Signatures(
         model,
         predictor.target,
         offsets_years=calibration.offsets_years.get("mc_mean") if calibration else None,
-        mc_model=mc_model if has_dropout(predictor.model) else None,
+        mc_model=mc_model,
     )
     with new_version(destination) as (temporary, final), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.json"

@@ -54,8 +54,8 @@ class Signatures(tf.Module):
     ):
         super().__init__()
         # The tensors themselves: to load them takes no Keras.
-        models = (model,) if mc_model in (None, model) else (model, mc_model)
-        self.weights = [v.value for m in models for v in m.weights]
+        weights = [*model.weights, *(mc_model.weights if mc_model else ())]
+        self.weights = list({id(v): v.value for v in weights}.values())
         self._target = target
         self._offsets_years = offsets_years or {"50": 0.0, "90": 0.0}
         embedding = tf.TensorSpec((None, model.input_shape[-1]), tf.float32, "embedding")
