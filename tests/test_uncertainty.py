@@ -172,7 +172,7 @@ def test_samples_do_not_depend_on_chunks(model, masks):
     """Whatever is computed together: the masks are those of the row, the pass and the seed."""
     rows = np.tile(X, (2, 1))
     whole = predict_samples(model, rows, num_samples=50, seed=3, masks=masks)
-    for rows_per_pass in (1, 70, 1000):
+    for rows_per_pass in (5, 70, 1000):
         parts = predict_samples(
             model, rows, num_samples=50, seed=3, masks=masks, rows_per_pass=rows_per_pass
         )
