@@ -62,10 +62,12 @@ def estimate_seconds(
 def _short_run(
     experiment: Experiment, task: Task, store: EmbeddingStore, workers: int
 ) -> dict[str, float]:
-    plan = task.plan("full", experiment.seeds, experiment.num_folds, None)
+    # Enough seeds for every worker to train twice: only the second time nothing is compiled.
+    seeds = range(experiment.seed, experiment.seed + 2 * workers)
+    plan = task.plan("full", seeds, experiment.num_folds, None)
     plan = replace(plan, recipe=plan.recipe.replace(epochs=_SHORT_EPOCHS, patience=None))
     steps = [run.steps_per_epoch for run in plan_runs(store, plan)]
-    numbers = range(min(2 * workers, len(steps)))
+    numbers = range(2 * workers)
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             "store": str(Path(experiment.store_path).resolve()),
@@ -74,14 +76,12 @@ def _short_run(
         }
         started = time.time()
         with TrainingPool(workers) as pool:
-            ends = {n: time.time() - started for n in pool.train(settings, numbers, steps)}
+            ends = [time.time() - started for _ in pool.train(settings, numbers, steps)]
         runs = plan_runs(store, plan)
-        last = max(ends, key=ends.get)
-        fit = RunFolder(Path(folder) / runs[last].name).report()["seconds"]["fit"]
-    ordered = sorted(ends.values())
-    first, rest = ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]
-    run = max(sum(rest) / len(rest) - sum(first) / len(first), fit)
-    epoch = fit / _SHORT_EPOCHS
+        reports = [RunFolder(Path(folder) / runs[n].name).report()["seconds"] for n in numbers]
+    shared = min(reports, key=lambda seconds: seconds["total"])  # by a worker that has compiled
     return {
-        "compiling": max(ordered[0] - run, 0.0), "epoch": epoch, "around": max(run - fit, 0.0)
-    }  # fmt: skip
+        "compiling": max(ends[0] - shared["total"], 0.0),
+        "epoch": shared["fit"] / _SHORT_EPOCHS,
+        "around": shared["total"] - shared["fit"],
+    }
