@@ -86,17 +86,18 @@ def network(model: keras.Model, path: str | os.PathLike) -> None:
     axes = figure.subplots()
     for x, (name, width, skip) in enumerate(boxes):
         height = 0.25 + 0.75 * width / widest
-        color = {"embedding": "0.85", "dense + softmax": "tab:green"}.get(
+        color = {"embedding": "0.85", "dense": "tab:green"}.get(
             name, "tab:blue" if name.startswith("residual") else "tab:orange"
         )
         axes.bar(x, height, width=0.62, bottom=-height / 2, color=color, alpha=0.75)
-        axes.text(x, 0, f"{name}\n{width}", ha="center", va="center", rotation=90, fontsize=8)
+        axes.text(x, 0, f"{name}\n{width}", ha="center", va="center", rotation=90, fontsize=7)
         if x:
             how = {"arrowstyle": "->", "color": "0.3"}
             axes.annotate("", (x - 0.31, 0), (x - 0.69, 0), arrowprops=how)
         if skip:
-            top = {"arrowstyle": "->", "color": "tab:blue", "connectionstyle": "arc3,rad=-0.6"}
-            axes.annotate("", (x + 0.42, 0.03), (x - 0.42, 0.03), arrowprops=top)
+            over = {"arrowstyle": "->", "color": "tab:blue", "connectionstyle": "arc3,rad=-0.35"}
+            top = height / 2 + 0.01
+            axes.annotate("", (x + 0.31, top), (x - 0.31, top), arrowprops=over)
     axes.set_xlim(-0.6, len(boxes) - 0.4)
     axes.set_ylim(-0.62, 0.75)
     axes.set_axis_off()
@@ -129,7 +130,7 @@ def entropies(values: Mapping[str, tuple[np.ndarray, np.ndarray]], path: str | o
 
 
 _BOXES = {
-    "ResidualBlock": "residual block", "DownsampleBlock": "downsample", "Dense": "dense + softmax"
+    "ResidualBlock": "residual block", "DownsampleBlock": "downsample", "Dense": "dense"
 }  # fmt: skip
 
 
