@@ -13,6 +13,7 @@ from kerasmlp.cross_validation_plan import Plan, folds_digest, has_folds, plan_r
 from kerasmlp.cross_validation_pool import TrainingPool
 from kerasmlp.cross_validation_table import csv_of, markdown_of, row_of, summarize
 from kerasmlp.files import sha256_file, write_text
+from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
 
@@ -58,7 +59,7 @@ def cross_validate(
     """
     started = time.time()
     if workers is None:
-        workers = os.cpu_count() or 1
+        workers = num_cores()
     check_int("workers", workers, minimum=1)
     store = EmbeddingStore.open(store_path)
     runs = plan_runs(store, plan)

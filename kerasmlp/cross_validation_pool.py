@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO, NamedTuple
 
 from kerasmlp.checks import InputError
+from kerasmlp.processes import start_worker
 
 
 class Worker(NamedTuple):
@@ -136,22 +134,11 @@ class TrainingPool:
 
 def _start() -> Worker:
     log = tempfile.TemporaryFile()  # noqa: SIM115, the pool closes it
-    path = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep),
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # or the first worker takes the whole GPU
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kerasmlp.cross_validation_worker"],
-        stdin=subprocess.PIPE,
+    process = start_worker(
+        "kerasmlp.cross_validation_worker",
         stdout=subprocess.PIPE,
         stderr=log,
-        env=environment,
         text=True,
-        start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
     )
     return Worker(process, log)
 

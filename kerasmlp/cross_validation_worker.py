@@ -76,12 +76,8 @@ def main() -> None:
     threading.Thread(target=_listen, args=(given,), daemon=True).start()
     try:
         import_tensorflow()
-        import tensorflow as tf
-
         from kerasmlp.workbench import Workbench
 
-        # One core each: a second one makes a small step hardly faster.
-        tf.config.threading.set_intra_op_parallelism_threads(1)
         workbench, stores = Workbench(), {}
         while True:
             message = given.get()

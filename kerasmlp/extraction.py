@@ -24,6 +24,7 @@ from kerasmlp.face_pool import FacePool
 from kerasmlp.faces import CHOICES, DEVICES, MIN_DET_SCORE
 from kerasmlp.files import write_json
 from kerasmlp.labels import UNKNOWN
+from kerasmlp.processes import num_cores
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.partial_store import PartialStore, partial_folder
 
@@ -80,7 +81,7 @@ def extract_embeddings(
     check_choice("device", device, DEVICES)
     check_rate("min_det_score", min_det_score)
     workers = check_optional_int("workers", workers, minimum=1)
-    workers = min(workers or _cores(), max(len(records), 1))
+    workers = min(workers or num_cores(), max(len(records), 1))
     if not records:
         reject("records", "must hold at least one input", records)
     if resume and force:
@@ -236,12 +237,6 @@ def _groups(groups: Sequence[str | None], hashes: Sequence[str]) -> np.ndarray:
             parents[image] = root(("group", group))
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(root(("image", h)), len(numbers)) for h in hashes])
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _digest(records: Sequence[Record]) -> str:

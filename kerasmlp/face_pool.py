@@ -8,7 +8,6 @@ import json
 import os
 import selectors
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from kerasmlp.checks import InputError, check_int
 from kerasmlp.datasets.records import WORKER_CRASHED
+from kerasmlp.processes import start_worker
 
 _WINDOW = 4  # tasks given ahead to a worker: one in work, two decoded, one being read
 _REORDER = 64
@@ -128,22 +128,11 @@ class FacePool:
 
 class _Worker:
     def __init__(self, settings: dict[str, Any]):
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(
-                [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-            ).rstrip(os.pathsep),
-            "PYTHONWARNINGS": "ignore",
-            "OMP_NUM_THREADS": "1",  # BLAS threads of two workers would spin against each other
-            "OPENBLAS_NUM_THREADS": "1",
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "kerasmlp.face_worker"],
-            stdin=subprocess.PIPE,
+        self.process = start_worker(
+            "kerasmlp.face_worker",
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for the parent, which keeps what is done
+            env={"PYTHONWARNINGS": "ignore"},
         )
         self.answers = self.process.stdout
         self.unanswered: deque[int] = deque()

@@ -65,7 +65,7 @@ def training_batches(
 
     def gather(indices, number):
         batch_x, batch_y = tf.gather(data_x, indices), tf.gather(data_y, indices)
-        norm = tf.norm(batch_x, axis=1, keepdims=True)
+        norm = tf.norm(batch_x, axis=1, keepdims=True) if noise_std else None
         if mixup_alpha:
             # The permutation makes neighbours in a batch random: a roll is a random partner.
             share = _beta(mixup_alpha, batch_size, tf.stack([4 * seed + _MIXUP, number]))[:, None]
@@ -79,11 +79,16 @@ def training_batches(
             batch_x *= norm / tf.norm(batch_x, axis=1, keepdims=True)
         return batch_x, batch_y
 
+    # Nothing here is left to tune, and a dataset that is tuned takes up to as long to
+    # delete as it was in use: it waits for its tuner, which looks up at ever longer intervals.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     return (
         tf.data.Dataset.range(first_epoch, num_epochs)
         .flat_map(epoch_of_indices)
         .map(gather, num_parallel_calls=1)
         .prefetch(4)
+        .with_options(options)
     )
 
 

@@ -155,13 +155,15 @@ def train(
         )
         fitted = time.time()
         model = workbench.in_float32(model, recipe)
-        before = measure(target, forward(model, part.embeddings), part)
+        probabilities = forward(model, part.embeddings)
+        before = measured = measure(target, probabilities, part)
         temperature = 1.0
         if recipe.calibrate and len(part) >= MIN_TEMPERATURE_ROWS:
             temperature = calibrate(model, target, part)
-        probabilities = forward(model, part.embeddings)
+            probabilities = forward(model, part.embeddings)
+            measured = measure(target, probabilities, part)
         report = {
-            "validation": measure(target, probabilities, part),
+            "validation": measured,
             "validation_groups": measure_groups(target, probabilities, part),
             "before_temperature": {k: before[k] for k in ("nll", "ece")},
             "epochs": len(history),

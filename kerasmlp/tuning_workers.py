@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerasmlp.checks import InputError, reject
+from kerasmlp.processes import start_worker
 
 if TYPE_CHECKING:
     from kerasmlp.tuning_search import Search
@@ -71,8 +71,7 @@ class WorkerPool:
     """
 
     def __init__(self, store_path: Path, run_dir: Path, number: int):
-        self._command = [sys.executable, "-m", "kerasmlp.tuning_worker", store_path, run_dir]
-        self._run_dir = Path(run_dir)
+        self._store_path, self._run_dir = store_path, Path(run_dir)
         self._workers: list[subprocess.Popen | None] = [None] * number
         self._deaths = 0
 
@@ -82,26 +81,19 @@ class WorkerPool:
             self._start(number)
 
     def _start(self, number: int) -> None:
-        path = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         ip = os.environ[IP]
         environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep),
             TUNER_ID: f"worker-{socket.gethostname()}-{number}",
             IP: "127.0.0.1" if ip == "0.0.0.0" else ip,
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "TF_NUM_INTRAOP_THREADS": "1",
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # or the first worker takes the whole GPU
         }
         with open(self._log(number), "wb") as log:
-            self._workers[number] = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,  # its end is how a worker learns that its parent is gone
+            self._workers[number] = start_worker(
+                "kerasmlp.tuning_worker",
+                self._store_path,
+                self._run_dir,
                 stdout=log,
                 stderr=log,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
             )
 
     def _log(self, number: int) -> Path:

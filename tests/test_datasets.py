@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from adience_layout import KEPT, REMOVED, WOMEN, write_adience
 
 from kerasmlp.checks import InputError
 from kerasmlp.commands import extract_embeddings as command
@@ -192,6 +193,25 @@ def test_adience_removals_images_and_groups(tmp_path):
     assert [r.fold for r in records] == [0, 0, 4, 4, 4, 4, 4]
     assert [r.image.is_file() for r in records[:5]] == [True] * 5
     assert records[0].key == "faces/ann/coarse_tilt_aligned_face.1.a.jpg"
+
+
+def test_adience_at_its_full_size(tmp_path):
+    """All but the faces of the paper's table: 19,370 inputs, 17,055 and 397 of them to look at."""
+    blank = tmp_path / "blank.jpg"
+    blank.write_bytes(b"image")
+    counts = write_adience(tmp_path, good=[blank], faceless=[blank], faint=[blank])
+    assert counts == {"kept": 17_055, **REMOVED}
+    records = read_records("adience", tmp_path)
+    assert len(records) == 19_370
+    assert removed(records) == {"no age": 748, "no gender": 1_170}
+    left = [r for r in records if not r.removed]
+    assert len(left) == 17_055 + 322 + 75
+    spare = Counter(r.age_group for r in left)
+    spare.subtract(KEPT)
+    assert set(spare) == set(KEPT) and spare.total() == 397 and min(spare.values()) >= 0
+    assert 0 <= sum(r.gender is Gender.FEMALE for r in left) - WOMEN <= 397
+    folds = {r.group: r.fold for r in records}
+    assert all(r.fold == folds[r.group] for r in records) and set(folds.values()) == set(range(5))
 
 
 def test_adience_needs_its_folds(tmp_path):

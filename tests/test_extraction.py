@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from adience_layout import faces_to_spread, write_adience
 
 from kerasmlp.cli import run_command
 from kerasmlp.datasets import read_records
@@ -81,6 +82,21 @@ def test_fairface_and_adience(tmp_path, capsys):
     check_sums(fairface, tmp_path / "f.h5", 40, report["removed"])
     assert "age_years" not in fairface.labels
     assert set(fairface.labels["age_group"]) > {"20-29", "10-19"}
+
+
+def test_the_complete_layout_of_adience(tmp_path):
+    """One of 97 inputs here; `benchmarks/adience.py` takes all 19,370."""
+    images = faces_to_spread(SHARED, tmp_path)
+    counts = write_adience(tmp_path / "adience", **images, one_of=97)
+    kept = counts.pop("kept")
+    store_path = tmp_path / "adience.h5"
+    assert command(tmp_path / "adience", store_path, layout="adience") == 0
+    store = EmbeddingStore.open(store_path)
+    check_sums(store, store_path, kept + sum(counts.values()), counts)
+    assert len(store) == kept
+    groups, folds = store.labels["group"], store.labels["fold"]
+    assert len({*zip(groups, folds, strict=True)}) == len(set(groups))
+    assert set(folds) == set(range(5))
 
 
 def sample(n):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from kerasmlp.cross_validation_plan import plan_runs
 from kerasmlp.cross_validation_pool import TrainingPool
 from kerasmlp.experiment.design import INITS, VARIANTS, Experiment, Task
+from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder
 from kerasmlp.stores.embedding_store import EmbeddingStore
 
@@ -38,7 +38,7 @@ def estimate_seconds(
         `cross_validations` and `pretraining`: at most so long in all, because
         early stopping is not reckoned with.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or num_cores()
     result = {}
     for task in experiment.tasks:
         measured = _short_run(experiment, task, store, workers)

@@ -20,6 +20,7 @@ from kerasmlp.experiment.faces import draw_extreme_faces
 from kerasmlp.experiment.report import write_report
 from kerasmlp.experiment.table import long_table, table_markdown
 from kerasmlp.files import write_text
+from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.store_info import check_same_embedder
@@ -151,7 +152,7 @@ def _cross_validate(
     folders = {}
     tasks = {task.name: task for task in experiment.tasks}
     with (
-        TrainingPool(workers or os.cpu_count() or 1) as pool,
+        TrainingPool(workers or num_cores()) as pool,
         tqdm(experiment.steps(), unit="cross-validation", disable=not progress) as steps,
     ):
         for step in steps:

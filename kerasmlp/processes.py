@@ -1,0 +1,42 @@
+"""Worker processes, one core each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def start_worker(module: str, *arguments: object, **options) -> subprocess.Popen:
+    """Starts `python -m module` as a process whose libraries take one thread each.
+
+    Args:
+        module: Of this package.
+        arguments: Of its command line.
+        options: Of `subprocess.Popen`; `env` is added to this process's environment.
+    """
+    path = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # or the first worker takes the whole GPU
+        **options.pop("env", {}),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        stdin=subprocess.PIPE,  # its end is how a worker learns that its parent is gone
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
+        **options,
+    )
