@@ -186,17 +186,17 @@ class SampleMasks:
         """
         width = x.shape[-1]
         # A pass that drops more keeps the surplus: at width 512 and a rate of 0.05 that
-        # happens once in 10^13 passes, and once in 10^7 at worst.
-        most = math.ceil(rate * width + 8 * (rate * width) ** 0.5)
+        # happens once in 10^10 passes, and once in 10^6 at worst.
+        most = math.ceil(1 + rate * width + 7 * (rate * width) ** 0.5)
         plain = self._num_units or len(x.shape) != 2 or most > width // 4
         if not self._sparse or plain or dense.quantization_mode is not None:
             return dense(self.dropout(x, rate))
         dropped = ops.cast(ops.logical_not(self._kept((width,), rate)[:, 0]), x.dtype)
         dropped, units = ops.top_k(dropped, most)  # (passes, most)
         x = x * ops.cast(1.0 / (1.0 - rate), x.dtype)
-        rows = ops.transpose(ops.take(x, units, axis=1), (1, 0, 2)) * dropped[:, None]
+        columns = ops.take(ops.transpose(x), units, axis=0) * dropped[..., None]
         kernels = ops.take(ops.cast(dense.kernel, x.dtype), units, axis=0)
-        return self._merge(dense(x) - ops.matmul(rows, kernels))
+        return self._merge(dense(x) - ops.einsum("pur,puw->prw", columns, kernels))
 
     def _kept(self, unit_shape, rate: float):
         """Which units of the next dropout stay, `(passes, rows or 1, *unit_shape)`."""

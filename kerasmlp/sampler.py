@@ -157,11 +157,14 @@ class Sampler(keras.Model):
             mean = ops.sum(samples * weights, axis=0) / ops.sum(weights)
             return {"mean": mean, "squares": ops.sum((samples - mean) ** 2 * weights, axis=0)}
         logs = ops.log(ops.where(samples > 0, samples, 1.0))
-        votes = ops.one_hot(ops.argmax(samples, axis=-1), width)
+        # The first of the largest, as `argmax`, which XLA does not vectorise on a CPU.
+        numbers = ops.arange(width, dtype="int32")
+        largest = samples == ops.max(samples, axis=-1, keepdims=True)
+        first = ops.min(ops.where(largest, numbers, width), axis=-1, keepdims=True)
         return {
             "probabilities": ops.sum(samples * weights, axis=0),
             "entropies": -ops.sum(samples * logs * weights, axis=(0, 2)),
-            "votes": ops.sum(votes * weights, axis=0),
+            "votes": ops.sum(ops.cast(numbers == first, "float32") * weights, axis=0),
         }
 
 
