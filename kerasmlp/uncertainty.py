@@ -25,7 +25,7 @@ def predict_samples(
     seed: int = 0,
     masks: str = "independent",
     first_row: int = 0,
-    rows_per_pass: int = 4096,
+    rows_per_pass: int = 8192,
 ) -> np.ndarray:
     """Draws outputs of the model under random dropout masks (Monte-Carlo dropout).
 
@@ -80,7 +80,7 @@ def predict_uncertainty(
     seed: int = 0,
     masks: str = "independent",
     first_row: int = 0,
-    rows_per_pass: int = 4096,
+    rows_per_pass: int = 8192,
 ) -> dict[str, np.ndarray]:
     """What `num_samples` stochastic passes say together; they are never held at once.
 
