@@ -43,7 +43,6 @@ from kerasmlp.uncertainty import predict_uncertainty
 
 FACES, SAMPLES = 64, 512
 NETWORKS = {"gender": ("paper-gender", 2), "age": ("paper-age", 101)}
-_PAUSE_SECONDS = 0.1  # threads of the side before spin on for a while
 PEER = Path(__file__).with_name("torch_mlp.py")
 
 
@@ -161,7 +160,7 @@ def compare(task: str, rounds: int) -> dict[str, float]:
     seconds = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
-            time.sleep(_PAUSE_SECONDS)
+            run()  # threads of the side before spin on for a while, and caches are cold
             seconds[name].append(run())
     peer.close()
     took = {name: statistics.median(values) for name, values in seconds.items()}
