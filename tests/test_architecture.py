@@ -18,6 +18,7 @@ FLOORS = {
         "labels",
         "metrics",
         "photos",
+        "processes",
         "quiet",
         "runs",
         "selective",
