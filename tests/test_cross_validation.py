@@ -12,12 +12,12 @@ from data_sets import ROOT, make_store
 
 from kerasmlp import load_model
 from kerasmlp.checks import InputError
-from kerasmlp.comparison import compare, comparison_table
-from kerasmlp.cross_validation import cross_validate
-from kerasmlp.cross_validation_plan import Plan, plan_runs, shared_steps
-from kerasmlp.cross_validation_pool import TrainingPool
-from kerasmlp.cross_validation_table import markdown_of, summarize
-from kerasmlp.cross_validation_worker import Trainer
+from kerasmlp.cross_validation.comparison import compare, comparison_table
+from kerasmlp.cross_validation.plan import Plan, plan_runs, shared_steps
+from kerasmlp.cross_validation.pool import TrainingPool
+from kerasmlp.cross_validation.running import cross_validate
+from kerasmlp.cross_validation.table import markdown_of, summarize
+from kerasmlp.cross_validation.worker import Trainer
 from kerasmlp.models.presets import Recipe
 from kerasmlp.plots import curves_with_bands
 from kerasmlp.runs import RunFolder
@@ -266,7 +266,7 @@ def quick(monkeypatch):
     def install(**how):
         started = []
         monkeypatch.setattr(
-            "kerasmlp.cross_validation_pool._start",
+            "kerasmlp.cross_validation.pool._start",
             lambda: started.append(QuickWorker(**how)) or started[-1],
         )
         return started

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from kerasmlp.checks import InputError
-from kerasmlp.significance import corrected_t_test, two_sided_p
+from kerasmlp.cross_validation.significance import corrected_t_test, two_sided_p
 
 
 @pytest.mark.parametrize("df", [1, 2, 4, 24, 99])

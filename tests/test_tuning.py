@@ -20,12 +20,12 @@ from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.runs import RunFolder
 from kerasmlp.targets import choose_age_target, choose_target
 from kerasmlp.training import train
-from kerasmlp.tuning import project_name, tune, work
-from kerasmlp.tuning_oracle import SearchOracle
-from kerasmlp.tuning_plan import Cost, TuningPlan, describe, longest_within
-from kerasmlp.tuning_space import SPACES, Choice, LogRange, recipe_of, rounded
-from kerasmlp.tuning_table import best_of
-from kerasmlp.tuning_trial import OutOfTime, TrialRunner
+from kerasmlp.tuning.oracle import SearchOracle
+from kerasmlp.tuning.plan import Cost, TuningPlan, describe, longest_within
+from kerasmlp.tuning.running import project_name, tune, work
+from kerasmlp.tuning.space import SPACES, Choice, LogRange, recipe_of, rounded
+from kerasmlp.tuning.table import best_of
+from kerasmlp.tuning.trial import OutOfTime, TrialRunner
 
 TINY = {
     "learning_rate": LogRange(1e-4, 1e-1),

@@ -5,8 +5,8 @@ import sys
 from test_tuning import TINY, plan_of
 
 from kerasmlp.stores.embedding_store import EmbeddingStore
-from kerasmlp.tuning import tune
-from kerasmlp.tuning_space import SPACES
+from kerasmlp.tuning.running import tune
+from kerasmlp.tuning.space import SPACES
 
 if __name__ == "__main__":
     SPACES["tiny"] = TINY

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.checks import check_int, reject
-    from kerasmlp.cross_validation import cross_validate
-    from kerasmlp.cross_validation_plan import Plan
+    from kerasmlp.cross_validation.plan import Plan
+    from kerasmlp.cross_validation.running import cross_validate
     from kerasmlp.runs import next_free
 
     check_int("--seeds", args.seeds, minimum=1)

@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.checks import check_choice, reject
     from kerasmlp.quiet import import_tensorflow
     from kerasmlp.runs import next_free
-    from kerasmlp.tuning import require_keras_tuner, tune, work
-    from kerasmlp.tuning_plan import MAX_EPOCHS, TuningPlan
-    from kerasmlp.tuning_space import SPACES
-    from kerasmlp.tuning_workers import role
+    from kerasmlp.tuning.plan import MAX_EPOCHS, TuningPlan
+    from kerasmlp.tuning.running import require_keras_tuner, tune, work
+    from kerasmlp.tuning.space import SPACES
+    from kerasmlp.tuning.workers import role
 
     check_choice("--space", args.space, tuple(SPACES))
     if args.resume and args.run_dir is None:
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     run_dir = args.run_dir or next_free(Path("runs") / "tune")
     if part == "worker":
         import_tensorflow()
-        importlib.import_module("kerasmlp.tuning_trial").trace_faster()
+        importlib.import_module("kerasmlp.tuning.trial").trace_faster()
         work(args.store or SAMPLE, run_dir)
         return
     if args.resume and not run_dir.exists():
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
         group=args.group,
     )
     import_tensorflow()
-    importlib.import_module("kerasmlp.tuning_trial").trace_faster()
+    importlib.import_module("kerasmlp.tuning.trial").trace_faster()
     report = tune(
         args.store or SAMPLE,
         plan,

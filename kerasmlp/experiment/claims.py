@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kerasmlp.comparison import compare
+from kerasmlp.cross_validation.comparison import compare
 from kerasmlp.experiment.design import INITS, VARIANTS
 
 SIGNIFICANT = 0.05

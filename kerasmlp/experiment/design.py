@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kerasmlp.checks import check_choice, check_int, reject
-from kerasmlp.cross_validation_plan import Plan
+from kerasmlp.cross_validation.plan import Plan
 from kerasmlp.models.presets import Recipe, find_recipe
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target, age_target, choose_age_target, choose_target

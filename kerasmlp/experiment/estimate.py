@@ -7,8 +7,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from kerasmlp.cross_validation_plan import plan_runs
-from kerasmlp.cross_validation_pool import TrainingPool
+from kerasmlp.cross_validation.plan import plan_runs
+from kerasmlp.cross_validation.pool import TrainingPool
 from kerasmlp.experiment.design import INITS, VARIANTS, Experiment, Task
 from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasmlp.cross_validation_plan import plan_runs
+from kerasmlp.cross_validation.plan import plan_runs
 from kerasmlp.experiment import figures
 from kerasmlp.experiment.design import Experiment
 from kerasmlp.experiment.table import claims_markdown, lowest_validation_losses, table_markdown

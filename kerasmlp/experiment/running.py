@@ -10,10 +10,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kerasmlp.checks import reject_file
-from kerasmlp.cross_validation import cross_validate
-from kerasmlp.cross_validation_plan import plan_runs
-from kerasmlp.cross_validation_pool import TrainingPool
-from kerasmlp.cross_validation_table import csv_of
+from kerasmlp.cross_validation.plan import plan_runs
+from kerasmlp.cross_validation.pool import TrainingPool
+from kerasmlp.cross_validation.running import cross_validate
+from kerasmlp.cross_validation.table import csv_of
 from kerasmlp.experiment.claims import check_claims
 from kerasmlp.experiment.design import Experiment
 from kerasmlp.experiment.faces import draw_extreme_faces

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kerasmlp.cross_validation import open_finished
-from kerasmlp.cross_validation_table import PARTS, mean_and_std
+from kerasmlp.cross_validation.running import open_finished
+from kerasmlp.cross_validation.table import PARTS, mean_and_std
 from kerasmlp.experiment.design import INITS, VARIANTS
 from kerasmlp.experiment.paper import is_adience, paper_test
 from kerasmlp.stores.embedding_store import EmbeddingStore

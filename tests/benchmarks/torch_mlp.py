@@ -115,7 +115,7 @@ def cross_validate(
     from pathlib import Path
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from kerasmlp.cross_validation_plan import Plan, plan_runs
+    from kerasmlp.cross_validation.plan import Plan, plan_runs
     from kerasmlp.models.presets import PRESETS
     from kerasmlp.splits import grouped_split
     from kerasmlp.stores.embedding_store import EmbeddingStore

@@ -95,8 +95,8 @@ def tracing(store: Path, folder: Path, args, found: Path) -> dict:
     from dataclasses import replace
 
     import_tensorflow()
-    from kerasmlp.tuning import tune
-    from kerasmlp.tuning_plan import TuningPlan
+    from kerasmlp.tuning.plan import TuningPlan
+    from kerasmlp.tuning.running import tune
 
     plan = TuningPlan.from_config(json.loads((found / "config.json").read_text()))
     plan = replace(plan, max_epochs=args.tracing_epochs)

@@ -16,9 +16,9 @@ from kerasmlp.checks import check_int, check_positive, check_seed, reject, rejec
 from kerasmlp.files import write_json, write_text
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
-from kerasmlp.tuning_plan import LONGEST_EPOCHS, TuningPlan, describe, longest_within
-from kerasmlp.tuning_space import recipe_of
-from kerasmlp.tuning_table import best_of, csv_of, rows_of
+from kerasmlp.tuning.plan import LONGEST_EPOCHS, TuningPlan, describe, longest_within
+from kerasmlp.tuning.space import recipe_of
+from kerasmlp.tuning.table import best_of, csv_of, rows_of
 
 KIND = "tuning"
 
@@ -84,7 +84,7 @@ def tune(
     if budget_minutes is not None:
         check_positive("budget_minutes", budget_minutes)
     store, folder = EmbeddingStore.open(store_path), RunFolder(run_dir)
-    from kerasmlp.tuning_trial import OutOfTime, TrialRunner
+    from kerasmlp.tuning.trial import OutOfTime, TrialRunner
 
     runner = TrialRunner(store, plan, shared=shared)
     before = _config_before(folder) if resume else None
@@ -143,7 +143,7 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
         InputError: if there is no search, or it is on other data.
     """
     require_keras_tuner()
-    from kerasmlp.tuning_trial import TrialRunner
+    from kerasmlp.tuning.trial import TrialRunner
 
     folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path)
     config = _config_before(folder)
@@ -168,13 +168,13 @@ def project_name(config: dict) -> str:
 
 
 def _search(plan: TuningPlan, folder: RunFolder, config: dict, runner, **options):
-    from kerasmlp.tuning_search import Search
+    from kerasmlp.tuning.search import Search
 
     return Search(plan, folder / "search", project_name(config), runner, **options)
 
 
 def _search_with_workers(store_path, plan, folder, config, workers: int, options: dict):
-    from kerasmlp.tuning_workers import WorkerPool, as_chief, serve
+    from kerasmlp.tuning.workers import WorkerPool, as_chief, serve
 
     with as_chief():
         pool = WorkerPool(Path(store_path).resolve(), folder.path.resolve(), workers)
@@ -225,13 +225,13 @@ def _write(
     complete: bool,
     total: float,
 ) -> dict:
-    from kerasmlp import tuning_plots
+    from kerasmlp.tuning import plots
 
     best = best_of(plan, rows)
     recipe = recipe_of(plan.recipe, {name: best[name] for name in plan.dimensions})
     write_json(folder / "best.json", recipe.to_config())
     write_text(folder / "trials.csv", csv_of(rows))
-    tuning_plots.trials(plan, rows, best, folder / "trials.png")
+    plots.trials(plan, rows, best, folder / "trials.png")
     report = {
         "best": best,
         "complete": complete,

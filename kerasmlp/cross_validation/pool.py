@@ -135,7 +135,7 @@ class TrainingPool:
 def _start() -> Worker:
     log = tempfile.TemporaryFile()  # noqa: SIM115, the pool closes it
     process = start_worker(
-        "kerasmlp.cross_validation_worker",
+        "kerasmlp.cross_validation.worker",
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from kerasmlp.plots import save_png
-from kerasmlp.tuning_plan import TuningPlan
-from kerasmlp.tuning_space import LogRange
+from kerasmlp.tuning.plan import TuningPlan
+from kerasmlp.tuning.space import LogRange
 
 _WORST_SHOWN = 75
 """Percentile of the losses; worse trials are drawn as triangles at the upper edge."""

@@ -12,8 +12,8 @@ from keras_tuner.engine.trial import Trial
 from keras_tuner.oracles import HyperbandOracle
 
 from kerasmlp.files import read_json, write_text
-from kerasmlp.tuning_plan import TuningPlan
-from kerasmlp.tuning_space import LogRange, rounded
+from kerasmlp.tuning.plan import TuningPlan
+from kerasmlp.tuning.space import LogRange, rounded
 
 OBJECTIVE = "val_loss"
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from kerasmlp.checks import reject
-from kerasmlp.tuning_plan import TuningPlan
-from kerasmlp.tuning_space import rounded
+from kerasmlp.tuning.plan import TuningPlan
+from kerasmlp.tuning.space import rounded
 
 
 def rows_of(plan: TuningPlan, trials: Iterable) -> list[dict]:

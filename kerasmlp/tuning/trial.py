@@ -18,8 +18,8 @@ from kerasmlp.fitting import default_policy, fit, steps_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.training_rows import split_rows
-from kerasmlp.tuning_plan import Cost, TuningPlan
-from kerasmlp.tuning_space import middle_of
+from kerasmlp.tuning.plan import Cost, TuningPlan
+from kerasmlp.tuning.space import middle_of
 from kerasmlp.workbench import Workbench
 
 MAX_MODELS = 12

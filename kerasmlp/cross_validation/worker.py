@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerasmlp.checks import InputError
-from kerasmlp.cross_validation_plan import Plan, plan_runs
+from kerasmlp.cross_validation.plan import Plan, plan_runs
 from kerasmlp.quiet import import_tensorflow
 from kerasmlp.stores.embedding_store import EmbeddingStore
 

@@ -13,10 +13,10 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FatalError
 
-from kerasmlp.tuning_oracle import SearchOracle
-from kerasmlp.tuning_plan import TuningPlan
-from kerasmlp.tuning_space import recipe_of
-from kerasmlp.tuning_trial import OutOfTime, TrialRunner
+from kerasmlp.tuning.oracle import SearchOracle
+from kerasmlp.tuning.plan import TuningPlan
+from kerasmlp.tuning.space import recipe_of
+from kerasmlp.tuning.trial import OutOfTime, TrialRunner
 
 _IDLE_SECONDS = 0.2
 

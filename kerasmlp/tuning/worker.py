@@ -1,4 +1,4 @@
-"""One worker process of a search: `python -m kerasmlp.tuning_worker STORE RUN_DIR`."""
+"""One worker process of a search: `python -m kerasmlp.tuning.worker STORE RUN_DIR`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def main() -> None:
     """Runs trials of the chief that the environment names until there are no more."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import_tensorflow()
-    from kerasmlp.tuning import work
-    from kerasmlp.tuning_trial import trace_faster
+    from kerasmlp.tuning.running import work
+    from kerasmlp.tuning.trial import trace_faster
 
     trace_faster()
     try:

@@ -9,7 +9,7 @@ from functools import cached_property
 from kerasmlp.checks import reject
 from kerasmlp.models.presets import Recipe
 from kerasmlp.targets import Target
-from kerasmlp.tuning_space import SPACES
+from kerasmlp.tuning.space import SPACES
 
 MAX_EPOCHS = 10
 LONGEST_EPOCHS = 100

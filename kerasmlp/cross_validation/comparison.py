@@ -7,9 +7,9 @@ import os
 import numpy as np
 
 from kerasmlp.checks import reject_file
-from kerasmlp.cross_validation import open_finished
-from kerasmlp.cross_validation_table import mean_and_std
-from kerasmlp.significance import corrected_t_test
+from kerasmlp.cross_validation.running import open_finished
+from kerasmlp.cross_validation.significance import corrected_t_test
+from kerasmlp.cross_validation.table import mean_and_std
 
 MEASURES = ("nll", "accuracy", "one_off_accuracy", "mae_years", "ece", "brier")
 _SAME = ("data_digest", "seeds", "num_folds", "folds_from", "folds_digest")

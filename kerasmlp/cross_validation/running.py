@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from kerasmlp.checks import check_int, reject_file
-from kerasmlp.cross_validation_plan import Plan, folds_digest, has_folds, plan_runs
-from kerasmlp.cross_validation_pool import TrainingPool
-from kerasmlp.cross_validation_table import csv_of, markdown_of, row_of, summarize
+from kerasmlp.cross_validation.plan import Plan, folds_digest, has_folds, plan_runs
+from kerasmlp.cross_validation.pool import TrainingPool
+from kerasmlp.cross_validation.table import csv_of, markdown_of, row_of, summarize
 from kerasmlp.files import sha256_file, write_text
 from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment

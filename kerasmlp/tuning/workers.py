@@ -16,7 +16,7 @@ from kerasmlp.checks import InputError, reject
 from kerasmlp.processes import start_worker
 
 if TYPE_CHECKING:
-    from kerasmlp.tuning_search import Search
+    from kerasmlp.tuning.search import Search
 
 TUNER_ID, IP, PORT = (f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"))
 _MAX_DEATHS = 5
@@ -88,7 +88,7 @@ class WorkerPool:
         }
         with open(self._log(number), "wb") as log:
             self._workers[number] = start_worker(
-                "kerasmlp.tuning_worker",
+                "kerasmlp.tuning.worker",
                 self._store_path,
                 self._run_dir,
                 stdout=log,

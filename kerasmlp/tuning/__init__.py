@@ -1,0 +1,1 @@
+"""Search by Hyperband: its space and plan, the oracle, the trials, the processes that run them."""
