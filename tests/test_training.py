@@ -255,6 +255,12 @@ def test_measures_per_group_add_up(age_run, store):
         assert mean == pytest.approx(total[name], rel=1e-6)
 
 
+def test_batches_have_no_tuner_to_wait_for():
+    x = np.eye(4, dtype="float32")
+    batches = training_batches(x, x, batch_size=2, num_epochs=1, seed=0)
+    assert batches.options().autotune.enabled is False
+
+
 def test_batches_of_an_epoch_are_a_permutation_and_resume_in_the_middle():
     x = np.arange(1, 11, dtype="float32")[:, None]
     whole = list(training_batches(x, x, batch_size=5, num_epochs=3, seed=7))
