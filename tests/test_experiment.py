@@ -177,6 +177,16 @@ def test_stores_that_do_not_fit_are_refused_before_anything_runs(folder, tmp_pat
     assert "must be a store with `age_years` for age tasks" in capsys.readouterr().err
 
 
+def test_photos_that_cannot_be_drawn_are_refused_before_anything_runs(folder, tmp_path, capsys):
+    words = command(folder, "--run-dir", tmp_path / "run", "--photos", tmp_path, "--model-dir")
+    assert run_command("reproduce", [*words, str(tmp_path)]) == 2
+    assert "must hold photos" in capsys.readouterr().err
+    (tmp_path / "a.png").write_bytes(b"")
+    assert run_command("reproduce", [*words, str(tmp_path / "none")]) == 2
+    assert "must be a folder of insightface models" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_papers_numbers_stand_beside_those_of_adience():
     assert paper_test("age-modified", "pretrained", "no skip")["nll"]["mean"] == 1.4405
     rows = [

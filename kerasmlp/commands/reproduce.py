@@ -85,7 +85,15 @@ def run(args: argparse.Namespace) -> None:
         _estimate(experiment, *check(experiment), args.workers)
         return
     run_dir = args.run_dir or next_free(Path("runs") / "experiment")
-    report = reproduce(experiment, run_dir, workers=args.workers, resume=args.resume, progress=True)
+    report = reproduce(
+        experiment,
+        run_dir,
+        workers=args.workers,
+        photos=args.photos,
+        model_dir=args.model_dir,
+        resume=args.resume,
+        progress=True,
+    )
     print(f"{run_dir / 'report.html'}: {report['seconds'] / 60:.1f} minutes\n")
     print(claims_markdown(report["claims"]))
     keys = ("claim", "task", "init", "nll_verdict", "accuracy_verdict")

@@ -41,6 +41,7 @@ def distributions(stores: Mapping[str, EmbeddingStore], path: str | os.PathLike)
             counts = [int((gender == k).sum()) for k in range(len(GENDER_NAMES))]
             bars = genders.bar(GENDER_NAMES, counts)
             genders.bar_label(bars, [f"{c:,}" for c in counts], fontsize=8)
+            genders.margins(y=0.12)  # room for the labels
     save_png(figure, path)
 
 

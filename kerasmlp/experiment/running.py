@@ -19,7 +19,10 @@ from kerasmlp.experiment.design import Experiment
 from kerasmlp.experiment.faces import draw_extreme_faces
 from kerasmlp.experiment.report import write_report
 from kerasmlp.experiment.table import long_table, table_markdown
+from kerasmlp.face_models import find_models
+from kerasmlp.faces import MIN_DET_SCORE
 from kerasmlp.files import write_text
+from kerasmlp.photos import photos_of
 from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -43,6 +46,13 @@ def check(experiment: Experiment) -> tuple[EmbeddingStore, EmbeddingStore]:
         plan_runs(store, task.plan("full", experiment.seeds, experiment.num_folds, None))
         task.pretraining_target.encode(pretraining)
     return pretraining, store
+
+
+def check_photos(photos: Path, model_dir: str | os.PathLike, store: EmbeddingStore) -> None:
+    """Rejects photos or face models that could not be drawn from hours later."""
+    photos_of(photos)
+    embedder = find_models(model_dir).info(min_det_score=MIN_DET_SCORE)
+    check_same_embedder(os.fspath(model_dir), embedder, store.info)
 
 
 def reproduce(
@@ -77,6 +87,8 @@ def reproduce(
     """
     started = time.time()
     pretraining, store = check(experiment)
+    if photos is not None:
+        check_photos(photos, model_dir, store)
     config = {
         "kind": KIND,
         "pretraining_digest": pretraining.digest(),

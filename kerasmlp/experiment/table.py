@@ -79,7 +79,7 @@ def claims_markdown(claims: Sequence[dict]) -> str:
     for row in claims:
         cells = [row["claim"], row["task"], row["init"]]
         for measure in ("nll", "accuracy"):
-            cells += [f"{row[f'{measure}_difference']:+.4f}", f"{row[f'{measure}_p']:.3f}"]
+            cells += [f"{row[f'{measure}_difference']:+.4f}", _p_value(row[f"{measure}_p"])]
             cells.append(row[f"{measure}_verdict"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -95,3 +95,7 @@ def lowest_validation_losses(rows: Sequence[dict]) -> dict[str, str]:
         chosen = [r for r in rows if (r["task"], r["init"]) == (task, "pretrained")]
         best[task] = min(chosen, key=lambda r: r["validation_nll_mean"])["variant"]
     return best
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
