@@ -142,6 +142,7 @@ def _page(answers: DemoAnswers, folder: Path) -> gradio.Blocks:
             with gradio.Tab("Photo"):
                 photo = gradio.Image(
                     label="A photo with faces",
+                    elem_id="photo-input",
                     sources=["upload", "webcam"],
                     type="filepath",
                     buttons=[],
@@ -150,7 +151,7 @@ def _page(answers: DemoAnswers, folder: Path) -> gradio.Blocks:
                 seen = gradio.HTML(elem_classes="answer", elem_id="photo-answer")
             photo.input(answer_photo, photo, [photo, seen], api_name="photo", **one_at_a_time)
         with gradio.Tab("Embedding store"):
-            store = gradio.File(label="An embedding store (.h5)", height=160)
+            store = gradio.File(label="An embedding store (.h5)", height=160, elem_id="store-input")
             summary = gradio.HTML(elem_classes="answer", elem_id="store-answer")
             table = gradio.Dataframe(label="Predictions", interactive=False, buttons=[])
         store.upload(
