@@ -13,7 +13,7 @@ _MAX_BODY_BYTES = 1 << 16
 _MAX_PER_MINUTE = 60
 _API = "/gradio_api"
 _READ = ("/", "/config", "/theme.css", "/favicon.ico", f"{_API}/info", f"{_API}/queue/data")
-_READ += (f"{_API}/upload_progress", f"{_API}/app_id")
+_READ += (f"{_API}/upload_progress", f"{_API}/app_id", "/manifest.json")
 _READ_BELOW = ("/assets/", "/static/", f"{_API}/heartbeat/", f"{_API}/file=")
 _WRITE = {
     f"{_API}/upload": MAX_UPLOAD_BYTES + _MAX_BODY_BYTES,

@@ -153,7 +153,9 @@ def _page(answers: DemoAnswers, folder: Path) -> gradio.Blocks:
         with gradio.Tab("Embedding store"):
             store = gradio.File(label="An embedding store (.h5)", height=160, elem_id="store-input")
             summary = gradio.HTML(elem_classes="answer", elem_id="store-answer")
-            table = gradio.Dataframe(label="Predictions", interactive=False, buttons=[])
+            table = gradio.Dataframe(
+                label="Predictions", interactive=False, buttons=[], elem_id="store-table"
+            )
         store.upload(
             answer_store, store, [store, summary, table], api_name="store", **one_at_a_time
         )

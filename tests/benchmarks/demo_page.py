@@ -21,7 +21,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-WAIT_S = 600
+WAIT_S = 120
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update --window-size=1200,1500 "
@@ -29,10 +29,11 @@ FLAGS = (
 )
 
 
-def browser(profile):
+def browser(folder):
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
-    for flag in (*FLAGS.split(), f"--user-data-dir={profile}"):
+    log = f"--log-net-log={folder / 'net.json'}"
+    for flag in (*FLAGS.split(), f"--user-data-dir={folder / 'profile'}", log):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     service = webdriver.ChromeService("/usr/bin/chromedriver")
@@ -56,7 +57,14 @@ class Page:
         before = self.html(answer)
         start = time.monotonic()
         self.wait(lambda: self.all(f"{area} input[type=file]"))
-        self.all(f"{area} input[type=file]")[0].send_keys(str(file))
+        target = self.all(f"{area} button")[0].location_once_scrolled_into_view | (
+            self.all(f"{area} button")[0].size
+        )
+        place = {"x": target["x"] + target["width"] / 2, "y": target["y"] + target["height"] / 2}
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            event = {"type": kind, "data": data, **place}
+            self.driver.execute_cdp_cmd("Input.dispatchDragEvent", event)
         self.finish(name, answer, before, start)
 
     def finish(self, name, answer, before, start):
@@ -92,6 +100,13 @@ class Page:
         return [u for u in urls if not u.startswith(("chrome:", "data:", "blob:"))], messages
 
 
+def asked_for(folder):
+    """Every address that any part of the browser asked the network for."""
+    entries = json.loads((folder / "net.json").read_text())["events"]
+    found = {entry.get("params", {}).get("url", "") for entry in entries}
+    return {url for url in found if url.startswith(("http", "ws"))}
+
+
 def bad_files(folder):
     text, noise, store = (folder / n for n in ("text.jpg", "noise.png", "no-store.h5"))
     text.write_text("I am no photo.")
@@ -113,7 +128,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         text, noise, no_store = bad_files(folder)
-        driver = browser(folder / "profile")
+        driver = browser(folder)
         try:
             driver.get(args.url)
             page = Page(driver, args.output)
@@ -131,12 +146,17 @@ def main():
             area, answer = "#store-input", "#store-answer"
             page.drop("no-store", no_store, area, answer)
             page.drop("store", args.store.resolve(), area, answer)
+            page.all("#store-table")[0].location_once_scrolled_into_view  # noqa: B018
+            driver.save_screenshot(str(args.output / "table.png"))
             page.drop("no-store-again", no_store, area, answer)
             urls, messages = page.requests()
         finally:
             driver.quit()
+        asked = asked_for(folder)
     print("\n".join(messages))
-    outside = sorted({u for u in urls if urlsplit(u).netloc != urlsplit(args.url).netloc})
+    outside = sorted(
+        {u for u in asked.union(urls) if urlsplit(u).netloc != urlsplit(args.url).netloc}
+    )
     print(f"{len(urls)} requests, {len(outside)} to other hosts", *outside, sep="\n")
     seen = page.seen
     good = len(seen["photo"]["rows"]) == args.faces + 1  # and a line of headers
