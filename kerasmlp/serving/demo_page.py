@@ -98,7 +98,7 @@ def _server(answers: DemoAnswers, folder: Path) -> Any:
         pwa=False,
     )
     config = uvicorn.Config(
-        DemoGate(app, folder), log_level="error", ws="none", timeout_graceful_shutdown=2
+        DemoGate(app, folder), log_level="critical", ws="none", timeout_graceful_shutdown=2
     )
     return uvicorn.Server(config)
 
