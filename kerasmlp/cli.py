@@ -26,6 +26,7 @@ COMMANDS = {
     "reproduce": "the paper's experiment on two stores, with a report",
     "evaluate": "measure a run on a store",
     "predict": "photos or a store → ages or genders with uncertainty",
+    "demo": "a local page: drop a photo or a store, see answers with uncertainty",
     "export-model": "run → SavedModel for TensorFlow Serving, or ONNX",
     "serve": "exported models or runs over HTTP, as TensorFlow Serving does",
     "serve-check": "a running server against the same model here",

@@ -16,6 +16,8 @@ from kerasmlp.prediction import Predictor
 from kerasmlp.stores.embedding_store import EmbeddingStore
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
     from kerasmlp.faces import Face, FaceFinder
 
 
@@ -69,10 +71,37 @@ def predict_photo(
     from kerasmlp.faces import read_image
 
     image = read_image(path)
-    faces = [f for f in finder.find(image) if f.embedding is not None]
+    faces = embedded_faces(finder, image)
+    how = {"num_samples": num_samples, "seed": seed, "max_risk": max_risk}
+    rows = [{"input": str(path)} | row for row in predict_faces(predictors, faces, **how)]
+    for kept in extremes:
+        for face, row in zip(faces, rows, strict=True):
+            answer = row[kept.name]
+            text = "\n".join(caption({kept.name: answer})).replace(", ", "\n")
+            entropy_nats, crop = answer["predictive_entropy_nats"], square_crop(image, face.box)
+            kept.add(KeptFace(entropy_nats, face.embedding, crop, text))
+    if annotate is not None:
+        with atomic_path(annotate) as temporary:
+            draw_faces(image, faces, rows).save(temporary, format="PNG")
+    return rows or [{"input": str(path), "face": None, "reason": "no face"}]
+
+
+def embedded_faces(finder: FaceFinder, image: np.ndarray) -> list[Face]:
+    """The faces of a BGR image that can be asked about, best first."""
+    return [face for face in finder.find(image) if face.embedding is not None]
+
+
+def predict_faces(
+    predictors: Sequence[Predictor],
+    faces: Sequence[Face],
+    *,
+    num_samples: int,
+    seed: int,
+    max_risk: float | None = None,
+) -> list[dict]:
+    """Returns one row per face; the arguments are those of `Predictor.rows`."""
     rows: list[dict] = [
         {
-            "input": str(path),
             "face": i,
             "box": [round(float(v), 1) for v in face.box],
             "det_score": face.det_score,
@@ -81,21 +110,11 @@ def predict_photo(
     ]
     if faces:
         embeddings = np.stack([face.embedding for face in faces])
+        how = {"num_samples": num_samples, "seed": seed, "max_risk": max_risk}
         for predictor in predictors:
-            answers = predictor.rows(
-                embeddings, num_samples=num_samples, seed=seed, max_risk=max_risk
-            )
-            for row, answer in zip(rows, answers, strict=True):
+            for row, answer in zip(rows, predictor.rows(embeddings, **how), strict=True):
                 row[predictor.name] = answer
-    for kept in extremes:
-        for face, row in zip(faces, rows, strict=True):
-            answer = row[kept.name]
-            text = "\n".join(caption({kept.name: answer})).replace(", ", "\n")
-            entropy_nats, crop = answer["predictive_entropy_nats"], square_crop(image, face.box)
-            kept.add(KeptFace(entropy_nats, face.embedding, crop, text))
-    if annotate is not None:
-        draw_faces(image, faces, rows, annotate)
-    return rows or [{"input": str(path), "face": None, "reason": "no face"}]
+    return rows
 
 
 def caption(row: dict) -> list[str]:
@@ -117,14 +136,13 @@ def caption(row: dict) -> list[str]:
     return lines
 
 
-def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict], path: Path) -> None:
-    """Writes the photo as PNG, with a box and a caption for each face.
+def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> PILImage:
+    """Returns the photo with a box and a caption for each face.
 
     Args:
         image: BGR, shape `(height, width, 3)`.
         faces: In it.
         rows: One per face.
-        path: To write.
     """
     from matplotlib import font_manager
     from PIL import Image, ImageDraw, ImageFont
@@ -149,5 +167,4 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict], path:
         y = above if above >= 0 else min(box[3] + 4, picture.height - bottom - 8)
         draw.rectangle((x, y, x + right - left + 8, y + bottom + 6), fill=(0, 0, 0))
         draw.text((x + 4, y + 2), text, font=font, fill=(255, 255, 255))
-    with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
+    return picture

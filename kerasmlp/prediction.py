@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -194,6 +194,30 @@ class Predictor:
                     name: float(p) for name, p in zip(target.class_names, row, strict=True)
                 }
         return answers
+
+
+def open_predictors(
+    paths: Sequence[str | os.PathLike], *, num_samples: int, max_risk: float | None = None
+) -> list[Predictor]:
+    """Opens runs that answer together.
+
+    Args:
+        paths: Run folders, of different labels.
+        num_samples: Stochastic passes to answer from.
+        max_risk: Share of wrong answers to abstain by, or None to answer all.
+
+    Raises:
+        InputError: if a run is not finished, two are of one label, or one
+            cannot promise the risk.
+    """
+    predictors = [Predictor(path) for path in paths]
+    names = [p.name for p in predictors]
+    if len(set(names)) < len(names):
+        reject("--also", "must be runs of different labels", names)
+    if max_risk is not None:
+        for predictor in predictors:
+            predictor.threshold_nats(max_risk, num_samples=num_samples)
+    return predictors
 
 
 def has_dropout(model: keras.Model) -> bool:

@@ -70,16 +70,13 @@ def run(args: argparse.Namespace) -> None:
     import_tensorflow()
     from kerasmlp.extremes import Extremes
     from kerasmlp.photo_prediction import predict_photo, predict_store
-    from kerasmlp.prediction import Predictor
+    from kerasmlp.prediction import open_predictors
 
-    predictors = [Predictor(path) for path in (args.run, *args.also)]
+    predictors = open_predictors(
+        (args.run, *args.also), num_samples=args.num_samples, max_risk=args.max_risk
+    )
     names = [p.name for p in predictors]
-    if len(set(names)) < len(names):
-        reject("--also", "must be runs of different labels", names)
     how = {"num_samples": args.num_samples, "seed": args.seed, "max_risk": args.max_risk}
-    if args.max_risk is not None:
-        for predictor in predictors:
-            predictor.threshold_nats(args.max_risk, num_samples=args.num_samples)
     finder = None
     if photos:
         from kerasmlp.faces import FaceFinder

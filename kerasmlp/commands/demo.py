@@ -1,0 +1,66 @@
+"""A local page: drop a photo, or take one, and see each face with its answers.
+
+Beside ages with 90% intervals, genders and uncertainties of photos (with
+--model-dir) it shows the answers of an embedding store. It needs no internet,
+keeps nothing, and listens on this machine only. There is no encryption and no
+log-in: for other machines, put a proxy before it. SIGTERM stops it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder of a training command")
+    parser.add_argument(
+        "--also", type=Path, action="append", default=[], metavar="RUN", help="a further run"
+    )
+    parser.add_argument(
+        "--model-dir", type=Path, metavar="DIR", help="insightface's .onnx models, for photos"
+    )
+    parser.add_argument("--num-samples", type=int, default=64, metavar="N", help="default: 64")
+    parser.add_argument(
+        "--max-risk",
+        type=float,
+        metavar="R",
+        help="abstain where needed for a share of wrong answers of at most R",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="default: this machine only")
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0: a free one")
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.checks import check_int, reject
+    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.runs import RunFolder
+
+    if not importlib.util.find_spec("gradio"):
+        reject("gradio", "must be installed for the demo (extra `demo`)", None)
+    check_int("--num-samples", args.num_samples, minimum=1)
+    for path in (args.run, *args.also):
+        RunFolder(path).require_done()
+    import_tensorflow()
+    from kerasmlp.prediction import open_predictors
+    from kerasmlp.serving.demo_answers import DemoAnswers
+    from kerasmlp.serving.demo_page import serve_demo
+
+    how = {"num_samples": args.num_samples, "max_risk": args.max_risk}
+    predictors = open_predictors((args.run, *args.also), **how)
+    finder = None
+    if args.model_dir is not None:
+        from kerasmlp.faces import FaceFinder
+
+        finder = FaceFinder(args.model_dir)
+        for predictor in predictors:
+            predictor.check(args.model_dir, finder.width, finder.info)
+
+    def started(url: str) -> None:
+        print(f"ready        {url}", flush=True)
+
+    serve_demo(
+        DemoAnswers(predictors, finder, **how), host=args.host, port=args.port, started=started
+    )
+    print("stopped")
