@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
 from urllib.parse import urlsplit
 
 import h5py
@@ -122,11 +121,8 @@ def test_photos_that_have_no_answer(demo, client):
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
     cv2.imwrite(str(folder / "noise.png"), noise)
     (folder / "text.jpg").write_text("no photo")
-    # a picture that claims 60,000 x 60,000 pixels in a few bytes
-    content = bytearray((folder / "noise.png").read_bytes())
-    content[16:24] = (60_000).to_bytes(4, "big") * 2
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
-    (folder / "bomb.png").write_bytes(content)
+    cv2.imwrite(str(folder / "bomb.png"), np.zeros((9000, 9000), np.uint8))
+    assert (folder / "bomb.png").stat().st_size < 1 << 20
     for name, message in (
         ("noise.png", "`noise.png` must show a face. Received: a photo in which none was found"),
         ("text.jpg", "`text.jpg` must be a readable image."),
@@ -224,12 +220,10 @@ def test_uploads_are_limited(demo):
     long = {"content-length": str(1 << 30)}
     status, text, _ = request(demo, "POST", "/gradio_api/upload", **long)
     assert status == 413 and "at most 64 MB" in text
-    status, _, _ = request(demo, "POST", "/gradio_api/upload", iter([b"a"]))
-    assert status == 411
     assert not uploads(demo)
 
 
-def through(gate, times):
+def through(gate, times, headers=((b"content-length", b"2"),)):
     """Statuses of equal small requests that a gate gets."""
     statuses = []
 
@@ -241,7 +235,7 @@ def through(gate, times):
             statuses.append(message["status"])
 
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload"}
-    scope["headers"] = [(b"content-length", b"2")]
+    scope["headers"] = headers
     for _ in range(times):
         asyncio.run(gate(scope, receive, send))
     return statuses
@@ -256,6 +250,7 @@ def test_the_rate_is_limited(tmp_path, monkeypatch):
     assert through(gate, 62) == [200] * 60 + [429] * 2
     now[0] += 61
     assert through(gate, 1) == [200]
+    assert through(gate, 1, headers=()) == [411]
 
 
 def test_what_nobody_asks_about_is_swept_away(tmp_path):

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 from pathlib import Path
+
+_MAX_PIXELS = 1 << 26
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +45,8 @@ def run(args: argparse.Namespace) -> None:
     check_int("--num-samples", args.num_samples, minimum=1)
     for path in (args.run, *args.also):
         RunFolder(path).require_done()
+    # read by OpenCV when it is loaded: a file of some kilobytes may hold gigabytes
+    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(_MAX_PIXELS)
     import_tensorflow()
     from kerasmlp.prediction import open_predictors
     from kerasmlp.serving.demo_answers import DemoAnswers

@@ -5,7 +5,8 @@ python tests/benchmarks/demo_page.py URL PHOTO STORE --faces 6 --output DIR
 needs selenium and Debian's chromium and chromium-driver. It drops PHOTO, a
 text that is called .jpg, noise, PHOTO again, a picture from the (faked)
 webcam, STORE and a file that is no store; screenshots lie in DIR. The last
-line is one JSON object.
+line is one JSON object; in it `outside` is what the page asked of other hosts, `browsers_own`
+what Chromium asked for by itself (its names are not resolved: nothing leaves the machine).
 """
 
 import argparse
@@ -25,6 +26,10 @@ WAIT_S = 600
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update --window-size=1200,1500 "
+    "--disable-extensions --disable-default-apps --disable-domain-reliability "
+    "--disable-component-extensions-with-background-pages --homepage=about:blank "
+    "--disable-features=OptimizationHints,OptimizationGuideModelDownloading,"
+    "OptimizationGuideOnDeviceModel,NetworkTimeServiceQuerying "
     "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 )
 
@@ -35,6 +40,7 @@ def browser(folder):
     log = f"--log-net-log={folder / 'net.json'}"
     for flag in (*FLAGS.split(), f"--user-data-dir={folder / 'profile'}", log):
         options.add_argument(flag)
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     service = webdriver.ChromeService("/usr/bin/chromedriver")
     driver = webdriver.Chrome(options=options, service=service)
@@ -154,10 +160,11 @@ def main():
             driver.quit()
         asked = asked_for(folder)
     print("\n".join(messages))
-    outside = sorted(
-        {u for u in asked.union(urls) if urlsplit(u).netloc != urlsplit(args.url).netloc}
-    )
-    print(f"{len(urls)} requests, {len(outside)} to other hosts", *outside, sep="\n")
+    here = urlsplit(args.url).netloc
+    outside = sorted({u for u in urls if urlsplit(u).netloc != here})
+    browsers_own = sorted({urlsplit(u).netloc for u in asked.difference(urls)} - {here})
+    print(f"{len(urls)} requests of the page, {len(outside)} to other hosts", *outside, sep="\n")
+    print(f"the browser itself asked for {len(browsers_own)} other hosts", *browsers_own, sep="\n")
     seen = page.seen
     good = len(seen["photo"]["rows"]) == args.faces + 1  # and a line of headers
     good &= seen["photo"]["rows"] == seen["photo-again"]["rows"] and not outside
@@ -165,7 +172,12 @@ def main():
     good &= all(len(seen[n]["alerts"]) == 1 for n in ("text", "noise", "no-store"))
     sentences = {name: shown["alerts"] for name, shown in seen.items() if shown["alerts"]}
     seconds = {name: shown["seconds"] for name, shown in seen.items()}
-    result = {"good": bool(good), "requests": len(urls), "outside": outside}
+    result = {
+        "good": bool(good),
+        "requests": len(urls),
+        "outside": outside,
+        "browsers_own": browsers_own,
+    }
     print(json.dumps(result | {"sentences": sentences, "seconds": seconds}))
 
 
