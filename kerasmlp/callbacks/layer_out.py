@@ -125,10 +125,22 @@ class LayerOut(keras.callbacks.Callback):
             if not frozen.all():
                 return tuple(frozen.tolist())
 
+    def names(self, epoch: int) -> tuple[str, ...]:
+        """Of the layers frozen in an epoch."""
+        pairs = zip(self.layers, self.pattern(epoch), strict=True)
+        return tuple(layer.name for layer, rests in pairs if rests)
+
     def share(self, pattern: Sequence[bool]) -> float:
         """Share of the trainable parameters that a pattern freezes."""
         sizes = np.array([layer.size for layer in self.layers])
         return float(sizes[np.array(pattern)].sum() / sizes.sum())
+
+    def follow(self, model: keras.Model) -> None:
+        """Takes up the layers of a model; a fit does so itself."""
+        self.layers = weight_layers(model)
+        if not self.layers:
+            reject("model", "must be built and have a trainable kernel", model.name)
+        self.probabilities = self._draw_probabilities(len(self.layers))
 
     def on_train_begin(self, logs=None):
         if keras.backend.backend() != "tensorflow":
@@ -137,10 +149,7 @@ class LayerOut(keras.callbacks.Callback):
         if self.warmup_epochs >= epochs:
             requirement = f"must be less than the {epochs} epochs of the fit"
             reject("warmup_epochs", requirement, self.warmup_epochs)
-        self.layers = weight_layers(self.model)
-        if not self.layers:
-            reject("model", "must be built and have a trainable kernel", self.model.name)
-        self.probabilities = self._draw_probabilities(len(self.layers))
+        self.follow(self.model)
         optimizer = self.model.optimizer
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         for name in ("use_ema", "gradient_accumulation_steps"):
@@ -155,8 +164,7 @@ class LayerOut(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         pattern = self.pattern(epoch)
-        names = [layer.name for layer, rests in zip(self.layers, pattern, strict=True) if rests]
-        self.frozen[epoch] = tuple(names)
+        self.frozen[epoch] = self.names(epoch)
         self._step = self._step_of(pattern) if any(pattern) else None
 
     def on_train_batch_begin(self, batch, logs=None):
