@@ -64,7 +64,14 @@ def train(model, data, plan, epochs, steps, *callbacks) -> None:
     batches = augmented_batches(
         data.x_train, data.y_train, batch_size=plan.batch_size, num_epochs=10**6, seed=0
     )
-    model.fit(batches, epochs=epochs, steps_per_epoch=steps, verbose=0, callbacks=list(callbacks))
+    model.fit(
+        batches,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        shuffle=False,
+        verbose=0,
+        callbacks=list(callbacks),
+    )
 
 
 class Repeated(LayerOut):
