@@ -18,8 +18,8 @@ from data_sets import ROOT
 from kerasmlp import InputError, MNISTNet, RandomErasing, load_model
 from kerasmlp.cli import run_command
 from kerasmlp.image_batches import augmented_batches, load_images, plain_batches
-from kerasmlp.l2_sgd import L2SGD
-from kerasmlp.layer_out_plan import NETWORKS, LayerOutPlan
+from kerasmlp.layer_out.l2_sgd import L2SGD
+from kerasmlp.layer_out.plan import NETWORKS, LayerOutPlan
 from kerasmlp.models.vgg16 import VGG16
 
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from kerasmlp.commands.training_options import add_run_arguments
-from kerasmlp.layer_out_plan import ERASING, MODES, NETWORKS, LayerOutPlan
+from kerasmlp.layer_out.plan import ERASING, MODES, NETWORKS, LayerOutPlan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
     import_tensorflow()
     from kerasmlp.image_batches import load_images
-    from kerasmlp.layer_out_experiment import run_layer_out
+    from kerasmlp.layer_out.running import run_layer_out
 
     data = load_images(args.data)
     network = next(name for name, of in NETWORKS.items() if of.channels == data.channels)

@@ -33,8 +33,8 @@ import keras
 
 from kerasmlp.callbacks.layer_out import LayerOut
 from kerasmlp.image_batches import augmented_batches, load_images
-from kerasmlp.layer_out_plan import NETWORKS, LayerOutPlan
-from kerasmlp.layer_out_training import compile_model
+from kerasmlp.layer_out.plan import NETWORKS, LayerOutPlan
+from kerasmlp.layer_out.training import compile_model
 from kerasmlp.models.mnist_net import MNISTNet
 
 STEPS, PATTERNS = 10, 10

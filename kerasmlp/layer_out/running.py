@@ -11,9 +11,9 @@ from kerasmlp.checks import reject
 from kerasmlp.cross_validation.table import csv_of
 from kerasmlp.files import write_text
 from kerasmlp.image_batches import ImageSet
-from kerasmlp.layer_out_plan import NETWORKS, LayerOutPlan
-from kerasmlp.layer_out_table import draw, markdown_of, row_of, summarize_modes, title_of
-from kerasmlp.layer_out_training import train_layer_out
+from kerasmlp.layer_out.plan import NETWORKS, LayerOutPlan
+from kerasmlp.layer_out.table import draw, markdown_of, row_of, summarize_modes, title_of
+from kerasmlp.layer_out.training import train_layer_out
 from kerasmlp.runs import RunFolder, environment
 
 

@@ -15,8 +15,8 @@ from kerasmlp.callbacks.layer_out import LayerOut
 from kerasmlp.checks import reject
 from kerasmlp.files import atomic_path
 from kerasmlp.image_batches import ImageSet, augmented_batches, plain_batches
-from kerasmlp.l2_sgd import L2SGD
-from kerasmlp.layer_out_plan import LayerOutPlan, LayerOutRun
+from kerasmlp.layer_out.l2_sgd import L2SGD
+from kerasmlp.layer_out.plan import LayerOutPlan, LayerOutRun
 from kerasmlp.layers.random_erasing import RandomErasing
 from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.vgg16 import VGG16

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kerasmlp.cross_validation.table import summarize
-from kerasmlp.layer_out_plan import MODES
+from kerasmlp.layer_out.plan import MODES
 
 _NUMBERS = (
     "test_accuracy", "best_test_accuracy", "frozen_share", "expected_frozen_share", "seconds",
