@@ -27,7 +27,7 @@ FILES = (
     "calibration.json", "curves.png", "confusion_matrix.png", "runs.csv", "table.md",
     "best.json", "trials.csv", "trials.png", "DONE",
 )  # fmt: skip
-_INNER = re.compile(r"seed\d+_fold\d+")
+_INNER = re.compile(r"seed\d+_fold\d+|[a-z-]+_seed\d+")
 _TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
 _SEARCH = "search"  # state and checkpoints of Keras Tuner, ours where the run is a search
 _VERSIONS_OF = ("tensorflow", "keras", "keras-tuner", "numpy", "h5py")
@@ -146,7 +146,7 @@ class RunFolder:
         return [p.name for p in sorted(self.path.iterdir()) if is_evaluation_of_run(p)]
 
     def _inner_runs(self) -> list[RunFolder]:
-        """The runs of a cross-validation, each in a folder of its own."""
+        """The runs of a cross-validation or an experiment, each in a folder of its own."""
         if not (self / "config.json").is_file():
             return []
         paths = [p for p in sorted(self.path.iterdir()) if _INNER.fullmatch(p.name)]
@@ -250,7 +250,12 @@ def load_model(path: str | os.PathLike):
     """
     import keras
 
-    for layer in ("downsample_block", "ic_layer", "residual_block"):  # registers the classes
+    for layer in (
+        "downsample_block",
+        "ic_layer",
+        "random_erasing",
+        "residual_block",
+    ):  # registers the classes
         importlib.import_module(f"kerasmlp.layers.{layer}")
     path = Path(path)
     if path.suffix != ".keras":

@@ -1,0 +1,158 @@
+"""From an `.npz` of images to the batches of a training: shuffled, shifted, mirrored."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from kerasmlp.checks import reject_file
+from kerasmlp.files import what_is
+
+PADDING = 4
+_SHUFFLE, _CROP, _MIRROR = range(3)  # independent random streams of one seed
+_MEAN_STD = {
+    1: ((0.1307,), (0.3081,)),
+    3: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images `(rows, 32, 32, channels)`, uint8, and labels `(rows,)`, int32, of both parts."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+    @property
+    def channels(self) -> int:
+        return self.x_train.shape[-1]
+
+    @property
+    def num_classes(self) -> int:
+        return int(max(self.y_train.max(), self.y_test.max())) + 1
+
+    def digest(self) -> str:
+        """SHA-256 of all arrays."""
+        hashed = hashlib.sha256()
+        for values in (self.x_train, self.y_train, self.x_test, self.y_test):
+            hashed.update(f"{values.shape}".encode())
+            hashed.update(np.ascontiguousarray(values))
+        return hashed.hexdigest()
+
+
+def load_images(path: str | os.PathLike) -> ImageSet:
+    """Reads `x_train`, `y_train`, `x_test`, `y_test` of an `.npz` without pickles.
+
+    Images of 28×28 are padded to 32×32.
+
+    Raises:
+        InputError: if it holds no grey or colour images of 32×32 or 28×28 pixels.
+    """
+    if not Path(path).is_file():
+        reject_file(path, "must be an .npz of images", what_is(path))
+    names = tuple(ImageSet.__annotations__)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            loaded = {name: arrays[name] for name in names if name in arrays}
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        reject_file(path, "must be an .npz of images", " ".join(str(error).split())[:200])
+    for name in names:
+        if name not in loaded:
+            reject_file(path, f"must hold {', '.join(names)}", f"no {name}")
+    for part in ("train", "test"):
+        x, y = loaded[f"x_{part}"], loaded[f"y_{part}"].reshape(-1)
+        x = x[..., None] if x.ndim == 3 else x
+        good = x.ndim == 4 and x.shape[1:3] in ((28, 28), (32, 32)) and x.shape[3] in _MEAN_STD
+        if not good or x.dtype != np.uint8 or not len(x):
+            came = f"x_{part} of shape {loaded[f'x_{part}'].shape}, {x.dtype}"
+            requirement = "must hold uint8 images of 28×28 or 32×32 pixels, grey or of 3 colours"
+            reject_file(path, requirement, came)
+        if len(y) != len(x) or y.dtype.kind not in "iu" or y.min() < 0:
+            requirement = f"must hold a class 0, 1, … for each of the {len(x)} images in y_{part}"
+            reject_file(path, requirement, f"shape {y.shape}, {y.dtype}")
+        side = (32 - x.shape[1]) // 2
+        loaded[f"x_{part}"] = np.pad(x, ((0, 0), (side, side), (side, side), (0, 0)))
+        loaded[f"y_{part}"] = y.astype(np.int32)
+    if loaded["x_train"].shape[1:] != loaded["x_test"].shape[1:]:
+        reject_file(path, "must hold images of one shape", "others in x_train than in x_test")
+    return ImageSet(**loaded)
+
+
+def normalize(images):
+    """Pixels to zero mean and unit variance, by the data set's published numbers."""
+    mean, std = _MEAN_STD[images.shape[-1]]
+    return (tf.cast(images, tf.float32) / 255 - tf.constant(mean)) / tf.constant(std)
+
+
+def plain_batches(x: np.ndarray, y: np.ndarray, batch_size: int = 500) -> tf.data.Dataset:
+    """Normalised images in their order."""
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+    return batches.map(lambda images, labels: (normalize(images), labels))
+
+
+def augmented_batches(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    batch_size: int,
+    num_epochs: int,
+    seed: int,
+    first_epoch: int = 0,
+) -> tf.data.Dataset:
+    """Batches of epochs `first_epoch`..`num_epochs - 1`, all of one shape.
+
+    Images are padded by 4 pixels and cut back at a random place, mirrored with
+    probability one half, and normalised. All of it depends on `seed` and the
+    number of the step alone; rows that fill no batch are left out of an epoch.
+
+    Example:
+
+    >>> x, y = np.zeros((10, 32, 32, 1), "uint8"), np.arange(10)
+    >>> batches = augmented_batches(x, y, batch_size=4, num_epochs=2, seed=0)
+    >>> [tuple(images.shape) for images, labels in batches]
+    [(4, 32, 32, 1), (4, 32, 32, 1), (4, 32, 32, 1), (4, 32, 32, 1)]
+    """
+    rows, steps, side = len(x), len(x) // batch_size, x.shape[1]
+    data_x, data_y = tf.constant(x), tf.constant(y)
+
+    def epoch_of_indices(epoch):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(rows), [4 * seed + _SHUFFLE, epoch]
+        )
+        batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+        numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices((batches, numbers))
+
+    def gather(indices, number):
+        pad = (PADDING, PADDING)
+        images = tf.pad(tf.gather(data_x, indices), ((0, 0), pad, pad, (0, 0)))
+        key = tf.stack([4 * seed + _CROP, number])
+        corner = tf.random.stateless_uniform(
+            (batch_size, 2, 1), key, 0, 2 * PADDING + 1, dtype=tf.int32
+        )
+        places = corner + tf.range(side)
+        key = tf.stack([4 * seed + _MIRROR, number])
+        mirrored = tf.random.stateless_uniform((batch_size, 1), key) < 0.5
+        columns = tf.where(mirrored, places[:, 1, ::-1], places[:, 1])
+        images = tf.gather(images, places[:, 0], axis=1, batch_dims=1)
+        images = tf.gather(images, columns, axis=2, batch_dims=1)
+        images = tf.ensure_shape(images, (batch_size, *x.shape[1:]))
+        return normalize(images), tf.gather(data_y, indices)
+
+    options = tf.data.Options()
+    options.autotune.enabled = False  # as in `training_batches`
+    return (
+        tf.data.Dataset.range(first_epoch, num_epochs)
+        .flat_map(epoch_of_indices)
+        .map(gather, num_parallel_calls=1)
+        .prefetch(4)
+        .with_options(options)
+    )
