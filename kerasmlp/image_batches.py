@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from kerasmlp.checks import reject_file
 from kerasmlp.files import what_is
+from kerasmlp.pipelines import epoch_batches
 
 PADDING = 4
 _SHUFFLE, _CROP, _MIRROR = range(3)  # independent random streams of one seed
@@ -123,14 +124,6 @@ def augmented_batches(
     rows, steps, side = len(x), len(x) // batch_size, x.shape[1]
     data_x, data_y = tf.constant(x), tf.constant(y)
 
-    def epoch_of_indices(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(rows), [4 * seed + _SHUFFLE, epoch]
-        )
-        batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
-        numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
-        return tf.data.Dataset.from_tensor_slices((batches, numbers))
-
     def gather(indices, number):
         pad = (PADDING, PADDING)
         images = tf.pad(tf.gather(data_x, indices), ((0, 0), pad, pad, (0, 0)))
@@ -147,12 +140,7 @@ def augmented_batches(
         images = tf.ensure_shape(images, (batch_size, *x.shape[1:]))
         return normalize(images), tf.gather(data_y, indices)
 
-    options = tf.data.Options()
-    options.autotune.enabled = False  # as in `training_batches`
-    return (
-        tf.data.Dataset.range(first_epoch, num_epochs)
-        .flat_map(epoch_of_indices)
-        .map(gather, num_parallel_calls=1)
-        .prefetch(4)
-        .with_options(options)
+    order_seed = 4 * seed + _SHUFFLE
+    return epoch_batches(
+        gather, rows, batch_size, steps, order_seed, range(first_epoch, num_epochs)
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -55,14 +57,6 @@ def training_batches(
     rows, steps = len(x), steps_per_epoch or len(x) // batch_size
     data_x, data_y = tf.constant(x), tf.constant(y)
 
-    def epoch_of_indices(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(rows), [4 * seed + _SHUFFLE, epoch]
-        )
-        batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
-        numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
-        return tf.data.Dataset.from_tensor_slices((batches, numbers))
-
     def gather(indices, number):
         batch_x, batch_y = tf.gather(data_x, indices), tf.gather(data_y, indices)
         norm = tf.norm(batch_x, axis=1, keepdims=True) if noise_std else None
@@ -79,12 +73,45 @@ def training_batches(
             batch_x *= norm / tf.norm(batch_x, axis=1, keepdims=True)
         return batch_x, batch_y
 
+    order_seed = 4 * seed + _SHUFFLE
+    return epoch_batches(
+        gather, rows, batch_size, steps, order_seed, range(first_epoch, num_epochs)
+    )
+
+
+def epoch_batches(
+    gather: Callable, rows: int, batch_size: int, steps: int, seed: int, epochs: range
+) -> tf.data.Dataset:
+    """What `gather` makes of the rows and the number of each step, in a new order every epoch.
+
+    Args:
+        gather: From indices `(batch_size,)` and the number of the step in the
+            whole run, both tensors, to a batch.
+        rows: To draw from.
+        batch_size: Rows of a step.
+        steps: Of an epoch.
+        seed: Decides the orders, with the number of the epoch alone.
+        epochs: Their numbers.
+
+    Example:
+
+    >>> batches = epoch_batches(lambda rows, step: (rows, step), 5, 2, 2, 0, range(1, 2))
+    >>> [int(step) for _, step in batches]
+    [2, 3]
+    """
+
+    def epoch_of_indices(epoch):
+        order = tf.random.experimental.stateless_shuffle(tf.range(rows), [seed, epoch])
+        batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+        numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices((batches, numbers))
+
     # Nothing here is left to tune, and a dataset that is tuned takes up to as long to
     # delete as it was in use: it waits for its tuner, which looks up at ever longer intervals.
     options = tf.data.Options()
     options.autotune.enabled = False
     return (
-        tf.data.Dataset.range(first_epoch, num_epochs)
+        tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(epoch_of_indices)
         .map(gather, num_parallel_calls=1)
         .prefetch(4)
