@@ -53,6 +53,7 @@ FLOORS = {
         "pipelines",
     ],
     5: [
+        "age_cnn",
         "cross_validation",
         "evaluation",
         "evaluation_plots",

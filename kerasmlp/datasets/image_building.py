@@ -9,8 +9,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from kerasmlp.checks import check_int, check_optional_int, check_positive, check_seed
-from kerasmlp.checks import reject, reject_file
+from kerasmlp.checks import (
+    check_int,
+    check_optional_int,
+    check_positive,
+    check_seed,
+    reject,
+    reject_file,
+)
 from kerasmlp.datasets.image_decoding import decode_image
 from kerasmlp.datasets.image_files import ImageFiles
 from kerasmlp.datasets.records import FAILED_TO_READ, MALFORMED_NAME, NO_SPLIT
@@ -27,7 +33,7 @@ def build_images(
     *,
     size: int | None = None,
     gray: bool = False,
-    shares: Sequence[float] | None = None,
+    split: Sequence[float] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> tuple[ImageStore, list[dict]]:
@@ -37,10 +43,10 @@ def build_images(
 
     Args:
         source: Folder or zip archive, with folders `train`, `validation` and `test`
-            unless there are `shares`.
+            unless `split` is given.
         size: Sides to crop and scale to; None takes images of one size as they are.
         gray: One channel.
-        shares: Sizes of train, validation and test relative to each other; rows are
+        split: Sizes of train, validation and test relative to each other; rows are
             drawn, groups are not split.
         seed: Of the drawing.
         progress: Show a bar.
@@ -54,25 +60,25 @@ def build_images(
     """
     check_optional_int("size", size, minimum=1)
     check_seed(check_int("seed", seed, minimum=0))
-    if shares is not None:
-        if len(shares) != len(SPLITS):
-            reject("shares", f"must be {len(SPLITS)} numbers", list(shares))
-        for share in shares:
-            check_positive("shares", share)
+    if split is not None:
+        if len(split) != len(SPLITS):
+            reject("split", f"must be {len(SPLITS)} numbers", list(split))
+        for share in split:
+            check_positive("split", share)
     with ImageFiles(source) as files:
-        splits = [_split_of(name) for name in files.names]
-        if shares is None and not any(splits):
+        folders = [_split_of(name) for name in files.names]
+        if split is None and not any(folders):
             requirement = f"must hold folders {', '.join(SPLITS)}, or --split must be given"
             reject_file(source, requirement, f"images such as {files.names[0]!r}")
-        if shares is not None and any(splits):
-            first = files.names[next(i for i, s in enumerate(splits) if s)]
-            reject("--split", f"must be left out where folders say it, as in {first!r}", shares)
+        if split is not None and any(folders):
+            first = files.names[next(i for i, folder in enumerate(folders) if folder)]
+            reject("--split", f"must be left out where folders say it, as in {first!r}", split)
         kept = _Kept(source, len(files.names))
         entries = []
-        for name, split in zip(files.names, _bar(splits, progress), strict=True):
+        for name, folder in zip(files.names, _bar(folders, progress), strict=True):
             labels, pixels = parse_name(PurePosixPath(name).name), None
             reason = None if labels else MALFORMED_NAME
-            if not reason and shares is None and split is None:
+            if not reason and split is None and folder is None:
                 reason = NO_SPLIT
             if not reason:
                 try:
@@ -82,14 +88,14 @@ def build_images(
                 pixels = decode_image(data, size=size, gray=gray)
                 reason = FAILED_TO_READ if pixels is None else None
             if not reason:
-                kept.add(name, pixels, {**labels, "split": split or "", "path": name}, data)
+                kept.add(name, pixels, {**labels, "split": folder or "", "path": name}, data)
             entries.append({"key": name, "reason": reason})
     report = removal_report(entries)
     if not kept.rows:
         reject_file(source, "must hold at least one image to keep", f"none ({report['removed']})")
     columns = {key: [row[key] for row in kept.rows] for key in kept.rows[0]}
-    if shares is not None:
-        columns["split"] = _drawn_splits(columns["group"], shares, seed)
+    if split is not None:
+        columns["split"] = _drawn_splits(columns["group"], split, seed)
     info = RowsInfo(source="UTKFace", removal_report=report)
     store = ImageStore(kept.images[: len(kept.rows)], columns, info, name=source)
     return store, entries
@@ -148,7 +154,7 @@ def _drawn_splits(groups: Sequence[int], shares: Sequence[float], seed: int) -> 
     return splits.astype(str)
 
 
-def _bar(splits: Sequence, progress: bool):
+def _bar(items: Sequence, progress: bool):
     from tqdm import tqdm
 
-    return tqdm(splits, unit="img", disable=None if progress else True)
+    return tqdm(items, unit="img", disable=None if progress else True)

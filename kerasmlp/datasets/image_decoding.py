@@ -16,7 +16,7 @@ _DAMAGE = (
     MemoryError, OverflowError, RuntimeError, NotImplementedError, struct.error, zlib.error,
     Image.DecompressionBombError,
 )  # fmt: skip
-_GRAY_MODES = ("1", "L")
+_GRAY_MODES = ("1", "L", "LA")
 
 
 def decode_image(data: bytes, *, size: int | None = None, gray: bool = False) -> np.ndarray | None:

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from keras_tuner import HyperParameters, Objective
-from keras_tuner.engine.trial import Trial
 from keras_tuner.oracles import HyperbandOracle
 
-from kerasmlp.files import read_json, write_text
+from kerasmlp.tuning.one_file import OneFileState, oracle_seed
 from kerasmlp.tuning.plan import TuningPlan
 from kerasmlp.tuning.space import LogRange, rounded
 
 OBJECTIVE = "val_loss"
 
 
-class SearchOracle(HyperbandOracle):
+class SearchOracle(OneFileState, HyperbandOracle):
     """Decides what is tried next.
 
     Differs from Keras Tuner's own in what a search needs to be repeated:
 
     - A round is taken on when all of it is measured, not when enough is, so that
       the speed of workers decides nothing. Meanwhile they begin the next bracket.
-    - Its state is one file, written whole: a process killed between the files of
-      Keras Tuner leaves trials that the oracle does not know of.
-    - A trial that has ended is not run again because its oracle was killed
-      before anything else happened.
-    - Every seed is a seed: Keras Tuner takes 0 for none, and gives neighbouring
-      seeds nearly the same trials.
+    - Its state is one file, see `OneFileState`.
+    - Every seed is a seed, see `oracle_seed`.
 
     Args:
         plan: Space, epochs, factor and seed.
@@ -45,7 +38,7 @@ class SearchOracle(HyperbandOracle):
             max_epochs=plan.max_epochs,
             factor=plan.factor,
             hyperparameters=hyperparameters(plan),
-            seed=1 + int(np.random.SeedSequence(plan.seed).generate_state(1)[0] >> 2),
+            seed=oracle_seed(plan.seed),
             max_consecutive_failed_trials=1,
         )
         self.verbose = 0
@@ -53,9 +46,6 @@ class SearchOracle(HyperbandOracle):
     @property
     def path(self) -> Path:
         return Path(self._project_dir) / "search.json"
-
-    def completed(self) -> list[Trial]:
-        return [t for t in list(self.trials.values()) if t.status == "COMPLETED"]
 
     @property
     def num_epochs(self) -> int:
@@ -105,25 +95,6 @@ class SearchOracle(HyperbandOracle):
 
     def _compute_values_hash(self, values: Mapping) -> str:
         return super()._compute_values_hash({k: rounded(v) for k, v in values.items()})
-
-    def get_state(self) -> dict:
-        # end_trial saves before it takes the trial out of those that are going on.
-        ongoing = {k: t.trial_id for k, t in self.ongoing_trials.items() if t.status == "RUNNING"}
-        trials = [trial.get_state() for trial in self.trials.values()]
-        return super().get_state() | {"ongoing_trials": ongoing, "trials": trials}
-
-    def save(self) -> None:
-        write_text(self.path, json.dumps(self.get_state()))
-
-    def _save_trial(self, trial: Trial) -> None:
-        """Trials are saved with the rest."""
-
-    def reload(self) -> None:
-        state = read_json(self.path)
-        self.trials = {t["trial_id"]: Trial.from_state(t) for t in state["trials"]}
-        self.set_state(state)
-        self._retry_queue += [trial.trial_id for trial in self.ongoing_trials.values()]
-        self.ongoing_trials = {}
 
 
 def hyperparameters(plan: TuningPlan) -> HyperParameters:
