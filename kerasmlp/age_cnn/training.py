@@ -107,7 +107,7 @@ def overfit_age_cnn(
     force: bool = False,
     progress: bool = False,
 ) -> dict:
-    """Learns a few images by heart, without penalties: a network that cannot is too small or broken.
+    """Learns a few images by heart, without penalties: who cannot is too small or broken.
 
     All images are one batch, and the learning rate falls to zero along half a
     cosine. The MAE is that of the model as it answers, with moving statistics of
