@@ -12,8 +12,9 @@ import tensorflow as tf
 from kerasmlp.age_cnn.data import Faces, shuffled_batches
 from kerasmlp.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.callbacks.checkpoint import Checkpoint
-from kerasmlp.checks import reject
+from kerasmlp.checks import check_choice, reject
 from kerasmlp.models.age_cnn import AgeCNN
+from kerasmlp.precision import PRECISIONS
 
 PREDICT_ROWS = 256
 MEASURE = "val_mae_years"
@@ -35,6 +36,7 @@ def new_model(
     recipe: AgeCNNRecipe, input_shape: tuple[int, ...], seed: int, precision: str
 ) -> keras.Model:
     """The network of a recipe; all that is random in this process follows from the seed."""
+    check_choice("precision", precision, PRECISIONS)
     keras.utils.set_random_seed(seed)
     return AgeCNN(
         recipe.specification,

@@ -6,17 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from kerasmlp.commands.training_options import add_run_arguments
-
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+from kerasmlp.commands.training_options import add_precision_argument, add_run_arguments
 
 
 def add_age_cnn_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", type=Path, metavar="STORE", help="of build-images --gray")
-    run = add_run_arguments(parser)
-    run.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="default: %(default)s"
-    )
+    add_precision_argument(add_run_arguments(parser))
     parser.add_argument(
         "--preset", type=Path, metavar="FILE",
         help="JSON of network and hyperparameters (default: the paper's)",

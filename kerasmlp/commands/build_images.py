@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
             args.source,
             size=args.size,
             gray=args.gray,
-            shares=args.split,
+            split=args.split,
             seed=args.seed,
             progress=True,
         )

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.checks import reject
+    from kerasmlp.precision import default_policy
     from kerasmlp.quiet import import_tensorflow
     from kerasmlp.stores.image_store import ImageStore
 
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
     recipe = choose_age_cnn_recipe(args, **changes)
     options = {
-        "precision": args.precision,
+        "precision": args.precision or default_policy(),
         "seed": args.seed,
         "resume": args.resume,
         "force": args.force,

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from kerasmlp.precision import default_policy
     from kerasmlp.quiet import import_tensorflow
     from kerasmlp.stores.image_store import ImageStore
     from kerasmlp.tuning.running import require_keras_tuner
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         trials=args.trials,
         rows=args.rows,
         epochs=args.epochs,
-        precision=args.precision,
+        precision=args.precision or default_policy(),
         seed=args.seed,
         resume=args.resume,
         force=args.force,
