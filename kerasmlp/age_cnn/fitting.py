@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from kerasmlp.age_cnn.data import Faces, shuffled_batches
 from kerasmlp.age_cnn.recipe import AgeCNNRecipe
@@ -102,11 +103,6 @@ def fit(
     checkpoint = Checkpoint(checkpoint_path, stopper)
     first_epoch = checkpoint.restore(model)
     if first_epoch < recipe.epochs and not checkpoint.stopped:
-        bar = []
-        if progress:
-            from tqdm.keras import TqdmCallback
-
-            bar = [TqdmCallback(verbose=0, initial=first_epoch, epochs=recipe.epochs)]
         batches = shuffled_batches(
             training,
             batch_size=batch_size,
@@ -114,17 +110,30 @@ def fit(
             epochs=range(passes * first_epoch, passes * recipe.epochs),
             seed=seed,
         )
-        model.fit(
-            batches,
-            epochs=recipe.epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=passes * steps,
-            shuffle=False,
-            validation_data=(validation.images, validation.age_years[:, None]),
-            validation_batch_size=PREDICT_ROWS,
-            verbose=0,
-            callbacks=[_Diverging(recipe.learning_rate), stopper, checkpoint, *bar],
-        )
+        with tqdm(
+            total=recipe.epochs, initial=first_epoch, unit="epoch", disable=not progress
+        ) as bar:
+
+            def show(epoch, logs):
+                bar.set_postfix_str(f"validation MAE {logs[MEASURE]:.2f}", refresh=False)
+                bar.update()
+
+            model.fit(
+                batches,
+                epochs=recipe.epochs,
+                initial_epoch=first_epoch,
+                steps_per_epoch=passes * steps,
+                shuffle=False,
+                validation_data=(validation.images, validation.age_years[:, None]),
+                validation_batch_size=PREDICT_ROWS,
+                verbose=0,
+                callbacks=[
+                    _Diverging(recipe.learning_rate),
+                    stopper,
+                    checkpoint,
+                    keras.callbacks.LambdaCallback(on_epoch_end=show),
+                ],
+            )
     if stopper.best_weights is not None:
         model.set_weights(stopper.best_weights)
     return checkpoint.history
