@@ -11,7 +11,7 @@ import numpy as np
 from kerasmlp.checks import reject_file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RowsInfo:
     """Where the rows of a store come from.
 
