@@ -36,7 +36,7 @@ def ages(age_years: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
     figure = Figure(figsize=(3.7 * len(age_years), 3), layout="constrained")
     grid = figure.subplots(1, len(age_years), squeeze=False, sharex=True)[0]
     top = max(float(values.max()) for values in age_years.values())
-    bins = np.arange(0, top + 5, 2.5)
+    bins = np.arange(0, top + 6, 5)
     for axes, (split, values) in zip(grid, age_years.items(), strict=True):
         axes.hist(values, bins)
         axes.set_title(f"{split}: {len(values):,} images", fontsize=10)

@@ -25,7 +25,7 @@ _HYPERPARAMETERS = {  # name: kind, what it is
     "regularization": (float, "factor of the L2 penalty; default: 0.0001"),
     "patience": (int, "epochs without a better validation MAE until it stops; default: none"),
 }
-_OVERFIT = {"epochs": 25, "learning_rate": 1e-3}
+_OVERFIT = {"epochs": 15, "learning_rate": 1e-3}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
