@@ -349,6 +349,14 @@ def test_resume_refuses_another_configuration(tmp_path):
         run.working({"seed": 1}, resume=True, force=False),
     ):
         pass
+    inner = RunFolder(tmp_path / "two")
+    with inner.working({"a": {"lr": 1}, "b": {"lr": 2}}, resume=False, force=False):
+        pass
+    with (
+        pytest.raises(InputError, match=r"must be resumed with the same a\.lr \(1\)"),
+        inner.working({"a": {"lr": 3}, "b": {"lr": 2}}, resume=True, force=False),
+    ):
+        pass
 
 
 def start(store_path, run_dir, *flags):
