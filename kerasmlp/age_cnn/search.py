@@ -89,7 +89,6 @@ def search_age_cnn(
             return folder.report()
         # Every trial is a network of its own, which TensorFlow takes for one traced too often.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        (folder / "search").mkdir(exist_ok=True)
         found = []
         with _bar(trials * len(STAGES), progress) as bar:
             for number in range(len(STAGES)):

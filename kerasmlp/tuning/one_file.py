@@ -28,6 +28,7 @@ class OneFileState:
         return super().get_state() | {"ongoing_trials": ongoing, "trials": trials}
 
     def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, json.dumps(self.get_state()))
 
     def _save_trial(self, trial: Trial) -> None:
@@ -36,9 +37,8 @@ class OneFileState:
     def reload(self) -> None:
         state = read_json(self.path)
         self.trials = {t["trial_id"]: Trial.from_state(t) for t in state["trials"]}
-        self.set_state(state)
-        self._retry_queue += [trial.trial_id for trial in self.ongoing_trials.values()]
-        self.ongoing_trials = {}
+        again = state["retry_queue"] + list(state["ongoing_trials"].values())
+        self.set_state(state | {"ongoing_trials": {}, "retry_queue": again})
 
 
 def oracle_seed(seed: int) -> int:
