@@ -16,6 +16,8 @@ _HOME = {
     "EmbeddingStore": "kerasmlp.stores.embedding_store",
     "Gender": "kerasmlp.labels",
     "ICLayer": "kerasmlp.layers.ic_layer",
+    "ICResNet": "kerasmlp.models.ic_resnet",
+    "ICResNet50": "kerasmlp.models.ic_resnet50",
     "InputError": "kerasmlp.checks",
     "LayerOut": "kerasmlp.callbacks.layer_out",
     "MNISTNet": "kerasmlp.models.mnist_net",

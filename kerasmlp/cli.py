@@ -20,6 +20,7 @@ COMMANDS = {
     "import-torch": "checkpoint of the original PyTorch code → run folder",
     "train-age": "embedding store → age model in a run folder",
     "train-gender": "embedding store → gender model in a run folder",
+    "train-cifar": "small images → the IC paper's ResNets and table",
     "train-layerout": "images → the LayerOut paper's networks and table",
     "tune": "embedding store → preset with the best hyperparameters, by Hyperband",
     "cross-validate": "seeds × folds of one recipe, mean and standard deviation",

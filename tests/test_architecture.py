@@ -53,6 +53,7 @@ FLOORS = {
         "pipelines",
     ],
     5: [
+        "cifar",
         "cross_validation",
         "evaluation",
         "evaluation_plots",
@@ -61,6 +62,8 @@ FLOORS = {
         "extraction",
         "extremes",
         "fitting",
+        "image_experiment",
+        "image_training",
         "layer_out",
         "photo_prediction",
         "plots",
