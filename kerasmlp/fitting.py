@@ -7,7 +7,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation
@@ -108,11 +107,6 @@ def compile_model(
     )
     # Variables that are made while a step is traced have it traced twice.
     model.optimizer.build(model.trainable_variables)
-
-
-def default_policy() -> str:
-    """`mixed_float16` where there is a GPU, else `float32`."""
-    return "mixed_float16" if tf.config.list_physical_devices("GPU") else "float32"
 
 
 def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:

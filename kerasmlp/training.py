@@ -19,8 +19,9 @@ from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import check_int, check_seed, reject
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, sha256_file, write_text
-from kerasmlp.fitting import copy_weights, default_policy, fit, steps_of
+from kerasmlp.fitting import copy_weights, fit, steps_of
 from kerasmlp.models.presets import Recipe
+from kerasmlp.precision import default_policy
 from kerasmlp.prediction import has_dropout
 from kerasmlp.run_calibration import MIN_TEMPERATURE_ROWS, RunCalibration, fit_mc_temperature
 from kerasmlp.runs import RunFolder, environment

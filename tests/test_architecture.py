@@ -40,6 +40,7 @@ FLOORS = {
         "moment_rules",
         "moments",
         "optimizers",
+        "precision",
         "sampler",
         "uncertainty",
     ],

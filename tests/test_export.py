@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -475,6 +477,30 @@ def test_onnx(dtype, tmp_path, capsys):
     assert described["class_names"] == ["a", "b", "c"] and described["width"] == WIDTH
     assert run_command("export-model", command) == 2
     assert "must not exist yet. Received: a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_litert(dtype, tmp_path, capfd):
+    run = make_run(tmp_path / "run", Target("race", ("a", "b", "c")), dtype=dtype)
+    destination = tmp_path / "race.tflite"
+    command = [str(run), str(destination), "--format", "litert"]
+    assert run_command("export-model", command) == 0
+    assert capfd.readouterr().out == f"{destination}\n"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the interpreter moves to a package of its own
+        runner = tf.lite.Interpreter(str(destination)).get_signature_runner("serving_default")
+    plain = ResidualMLP(num_classes=3, width=WIDTH)
+    plain.set_weights(Predictor(run).model.get_weights())
+    for rows in (1, 7, 4096):
+        x = np.resize(X, (rows, WIDTH))
+        answer = runner(embedding=x)["probabilities"]
+        np.testing.assert_allclose(answer, plain.predict(x, verbose=0), atol=1e-6)
+    described = json.loads(zipfile.ZipFile(destination).read("kerasmlp.json"))
+    assert described["class_names"] == ["a", "b", "c"] and described["width"] == WIDTH
+    assert run_command("export-model", command) == 2
+    assert "must not exist yet. Received: a file" in capfd.readouterr().err
+    assert run_command("export-model", [*command[:1], str(tmp_path / "b"), *command[2:]]) == 2
+    assert "must end in .tflite" in capfd.readouterr().err
 
 
 def test_onnx_refusals(run, tmp_path, capsys, monkeypatch):

@@ -200,6 +200,20 @@ def test_killed_and_resumed_ends_with_the_same_table(images, tmp_path):
     assert (runs[0] / "model.keras").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_is_of_the_network_alone(images, tmp_path, precision):
+    flags = ["--epochs", "4", "--warmup-epochs", "1", "--precision", precision]
+    run = tmp_path / "run" / "efreeze_seed0"
+    assert run_command("train-layerout", arguments(images, tmp_path / "run", *flags)) == 0
+    assert keras.config.dtype_policy().name == "float32"
+    model = load_model(run)
+    dtypes = {layer.compute_dtype for layer in model.layers if layer.weights}
+    assert dtypes == {precision.removeprefix("mixed_")}
+    assert {w.dtype for w in model.trainable_weights} == {"float32"}
+    assert json.loads((run / "config.json").read_text())["precision"] == precision
+    assert json.loads((run / "report.json").read_text())["best_test_accuracy"] > 0.5
+
+
 def test_bad_input_is_one_sentence(images, tmp_path, capsys):
     def refused(path, *more):
         assert run_command("train-layerout", arguments(path, tmp_path / "run", *more)) == 2

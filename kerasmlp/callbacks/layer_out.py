@@ -26,7 +26,8 @@ class LayerOut(keras.callbacks.Callback):
     A layer is whatever holds a kernel, inside of other layers too; see
     `weight_layers`. Scale and shift of a batch norm rest with the layer before
     it. Its statistics do not rest, since the forward pass is whole: it
-    normalises by the batch and its moving statistics follow the data.
+    normalises by the batch and its moving statistics follow the data. Keras leaves
+    the penalty of a frozen kernel's regulariser out of the loss that it logs.
 
     Which layers are frozen depends on `seed` and the number of the epoch alone,
     so a fit that goes on with `initial_epoch` freezes the same. Each pattern of

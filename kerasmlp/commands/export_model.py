@@ -3,8 +3,8 @@
 Signature `serving_default` answers embeddings deterministically, `serve_mc`
 from `num_samples` stochastic passes that `seed` decides. Beside the versions
 lie `models.config`, batching parameters and a `docker-compose.yml`; those that
-are there already are kept. With `--format onnx`, DEST is a file: the
-deterministic model for ONNX runtimes.
+are there already are kept. With `--format onnx` or `litert`, DEST is a file, `.onnx`
+or `.tflite`: the deterministic model for their runtimes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "destination", type=Path, metavar="DEST", help="folder of the versions, named as the model"
     )
-    parser.add_argument("--format", choices=("savedmodel", "onnx"), default="savedmodel")
+    parser.add_argument("--format", choices=("savedmodel", "onnx", "litert"), default="savedmodel")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -27,10 +27,12 @@ def run(args: argparse.Namespace) -> None:
 
     RunFolder(args.run).require_done()
     import_tensorflow()
-    if args.format == "onnx":
-        from kerasmlp.serving.onnx_export import export_onnx
-
-        export_onnx(args.run, args.destination)
+    if args.format != "savedmodel":
+        if args.format == "onnx":
+            from kerasmlp.serving.onnx_export import export_onnx as export
+        else:
+            from kerasmlp.serving.litert_export import export_litert as export
+        export(args.run, args.destination)
         print(args.destination)
         return
     from kerasmlp.serving.export import export_model

@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from kerasmlp.commands.training_options import add_run_arguments
+from kerasmlp.commands.training_options import add_precision_argument, add_run_arguments
 from kerasmlp.layer_out.plan import ERASING, MODES, NETWORKS, LayerOutPlan
 
 
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--batch-size", type=int, default=128, metavar="N", help="default: 128")
     group.add_argument("--learning-rate", type=float, metavar="X", help="default: 0.01, 0.1")
+    add_precision_argument(group)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -60,10 +61,11 @@ def run(args: argparse.Namespace) -> None:
     import_tensorflow()
     from kerasmlp.image_batches import load_images
     from kerasmlp.layer_out.running import run_layer_out
+    from kerasmlp.precision import default_policy
 
     data = load_images(args.data)
     network = next(name for name, of in NETWORKS.items() if of.channels == data.channels)
-    plan = LayerOutPlan(network=network, **settings)
+    plan = LayerOutPlan(network=network, precision=args.precision or default_policy(), **settings)
     report = run_layer_out(data, plan, run_dir, resume=args.resume, force=args.force, progress=True)
     rows = report["rows"]
     print(f"{run_dir}: {len(report['runs'])} runs, {report['seconds']['total']:.1f} s")

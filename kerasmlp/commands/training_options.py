@@ -59,6 +59,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     return run
 
 
+def add_precision_argument(group: argparse._ArgumentGroup) -> None:
+    from kerasmlp.precision import PRECISIONS
+
+    group.add_argument(
+        "--precision",
+        choices=list(PRECISIONS),
+        help="default: mixed_float16 on a GPU, else float32 "
+        "(mixed_bfloat16 is faster on CPUs that multiply bfloat16 matrices)",
+    )
+
+
 def choose_recipe(args: argparse.Namespace, default: str):
     """The preset with the single hyperparameters that were given on top."""
     from kerasmlp.models.presets import find_recipe

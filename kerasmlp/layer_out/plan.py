@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kerasmlp.checks import check_choice, check_int, check_positive, reject
+from kerasmlp.precision import PRECISIONS
 
 _MNIST_V = (0.9, 0.7, 0.6, 0.5, 0.4, 0.3, 0.1)
 _VGG_V = (0.9, 0.8, 0.8, 0.7, 0.7, 0.6, 0.6, 0.5, 0.5, 0.4, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1)
@@ -62,6 +63,7 @@ class LayerOutPlan:
         warmup_epochs: Before layers freeze, in the modes that have a warm-up.
         batch_size: Rows per step.
         learning_rate: At the start; the paper's by default.
+        precision: Of `PRECISIONS`.
 
     Raises:
         InputError: if a value is out of range.
@@ -81,6 +83,7 @@ class LayerOutPlan:
     warmup_epochs: int = 20
     batch_size: int = 128
     learning_rate: float | None = None
+    precision: str = "float32"
 
     def __post_init__(self):
         of = NETWORKS[check_choice("network", self.network, NETWORKS)]
@@ -97,6 +100,7 @@ class LayerOutPlan:
                 object.__setattr__(self, name, getattr(of, name))
         check_int("epochs", self.epochs, minimum=1)
         check_int("batch_size", self.batch_size, minimum=1)
+        check_choice("precision", self.precision, PRECISIONS)
         check_positive("learning_rate", self.learning_rate)
         check_int("warmup_epochs", self.warmup_epochs, minimum=0)
         if set(self.modes) - {"baseline", "since-start"} and self.warmup_epochs >= self.epochs:

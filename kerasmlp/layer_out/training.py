@@ -20,6 +20,7 @@ from kerasmlp.layer_out.plan import LayerOutPlan, LayerOutRun
 from kerasmlp.layers.random_erasing import RandomErasing
 from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.vgg16 import VGG16
+from kerasmlp.precision import computing_in
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.training import save_history
 
@@ -88,10 +89,11 @@ def train_layer_out(
         if folder.done:
             return folder.report()
         keras.utils.set_random_seed(run.seed)
-        network = _BUILDERS[plan.network](num_classes=data.num_classes, seed=run.seed)
-        model = with_random_erasing(network, run.seed) if run.erasing else network
         steps = len(data.x_train) // plan.batch_size
-        compile_model(model, plan, steps)
+        with computing_in(plan.precision):
+            network = _BUILDERS[plan.network](num_classes=data.num_classes, seed=run.seed)
+            model = with_random_erasing(network, run.seed) if run.erasing else network
+            compile_model(model, plan, steps)
         checkpoint = Checkpoint(folder / "checkpoint.npz")
         first_epoch = checkpoint.restore(model)
         layer_out = None

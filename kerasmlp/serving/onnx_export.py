@@ -6,14 +6,12 @@ import importlib.util
 import json
 import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 
-from kerasmlp.checks import reject, reject_file
-from kerasmlp.files import atomic_path, require_file_place, what_is
-from kerasmlp.prediction import Predictor
-from kerasmlp.serving.export import describe, in_float32
+from kerasmlp.checks import reject
+from kerasmlp.serving.export import describe
+from kerasmlp.serving.model_file import new_model_file
 
 
 def export_onnx(run_dir: str | os.PathLike, path: str | os.PathLike) -> None:
@@ -31,22 +29,13 @@ def export_onnx(run_dir: str | os.PathLike, path: str | os.PathLike) -> None:
         InputError: if there is no finished run, the file cannot be written, or
             tf2onnx is missing.
     """
-    path = Path(path)
-    if path.suffix != ".onnx":
-        reject_file(path, "must end in .onnx", f"suffix {path.suffix!r}")
-    if path.exists():
-        reject_file(path, "must not exist yet", what_is(path))
-    require_file_place(path)
-    if not importlib.util.find_spec("tf2onnx"):
-        reject("tf2onnx", "must be installed to write ONNX (extra `onnx`)", None)
-    import onnx
+    with new_model_file(run_dir, path, ".onnx") as (predictor, model, temporary):
+        if not importlib.util.find_spec("tf2onnx"):
+            reject("tf2onnx", "must be installed to write ONNX (extra `onnx`)", None)
+        import onnx
 
-    predictor = Predictor(run_dir)
-    model = in_float32(predictor.model)
-    model(
-        np.zeros((1, predictor.config["width"]), np.float32)
-    )  # Keras exports what has been called
-    with atomic_path(path) as temporary:
+        # Keras exports what has been called.
+        model(np.zeros((1, predictor.config["width"]), np.float32))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.export(os.fspath(temporary), format="onnx", verbose=False)

@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from kerasmlp.callbacks.validation import Validation
 from kerasmlp.evaluation import measure
-from kerasmlp.fitting import default_policy, fit, steps_of
+from kerasmlp.fitting import fit, steps_of
 from kerasmlp.models.presets import Recipe
+from kerasmlp.precision import default_policy
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.training_rows import split_rows
 from kerasmlp.tuning.plan import Cost, TuningPlan

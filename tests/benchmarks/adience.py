@@ -45,6 +45,7 @@ def main() -> None:
         command = [
             sys.executable, ROOT / "bin" / "extract-embeddings", folder / "adience",
             "--layout", "adience", "--model-dir", args.shared / "models", "-o", folder / "a.h5",
+            "--workers", "2",
         ]  # fmt: skip
         subprocess.run([str(c) for c in command], check=True)
         seconds = time.perf_counter() - started
