@@ -133,8 +133,9 @@ def augmented_batches(
     """Batches of epochs `first_epoch`..`num_epochs - 1`, all of one shape.
 
     Images are padded by 4 pixels and cut back at a random place, mirrored with
-    probability one half, and `normalized` or else left as pixels. All of it depends on `seed` and the
-    number of the step alone; rows that fill no batch are left out of an epoch.
+    probability one half, and `normalized`, or else left as pixels 0 to 255. All of
+    it depends on `seed` and the number of the step alone; rows that fill no batch
+    are left out of an epoch.
 
     Example:
 

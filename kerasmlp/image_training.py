@@ -15,6 +15,7 @@ from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.checks import reject
 from kerasmlp.files import atomic_path
 from kerasmlp.image_batches import ImageSet, augmented_batches, plain_batches
+from kerasmlp.precision import computing_in
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.training import save_history
 
@@ -25,8 +26,9 @@ class Schedule(Protocol):
     epochs: int
     batch_size: int
     learning_rate: float
+    precision: str
 
-    def rate_falls_at(self) -> list[int]: ...
+    def rates(self) -> dict[int, float]: ...
 
 
 class EpochEnd(keras.callbacks.Callback):
@@ -69,11 +71,12 @@ def train_on_images(
 
     Args:
         data: Images; the test part is measured after every epoch.
-        plan: Epochs, batch size, learning rate.
+        plan: Epochs, batch size, learning rate, precision.
         run_dir: Folder of this run.
         config: Decides the result.
         seed: Of order and augmentation, and of what `make` draws.
-        make: From the number of steps of an epoch to the compiled model.
+        make: From the number of steps of an epoch to the compiled model, in the
+            plan's precision.
         finish: From the history, a dict per epoch, to the model to save and
             what the report says about it.
         normalized: Whether the model takes normalised images or pixels.
@@ -92,7 +95,8 @@ def train_on_images(
             return folder.report()
         keras.utils.set_random_seed(seed)
         steps = len(data.x_train) // plan.batch_size
-        model = make(steps)
+        with computing_in(plan.precision):
+            model = make(steps)
         checkpoint = Checkpoint(folder / "checkpoint.npz")
         first_epoch = checkpoint.restore(model)
         if first_epoch < plan.epochs:
@@ -138,15 +142,14 @@ def train_on_images(
         return report
 
 
-def falling_rate(plan: Schedule, steps: int):
-    """The learning rate of a plan, for epochs of so many steps: a tenth from each fall on."""
-    boundaries = [epoch * steps for epoch in plan.rate_falls_at()]
-    if not boundaries:
-        return plan.learning_rate
-    rates = [plan.learning_rate * 0.1**k for k in range(len(boundaries) + 1)]
+def scheduled_rate(plan: Schedule, steps: int):
+    """The learning rate of a plan, for epochs of so many steps."""
+    epochs, rates = zip(*sorted(plan.rates().items()), strict=True)
+    if len(rates) == 1:
+        return rates[0]
     # The rate of a boundary's own step is still the one before.
-    before = [step - 1 for step in boundaries]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(before, rates)
+    boundaries = [epoch * steps - 1 for epoch in epochs[1:]]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, list(rates))
 
 
 def compile_classifier(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:

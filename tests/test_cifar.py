@@ -161,8 +161,10 @@ def test_the_plan_is_the_papers():
     plan = CifarPlan(seeds=(0, 1))
     assert (plan.depth, plan.epochs, plan.batch_size, plan.learning_rate) == (110, 200, 64, 1e-3)
     assert len(plan.runs()) == 8 and plan.runs()[0].name == "relu-ic-conv_seed0"
-    assert plan.rate_falls_at() == [80, 120, 160] and plan.dropout_rate == 0.05
-    assert CifarPlan(depth=20, epochs=12).rate_falls_at() == [5, 7, 10]
+    assert plan.rates() == pytest.approx({0: 1e-3, 80: 1e-4, 120: 1e-5, 160: 1e-6})
+    assert plan.dropout_rate == 0.05
+    assert list(CifarPlan(depth=20, epochs=12).rates()) == [0, 5, 7, 10]
+    assert CifarPlan(epochs=1).rates()[0] == 1e-3
 
 
 FLAGS = ["--depth", "8", "--epochs", "3", "--batch-size", "20", "--learning-rate", "0.01"]
@@ -227,7 +229,7 @@ def test_the_mean_image_is_taken_off(cifar10):
 
     data = load_images(cifar10)
     plan = CifarPlan(depth=8)
-    model = build(data, plan, plan.runs()[0], "float32")
+    model = build(data, plan, plan.runs()[0])
     layer = model.get_layer("less_the_mean_image")
     images = np.array(layer(data.x_train.astype("float32")))
     np.testing.assert_allclose(images.mean(axis=0), 0, atol=1e-6)

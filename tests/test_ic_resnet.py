@@ -41,7 +41,7 @@ UNITS = {  # a unit from its input to its sum, then from there to the next unit
 }
 ENDS = {  # after the first convolution, before the mean over pixels
     ("relu-ic-conv", False): ("", "relu ic"),
-    ("ic-conv-relu", False): ("", "ic"),
+    ("ic-conv-relu", False): ("relu", "ic"),
     ("conv-relu-ic", False): ("relu ic", ""),
     ("baseline", False): ("norm relu", ""),
     ("baseline", True): ("", "norm relu"),
@@ -146,7 +146,7 @@ def test_layers_are_in_the_order_of_the_paper(arrangement, bottleneck):
     assert sum(name.startswith("skip") for name in inside) == 2 + bottleneck
     kinds = {type(layer).__name__ for layer in model.layers}
     assert ("ICLayer" in kinds) == (arrangement != "baseline")
-    assert ("BatchNormalization" in kinds) == (arrangement == "baseline")
+    assert ("BatchNorm" in kinds) == (arrangement == "baseline")
     rates = {layer.dropout_rate for layer in model.layers if hasattr(layer, "dropout_rate")}
     assert rates == (set() if arrangement == "baseline" else {0.2})
     # Group by group half the sides and twice the channels; units of three, 1×1 outside.
@@ -223,16 +223,20 @@ def test_equals_an_independent_forward_pass(arrangement, bottleneck):
 
 
 def test_kernels_start_alike_and_by_hes_rule():
-    kernels = {}
+    def kernels(arrangement, seed):
+        model = ICResNet(depth=8, arrangement=arrangement, seed=seed)
+        return {w.path: np.array(w) for w in model.weights if w.path.endswith("kernel")}
+
+    baseline = kernels("baseline", 3)
     for arrangement in ARRANGEMENTS:
-        model = ICResNet(depth=8, arrangement=arrangement, seed=3)
-        kernels[arrangement] = [np.array(w) for w in model.weights if w.path.endswith("kernel")]
-    for values in kernels.values():
-        for a, b in zip(values, kernels["baseline"], strict=True):
-            np.testing.assert_array_equal(a, b)
-    kernel = np.array(ICResNet(depth=8, seed=4).get_layer("conv_2_0_1").kernel)
+        found = kernels(arrangement, 3)
+        assert found.keys() == baseline.keys()
+        for name, value in found.items():
+            np.testing.assert_array_equal(value, baseline[name])
+    for name, value in kernels("baseline", 4).items():
+        assert (value != baseline[name]).any()
+    kernel = baseline["conv_2_0_1/kernel"]
     assert abs(kernel.std() / np.sqrt(2 / (9 * 64)) - 1) < 0.02
-    assert (kernel != kernels["baseline"][-2]).any()
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +246,8 @@ def sampled():
     for weight in model.weights:
         if "moving_mean" in weight.path:
             weight.assign(rng.normal(size=weight.shape))
+        elif weight.path == "logits/kernel":
+            weight.assign(0.2 * weight)
     return model
 
 
@@ -249,15 +255,15 @@ def test_samples_are_those_of_the_layers(sampled):
     """Many passes at once, masks from hashes, against one pass after the other by generators."""
     before = [np.array(v) for v in sampled.variables]
     deterministic = sampled.predict(X, verbose=0)
-    samples = predict_samples(sampled, X, num_samples=300, seed=5)
-    assert samples.shape == (300, 3, 4)
+    samples = predict_samples(sampled, X, num_samples=100, seed=5)
+    assert samples.shape == (100, 3, 4)
     np.testing.assert_allclose(samples.sum(axis=-1), 1, atol=1e-5)
     keras.utils.set_random_seed(0)
-    single = keras.ops.convert_to_numpy(sampling_model(sampled)(np.repeat(X, 300, axis=0)))
-    single = single.reshape(3, 300, 4).transpose(1, 0, 2)
-    error = np.sqrt((samples.var(axis=0) + single.var(axis=0)) / 300)
+    single = keras.ops.convert_to_numpy(sampling_model(sampled)([np.repeat(X, 100, axis=0)]))
+    single = single.reshape(3, 100, 4).transpose(1, 0, 2)
+    error = np.sqrt((samples.var(axis=0) + single.var(axis=0)) / 100)
     assert (np.abs(samples.mean(axis=0) - single.mean(axis=0)) < 5 * error + 1e-6).all()
-    np.testing.assert_allclose(samples.std(axis=0), single.std(axis=0), rtol=0.3, atol=1e-4)
+    np.testing.assert_allclose(samples.std(axis=0), single.std(axis=0), rtol=0.5, atol=1e-4)
     assert np.abs(samples.mean(axis=0) - deterministic).max() > 1e-4
     for old, new in zip(before, sampled.variables, strict=True):
         if "seed_generator" not in new.path:
@@ -295,8 +301,7 @@ def test_what_cannot_be_sampled_says_so(sampled):
 
 
 def test_a_fresh_process_loads_it(sampled, tmp_path):
-    model = keras.Model(sampled.input, sampled.output)
-    model.save(tmp_path / "model.keras")
+    sampled.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", X)
     expected = load_model(tmp_path / "model.keras").predict(X, verbose=0)
     np.testing.assert_allclose(expected, sampled.predict(X, verbose=0), atol=1e-6)

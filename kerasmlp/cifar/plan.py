@@ -7,6 +7,7 @@ from typing import Any
 
 from kerasmlp.checks import check_bool, check_choice, check_int, check_positive, check_rate, reject
 from kerasmlp.models.arrangements import ARRANGEMENTS, units_per_group
+from kerasmlp.precision import PRECISIONS
 
 _RATE_FALLS_AT = (0.4, 0.6, 0.8)  # of the run: epochs 80, 120, 160 of 200
 
@@ -36,7 +37,7 @@ class CifarPlan:
         batch_size: Rows per step.
         learning_rate: At the start.
         dropout_rate: Of all IC layers.
-        precision: Dtype policy that it is trained in.
+        precision: Of `PRECISIONS`, in training.
 
     Raises:
         InputError: if a value is out of range.
@@ -44,8 +45,8 @@ class CifarPlan:
     Example:
 
     >>> plan = CifarPlan(arrangements=("relu-ic-conv", "baseline"))
-    >>> [run.name for run in plan.runs()], plan.rate_falls_at()
-    (['relu-ic-conv_seed0', 'baseline_seed0'], [80, 120, 160])
+    >>> [run.name for run in plan.runs()], list(plan.rates())
+    (['relu-ic-conv_seed0', 'baseline_seed0'], [0, 80, 120, 160])
     """
 
     depth: int = 110
@@ -71,6 +72,7 @@ class CifarPlan:
         check_int("batch_size", self.batch_size, minimum=2)  # batch norm takes statistics
         check_positive("learning_rate", self.learning_rate)
         check_rate("dropout_rate", self.dropout_rate)
+        check_choice("precision", self.precision, PRECISIONS)
 
     def runs(self) -> list[CifarRun]:
         # Seed by seed: killed early, all arrangements have got equally far.
@@ -85,9 +87,10 @@ class CifarPlan:
         shared = {k: getattr(self, k) for k in ("depth", "bottleneck", "dropout_rate")}
         return shared | {"arrangement": run.arrangement, "seed": run.seed}
 
-    def rate_falls_at(self) -> list[int]:
-        """Epochs from which on the learning rate is a tenth of what it was."""
-        return [round(share * self.epochs) for share in _RATE_FALLS_AT]
+    def rates(self) -> dict[int, float]:
+        """Learning rates by the epochs that they begin with."""
+        begins = [0, *(max(1, round(share * self.epochs)) for share in _RATE_FALLS_AT)]
+        return {epoch: self.learning_rate * 0.1**k for k, epoch in enumerate(begins)}
 
     def to_config(self) -> dict[str, Any]:
         return asdict(self) | {"arrangements": list(self.arrangements), "seeds": list(self.seeds)}

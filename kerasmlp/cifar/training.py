@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasmlp.cifar.plan import CifarPlan, CifarRun
 from kerasmlp.image_batches import ImageSet
-from kerasmlp.image_training import compile_classifier, falling_rate, train_on_images
+from kerasmlp.image_training import compile_classifier, scheduled_rate, train_on_images
 from kerasmlp.models.ic_resnet import ICResNet
 
 
@@ -52,15 +52,12 @@ def train_cifar(
 
     def make(steps: int) -> keras.Model:
         nonlocal model
-        model = build(data, plan, run, plan.precision)
-        optimizer = keras.optimizers.Adam(falling_rate(plan, steps))
-        if plan.precision == "mixed_float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        compile_classifier(model, optimizer)
+        model = build(data, plan, run)
+        compile_classifier(model, keras.optimizers.Adam(scheduled_rate(plan, steps)))
         return model
 
     def finish(history: list[dict]) -> tuple[keras.Model, dict]:
-        plain = build(data, plan, run, "float32")
+        plain = build(data, plan, run)
         plain.set_weights(model.get_weights())
         accuracies = np.array([row["val_accuracy"] for row in history])
         return plain, {
@@ -84,11 +81,10 @@ def train_cifar(
     )
 
 
-def build(data: ImageSet, plan: CifarPlan, run: CifarRun, dtype: str) -> keras.Model:
+def build(data: ImageSet, plan: CifarPlan, run: CifarRun) -> keras.Model:
     """The network of a run, with pixels 0 to 255 as its input."""
-    network = ICResNet(
-        **plan.network(run), num_classes=data.num_classes, channels=data.channels, dtype=dtype
-    )
+    classes = {"num_classes": data.num_classes, "channels": data.channels}
+    network = ICResNet(**plan.network(run), **classes)
     mean = data.x_train.mean(axis=0, dtype=np.float64) / 255
     inputs = keras.Input(network.input.shape[1:], name="image")
     scaling = {"offset": (-mean).tolist(), "dtype": "float32", "name": "less_the_mean_image"}

@@ -73,9 +73,9 @@ def ICResNet(
     He et al. 2016a (baseline) and 2016b (baseline with bottlenecks).
     Deviation: where a unit changes the shape, a 1×1 convolution of what its first
     convolution takes is the skip connection, as in He et al. 2016b; on CIFAR He
-    et al. 2016a fill up with zeros. The paper leaves open what follows the
-    first convolution of `"conv-relu-ic"`: here ReLU and IC, which alone makes the
-    numbers of parameters equal, as it says they are.
+    et al. 2016a fill up with zeros. The paper leaves open what follows the first
+    convolution: here what follows those of a unit, which makes the numbers of
+    parameters equal, as it says they are.
     """
     units = units_per_group(depth, bottleneck)
     num_classes = check_int("num_classes", num_classes, minimum=2)

@@ -4,6 +4,7 @@ import keras
 
 from kerasmlp.checks import check_rate, check_seed
 from kerasmlp.initializers import spread_seed
+from kerasmlp.layers.batch_norm import BatchNorm
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.models.arrangements import order_of
 
@@ -111,6 +112,6 @@ class ResNetBuilder:
                 seed = next(self._mask_seeds)
                 layer = ICLayer(dropout_rate=self._dropout_rate, seed=seed, **common)
             else:
-                layer = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **common)
+                layer = BatchNorm(momentum=0.9, epsilon=1e-5, **common)
             x = layer(x)
         return x
