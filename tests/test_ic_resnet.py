@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from data_sets import ROOT
 
 from kerasmlp import (
@@ -16,7 +17,9 @@ from kerasmlp import (
     predict_moments,
     predict_samples,
     predict_uncertainty,
+    uncertainty,
 )
+from kerasmlp.layers.batch_norm import BatchNorm
 from kerasmlp.models.arrangements import ARRANGEMENTS
 from kerasmlp.sampler import sampling_model
 
@@ -270,7 +273,7 @@ def test_samples_are_those_of_the_layers(sampled):
             np.testing.assert_array_equal(old, np.array(new))
 
 
-def test_samples_do_not_depend_on_how_rows_are_cut(sampled):
+def test_samples_do_not_depend_on_how_rows_are_cut(sampled, monkeypatch):
     settings = {"num_samples": 8, "seed": 1}
     whole = predict_samples(sampled, X, **settings)
     for start in range(3):
@@ -278,6 +281,9 @@ def test_samples_do_not_depend_on_how_rows_are_cut(sampled):
         np.testing.assert_allclose(part, whole[:, start : start + 1], atol=2e-5)
     pieces = predict_samples(sampled, X, rows_per_pass=5, **settings)
     np.testing.assert_allclose(pieces, whole, atol=2e-5)
+    monkeypatch.setattr(uncertainty, "_UNITS_PER_PASS", 5 * 16 * 32 * 32)
+    few = predict_samples(sampled, X, **settings)  # the memory decides
+    np.testing.assert_array_equal(few, pieces)
     answer = predict_uncertainty(sampled, X, **settings)
     np.testing.assert_allclose(answer["mean"], whole.mean(axis=0), atol=2e-5)
 
@@ -289,6 +295,30 @@ def test_shared_masks_are_one_function(sampled):
     assert samples[:, 0].std(axis=0).max() > 1e-4
     own = predict_samples(sampled, x, num_samples=4, seed=1)
     assert own.std(axis=1).max() > 1e-4
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_batch_norm_of_maps_is_keras_own(policy):
+    """Outputs, gradients and moving statistics, by one kernel or by Keras' steps."""
+    found, x = [], RNG.normal(3, 2, (4, 6, 5, 3)).astype("float32")
+    for layer_class in (BatchNorm, keras.layers.BatchNormalization):
+        layer = layer_class(momentum=0.8, epsilon=1e-3, dtype=policy)
+        layer.build(x.shape)
+        layer.gamma.assign([1.0, 2.0, -1.0])
+        layer.beta.assign([0.0, 1.0, 2.0])
+        with tf.GradientTape() as tape:
+            inputs = tf.Variable(x)
+            outputs = tf.cast(layer(inputs, training=True), "float32")
+            loss = tf.reduce_sum(outputs**3)
+        gradients = tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value])
+        moving = [np.array(layer.moving_mean), np.array(layer.moving_variance)]
+        found.append([outputs, *gradients, *moving, layer(x)])
+        layer.trainable = False  # Keras: the moving statistics then
+        found[-1].append(layer(x, training=True))
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if policy == "float32" else {"rtol": 0.05, "atol": 0.1}
+    for ours, theirs in zip(*found, strict=True):
+        ours, theirs = (np.array(tf.cast(v, "float32")) for v in (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, **tolerance)
 
 
 def test_what_cannot_be_sampled_says_so(sampled):
