@@ -14,6 +14,14 @@ class InputError(ValueError):
     """
 
 
+class DivergedError(InputError):
+    """Weights that ran away: a lower learning rate would have kept them finite."""
+
+    def __init__(self, learning_rate: float):
+        came = f"Received: learning_rate={learning_rate!r}"
+        super().__init__(f"`learning_rate` must be lower: the weights diverged. {came}")
+
+
 def reject(name: str, requirement: str, received: Any) -> NoReturn:
     """Raises the one form of error: what was expected of `name`, and what came.
 

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
-from kerasmlp.checks import reject
+from kerasmlp.checks import DivergedError
 from kerasmlp.files import atomic_path
 from kerasmlp.image_batches import ImageSet, augmented_batches, plain_batches
 from kerasmlp.precision import computing_in
@@ -50,7 +50,7 @@ class EpochEnd(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if not all(math.isfinite(value) for value in logs.values()):
-            reject("learning_rate", "must be lower: the weights diverged", self.learning_rate)
+            raise DivergedError(self.learning_rate)
         logs["seconds"] = self._seconds
 
 

@@ -55,7 +55,7 @@ def curves_with_bands(histories: Sequence[list[dict]], path: str | os.PathLike) 
         values = np.full((len(histories), longest), np.nan)
         for row, history in zip(values, histories, strict=True):
             row[: len(history)] = [float(epoch[name]) for epoch in history]
-        epochs, mean, std = np.arange(1, longest + 1), np.nanmean(values, 0), np.nanstd(values, 0)
+        epochs, (mean, std) = np.arange(1, longest + 1), mean_and_band(values)
         (line,) = axes.plot(epochs, mean, marker=".", markersize=4, label=_LABELS[name])
         axes.fill_between(epochs, mean - std, mean + std, alpha=0.25, color=line.get_color())
     axes.set_xlabel("epoch")
@@ -64,6 +64,19 @@ def curves_with_bands(histories: Sequence[list[dict]], path: str | os.PathLike) 
     axes.grid(alpha=0.3)
     axes.legend()
     save_png(figure, path)
+
+
+def mean_and_band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (n - 1) of each column's numbers; of one number it is 0.
+
+    Example:
+
+    >>> mean_and_band(np.array([[1.0, 4.0], [3.0, np.nan]]))
+    (array([2., 4.]), array([1.41421356, 0.        ]))
+    """
+    mean = np.nanmean(values, axis=0)
+    freedom = np.maximum((~np.isnan(values)).sum(axis=0) - 1, 1)
+    return mean, np.sqrt(np.nansum((values - mean) ** 2, axis=0) / freedom)
 
 
 def confusion(

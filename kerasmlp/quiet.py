@@ -18,6 +18,7 @@ def import_tensorflow() -> None:
     it meanwhile: a command starts in half the time.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or no worker finds any left
     hidden = [name for name in _OPTIONAL if name not in sys.modules]
     sys.stderr.flush()
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)

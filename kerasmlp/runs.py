@@ -198,11 +198,15 @@ class RunFolder:
         write_text(self / "DONE", "")
 
 
-def _leaves(config: dict) -> dict:
-    inner = [_leaves(v) for v in config.values() if isinstance(v, dict)]
-    return {k: v for k, v in config.items() if not isinstance(v, dict)} | {
-        k: v for leaves in inner for k, v in leaves.items()
-    }
+def _leaves(config: dict, prefix: str = "") -> dict:
+    """Every value under its whole path: `recipe.learning_rate`."""
+    leaves = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
 
 
 def next_free(stem: str | os.PathLike) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 
 from kerasmlp.calibration import fit_temperature, mean_of_passes
 from kerasmlp.callbacks.validation import Validation, forward
-from kerasmlp.checks import check_int, check_seed, reject
+from kerasmlp.checks import DivergedError, check_int, check_seed, reject
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, sha256_file, write_text
 from kerasmlp.fitting import copy_weights, fit, steps_of
@@ -32,8 +32,9 @@ from kerasmlp.uncertainty import predict_samples
 from kerasmlp.workbench import Workbench
 
 CALIBRATION_SAMPLES = 64
-MC_TEMPERATURE_ROWS = 1024
 """Stochastic passes behind intervals and abstention, as `predict` takes them by default."""
+
+MC_TEMPERATURE_ROWS = 1024
 
 
 def train(
@@ -50,6 +51,7 @@ def train(
     steps_per_epoch: int | None = None,
     workbench: Workbench | None = None,
     pictures: bool = True,
+    keep_diverged: bool = False,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -79,6 +81,8 @@ def train(
         workbench: Shared by runs of one shape, which then compile once. The
             result is the same to the bit.
         pictures: Draw the curves and the confusion matrix.
+        keep_diverged: Whether weights that diverge are a result: then the report
+            holds `diverged`, the sentence that says so, and no measures.
         resume: Go on with a killed run.
         force: Replace what is in the folder.
         progress: Show a bar.
@@ -87,7 +91,8 @@ def train(
         The report, as in `report.json`.
 
     Raises:
-        InputError: if the data cannot be trained on or the folder not used.
+        InputError: if the data cannot be trained on or the folder not used; a
+            `DivergedError` if the weights ran away.
     """
     check_int("seed", seed, minimum=0)
     check_seed(seed)
@@ -116,6 +121,7 @@ def train(
         "validation_share": validation_share,
         "group": group,
         "init": None,
+        "init_data_digests": [],
         "steps_per_epoch": steps_per_epoch,
         "test_digest": None if test is None else test.digest(),
         "data_digest": store.digest(),
@@ -127,6 +133,7 @@ def train(
     if init is not None:
         copied = copy_weights(RunFolder(init), model, config)
         config["init"] = sha256_file(RunFolder(init) / "model.keras")
+        config["init_data_digests"] = _digests_of(RunFolder(init).config())
     run = RunFolder(run_dir)
     with run.working(config, resume=resume, force=force):
         if run.done:
@@ -138,22 +145,30 @@ def train(
 
         def measure_part(probabilities: np.ndarray) -> dict:
             if not np.isfinite(probabilities).all():
-                reject("learning_rate", "must be lower: the weights diverged", recipe.learning_rate)
+                raise DivergedError(recipe.learning_rate)
             result = measure(target, probabilities, part)
             kept = ("nll", "accuracy", "mae_years")
             return {"loss" if k == "nll" else k: result[k] for k in kept if k in result}
 
         rows = store.subset(rest)
-        model, history, stopped = fit(
-            model,
-            rows.embeddings,
-            target.soft_labels(rows, recipe.label_sigma_years),
-            recipe,
-            seed=seed,
-            validation=Validation(part.embeddings, measure_part),
-            checkpoint_path=run / "checkpoint.npz",
-            progress=progress,
-        )
+        try:
+            model, history, stopped = fit(
+                model,
+                rows.embeddings,
+                target.soft_labels(rows, recipe.label_sigma_years),
+                recipe,
+                seed=seed,
+                validation=Validation(part.embeddings, measure_part),
+                checkpoint_path=run / "checkpoint.npz",
+                progress=progress,
+            )
+        except DivergedError as error:
+            if not keep_diverged:
+                raise
+            (run / "checkpoint.npz").unlink(missing_ok=True)
+            report = {"diverged": str(error), "seed": seed, **environment()}
+            run.finish(report)
+            return report
         fitted = time.time()
         model = workbench.in_float32(model, recipe)
         probabilities = forward(model, part.embeddings)
@@ -193,6 +208,12 @@ def train(
         run.finish(report)
         (run / "checkpoint.npz").unlink(missing_ok=True)
         return report
+
+
+def _digests_of(config: dict) -> list[str]:
+    """Of all data that a run has learned from."""
+    own = config.get("data_digest")
+    return [*([own] if own else []), *config.get("init_data_digests", ())]
 
 
 def calibrate(model: keras.Model, target: Target, part: EmbeddingStore) -> float:

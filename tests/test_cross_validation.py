@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from kerasmlp.plots import curves_with_bands
 from kerasmlp.runs import RunFolder
 from kerasmlp.targets import choose_age_target, choose_target
 from kerasmlp.training import train
+from kerasmlp.workbench import Workbench
 
 SMALL = Recipe(epochs=2, batch_size=32, dropout_rate=0.2)
 
@@ -74,6 +76,11 @@ def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out()
         plan_runs(store, plan_of(store, num_folds=5))
     with pytest.raises(InputError, match="`fold` must hold at least two folds"):
         plan_runs(make_store(fold=np.zeros(400, int)), plan_of(store))
+    whole = make_store(fold=fold, group=np.arange(400) % 30)
+    assert len(plan_runs(whole, plan_of(whole))) == 6
+    split = make_store(fold=fold, group=np.arange(400) // 4)
+    with pytest.raises(InputError, match=r"`fold` must keep the rows of one group together \(col"):
+        plan_runs(split, plan_of(split))
 
 
 @pytest.mark.parametrize(
@@ -181,6 +188,50 @@ def test_what_a_worker_refuses_is_said_and_finished_runs_stay(finished, tmp_path
     plan = plan_of(store, recipe=recipe, num_folds=2)
     with pytest.raises(InputError, match="`learning_rate` must be lower: the weights diverged"):
         cross_validate(folder / "store.h5", plan, tmp_path / "cv", workers=1)
+
+
+def test_a_run_that_diverged_is_counted_and_left_out(finished, tmp_path):
+    folder, store, _, _ = finished
+    plan = plan_of(store, num_folds=2)
+
+    bench = Workbench()
+
+    class OneDiverges:
+        def train(self, settings, pending, steps):
+            for number in pending:
+                wild = SMALL.replace(learning_rate=1e30, warmup_share=0.0)
+                recipe = wild if number == 1 else SMALL
+                wanted = replace(plan, recipe=recipe)
+                Trainer(store, wanted, settings["run_dir"], bench).train(number)
+                yield number
+
+    run_dir = tmp_path / "cv"
+    report = cross_validate(folder / "store.h5", plan, run_dir, pool=OneDiverges())
+    assert report["diverged"] == 1 and report["runs"][1]["diverged"]
+    sound = [row["test_nll"] for row in report["runs"] if "diverged" not in row]
+    assert (
+        report["summary"]["test_nll"]["mean"] == pytest.approx(np.mean(sound)) and len(sound) == 3
+    )
+    table = (run_dir / "table.md").read_text()
+    assert "of 3 runs. 1 more diverged and are left out." in table
+    assert "| 0 | 1 | diverged |" in table
+    result = compare(run_dir, run_dir)
+    assert result["nll"]["pairs"] == 3 and result["nll"]["difference"] == 0
+
+
+def test_weights_that_have_seen_the_store_are_refused(finished, tmp_path):
+    folder, store, _, _ = finished
+    digest = store.digest()
+    for name, config in (
+        ("same", {"data_digest": digest}),
+        ("later", {"data_digest": "1" * 64, "init_data_digests": [digest]}),
+    ):
+        run = RunFolder(tmp_path / name)
+        with run.working(config, resume=False, force=False):
+            run.finish({})
+        plan = plan_of(store, init=str(tmp_path / name))
+        with pytest.raises(InputError, match="must have learned from other faces than those"):
+            cross_validate(folder / "store.h5", plan, tmp_path / "cv")
 
 
 def test_force_deletes_runs_and_nothing_else(tmp_path):
@@ -296,15 +347,30 @@ def test_a_worker_takes_runs_of_the_shape_it_knows_first(quick):
         assert list(pool.train({}, range(5), [7, 8, 7, 8, 7])) == [0, 2, 4, 1, 3]
 
 
-def test_a_run_that_kills_every_worker_is_said(quick):
-    quick(dies_at=(1,))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_kills_every_worker_is_said(quick, workers):
+    started = quick(dies_at=(1,))
     with (
-        TrainingPool(1) as pool,
-        pytest.raises(
-            RuntimeError, match="1 runs left, all workers died: exit code -9 out of memory"
-        ),
+        TrainingPool(workers) as pool,
+        pytest.raises(RuntimeError, match="run 1 ended 3 workers: exit code -9 out of memory"),
     ):
         list(pool.train({}, [0, 1], [7, 7]))
+    assert len(started) <= 2 + workers
+
+
+def test_a_worker_that_dies_last_is_replaced(monkeypatch):
+    started = []
+
+    def start():
+        started.append(QuickWorker(dies_at=() if started else (1,)))
+        return started[-1]
+
+    monkeypatch.setattr("kerasmlp.cross_validation.pool._start", start)
+    with TrainingPool(1) as pool:
+        assert sorted(pool.train({}, [0, 1], [7, 7])) == [0, 1]
+        assert len(started) == 2
+        assert sorted(pool.train({}, [0, 1], [7, 7])) == [0, 1]
+    assert len(started) == 2
 
 
 def start(store, run_dir):

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from kerasmlp import ICLayer
 from kerasmlp.initializers import FanInUniform
@@ -97,3 +98,83 @@ def test_weight_decay_can_leave_out_biases_and_batch_norm():
     optimizer.build(model.trainable_variables)
     decayed = [v.name for v in model.trainable_variables if optimizer._use_weight_decay(v)]
     assert decayed == ["kernel"]
+
+
+# ---- Keras Tuner, where it is installed
+
+
+@pytest.fixture
+def tuner(tmp_path):
+    keras_tuner = pytest.importorskip("keras_tuner")
+
+    class Oracle(keras_tuner.Oracle):
+        saved = ()
+
+        def populate_space(self, trial_id):
+            return {"status": "RUNNING", "values": {}}
+
+        def _save_trial(self, trial):
+            self.saved = (*self.saved, trial.trial_id)
+
+    class Tuner(keras_tuner.engine.base_tuner.BaseTuner):
+        error = None
+
+        def run_trial(self, trial):
+            if self.error:
+                raise self.error
+            return {"loss": 1.0}
+
+    oracle = Oracle(keras_tuner.Objective("loss", "min"), max_trials=2)
+    oracle.verbose = 0
+    return Tuner(oracle, directory=tmp_path, project_name="project")
+
+
+def test_an_oracle_saves_its_trials_by_one_method(tuner, tmp_path):
+    tuner.search()
+    assert set(tuner.oracle.saved) == {"0", "1"}
+    assert {p.name for p in tmp_path.rglob("*.json")} == {"oracle.json", "tuner0.json"}
+
+
+def test_an_oracles_state_holds_the_trials_that_are_run_first(tuner):
+    oracle = tuner.oracle
+    assert oracle.create_trial("a").trial_id == "0"
+    state = oracle.get_state()
+    assert (state["ongoing_trials"], state["retry_queue"]) == ({"a": "0"}, [])
+    oracle.set_state(state | {"ongoing_trials": {}, "retry_queue": ["0"]})
+    assert oracle.create_trial("b").trial_id == "0"
+    assert oracle.get_state()["ongoing_trials"] == {"b": "0"}
+
+
+def test_an_oracle_knows_the_tuners_that_have_not_heard_of_its_end(tuner):
+    oracle = tuner.oracle
+    oracle.create_trial("a"), oracle.create_trial("b")
+    assert oracle.tuner_ids == {"a", "b"}
+    assert oracle.create_trial("c").status == "STOPPED" and oracle.tuner_ids == {"a", "b"}
+
+
+def test_only_a_fatal_error_ends_a_search(tuner):
+    from keras_tuner.errors import FatalError
+
+    tuner.error = FatalError()
+    with pytest.raises(FatalError):
+        tuner.search()
+    tuner.error = OSError()
+    tuner.search()
+    assert [t.status for t in tuner.oracle.trials.values()] == ["FAILED", "FAILED"]
+
+
+def test_a_name_with_chief_in_it_makes_a_chief(tuner, monkeypatch):
+    oracles = {}
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "1")
+    for name in ("chief", "worker-on-chief01", "worker"):
+        monkeypatch.setenv("KERASTUNER_TUNER_ID", name)
+        oracles[name] = type(tuner)(tuner.oracle, directory=tuner.directory).oracle
+    assert oracles["chief"] is oracles["worker-on-chief01"] is tuner.oracle
+    assert oracles["worker"] is not tuner.oracle
+
+
+def test_a_trial_keeps_its_status_over_the_wire(tuner):
+    trial = tuner.oracle.create_trial("a")
+    trial.status = "STOPPED"
+    assert type(trial).from_proto(trial.to_proto()).status == "STOPPED"

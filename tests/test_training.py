@@ -160,6 +160,8 @@ def test_init_copies_what_fits_across_another_number_of_classes(age_run, store, 
     report = train(store, target, recipe, tmp_path / "run", init=path)
     assert report["weights_from_init"]["new"] == ["logits"]
     assert "residual_0_0" in report["weights_from_init"]["copied"]
+    config = RunFolder(tmp_path / "run").config()
+    assert config["init_data_digests"] == [store.digest()]
     kernels = [
         load_model(p).get_layer("downsample_0").dense.kernel for p in (path, tmp_path / "run")
     ]
@@ -347,6 +349,14 @@ def test_resume_refuses_another_configuration(tmp_path):
     with (
         pytest.raises(InputError, match=r"must be resumed with the same seed \(0\). Received: 1"),
         run.working({"seed": 1}, resume=True, force=False),
+    ):
+        pass
+    inner = RunFolder(tmp_path / "two")
+    with inner.working({"a": {"lr": 1}, "b": {"lr": 2}}, resume=False, force=False):
+        pass
+    with (
+        pytest.raises(InputError, match=r"must be resumed with the same a\.lr \(1\)"),
+        inner.working({"a": {"lr": 3}, "b": {"lr": 2}}, resume=True, force=False),
     ):
         pass
 

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from data_sets import ROOT, make_store
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.oracles import HyperbandOracle
 
 from kerasmlp import cli
 from kerasmlp.checks import InputError
@@ -20,12 +23,14 @@ from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.runs import RunFolder
 from kerasmlp.targets import choose_age_target, choose_target
 from kerasmlp.training import train
-from kerasmlp.tuning.oracle import SearchOracle
+from kerasmlp.tuning import running
+from kerasmlp.tuning.oracle import SearchOracle, hyperparameters
 from kerasmlp.tuning.plan import Cost, TuningPlan, describe, longest_within
 from kerasmlp.tuning.running import project_name, tune, work
 from kerasmlp.tuning.space import SPACES, Choice, LogRange, recipe_of, rounded
 from kerasmlp.tuning.table import best_of
-from kerasmlp.tuning.trial import OutOfTime, TrialRunner
+from kerasmlp.tuning.trial import TrialRunner
+from kerasmlp.tuning.workers import WorkerPool, role
 
 TINY = {
     "learning_rate": LogRange(1e-4, 1e-1),
@@ -66,21 +71,37 @@ def trials_of(run_dir):
     return sorted(tuple(row[n] for n in names) for row in rows)
 
 
+class OnLearningRate(BaseTuner):
+    def run_trial(self, trial):
+        return {"val_loss": trial.hyperparameters.values["learning_rate"]}
+
+
 # ---- plan and space
 
 
 @pytest.mark.parametrize(
     ("max_epochs", "factor", "trials", "epochs"),
-    [(9, 3, 23, 75), (10, 2, 46, 170), (30, 3, 90, 576), (100, 3, 254, 2672), (1, 2, 1, 1)],
+    [(9, 3, 23, 75), (10, 2, 46, 170), (30, 3, 90, 576), (1, 2, 1, 1)],
 )
-def test_counts_of_trials_and_epochs(store, max_epochs, factor, trials, epochs):
+def test_trials_and_epochs_are_those_of_keras_tuners_hyperband(
+    store, tmp_path, max_epochs, factor, trials, epochs
+):
     plan = plan_of(store, max_epochs=max_epochs, factor=factor)
     assert (plan.num_trials, plan.num_epochs) == (trials, epochs)
-    oracle = SearchOracle(plan)
-    for rounds, bracket in zip(plan.brackets, reversed(range(len(plan.brackets))), strict=True):
-        assert oracle._get_num_rounds(bracket) == len(rounds)
-        for k, (size, until) in enumerate(rounds):
-            assert (oracle._get_size(bracket, k), oracle._get_epochs(bracket, k)) == (size, until)
+    seed = SearchOracle(plan, tmp_path).seed
+    theirs = HyperbandOracle("val_loss", max_epochs, factor, 1, seed, hyperparameters(plan))
+    theirs.verbose = 0
+    tuner = OnLearningRate(theirs, directory=tmp_path / "theirs")
+    tuner.search()
+    values = [trial.hyperparameters.values for trial in theirs.trials.values()]
+    counts = Counter((v["tuner/initial_epoch"], v["tuner/epochs"]) for v in values)
+    planned = Counter()
+    for rounds in plan.brackets:
+        for (size, until), begin in zip(rounds, [0] + [e for _, e in rounds], strict=False):
+            planned[begin, until] += size
+    assert counts == planned
+    drawn = {v["learning_rate"] for v in values}
+    assert drawn == {row[2] for row in simulated(plan, tmp_path / "ours")}
 
 
 def test_the_papers_space_is_that_of_the_paper():
@@ -114,11 +135,26 @@ def test_plan_and_cost_in_words(store):
 def test_the_longest_plan_within_a_budget(store):
     plan, cost = plan_of(store), Cost(trace_seconds=1.0, epoch_seconds=1.0)
     ten = cost.seconds(replace(plan, max_epochs=10))
-    assert longest_within(plan, cost, ten) == 10
-    assert longest_within(plan, cost, ten - 1) == 9
-    assert longest_within(plan, cost, ten / 2, workers=2) == 10
+
+    def longest(*settings):
+        return longest_within(plan, 300, lambda xla: cost, *settings).max_epochs
+
+    assert longest(ten) == 10 and longest(ten - 1) == 9 and longest(ten / 2, 2) == 10
     with pytest.raises(InputError, match="`--budget-minutes` must be at least 1 for these data"):
-        longest_within(plan, cost, 1.0)
+        longest(1.0)
+
+
+def test_each_length_of_plan_is_costed_with_its_own_compiler(store):
+    plan = plan_of(store, base=Recipe(), space="narrow")
+    costs = {True: Cost(2.8, 1.02), False: Cost(1.5, 1.8)}
+    ten, twelve = (replace(plan, max_epochs=n) for n in (10, 12))
+    assert not ten.uses_xla(19_000) and twelve.uses_xla(19_000)
+    assert costs[True].seconds(twelve) < costs[False].seconds(ten)
+    for seconds in range(100, 4_500, 300):
+        found = longest_within(plan, 19_000, costs.get, seconds)
+        longer = replace(found, max_epochs=found.max_epochs + 1)
+        assert costs[found.uses_xla(19_000)].seconds(found) <= seconds
+        assert costs[longer.uses_xla(19_000)].seconds(longer) > seconds
 
 
 def test_xla_only_where_it_is_earned_back(store):
@@ -132,14 +168,12 @@ def test_xla_only_where_it_is_earned_back(store):
 
 def simulated(plan, folder, *, at_once=1, kill_every=None, order=None):
     """Runs an oracle on made-up losses, several trials at once; returns its trials."""
-    oracle = SearchOracle(plan)
-    oracle._set_project_dir(str(folder), "project")
+    oracle = SearchOracle(plan, folder)
     rng, running, calls = np.random.default_rng(order), {}, 0
     while True:
         calls += 1
         if kill_every and calls % kill_every == 0 and oracle.path.exists():
-            oracle, running = SearchOracle(plan), {}
-            oracle._set_project_dir(str(folder), "project")
+            oracle, running = SearchOracle(plan, folder), {}
             oracle.reload()
         tuner = f"tuner{rng.integers(at_once)}"
         if tuner in running and rng.random() < 0.5:
@@ -182,11 +216,30 @@ def test_seeds_give_other_trials_and_zero_is_one(store, tmp_path):
 
 def test_a_state_cut_short_is_refused(store, tmp_path):
     simulated(plan_of(store), tmp_path)
-    oracle = SearchOracle(plan_of(store))
-    oracle._set_project_dir(str(tmp_path), "project")
+    oracle = SearchOracle(plan_of(store), tmp_path)
     oracle.path.write_text(oracle.path.read_text()[:100])
     with pytest.raises(InputError, match="search.json` must be a JSON file"):
         oracle.reload()
+
+
+def test_after_the_deadline_nothing_is_begun_and_nothing_lost(store, tmp_path):
+    plan = plan_of(store)
+    oracle = SearchOracle(plan, tmp_path)
+    first, second = oracle.create_trial("a"), oracle.create_trial("b")
+    oracle = SearchOracle(plan, tmp_path, deadline=time.monotonic() + 60)
+    oracle.reload()
+    assert oracle.create_trial("a").trial_id == second.trial_id
+    assert oracle.get_trial(second.trial_id).status == "RUNNING"
+    oracle.deadline = 0.0
+    for tuner in ("a", "b", "c"):  # at a trial, with one waiting to be run again, new
+        assert oracle.create_trial(tuner).status == "STOPPED"
+    assert not oracle.tuner_ids
+    assert oracle.get_trial(second.trial_id).status == "STOPPED"
+    oracle.save()
+    again = SearchOracle(plan, tmp_path)
+    again.reload()
+    begun = {again.create_trial(tuner).trial_id for tuner in ("a", "b")}
+    assert begun == {first.trial_id, second.trial_id}
 
 
 # ---- trials
@@ -231,14 +284,28 @@ def test_patience_takes_the_best_epoch(store, tmp_path):
     assert losses == sorted(losses, reverse=True) and losses[-1] <= last
 
 
-def test_the_deadline_ends_a_trial_after_an_epoch(store, tmp_path):
+def test_a_trial_that_was_ended_after_an_epoch_goes_on(store, tmp_path):
     runner, recipe = TrialRunner(store, plan_of(store)), plan_of(store).recipe
-    epochs = []
-    with pytest.raises(OutOfTime):
-        runner.run(recipe, tmp_path / "c.npz", stop_after=4, deadline=0.0, on_epoch=epochs.append)
-    assert epochs == [1]
+
+    def end(done):
+        raise TimeoutError(done)
+
+    with pytest.raises(TimeoutError, match="1"):
+        runner.run(recipe, tmp_path / "c.npz", stop_after=4, on_epoch=end)
     whole = runner.run(recipe, tmp_path / "c.npz", stop_after=4)["val_loss"]
     assert whole == runner.run(recipe, tmp_path / "d.npz", stop_after=4)["val_loss"]
+
+
+def test_a_fold_that_is_left_out_is_not_seen(tmp_path):
+    fold = np.array([-1, *np.arange(299) % 3])
+    store = make_store(rows=300, width=16, fold=fold)
+    runner = TrialRunner(store, plan_of(store, leave_out_fold=1))
+    seen = [*runner.rows.labels["fold"], *runner.part.labels["fold"]]
+    assert len(seen) == 200 and set(seen) == {-1, 0, 2}
+    with pytest.raises(InputError, match="`leave_out_fold` must be one of 0, 1, 2"):
+        TrialRunner(store, plan_of(store, leave_out_fold=3))
+    with pytest.raises(InputError, match="must be left out for a store without a column `fold`"):
+        TrialRunner(make_store(), plan_of(store, leave_out_fold=0))
 
 
 # ---- the search
@@ -292,16 +359,19 @@ def test_a_finished_search_is_not_run_again(found, path, store, monkeypatch):
 
 
 def test_time_up_then_resumed_ends_with_the_same(found, path, store, tmp_path, monkeypatch):
-    run, calls = TrialRunner.run, []
+    run, begun = TrialRunner.run, []
 
-    def run_and_stop(self, recipe, checkpoint, **settings):
-        if settings["stop_after"] == 4 and not calls:
-            calls.append(1)
-            settings["deadline"] = 0.0
+    def noted(self, recipe, checkpoint, **settings):
+        begun.append(settings["stop_after"])
         return run(self, recipe, checkpoint, **settings)
 
-    monkeypatch.setattr(TrialRunner, "run", run_and_stop)
-    report = tune(path, plan_of(store), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialRunner, "run", noted)
+        patch.setattr(SearchOracle, "time_is_up", property(lambda self: 4 in begun))
+        report = tune(path, plan_of(store), tmp_path / "run")
+    checkpoint = max((tmp_path / "run").rglob("checkpoint.npz"), key=os.path.getmtime)
+    with np.load(checkpoint) as file:
+        assert len(json.loads(str(file["meta"]))["history"]) == 3
     assert not report["complete"] and not (tmp_path / "run" / "DONE").exists()
     assert 0 < report["trials"]["run"] < report["trials"]["planned"]
     assert (tmp_path / "run" / "best.json").is_file()
@@ -311,12 +381,55 @@ def test_time_up_then_resumed_ends_with_the_same(found, path, store, tmp_path, m
 
 
 def test_a_budget_decides_the_epochs_once(path, store, tmp_path, monkeypatch):
-    monkeypatch.setattr(TrialRunner, "measure_cost", lambda *_: Cost(1.0, 1.0))
+    monkeypatch.setattr(TrialRunner, "measure_cost", lambda self, xla: Cost(1.0, 1.0))
     settings = {"any_epochs": True, "resume": True}
     tune(path, plan_of(store), tmp_path / "run", budget_minutes=0.2, **settings)
     assert RunFolder(tmp_path / "run").config()["max_epochs"] == 2  # 11 s; 3 epochs are 23
     report = tune(path, plan_of(store), tmp_path / "run", **settings)
     assert report["complete"] and report["trials"]["planned"] == 5
+    settings = {"any_epochs": True, "force": True, "budget_minutes": 0.05}
+    with pytest.raises(InputError, match="must be enough for one trial"):
+        monkeypatch.setattr(SearchOracle, "time_is_up", True)
+        tune(path, plan_of(store), tmp_path / "run", **settings)
+    assert RunFolder(tmp_path / "run").config()["max_epochs"] == 1
+
+
+def test_the_cost_is_that_of_the_compiler_the_search_takes(path, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(TuningPlan, "uses_xla", lambda plan, rows: plan.max_epochs > 2)
+    monkeypatch.setattr(
+        TrialRunner, "measure_cost", lambda self, xla: Cost(9.0, 9.0) if xla else Cost(1.0, 1.0)
+    )
+    monkeypatch.setattr(SearchOracle, "time_is_up", True)
+    said = []
+    settings = {"any_epochs": True, "budget_minutes": 0.5, "say": said.append}
+    with pytest.raises(InputError, match="must be enough for one trial"):
+        tune(path, plan_of(store), tmp_path / "run", **settings)
+    assert "at most 2 each" in said[0] and "1.0 s to trace a network" in said[0]
+
+
+def test_a_folder_is_refused_before_anything_is_measured(path, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrialRunner, "measure_cost", None)
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"must be empty \(or give --resume or --force\)"):
+        tune(path, plan_of(store), tmp_path)
+
+
+def test_killed_while_its_cost_is_measured_it_is_planned_again(path, store, tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    folder, settings = tmp_path / "run", {"any_epochs": True, "resume": True}
+    monkeypatch.setattr(TrialRunner, "measure_cost", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune(path, plan_of(store), folder, budget_minutes=0.2, **settings)
+    assert RunFolder(folder).config()["max_epochs"] is None
+    with pytest.raises(InputError, match="must be the folder of a search that its chief has begun"):
+        work(path, folder)
+    monkeypatch.setattr(TrialRunner, "measure_cost", lambda self, xla: Cost(1.0, 1.0))
+    report = tune(path, plan_of(store, max_epochs=1), folder, **settings)
+    assert report["complete"] and RunFolder(folder).config()["max_epochs"] == 1
+    with pytest.raises(InputError, match=r"must be resumed with the same max_epochs \(1\)"):
+        tune(path, plan_of(store, max_epochs=2), folder, resume=True)
 
 
 def test_another_search_is_refused(found, path, store):
@@ -422,6 +535,51 @@ def test_a_killed_worker_does_not_lose_the_search(store, path, tmp_path):
     assert drawn == rates
 
 
+def test_at_the_deadline_workers_leave_by_themselves(store, path, tmp_path, monkeypatch):
+    codes, oracles, stop = [], [], WorkerPool.stop
+
+    def noted(pool):
+        assert not oracles[-1].tuner_ids, "the chief leaves first"
+        for worker in pool._workers:
+            try:
+                codes.append(worker.wait(60))
+            except subprocess.TimeoutExpired:
+                codes.append("still there")
+        stop(pool)
+
+    def on_progress(oracle, epochs):
+        oracles.append(oracle)
+        if len(list(oracle.folder.glob("trial_*"))) == 2:
+            oracle.deadline = 0.0  # the second of two trials has begun
+
+    monkeypatch.setattr(WorkerPool, "stop", noted)
+    monkeypatch.setattr(running, "_silent", on_progress)
+    plan = plan_of(store, space="narrow", max_epochs=3, factor=4)
+    report = tune(path, plan, tmp_path / "run", workers=1)
+    assert codes == [0], (tmp_path / "run" / "search" / "worker-0.log").read_text()
+    assert not report["complete"] and report["trials"] == {"run": 1, "planned": 2, "diverged": 0}
+
+
+def test_no_host_makes_a_worker_of_this_machine_a_chief(path, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("socket.gethostname", lambda: "chief01")
+    monkeypatch.setattr(
+        "kerasmlp.tuning.workers.start_worker", lambda *_, env, **__: started.append(env)
+    )
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    WorkerPool(path, tmp_path, 2).start()
+    names = {env["KERASTUNER_TUNER_ID"] for env in started}
+    assert len(names) == 2 and not any("chief" in name for name in names)
+
+
+def test_a_chief_that_does_not_answer_is_one_sentence(found, path, monkeypatch):
+    monkeypatch.setattr("keras_tuner.src.distribute.oracle_client.TIMEOUT", 0.2)
+    for name, value in (("TUNER_ID", "worker-7"), ("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1")):
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    with pytest.raises(InputError, match="`KERASTUNER_ORACLE_IP` must be that of a chief at work"):
+        work(path, found[0])
+
+
 # ---- the command
 
 
@@ -469,6 +627,9 @@ def test_the_environment_says_who_is_a_worker(path, capsys, monkeypatch, tmp_pat
     assert "`--run-dir` must be given where several machines search" in capsys.readouterr().err
     assert command("--store", path, "--run-dir", tmp_path) == 2
     assert "must be the folder of a search that its chief has begun" in capsys.readouterr().err
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker-on-chief01")
+    with pytest.raises(InputError, match="must be `chief`, or a name without that word"):
+        role()
 
 
 def test_tune_prints_its_plan_and_the_presets_path(path, capsys, monkeypatch, tmp_path):
@@ -481,6 +642,20 @@ def test_tune_prints_its_plan_and_the_presets_path(path, capsys, monkeypatch, tm
     assert json.loads(output.splitlines()[-1])["epochs"] == 1
     assert command(*options) == 2
     assert command(*options, "--force") == 0
+
+
+def test_a_fold_can_be_left_out(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(SPACES, "narrow", TINY)
+    monkeypatch.setattr(TrialRunner, "measure_cost", lambda self, xla: Cost(1.0, 1.0))
+    store = make_store(rows=120, width=16, fold=np.arange(120) % 3)
+    store.save(tmp_path / "store.h5")
+    options = ["--store", tmp_path / "store.h5", "--label", "gender", "--max-epochs", 1]
+    options += ["--run-dir", tmp_path / "run", "--leave-out-fold"]
+    assert command(*options, 2) == 0
+    report, config = RunFolder(tmp_path / "run").report(), RunFolder(tmp_path / "run").config()
+    assert config["leave_out_fold"] == 2 and report["project"].endswith("-seed0-without-fold2")
+    assert command(*options, 1, "--resume") == 2
+    assert "must be resumed with the same leave_out_fold (2)" in capsys.readouterr().err
 
 
 def test_ages_are_searched_without_tensorboard(tmp_path, monkeypatch):

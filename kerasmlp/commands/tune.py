@@ -49,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget-minutes", type=float, metavar="X", help="stop then, with the best so far"
     )
     group.add_argument(
+        "--leave-out-fold",
+        type=int,
+        metavar="K",
+        help="do not look at the rows of this fold of the store's column `fold`",
+    )
+    group.add_argument(
         "--workers",
         type=int,
         metavar="N",
@@ -93,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         validation_share=args.validation_share,
         group=args.group,
+        leave_out_fold=args.leave_out_fold,
     )
     import_tensorflow()
     importlib.import_module("kerasmlp.tuning.trial").trace_faster()

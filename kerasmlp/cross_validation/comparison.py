@@ -29,7 +29,8 @@ def compare(a: str | os.PathLike, b: str | os.PathLike) -> dict:
 
     Returns:
         Per measure on the test rows `a`, `b` (mean and standard deviation),
-        `difference` (of the means, b - a), `t`, `degrees_of_freedom`, `p`.
+        `difference` (mean of b - a over pairs), `t`, `degrees_of_freedom`, `p`,
+        `pairs`: a pair of which one run diverged is left out.
 
     Raises:
         InputError: if one is not finished, or they were not tested alike.
@@ -43,21 +44,27 @@ def compare(a: str | os.PathLike, b: str | os.PathLike) -> dict:
     if classes_a != classes_b:
         reject_file(b, f"must be measured in the same classes ({classes_a})", classes_b)
     fixed = config_a["folds_from"] == "column"
-    folds = [row["fold"] if fixed else (row["seed"], row["fold"]) for row in report_a["runs"]]
+    pairs = [
+        (x, y)
+        for x, y in zip(report_a["runs"], report_b["runs"], strict=True)
+        if "diverged" not in x and "diverged" not in y
+    ]
+    if not pairs:
+        reject_file(b, "must have a run that did not diverge where the other has one", "none")
+    folds = [x["fold"] if fixed else (x["seed"], x["fold"]) for x, _ in pairs]
     result = {}
     for measure in MEASURES:
         name = f"test_{measure}"
         if name not in report_a["summary"] or name not in report_b["summary"]:
             continue
-        differences = [
-            y[name] - x[name] for x, y in zip(report_a["runs"], report_b["runs"], strict=True)
-        ]
+        differences = [y[name] - x[name] for x, y in pairs]
         test = corrected_t_test(_per_test_set(differences, folds), report_a["test_share"])
         result[measure] = {
             "a": report_a["summary"][name],
             "b": report_b["summary"][name],
             "difference": test.pop("mean"),
             **test,
+            "pairs": len(pairs),
         }
     return result
 

@@ -157,6 +157,12 @@ def _folds(
         drawn = grouped_folds(groups, plan.num_folds or NUM_FOLDS, seed)
         return [rows[fold] for fold in drawn]
     column = store.labels["fold"][rows]
+    pairs = np.unique(np.stack([groups, column]), axis=1)
+    split = pairs.shape[1] - len(np.unique(groups))
+    if split:
+        group = plan.group or "group"
+        requirement = f"must keep the rows of one group together (column `{group}`)"
+        reject("fold", requirement, f"{split} times a group in one more fold")
     present = np.unique(column).tolist()
     if len(present) < 2:
         reject("fold", "must hold at least two folds", present)

@@ -8,7 +8,9 @@ import queue
 import subprocess
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
 from kerasmlp.checks import InputError
@@ -22,12 +24,27 @@ class Worker(NamedTuple):
     log: IO[bytes]
 
 
+@dataclass
+class _Work:
+    """What the threads of one call share."""
+
+    settings: dict
+    left: list[int]
+    steps: Sequence[int]
+    deaths: Counter = field(default_factory=Counter)
+    events: queue.Queue = field(default_factory=queue.Queue)
+    over: bool = False
+
+
+_MAX_DEATHS = 3
+
+
 class TrainingPool:
     """Processes that train the runs of cross-validations, each on one core.
 
     Two processes of one thread finish more small trainings than one process of
-    two threads. The run of a worker that dies goes to one that is still at
-    work, from its checkpoint on. Workers keep what they have compiled from one
+    two threads. A worker that dies is replaced, and its run goes on from its
+    checkpoint, unless it has ended three of them. Workers keep what they have compiled from one
     cross-validation to the next. They end with their parent, however that ends.
 
     Args:
@@ -60,75 +77,77 @@ class TrainingPool:
             pending: Numbers of the runs to train.
             steps: Per epoch, of every run: those of equal steps share a compiled step.
         """
-        left, events = list(pending), queue.Queue()
-        threads = [
-            threading.Thread(target=self._serve, args=(settings, left, steps, events), daemon=True)
-            for _ in range(min(self._number, len(left)))
-        ]
-        for thread in threads:
-            thread.start()
+        work = _Work(settings, list(pending), steps)
+        for _ in range(min(self._number, len(pending))):
+            threading.Thread(target=self._serve, args=(work,), daemon=True).start()
         try:
-            running, death, missing = len(threads), None, len(pending)
-            while running:
-                kind, value = events.get()
-                if kind == "done":
-                    missing -= 1
-                    yield value
-                elif kind == "error":
+            for _ in pending:
+                kind, value = work.events.get()
+                if kind == "error":
                     raise InputError(value)
-                else:
-                    running -= 1
-                    death = value or death
-            if missing:
-                raise RuntimeError(f"{missing} runs left, all workers died: {death}")
+                if kind == "died":
+                    raise RuntimeError(value)
+                yield value
         finally:
             with self._lock:
-                left.clear()
+                work.over = True
 
-    def _serve(
-        self, settings: dict, left: list[int], steps: Sequence[int], events: queue.Queue
-    ) -> None:
-        worker = self._take_worker()
-        known, end = None, None
-        with contextlib.suppress(BrokenPipeError):  # a dead worker shows when it is read
-            _send(worker.process, settings)
-        while (number := self._take(left, steps, known)) is not None:
-            with contextlib.suppress(BrokenPipeError):
+    def _serve(self, work: _Work) -> None:
+        worker, known = self._take_worker(work), None
+        while worker and (number := self._take(work, known)) is not None:
+            with contextlib.suppress(BrokenPipeError):  # a dead worker shows when it is read
                 _send(worker.process, number)
             line = worker.process.stdout.readline()
             if not line:
+                last = self._bury(worker)
+                work.deaths[number] += 1
+                if work.deaths[number] == _MAX_DEATHS:
+                    work.events.put(("died", f"run {number} ended {_MAX_DEATHS} workers: {last}"))
+                    return
                 with self._lock:
-                    left.append(number)
-                worker.log.seek(0)
-                last = worker.log.read().decode(errors="replace").strip().splitlines()[-1:]
-                end = f"exit code {worker.process.wait()} {' '.join(last)}".strip()
-                break
+                    work.left.append(number)
+                worker, known = self._take_worker(work), None
+                continue
             message = json.loads(line)
             if "error" in message:
-                events.put(("error", message["error"]))
-                break
-            known = steps[number]
-            events.put(("done", number))
-        else:
-            with self._lock:
-                if worker in self._working:
-                    self._working.remove(worker)
-                    self._idle.append(worker)
-        events.put(("ended", end))
-
-    def _take_worker(self) -> Worker:
+                work.events.put(("error", message["error"]))
+                return
+            known = work.steps[number]
+            work.events.put(("done", number))
         with self._lock:
+            if worker in self._working:
+                self._working.remove(worker)
+                self._idle.append(worker)
+
+    def _take_worker(self, work: _Work) -> Worker | None:
+        with self._lock:
+            if work.over:
+                return None
             worker = self._idle.pop() if self._idle else _start()
             self._working.append(worker)
-            return worker
+        with contextlib.suppress(BrokenPipeError):
+            _send(worker.process, work.settings)
+        return worker
 
-    def _take(self, left: list[int], steps: Sequence[int], known: int | None) -> int | None:
+    def _bury(self, worker: Worker) -> str:
+        """Returns a dead worker's last words."""
+        code = worker.process.wait()
         with self._lock:
-            if not left:
+            if worker in self._working:
+                self._working.remove(worker)
+                worker.log.seek(0)
+                last = worker.log.read().decode(errors="replace").strip().splitlines()[-1:]
+                worker.log.close()
+                return f"exit code {code} {' '.join(last)}".strip()
+        return f"exit code {code}"
+
+    def _take(self, work: _Work, known: int | None) -> int | None:
+        with self._lock:
+            if work.over or not work.left:
                 return None
-            alike = [n for n in left if steps[n] == known]
-            number = (alike or left)[0]
-            left.remove(number)
+            alike = [n for n in work.left if work.steps[n] == known]
+            number = (alike or work.left)[0]
+            work.left.remove(number)
             return number
 
 

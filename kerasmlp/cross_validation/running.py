@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from kerasmlp.checks import check_int, reject_file
+from kerasmlp.checks import InputError, check_int, reject_file
 from kerasmlp.cross_validation.plan import Plan, folds_digest, has_folds, plan_runs
 from kerasmlp.cross_validation.pool import TrainingPool
 from kerasmlp.cross_validation.table import csv_of, markdown_of, row_of, summarize
@@ -37,6 +37,7 @@ def cross_validate(
     test fold is looked at once, by the finished model. Killed at any moment and
     started again with `resume=True`, finished runs are not computed again,
     half-finished ones go on from their checkpoints, and the table is the same.
+    A run whose weights diverge is counted and left out of the means.
 
     Args:
         store_path: Embedding store.
@@ -54,8 +55,9 @@ def cross_validate(
         deviation of `<part>_<measure>` over runs, `runs` their rows.
 
     Raises:
-        InputError: if the data cannot be trained on or the folder not used.
-        RuntimeError: if all workers died; `resume=True` goes on.
+        InputError: if the data cannot be trained on or the folder not used, if
+            `plan.init` has learned from the store, or if every run diverged.
+        RuntimeError: if a run ended three workers; `resume=True` goes on.
     """
     started = time.time()
     if workers is None:
@@ -65,6 +67,7 @@ def cross_validate(
     runs = plan_runs(store, plan)
     if plan.init is not None:
         RunFolder(plan.init).require_done()
+        _check_untested(plan.init, store)
     config = {
         "kind": KIND,
         **plan.to_config(),
@@ -97,27 +100,39 @@ def cross_validate(
                 pass
         reports = [run.report() for run in inner]
         rows = [row_of(run.seed, run.fold, r) for run, r in zip(runs, reports, strict=True)]
-        summary = summarize(rows)
+        sound = [n for n, r in enumerate(reports) if "diverged" not in r]
+        if not sound:
+            raise InputError(reports[0]["diverged"])
+        summary = summarize([rows[n] for n in sound])
         write_text(folder / "runs.csv", csv_of(rows))
         write_text(folder / "table.md", markdown_of(rows, summary))
-        _draw(folder, inner)
+        _draw(folder, [inner[n] for n in sound])
+        first = reports[sound[0]]
         report = {
             "summary": summary,
             "runs": rows,
             "test_share": _test_share(runs),
             "rows": {"labelled": len(runs[0].training) + len(runs[0].test), "store": len(store)},
             "different_steps": sorted({run.steps_per_epoch for run in runs}),
-            "trainable_parameters": reports[0]["trainable_parameters"],
-            "weights_from_init": reports[0]["weights_from_init"],
+            "diverged": len(runs) - len(sound),
+            "trainable_parameters": first["trainable_parameters"],
+            "weights_from_init": first["weights_from_init"],
             "seconds": {
                 "total": time.time() - started,
-                "runs": sum(r["seconds"]["total"] for r in reports),
+                "runs": sum(reports[n]["seconds"]["total"] for n in sound),
             },
             "data_digest": config["data_digest"],
             **environment(),
         }
         folder.finish(report)
         return report
+
+
+def _check_untested(init: str, store: EmbeddingStore) -> None:
+    config = RunFolder(init).config()
+    if store.digest() in (config.get("data_digest"), *config.get("init_data_digests", ())):
+        requirement = "must have learned from other faces than those that test it"
+        reject_file(init, requirement, "a run on the same store")
 
 
 def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:

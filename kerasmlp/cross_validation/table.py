@@ -19,7 +19,9 @@ _SHOWN = {  # measure: its name in the table, the parts it is shown for
 
 
 def row_of(seed: int, fold: int, report: dict) -> dict:
-    """One run as a flat row: seed, fold, epochs, `<part>_<measure>`."""
+    """One run as a flat row: seed, fold, epochs, `<part>_<measure>`; or that it diverged."""
+    if "diverged" in report:
+        return {"seed": seed, "fold": fold, "diverged": True}
     row = {"seed": seed, "fold": fold, "epochs": report["epochs"]}
     return row | {f"{part}_{k}": v for part in PARTS for k, v in report[part].items()}
 
@@ -63,7 +65,10 @@ def mean_and_std(values: dict) -> str:
 
 def markdown_of(rows: Sequence[dict], summary: dict) -> str:
     """Means on top, then every run."""
-    lines = [f"Mean ± standard deviation of {len(rows)} runs.", ""]
+    sound = [row for row in rows if "diverged" not in row]
+    lines = [f"Mean ± standard deviation of {len(sound)} runs.", ""]
+    if len(sound) < len(rows):
+        lines[:1] = [f"{lines[0]} {len(rows) - len(sound)} more diverged and are left out."]
     lines += ["| | training | validation | test |", "| --- | --- | --- | --- |"]
     for measure, (name, parts) in _SHOWN.items():
         if f"test_{measure}" in summary:
@@ -81,6 +86,10 @@ def markdown_of(rows: Sequence[dict], summary: dict) -> str:
     head = ["seed", "fold", "epochs", *(title for _, title in shown)]
     lines += ["", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for row in rows:
-        cells = [str(row[k]) for k in ("seed", "fold", "epochs")]
-        lines.append(f"| {' | '.join(cells + [f'{row[k]:.4f}' for k, _ in shown])} |")
+        if "diverged" in row:
+            cells = [str(row["seed"]), str(row["fold"]), "diverged", *("" for _ in shown)]
+        else:
+            cells = [str(row[k]) for k in ("seed", "fold", "epochs")]
+            cells += [f"{row[k]:.4f}" for k, _ in shown]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -18,6 +18,9 @@ from kerasmlp.stores.embedding_store import EmbeddingStore
 if TYPE_CHECKING:
     from kerasmlp.workbench import Workbench
 
+MAX_MODELS = 6
+"""A traced model holds some 200 MB, and what comes next is most often of the last shapes."""
+
 
 class Trainer:
     """Trains runs of a plan; those of one shape share a compiled step.
@@ -60,6 +63,7 @@ class Trainer:
             steps_per_epoch=run.steps_per_epoch,
             workbench=self._workbench,
             pictures=False,  # 25 pairs of them would cost as much as two runs
+            keep_diverged=True,  # tried again it would be the same
             resume=True,
         )
 
@@ -78,7 +82,7 @@ def main() -> None:
         import_tensorflow()
         from kerasmlp.workbench import Workbench
 
-        workbench, stores = Workbench(), {}
+        workbench, stores = Workbench(max_models=MAX_MODELS), {}
         while True:
             message = given.get()
             if isinstance(message, dict):

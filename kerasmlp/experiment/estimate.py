@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kerasmlp.cross_validation.plan import plan_runs
 from kerasmlp.cross_validation.pool import TrainingPool
+from kerasmlp.cross_validation.worker import MAX_MODELS
 from kerasmlp.experiment.design import INITS, VARIANTS, Experiment, Task
 from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder
@@ -42,19 +43,24 @@ def estimate_seconds(
     result = {}
     for task in experiment.tasks:
         measured = _short_run(experiment, task, store, workers)
-        runs = len(
-            plan_runs(store, task.plan("full", experiment.seeds, experiment.num_folds, None))
-        )
+        plan = task.plan("full", experiment.seeds, experiment.num_folds, None)
+        steps = [run.steps_per_epoch for run in plan_runs(store, plan)]
+        runs, shapes = len(steps), len(set(steps))
+        # A worker compiles each shape once for both initialisations, if it keeps that many.
+        compilations = shapes * (1 if shapes <= MAX_MODELS else len(INITS))
         run = measured["around"] + task.recipe.epochs * measured["epoch"]
         rounds = -(-runs // workers)
         share = len(pretraining) / (len(store) * (1 - 1 / max(runs // len(experiment.seeds), 2)))
         pretrainings = sum(t.name == task.name for t in experiment.pretrainings().values())
         result[task.name] = measured | {
             "cross_validations": len(VARIANTS)
-            * len(INITS)
-            * (measured["compiling"] + rounds * run),
+            * (compilations * measured["compiling"] + len(INITS) * rounds * run),
             "pretraining": pretrainings
-            * (measured["compiling"] + experiment.pretraining_epochs * measured["epoch"] * share),
+            * (
+                measured["compiling"]
+                + measured["around"]
+                + experiment.pretraining_epochs * measured["epoch"] * share
+            ),
         }
     return result
 

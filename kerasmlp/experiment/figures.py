@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from kerasmlp.experiment.design import INITS, VARIANTS
 from kerasmlp.labels import GENDER_NAMES, NUM_YEARS
-from kerasmlp.plots import save_png
+from kerasmlp.plots import mean_and_band, save_png
 from kerasmlp.stores.embedding_store import EmbeddingStore
 
 
@@ -144,7 +144,7 @@ def _bands(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     values = np.full((len(histories), longest), np.nan)
     for row, history in zip(values, histories, strict=True):
         row[: len(history)] = history[:longest]
-    return np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+    return mean_and_band(values)
 
 
 def _first_year(group: str) -> int:

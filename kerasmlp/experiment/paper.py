@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kerasmlp.experiment.design import VARIANTS
 from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.targets import Target
 
 _TEST = {  # task and initialisation: (mean and standard deviation of loss, of accuracy) by variant
     ("gender", "random"): (
@@ -39,9 +40,10 @@ _TEST = {  # task and initialisation: (mean and standard deviation of loss, of a
 }  # fmt: skip
 
 
-def is_adience(store: EmbeddingStore) -> bool:
-    """Whether the numbers of the paper are about these faces."""
-    return "adience" in (store.info.source or "").lower()
+def is_comparable(store: EmbeddingStore, target: Target) -> bool:
+    """Whether the numbers of the paper are about these faces and these classes."""
+    classes = target.classes == "adience" if target.is_age else target.label == "gender"
+    return classes and "adience" in (store.info.source or "").lower()
 
 
 def paper_test(task: str, init: str, variant: str) -> dict[str, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
@@ -42,10 +43,30 @@ def check(experiment: Experiment) -> tuple[EmbeddingStore, EmbeddingStore]:
             f"must hold embeddings of width {store.width}, as the other store",
             f"{pretraining.width}",
         )
+    if both := rows_in_both(pretraining, store):
+        reject_file(
+            experiment.pretraining_path,
+            "must hold no face of the other store, whose folds are tested on",
+            f"{both} embeddings of {os.fspath(experiment.store_path)}",
+        )
     for task in experiment.tasks:
         plan_runs(store, task.plan("full", experiment.seeds, experiment.num_folds, None))
         task.pretraining_target.encode(pretraining)
     return pretraining, store
+
+
+def rows_in_both(a: EmbeddingStore, b: EmbeddingStore) -> int:
+    """Rows of `b` whose embedding, to the bit, is one of `a`'s.
+
+    Example:
+
+    >>> a = EmbeddingStore(np.eye(4, dtype="float32"), {})
+    >>> rows_in_both(a, a.subset(np.arange(3)))
+    3
+    """
+    seen = {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in a.embeddings}
+    hashes = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in b.embeddings)
+    return sum(digest in seen for digest in hashes)
 
 
 def check_photos(photos: Path, model_dir: str | os.PathLike, store: EmbeddingStore) -> None:
@@ -96,6 +117,7 @@ def reproduce(
         "seeds": experiment.seeds,
         "num_folds": experiment.num_folds,
         "pretraining_epochs": experiment.pretraining_epochs,
+        "presets": {t.name: t.preset.to_config() for t in experiment.tasks},
         "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
         "classes": {t.name: t.target.classes for t in experiment.tasks},
         "tasks": [t.name for t in experiment.tasks],

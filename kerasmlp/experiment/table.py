@@ -8,8 +8,9 @@ from pathlib import Path
 from kerasmlp.cross_validation.running import open_finished
 from kerasmlp.cross_validation.table import PARTS, mean_and_std
 from kerasmlp.experiment.design import INITS, VARIANTS
-from kerasmlp.experiment.paper import is_adience, paper_test
+from kerasmlp.experiment.paper import is_comparable, paper_test
 from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.targets import Target
 
 _MORE = ("one_off_accuracy", "ece")
 
@@ -19,8 +20,8 @@ def long_table(folders: Mapping[tuple[str, str, str], Path], store: EmbeddingSto
 
     Args:
         folders: Finished cross-validation of each (task, variant, init).
-        store: That they are of; of Adience, `paper_test_<measure>_mean` and
-            `_std` stand beside ours.
+        store: That they are of; of Adience in its own age groups,
+            `paper_test_<measure>_mean` and `_std` stand beside ours.
 
     Returns:
         `task`, `variant`, `init`, `runs`, `trainable_parameters`, `epochs_mean`,
@@ -30,7 +31,7 @@ def long_table(folders: Mapping[tuple[str, str, str], Path], store: EmbeddingSto
     """
     rows = []
     for (task, variant, init), path in folders.items():
-        _, report = open_finished(path)
+        config, report = open_finished(path)
         summary = report["summary"]
         row = {
             "task": task,
@@ -44,7 +45,7 @@ def long_table(folders: Mapping[tuple[str, str, str], Path], store: EmbeddingSto
         for name in shown + [f"test_{measure}" for measure in _MORE]:
             if name in summary:
                 row |= {f"{name}_{k}": summary[name][k] for k in ("mean", "std")}
-        if is_adience(store):
+        if is_comparable(store, Target.from_config(config["target"])):
             for measure, values in paper_test(task, init, variant).items():
                 row |= {f"paper_test_{measure}_{k}": v for k, v in values.items()}
         rows.append(row)

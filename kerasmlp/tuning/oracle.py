@@ -1,27 +1,28 @@
-"""Keras Tuner's Hyperband oracle, whose search is the same however it is interrupted or spread."""
+"""Hyperband as an oracle of Keras Tuner: the same search however it is interrupted or spread."""
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+import time
 from pathlib import Path
 
 import numpy as np
-from keras_tuner import HyperParameters, Objective
+from keras_tuner import HyperParameters, Objective, Oracle
 from keras_tuner.engine.trial import Trial
-from keras_tuner.oracles import HyperbandOracle
 
 from kerasmlp.files import read_json, write_text
 from kerasmlp.tuning.plan import TuningPlan
-from kerasmlp.tuning.space import LogRange, rounded
+from kerasmlp.tuning.space import LogRange
 
 OBJECTIVE = "val_loss"
 
 
-class SearchOracle(HyperbandOracle):
-    """Decides what is tried next.
+class SearchOracle(Oracle):
+    """Decides what is tried next, by the trials that there are and nothing else.
 
-    Differs from Keras Tuner's own in what a search needs to be repeated:
+    Its brackets are those of Keras Tuner's own Hyperband, from which it differs in
+    what a search needs to be repeated:
 
     - A round is taken on when all of it is measured, not when enough is, so that
       the speed of workers decides nothing. Meanwhile they begin the next bracket.
@@ -31,19 +32,23 @@ class SearchOracle(HyperbandOracle):
       before anything else happened.
     - Every seed is a seed: Keras Tuner takes 0 for none, and gives neighbouring
       seeds nearly the same trials.
+    - It can have a deadline. Then nothing is begun any more, and a trial that is
+      asked for and still goes on has the status `"STOPPED"`.
 
     Args:
-        plan: Space, epochs, factor and seed.
+        plan: Space, rounds and seed.
+        folder: Of the search.
+        deadline: On `time.monotonic()`, or None.
 
     Reference: Li et al., "Hyperband", Journal of Machine Learning Research 18, 2018.
     """
 
-    def __init__(self, plan: TuningPlan):
+    def __init__(self, plan: TuningPlan, folder: Path, *, deadline: float | None = None):
         self.plan = plan
+        self.folder = Path(folder)
+        self.deadline = deadline
         super().__init__(
             Objective(OBJECTIVE, "min"),
-            max_epochs=plan.max_epochs,
-            factor=plan.factor,
             hyperparameters=hyperparameters(plan),
             seed=1 + int(np.random.SeedSequence(plan.seed).generate_state(1)[0] >> 2),
             max_consecutive_failed_trials=1,
@@ -52,59 +57,82 @@ class SearchOracle(HyperbandOracle):
 
     @property
     def path(self) -> Path:
-        return Path(self._project_dir) / "search.json"
-
-    def completed(self) -> list[Trial]:
-        return [t for t in list(self.trials.values()) if t.status == "COMPLETED"]
+        return self.folder / "search.json"
 
     @property
-    def num_epochs(self) -> int:
-        """Of the completed trials, each without those of the trial it continues."""
-        values = [trial.hyperparameters.values for trial in self.completed()]
-        return sum(v["tuner/epochs"] - v["tuner/initial_epoch"] for v in values)
+    def time_is_up(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
 
     @property
     def finished(self) -> bool:
         return len(self.completed()) == self.plan.num_trials
 
+    @property
+    def num_epochs(self) -> int:
+        """Of the completed trials, each without those of the trial it continues."""
+        return sum(_epochs_of(trial) for trial in self.completed())
+
+    @property
+    def longest_epoch(self) -> float:
+        """Seconds of the slowest epoch so far, with its share of tracing."""
+        means = (t.metrics.get_best_value("seconds") / _epochs_of(t) for t in self.completed())
+        return max(means, default=0.0)
+
+    def completed(self) -> list[Trial]:
+        return [t for t in list(self.trials.values()) if t.status == "COMPLETED"]
+
     def checkpoint_of(self, trial_id: str) -> Path:
-        return Path(self._project_dir) / f"trial_{trial_id}" / "checkpoint.npz"
+        return self.folder / f"trial_{trial_id}" / "checkpoint.npz"
+
+    def create_trial(self, tuner_id: str) -> Trial:
+        if self.time_is_up:
+            self.tuner_ids.discard(tuner_id)
+            return Trial(self.get_space(), status="STOPPED")
+        return super().create_trial(tuner_id)
+
+    def get_trial(self, trial_id: str) -> Trial:
+        trial = super().get_trial(trial_id)
+        if self.time_is_up and trial.status == "RUNNING":
+            trial = copy.copy(trial)  # its own status says that a resumed search goes on with it
+            trial.status = "STOPPED"
+        return trial
 
     def populate_space(self, trial_id: str) -> dict:
-        self._remove_completed_brackets()
-        for bracket in self._brackets:
-            number, rounds = bracket["bracket_num"], bracket["rounds"]
-            if len(rounds[0]) < self._get_size(number, 0):
-                return self._random_trial(trial_id, bracket)
-            for k in range(1, len(rounds)):
-                before = [self.trials[info["id"]] for info in rounds[k - 1]]
-                whole = len(before) == self._get_size(number, k - 1)
-                if not whole or any(t.status != "COMPLETED" for t in before):
-                    break
-                size = self._get_size(number, k)
-                if len(rounds[k]) < size:
-                    ranked = sorted(before, key=lambda trial: trial.score)
-                    best = ranked[len(rounds[k])]
-                    rounds[k].append({"past_id": best.trial_id, "id": trial_id})
-                    if len(rounds[k]) == size:
-                        for trial in ranked[size:]:
-                            self.checkpoint_of(trial.trial_id).unlink(missing_ok=True)
-                    values = best.hyperparameters.values | {
-                        "tuner/trial_id": best.trial_id,
-                        "tuner/epochs": self._get_epochs(number, k),
-                        "tuner/initial_epoch": self._get_epochs(number, k - 1),
+        brackets = self.plan.brackets
+        for number, rounds in zip(reversed(range(len(brackets))), brackets, strict=True):
+            before, first_epoch = [], 0
+            for k, (size, epochs) in enumerate(rounds):
+                begun = self._begun(number, k)
+                if len(begun) < size:
+                    if any(trial.status != "COMPLETED" for trial in before):
+                        break
+                    values = self._taken_on(before, len(begun), size) if k else self._drawn()
+                    values |= {
+                        "tuner/epochs": epochs,
+                        "tuner/initial_epoch": first_epoch,
                         "tuner/bracket": number,
                         "tuner/round": k,
                     }
                     return {"status": "RUNNING", "values": values}
-        if self._current_bracket == 0:
-            return {"status": "IDLE" if self.ongoing_trials else "STOPPED"}
-        self._increment_bracket_num()
-        self._start_new_bracket()
-        return self._random_trial(trial_id, self._brackets[-1])
+                before, first_epoch = begun, epochs
+        return {"status": "IDLE" if self.ongoing_trials else "STOPPED"}
 
-    def _compute_values_hash(self, values: Mapping) -> str:
-        return super()._compute_values_hash({k: rounded(v) for k, v in values.items()})
+    def _begun(self, bracket: int, k: int) -> list[Trial]:
+        place = {"tuner/bracket": bracket, "tuner/round": k}.items()
+        return [t for t in self.trials.values() if place <= t.hyperparameters.values.items()]
+
+    def _drawn(self) -> dict:
+        drawn = sum(t.hyperparameters.values["tuner/round"] == 0 for t in self.trials.values())
+        space = self.hyperparameters.space
+        seeds = range(self.seed + drawn * len(space), self.seed + (drawn + 1) * len(space))
+        return {kind.name: kind.random_sample(s) for kind, s in zip(space, seeds, strict=True)}
+
+    def _taken_on(self, before: list[Trial], rank: int, size: int) -> dict:
+        ranked = sorted(before, key=lambda trial: trial.score)
+        if rank == size - 1:
+            for trial in ranked[size:]:
+                self.checkpoint_of(trial.trial_id).unlink(missing_ok=True)
+        return ranked[rank].hyperparameters.values | {"tuner/trial_id": ranked[rank].trial_id}
 
     def get_state(self) -> dict:
         # end_trial saves before it takes the trial out of those that are going on.
@@ -113,6 +141,7 @@ class SearchOracle(HyperbandOracle):
         return super().get_state() | {"ongoing_trials": ongoing, "trials": trials}
 
     def save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.path, json.dumps(self.get_state()))
 
     def _save_trial(self, trial: Trial) -> None:
@@ -121,9 +150,13 @@ class SearchOracle(HyperbandOracle):
     def reload(self) -> None:
         state = read_json(self.path)
         self.trials = {t["trial_id"]: Trial.from_state(t) for t in state["trials"]}
-        self.set_state(state)
-        self._retry_queue += [trial.trial_id for trial in self.ongoing_trials.values()]
-        self.ongoing_trials = {}
+        again = state["retry_queue"] + list(state["ongoing_trials"].values())
+        self.set_state(state | {"ongoing_trials": {}, "retry_queue": again})
+
+
+def _epochs_of(trial: Trial) -> int:
+    values = trial.hyperparameters.values
+    return values["tuner/epochs"] - values["tuner/initial_epoch"]
 
 
 def hyperparameters(plan: TuningPlan) -> HyperParameters:

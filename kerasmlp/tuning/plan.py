@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
@@ -32,6 +33,7 @@ class TuningPlan:
         seed: Of the search, and of every training.
         validation_share: Of the groups of rows.
         group: As for `train`.
+        leave_out_fold: Rows of this fold of the store are not seen by the search.
 
     Example:
 
@@ -50,6 +52,7 @@ class TuningPlan:
     seed: int = 0
     validation_share: float = 0.1
     group: str | None = None
+    leave_out_fold: int | None = None
 
     @property
     def dimensions(self) -> dict:
@@ -112,7 +115,7 @@ class TuningPlan:
 
     @classmethod
     def from_config(cls, config: dict) -> TuningPlan:
-        known = {k: config[k] for k in cls.__dataclass_fields__}
+        known = {k: config[k] for k in cls.__dataclass_fields__ if k in config}
         target, base = Target.from_config(config["target"]), Recipe(**config["base"])
         return cls(**known | {"target": target, "base": base})
 
@@ -147,14 +150,29 @@ def describe(plan: TuningPlan, cost: Cost | None, workers: int = 1) -> str:
     return "\n".join(lines)
 
 
-def longest_within(plan: TuningPlan, cost: Cost, seconds: float, workers: int = 1) -> int:
-    """The largest number of epochs whose plan fits into some seconds.
+def longest_within(
+    plan: TuningPlan,
+    rows: int,
+    cost_of: Callable[[bool], Cost],
+    seconds: float,
+    workers: int = 1,
+) -> TuningPlan:
+    """The plan with the largest number of epochs that fits into some seconds.
+
+    Args:
+        plan: Of any number of epochs.
+        rows: To train on.
+        cost_of: Cost with XLA or without: how many epochs there are decides which it is.
+        seconds: For the search.
+        workers: At once.
 
     Raises:
-        InputError: if not even one epoch does.
+        InputError: if not even one epoch fits.
     """
     for epochs in range(LONGEST_EPOCHS, 0, -1):
-        if cost.seconds(replace(plan, max_epochs=epochs), workers) <= seconds:
-            return epochs
-    least = math.ceil(cost.seconds(replace(plan, max_epochs=1), workers) / 60)
+        longest = replace(plan, max_epochs=epochs)
+        needed = cost_of(longest.uses_xla(rows)).seconds(longest, workers)
+        if needed <= seconds:
+            return longest
+    least = math.ceil(needed / 60)
     reject("--budget-minutes", f"must be at least {least} for these data", seconds / 60)

@@ -6,19 +6,21 @@ import contextlib
 import importlib.util
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from kerasmlp.checks import check_int, check_positive, check_seed, reject, reject_file
+from kerasmlp.cross_validation.table import csv_of
 from kerasmlp.files import write_json, write_text
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
-from kerasmlp.tuning.plan import LONGEST_EPOCHS, TuningPlan, describe, longest_within
+from kerasmlp.tuning.plan import LONGEST_EPOCHS, Cost, TuningPlan, describe, longest_within
 from kerasmlp.tuning.space import recipe_of
-from kerasmlp.tuning.table import best_of, csv_of, rows_of
+from kerasmlp.tuning.table import best_of, rows_of
+from kerasmlp.tuning.workers import IP, WorkerPool, as_chief, serve
 
 KIND = "tuning"
 
@@ -31,7 +33,6 @@ def tune(
     budget_minutes: float | None = None,
     any_epochs: bool = False,
     workers: int | None = None,
-    shared: bool = True,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -53,10 +54,9 @@ def tune(
             the best so far; `resume=True` goes on.
         any_epochs: The plan's `max_epochs` may be replaced: by that of a search
             that is resumed, or by the largest whose plan fits the budget, as a
-            short run is measured.
+            short run is measured for each compiler that it may have.
         workers: Processes that run the trials, with one core each; None runs
             them here.
-        shared: False compiles every trial anew, to measure what that costs.
         resume: Go on with a killed search or one whose time was up.
         force: Replace what is in the folder.
         progress: Show a bar over epochs.
@@ -84,43 +84,37 @@ def tune(
     if budget_minutes is not None:
         check_positive("budget_minutes", budget_minutes)
     store, folder = EmbeddingStore.open(store_path), RunFolder(run_dir)
-    from kerasmlp.tuning.trial import OutOfTime, TrialRunner
+    from kerasmlp.tuning.trial import TrialRunner
 
-    runner = TrialRunner(store, plan, shared=shared)
+    runner = TrialRunner(store, plan)
     before = _config_before(folder) if resume else None
-    if before is not None and any_epochs:
-        plan, any_epochs = replace(plan, max_epochs=before["max_epochs"]), False
-    if not folder.done:
-        with tempfile.TemporaryDirectory() as scratch:
-            cost = runner.measure_cost(scratch)
-        at_once = max(workers or 1, 1)
-        if any_epochs and budget_minutes is not None:
-            epochs = longest_within(plan, cost, 60 * budget_minutes, at_once)
-            plan = replace(plan, max_epochs=epochs)
-        say(describe(plan, cost, at_once))
-        runner = TrialRunner(store, plan, shared=shared)
-    config = {
-        "kind": KIND,
-        **plan.to_config(),
-        "dimensions": [f"{name}: {kind}" for name, kind in plan.dimensions.items()],
-        "data_digest": store.digest(),
-        "width": store.width,
-        "embedder": store.info.embedder,
-        "embedder_sha256": store.info.embedder_sha256,
-        "normalized": store.info.normalized,
-    }
-    with folder.working(config, resume=resume, force=force):
+    chosen = before["max_epochs"] if before is not None else None
+    if any_epochs and chosen is not None:
+        plan, any_epochs = replace(plan, max_epochs=chosen), False
+    config = _config_of(plan, store)
+    # The folder is claimed before anything is measured, if need be by a plan without its epochs.
+    by_budget = any_epochs and budget_minutes is not None
+    open_plan = by_budget or (before is not None and chosen is None)
+    claim = config | {"max_epochs": None} if open_plan else config
+    with folder.working(claim, resume=resume, force=force):
         if folder.done:
             return folder.report()
-        deadline = None if budget_minutes is None else clock + 60 * budget_minutes
+        seconds = None if budget_minutes is None else 60 * budget_minutes
+        at_once = max(workers or 1, 1)
+        plan, cost = _costed(plan, runner, seconds if by_budget else None, at_once)
+        if open_plan:
+            config |= {"max_epochs": plan.max_epochs}
+            write_json(folder / "config.json", folder.config() | config)
+        say(describe(plan, cost, at_once))
+        deadline = None if seconds is None else clock + seconds
         with _bar(plan) if progress else contextlib.nullcontext(_silent) as on_progress:
-            options = {"deadline": deadline, "on_progress": on_progress}
             if workers is None:
-                search = _search(plan, folder, config, runner, **options)
-                with contextlib.suppress(OutOfTime):
-                    search.run()
+                options = {"deadline": deadline, "on_progress": on_progress}
+                search = _search(plan, folder, config, TrialRunner(store, plan), **options)
+                search.run()
             else:
-                search = _search_with_workers(store_path, plan, folder, config, workers, options)
+                pool = WorkerPool(Path(store_path).resolve(), folder.path.resolve(), workers)
+                search = _search_with_workers(plan, folder, config, pool, deadline, on_progress)
         rows = rows_of(plan, search.state.completed())
         if not rows:
             reject("--budget-minutes", "must be enough for one trial", budget_minutes)
@@ -140,20 +134,27 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
         run_dir: The chief's folder, which this machine sees too.
 
     Raises:
-        InputError: if there is no search, or it is on other data.
+        InputError: if there is no search, it is on other data, or the chief has not
+            answered for an hour.
     """
     require_keras_tuner()
+    from grpc import RpcError
+
     from kerasmlp.tuning.trial import TrialRunner
 
     folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path)
     config = _config_before(folder)
-    if config is None:
+    if config is None or config["max_epochs"] is None:
         reject_file(folder.path, "must be the folder of a search that its chief has begun", "none")
     if config["data_digest"] != store.digest():
         digest = config["data_digest"][:12]
         reject_file(store_path, f"must hold the chief's data ({digest})", store.digest()[:12])
     plan = TuningPlan.from_config(config)
-    _search(plan, folder, config, TrialRunner(store, plan)).run()
+    search = _search(plan, folder, config, TrialRunner(store, plan))
+    try:
+        search.run()
+    except RpcError:
+        reject(IP, "must be that of a chief at work", os.environ[IP])
 
 
 def require_keras_tuner() -> None:
@@ -163,8 +164,9 @@ def require_keras_tuner() -> None:
 
 def project_name(config: dict) -> str:
     """Names a search after what decides its results."""
-    digest, seed = config["data_digest"][:12], config["seed"]
-    return f"{config['space']}-{config['max_epochs']}-{digest}-seed{seed}"
+    digest, seed, fold = config["data_digest"][:12], config["seed"], config.get("leave_out_fold")
+    without = "" if fold is None else f"-without-fold{fold}"
+    return f"{config['space']}-{config['max_epochs']}-{digest}-seed{seed}{without}"
 
 
 def _search(plan: TuningPlan, folder: RunFolder, config: dict, runner, **options):
@@ -173,18 +175,38 @@ def _search(plan: TuningPlan, folder: RunFolder, config: dict, runner, **options
     return Search(plan, folder / "search", project_name(config), runner, **options)
 
 
-def _search_with_workers(store_path, plan, folder, config, workers: int, options: dict):
-    from kerasmlp.tuning.workers import WorkerPool, as_chief, serve
-
+def _search_with_workers(plan, folder, config, pool: WorkerPool, deadline, on_progress):
     with as_chief():
-        pool = WorkerPool(Path(store_path).resolve(), folder.path.resolve(), workers)
         try:
             pool.start()  # they import while this process does
-            search = _search(plan, folder, config, None)
-            serve(search, pool, **options)
+            search = _search(plan, folder, config, None, deadline=deadline)
+            serve(search, pool, on_progress)
         finally:
             pool.stop()
     return search
+
+
+def _config_of(plan: TuningPlan, store: EmbeddingStore) -> dict:
+    return {
+        "kind": KIND,
+        **plan.to_config(),
+        "dimensions": [f"{name}: {kind}" for name, kind in plan.dimensions.items()],
+        "data_digest": store.digest(),
+        "width": store.width,
+        "embedder": store.info.embedder,
+        "embedder_sha256": store.info.embedder_sha256,
+        "normalized": store.info.normalized,
+    }
+
+
+def _costed(
+    plan: TuningPlan, runner, budget: float | None, workers: int
+) -> tuple[TuningPlan, Cost]:
+    """The plan, the longest within a budget where there is one, and what it costs."""
+    rows, cost_of = len(runner.rows), cache(lambda xla: runner.measure_cost(xla=xla))
+    if budget is not None:
+        plan = longest_within(plan, rows, cost_of, budget, workers)
+    return plan, cost_of(plan.uses_xla(rows))
 
 
 def _config_before(folder: RunFolder) -> dict | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import time
 from collections.abc import Callable
@@ -16,9 +15,13 @@ from keras_tuner.errors import FatalError
 from kerasmlp.tuning.oracle import SearchOracle
 from kerasmlp.tuning.plan import TuningPlan
 from kerasmlp.tuning.space import recipe_of
-from kerasmlp.tuning.trial import OutOfTime, TrialRunner
+from kerasmlp.tuning.trial import TrialRunner
 
 _IDLE_SECONDS = 0.2
+
+
+class _OutOfTime(Exception):
+    pass
 
 
 class Search(BaseTuner):
@@ -32,7 +35,7 @@ class Search(BaseTuner):
         folder: Of the run, for the state and the checkpoints.
         project: Name of the search; what lies there under another name is no part of it.
         runner: Of the trials; None where this process only answers workers.
-        deadline: On `time.monotonic()`, or None.
+        deadline: On `time.monotonic()`, or None; a worker's is that of its chief.
         on_progress: Called after each epoch with the oracle and the epochs of its trials so far.
     """
 
@@ -46,24 +49,28 @@ class Search(BaseTuner):
         deadline: float | None = None,
         on_progress: Callable[[SearchOracle, int], None] | None = None,
     ):
-        self._plan, self._runner = plan, runner
-        self._deadline, self._on_progress = deadline, on_progress
+        self._plan, self._runner, self._on_progress = plan, runner, on_progress
         self._busy = True
-        self.state = SearchOracle(plan)
-        with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from …"
-            super().__init__(self.state, directory=str(folder), project_name=project)
+        self.state = SearchOracle(plan, folder / project, deadline=deadline)
+        super().__init__(self.state, directory=str(folder), project_name=project)
+        # Keras Tuner has put a client of the chief's oracle in the place of a worker's own.
+        self._is_workers = self.oracle is not self.state
+        if not self._is_workers and self.state.path.is_file():
+            self.state.reload()
 
     def run(self) -> None:
-        """Runs trials until the oracle has no more.
+        """Runs trials until the oracle has no more, or until the deadline.
 
         Raises:
-            OutOfTime: at the deadline.
             InputError: if the data cannot be trained on.
         """
         try:
             self.search()
         except FatalError as error:
-            raise error.__cause__ or error from None
+            if not isinstance(error.__cause__, _OutOfTime):
+                raise error.__cause__ or error from None
+            if self._is_workers:  # the chief waits until all have heard that there is no next
+                self.oracle.create_trial(self.tuner_id)
 
     def run_trial(self, trial: Trial) -> dict[str, float]:
         try:
@@ -85,18 +92,18 @@ class Search(BaseTuner):
         def on_epoch(done: int) -> None:
             if self._on_progress:
                 self._on_progress(self.state, before + done)
+            last = done == values["tuner/epochs"]
+            if not last and self.oracle.get_trial(trial.trial_id).status == "STOPPED":
+                raise _OutOfTime
 
         return self._runner.run(
             recipe_of(self._plan.recipe, values),
             own,
             stop_after=values["tuner/epochs"],
-            deadline=self._deadline,
             on_epoch=on_epoch,
         )
 
     def pre_create_trial(self) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise OutOfTime
         if not self._busy:  # Keras Tuner asks again at once
             time.sleep(_IDLE_SECONDS)
         self._busy = False
@@ -105,12 +112,5 @@ class Search(BaseTuner):
         self._busy = True
 
     def save(self) -> None:
-        if not self._is_worker():
-            self.oracle.save()
-
-    def reload(self) -> None:
-        if not self._is_worker():
-            self.oracle.reload()
-
-    def _get_tuner_fname(self) -> str:
-        return str(self.state.path)
+        if not self._is_workers:
+            self.state.save()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 
@@ -34,14 +32,6 @@ def rows_of(plan: TuningPlan, trials: Iterable) -> list[dict]:
             "seconds": trial.metrics.get_best_value("seconds"),
         })  # fmt: skip
     return rows
-
-
-def csv_of(rows: Sequence[dict]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def best_of(plan: TuningPlan, rows: Sequence[dict]) -> dict:

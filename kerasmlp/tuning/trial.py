@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp.callbacks.validation import Validation
+from kerasmlp.checks import reject
 from kerasmlp.evaluation import measure
 from kerasmlp.fitting import fit, steps_of
+from kerasmlp.labels import UNKNOWN
 from kerasmlp.models.presets import Recipe
 from kerasmlp.precision import default_policy
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -35,10 +37,6 @@ def trace_faster() -> None:
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
-class OutOfTime(Exception):
-    """The time for the search is over; the trial has its checkpoint."""
-
-
 class _Diverged(Exception):
     pass
 
@@ -49,24 +47,23 @@ class TrialRunner:
     Args:
         store: Embeddings and labels.
         plan: Target, seed and split.
-        shared: False compiles every trial anew, to measure what that costs.
 
     Raises:
         InputError: if the store cannot be trained on.
     """
 
-    def __init__(self, store: EmbeddingStore, plan: TuningPlan, *, shared: bool = True):
-        self._plan, self._shared = plan, shared
+    def __init__(self, store: EmbeddingStore, plan: TuningPlan):
+        self._plan = plan
+        store = _without_fold(store, plan.leave_out_fold)
         rest, validation, self.unlabelled = split_rows(
             store, plan.target, plan.group, plan.validation_share, plan.seed
         )
         # A search traces many networks, which TensorFlow takes for one that is traced too often.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         self.rows, self.part = store.subset(rest), store.subset(validation)
-        self._new_workbench()
+        self.use_compiler(xla=plan.uses_xla(len(self.rows)))
 
-    def _new_workbench(self) -> None:
-        xla = self._plan.uses_xla(len(self.rows))
+    def use_compiler(self, *, xla: bool) -> None:
         self.workbench = Workbench(max_models=MAX_MODELS, xla=xla)
 
     def run(
@@ -75,7 +72,6 @@ class TrialRunner:
         checkpoint_path: Path,
         *,
         stop_after: int,
-        deadline: float | None = None,
         on_epoch: Callable[[int], None] | None = None,
     ) -> dict[str, float]:
         """Trains up to an epoch, from the checkpoint on where there is one.
@@ -84,21 +80,16 @@ class TrialRunner:
             recipe: Its epochs are those that the schedule is laid out for.
             checkpoint_path: Of optimiser, generators, weights and history.
             stop_after: Epochs in all.
-            deadline: On `time.monotonic()`, or None.
-            on_epoch: Called after each epoch, with the number of epochs done.
+            on_epoch: Called after each epoch, its checkpoint written, with the number of
+                epochs done; what it raises ends the training.
 
         Returns:
             `val_loss` of the deterministic model and `seconds` of this call.
             A recipe with patience takes its best weights, so its loss is the
             smallest so far; others have that of the last epoch. Diverged
             weights have an infinite loss.
-
-        Raises:
-            OutOfTime: once the deadline is over, after an epoch.
         """
         started, plan = time.perf_counter(), self._plan
-        if not self._shared:
-            self._new_workbench()
         keras.utils.set_random_seed(plan.seed)
         model = self.workbench.model(
             recipe,
@@ -114,8 +105,6 @@ class TrialRunner:
         def after_epoch(epoch, logs):
             if on_epoch:
                 on_epoch(epoch + 1)
-            if deadline is not None and time.monotonic() > deadline and epoch + 1 < stop_after:
-                raise OutOfTime
 
         try:
             _, history, _ = fit(
@@ -141,11 +130,24 @@ class TrialRunner:
             raise _Diverged
         return {"loss": measure(self._plan.target, probabilities, self.part)["nll"]}
 
-    def measure_cost(self, folder: str | os.PathLike) -> Cost:
-        """Trains a network in the middle of the space for three epochs."""
-        path = Path(folder) / "checkpoint.npz"
+    def measure_cost(self, *, xla: bool) -> Cost:
+        """Trains a network in the middle of the space for three epochs, compiled by XLA or not."""
+        self.use_compiler(xla=xla)
         recipe = middle_of(self._plan.recipe.replace(epochs=3), self._plan.dimensions)
-        seconds = [self.run(recipe, path, stop_after=k)["seconds"] for k in (1, 3)]
-        path.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "checkpoint.npz"
+            seconds = [self.run(recipe, path, stop_after=k)["seconds"] for k in (1, 3)]
         epoch = seconds[1] / 2
         return Cost(max(seconds[0] - epoch, 0.0), epoch)
+
+
+def _without_fold(store: EmbeddingStore, fold: int | None) -> EmbeddingStore:
+    if fold is None:
+        return store
+    if "fold" not in store.labels:
+        reject("leave_out_fold", "must be left out for a store without a column `fold`", fold)
+    folds = store.labels["fold"]
+    present = sorted({int(k) for k in folds} - {UNKNOWN})
+    if fold not in present:
+        reject("leave_out_fold", f"must be one of {', '.join(map(str, present))}", fold)
+    return store.subset(np.flatnonzero(folds != fold))

@@ -22,14 +22,15 @@ TUNER_ID, IP, PORT = (f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP",
 _MAX_DEATHS = 5
 _POLL_SECONDS = 0.25
 _GOODBYE_SECONDS = 5
-"""Given to workers of other machines to hear that the search is over."""
+"""Given to workers to hear that the search is over, on top of an epoch where time is up."""
 
 
 def role() -> str | None:
     """What the environment makes of this process: `"chief"`, `"worker"`, or neither.
 
     Raises:
-        InputError: if one of the three variables is missing.
+        InputError: if one of the three variables is missing, or a worker is named as
+            one that Keras Tuner takes for a chief.
     """
     given = [name for name in (TUNER_ID, IP, PORT) if os.environ.get(name)]
     if not given:
@@ -37,7 +38,10 @@ def role() -> str | None:
     for name in (TUNER_ID, IP, PORT):
         if name not in given:
             reject(name, f"must be set where {given[0]} is", os.environ.get(name))
-    return "chief" if "chief" in os.environ[TUNER_ID] else "worker"
+    name = os.environ[TUNER_ID]
+    if name != "chief" and "chief" in name:
+        reject(TUNER_ID, "must be `chief`, or a name without that word", name)
+    return "chief" if name == "chief" else "worker"
 
 
 @contextmanager
@@ -83,7 +87,7 @@ class WorkerPool:
     def _start(self, number: int) -> None:
         ip = os.environ[IP]
         environment = {
-            TUNER_ID: f"worker-{socket.gethostname()}-{number}",
+            TUNER_ID: f"worker-{os.getpid()}-{number}",
             IP: "127.0.0.1" if ip == "0.0.0.0" else ip,
         }
         with open(self._log(number), "wb") as log:
@@ -128,15 +132,10 @@ class WorkerPool:
                 worker.stdin.close()
 
 
-def serve(
-    search: Search,
-    pool: WorkerPool,
-    *,
-    deadline: float | None,
-    on_progress: Callable,
-) -> None:
-    """Answers workers until all trials are done or time is up.
+def serve(search: Search, pool: WorkerPool, on_progress: Callable) -> None:
+    """Answers workers until all trials are done or time is up, and until they have left.
 
+    A worker that hears too late of the end of a search asks its chief for an hour.
     Keras Tuner's server waits for the last request of every worker it has ever
     seen, for ever where one is gone; it ends with this process instead.
     """
@@ -150,18 +149,17 @@ def serve(
 
     threading.Thread(target=answer, daemon=True).start()
     oracle = search.state
-    while not oracle.finished:
+    while not (oracle.finished or oracle.time_is_up):
         if failed:
             raise failed[0]
         at_work = pool.restart_dead()
         on_progress(oracle, oracle.num_epochs)
-        if deadline is not None and time.monotonic() > deadline:
-            return
-        if not at_work and not oracle.finished:
+        if not (at_work or oracle.finished or oracle.time_is_up):
             raise RuntimeError("all workers ended before the search did")
         time.sleep(_POLL_SECONDS)
     on_progress(oracle, oracle.num_epochs)
-    leaving = time.monotonic() + _GOODBYE_SECONDS
+    last_epoch = 0 if oracle.finished else oracle.longest_epoch
+    leaving = time.monotonic() + last_epoch + _GOODBYE_SECONDS
     while oracle.tuner_ids and time.monotonic() < leaving:
         time.sleep(_POLL_SECONDS)
 

@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -97,12 +98,20 @@ def tracing(store: Path, folder: Path, args, found: Path) -> dict:
     import_tensorflow()
     from kerasmlp.tuning.plan import TuningPlan
     from kerasmlp.tuning.running import tune
+    from kerasmlp.tuning.trial import TrialRunner
+
+    run = TrialRunner.run
+
+    def run_traced(runner, *arguments, **settings):
+        runner.use_compiler(xla=runner.workbench.xla)  # with no model yet
+        return run(runner, *arguments, **settings)
 
     plan = TuningPlan.from_config(json.loads((found / "config.json").read_text()))
     plan = replace(plan, max_epochs=args.tracing_epochs)
     result = {"max_epochs": args.tracing_epochs}
-    for name, shared in (("shared", True), ("each_traced", False)):
-        report = tune(store, plan, folder / name, shared=shared)
+    for name, method in (("shared", run), ("each_traced", run_traced)):
+        with mock.patch.object(TrialRunner, "run", method):
+            report = tune(store, plan, folder / name)
         result["trials"] = report["trials"]["run"]
         result[name] = report["seconds"]["trials"] / report["trials"]["run"]
     return result
