@@ -18,6 +18,8 @@ _HOME = {
     "Gender": "kerasmlp.labels",
     "ICLayer": "kerasmlp.layers.ic_layer",
     "ImageStore": "kerasmlp.stores.image_store",
+    "ICResNet": "kerasmlp.models.ic_resnet",
+    "ICResNet50": "kerasmlp.models.ic_resnet50",
     "InputError": "kerasmlp.checks",
     "LayerOut": "kerasmlp.callbacks.layer_out",
     "MNISTNet": "kerasmlp.models.mnist_net",

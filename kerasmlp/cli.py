@@ -23,6 +23,7 @@ COMMANDS = {
     "build-images": "images → image store, one HDF5 file read in one go",
     "train-age-cnn": "image store → the UTKFace CNN's ages in a run folder",
     "tune-age-cnn": "image store → learning rate and L2 of that CNN, in two stages",
+    "train-cifar": "small images → the IC paper's ResNets and table",
     "train-layerout": "images → the LayerOut paper's networks and table",
     "tune": "embedding store → preset with the best hyperparameters, by Hyperband",
     "cross-validate": "seeds × folds of one recipe, mean and standard deviation",

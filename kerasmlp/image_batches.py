@@ -1,17 +1,18 @@
-"""From an `.npz` of images to the batches of a training: shuffled, shifted, mirrored."""
+"""From a file of images to the batches of a training: shuffled, shifted, mirrored."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from kerasmlp.checks import reject_file
+from kerasmlp.checks import reject, reject_file
+from kerasmlp.datasets.cifar import read_cifar
 from kerasmlp.files import what_is
 from kerasmlp.pipelines import epoch_batches
 
@@ -48,16 +49,29 @@ class ImageSet:
             hashed.update(np.ascontiguousarray(values))
         return hashed.hexdigest()
 
+    def head(self, rows: int) -> ImageSet:
+        """With the first so many images to train on."""
+        if rows > len(self.x_train):
+            reject("rows", f"must be at most {len(self.x_train)}", rows)
+        return replace(self, x_train=self.x_train[:rows], y_train=self.y_train[:rows])
+
 
 def load_images(path: str | os.PathLike) -> ImageSet:
-    """Reads `x_train`, `y_train`, `x_test`, `y_test` of an `.npz` without pickles.
+    """Reads images and classes, both parts.
 
-    Images of 28×28 are padded to 32×32.
+    Args:
+        path: An `.npz` of `x_train`, `y_train`, `x_test` and `y_test`, without
+            pickles; or what `read_cifar` reads. Images of 28×28 are padded to 32×32.
 
     Raises:
         InputError: if it holds no grey or colour images of 32×32 or 28×28 pixels.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if path.is_dir() or path.name.endswith((".tar.gz", ".tgz")):
+        arrays = read_cifar(path)
+        labels = {k: arrays[k].astype(np.int32) for k in ("y_train", "y_test")}
+        return ImageSet(**arrays | labels)
+    if not path.is_file():
         reject_file(path, "must be an .npz of images", what_is(path))
     names = tuple(ImageSet.__annotations__)
     try:
@@ -93,10 +107,17 @@ def normalize(images):
     return (tf.cast(images, tf.float32) / 255 - tf.constant(mean)) / tf.constant(std)
 
 
-def plain_batches(x: np.ndarray, y: np.ndarray, batch_size: int = 500) -> tf.data.Dataset:
-    """Normalised images in their order."""
+def plain_batches(
+    x: np.ndarray, y: np.ndarray, *, batch_size: int = 500, normalized: bool = True
+) -> tf.data.Dataset:
+    """Images in their order, normalised, or else pixels 0 to 255."""
+    prepare = _prepare(normalized)
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
-    return batches.map(lambda images, labels: (normalize(images), labels))
+    return batches.map(lambda images, labels: (prepare(images), labels))
+
+
+def _prepare(normalized: bool):
+    return normalize if normalized else lambda images: tf.cast(images, tf.float32)
 
 
 def augmented_batches(
@@ -107,12 +128,14 @@ def augmented_batches(
     num_epochs: int,
     seed: int,
     first_epoch: int = 0,
+    normalized: bool = True,
 ) -> tf.data.Dataset:
     """Batches of epochs `first_epoch`..`num_epochs - 1`, all of one shape.
 
     Images are padded by 4 pixels and cut back at a random place, mirrored with
-    probability one half, and normalised. All of it depends on `seed` and the
-    number of the step alone; rows that fill no batch are left out of an epoch.
+    probability one half, and `normalized`, or else left as pixels 0 to 255. All of
+    it depends on `seed` and the number of the step alone; rows that fill no batch
+    are left out of an epoch.
 
     Example:
 
@@ -123,6 +146,7 @@ def augmented_batches(
     """
     rows, steps, side = len(x), len(x) // batch_size, x.shape[1]
     data_x, data_y = tf.constant(x), tf.constant(y)
+    prepare = _prepare(normalized)
 
     def gather(indices, number):
         pad = (PADDING, PADDING)
@@ -138,7 +162,7 @@ def augmented_batches(
         images = tf.gather(images, places[:, 0], axis=1, batch_dims=1)
         images = tf.gather(images, columns, axis=2, batch_dims=1)
         images = tf.ensure_shape(images, (batch_size, *x.shape[1:]))
-        return normalize(images), tf.gather(data_y, indices)
+        return prepare(images), tf.gather(data_y, indices)
 
     order_seed = 4 * seed + _SHUFFLE
     return epoch_batches(

@@ -69,7 +69,12 @@ def dropout(inputs, rate: float, seed_generator: keras.random.SeedGenerator, sam
     """Sets units to zero with probability `rate` and scales the others by `1 / (1 - rate)`."""
     if isinstance(sampling, SampleMasks):
         return sampling.dropout(inputs, rate)
-    mask = keep_mask(ops.shape(inputs), rate, seed_generator.next())
+    if len(inputs.shape) > 2:
+        # XLA is slow at convolutions: without it each step of the hash passes over the map
+        # anew, and Keras' generator takes a quarter of the time.
+        mask = keras.random.uniform(ops.shape(inputs), seed=seed_generator) >= rate
+    else:
+        mask = keep_mask(ops.shape(inputs), rate, seed_generator.next())
     scale = ops.cast(1.0 / (1.0 - rate), inputs.dtype)
     return ops.where(mask, inputs * scale, ops.zeros((), inputs.dtype))
 

@@ -256,6 +256,7 @@ def load_model(path: str | os.PathLike):
     import keras
 
     for layer in (
+        "batch_norm",
         "downsample_block",
         "ic_layer",
         "random_erasing",

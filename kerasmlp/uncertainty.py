@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import keras
@@ -14,6 +15,7 @@ from kerasmlp.sampler import lock, sampler_of
 
 MASKS = ("independent", "shared")
 _SHARED_ROWS = 64  # measured: more passes or more rows at once are both slower
+_UNITS_PER_PASS = 1 << 24  # of the widest layer: feature maps of 8,192 rows fill the memory
 _SPARSE_ROWS = 16  # with fewer, fetching weights takes longer than the products it saves
 
 
@@ -34,7 +36,7 @@ def predict_samples(
 
     Args:
         model: As in `sampling_model`.
-        x: Embeddings, shape `(batch, width)`.
+        x: Embeddings, shape `(batch, width)`, or what else the model takes.
         num_samples: Number of stochastic passes (the paper takes 512).
         seed: Decides all masks. The same seed gives the same samples, to
             rounding also when `x` is cut otherwise.
@@ -43,8 +45,8 @@ def predict_samples(
             so a pass is one coherent function of `x`; faster too. The
             distribution of a single row is the same.
         first_row: Number of the first row, where `x` is a part of a larger set.
-        rows_per_pass: How many rows × samples go through the model at once:
-            bounds the memory beside the result.
+        rows_per_pass: How many rows × samples go through the model at once, fewer
+            of images: bounds the memory beside the result.
 
     Returns:
         Array `(num_samples, batch, num_outputs)`, float32.
@@ -149,6 +151,8 @@ def _run(
     first_row = check_int("first_row", first_row, minimum=0)
     rows_per_pass = check_int("rows_per_pass", rows_per_pass, minimum=1)
     check_choice("masks", masks, MASKS)
+    if x.ndim > 2:
+        rows_per_pass = min(rows_per_pass, max(1, _UNITS_PER_PASS // _widest(model)))
     shared = masks == "shared"
     # Shared masks: many rows and few passes in a chunk; else all passes of few rows.
     most_rows = _SHARED_ROWS if shared else max(1, rows_per_pass // num_samples)
@@ -174,6 +178,17 @@ def _run(
             with lock:
                 part = sampler.predict_on_batch(inputs)
             yield rows, passes, part
+
+
+def _widest(model: keras.Model) -> int:
+    """Most units of a row that any layer gives."""
+    widths = [
+        _widest(layer)
+        if isinstance(layer, keras.Model)
+        else max(math.prod(n or 1 for n in t.shape[1:]) for t in keras.tree.flatten(layer.output))
+        for layer in model.layers
+    ]
+    return max(widths)
 
 
 def ends_in_softmax(model: keras.Model) -> bool:

@@ -55,6 +55,7 @@ FLOORS = {
     ],
     5: [
         "age_cnn",
+        "cifar",
         "cross_validation",
         "evaluation",
         "evaluation_plots",
@@ -63,6 +64,8 @@ FLOORS = {
         "extraction",
         "extremes",
         "fitting",
+        "image_experiment",
+        "image_training",
         "layer_out",
         "photo_prediction",
         "plots",

@@ -15,7 +15,8 @@ import pytest
 from checks import check_layer
 from data_sets import ROOT
 
-from kerasmlp import InputError, MNISTNet, RandomErasing, load_model
+from kerasmlp import ICResNet, InputError, MNISTNet, RandomErasing, load_model
+from kerasmlp.callbacks.frozen_step import weight_layers
 from kerasmlp.cli import run_command
 from kerasmlp.image_batches import augmented_batches, load_images, plain_batches
 from kerasmlp.layer_out.l2_sgd import L2SGD
@@ -144,13 +145,27 @@ def test_augmented_images_are_shifted_and_mirrored_copies(images):
 def test_plans_are_the_papers():
     plan = LayerOutPlan(network="vgg16", seeds=(0, 1), erasing="both")
     assert len(plan.runs()) == 2 * 5 * 2
-    assert (plan.epochs, plan.learning_rate, plan.rate_falls_at()) == (300, 0.1, [150, 225])
+    assert (plan.epochs, plan.batch_size) == (300, 128)
+    assert plan.rates() == pytest.approx({0: 0.1, 150: 0.01, 225: 0.001})
     settings = [plan.layer_out(run) for run in plan.runs()[::2][:5]]
     assert settings[0] is None
     assert [s["warmup_epochs"] for s in settings[1:]] == [0, 20, 20, 20]
     assert [s["schedule"] for s in settings[1:3]] == ["random", "random"]
     assert settings[3]["schedule"] == settings[4]["schedule"][::-1]
     assert settings[4]["schedule"][0] == 0.9
+    plan = LayerOutPlan(network="resnet-110")
+    assert (plan.epochs, plan.batch_size, NETWORKS["resnet-110"].l2) == (164, 32, 1e-4)
+    assert plan.rates() == pytest.approx({0: 0.01, 4: 0.1, 82: 0.01, 123: 0.001})
+    assert plan.modes == ("baseline", "since-start", "warm-up")
+    assert [plan.layer_out(run) and plan.layer_out(run)["schedule"] for run in plan.runs()] == [
+        None, "random", "random",
+    ]  # fmt: skip
+    model = ICResNet(depth=110, arrangement="baseline")
+    names = [layer.name for layer in weight_layers(model)]
+    assert len(names) == 110 + 2  # two 1×1 convolutions skip a unit that changes the shape
+    assert names[0] == "conv_stem" and names[-1] == "logits"
+    short = LayerOutPlan(network="resnet-110", epochs=8, warmup_epochs=1)
+    assert list(short.rates()) == [0, 1, 4, 6]
 
 
 def arguments(images, folder, *more):

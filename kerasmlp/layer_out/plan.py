@@ -22,18 +22,39 @@ ERASING = {"no": (False,), "yes": (True,), "both": (False, True)}
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the paper, how it is trained, and its probabilities to freeze."""
+    """A network of the paper, how it is trained, and its probabilities to freeze.
+
+    Attributes:
+        channels: Of its images.
+        efreeze: Its probabilities where they fall; None leaves them to `LayerOut`.
+        epochs: Of a run.
+        learning_rate: At the start, or after a gentle start.
+        falls_at: Shares of the run at which the rate falls to a tenth.
+        batch_size: Rows per step.
+        l2: Weight decay.
+        gentle: Share of the run at the beginning that has a tenth of the rate.
+    """
 
     channels: int
-    efreeze: tuple[float, ...]
+    efreeze: tuple[float, ...] | None
     epochs: int
     learning_rate: float
-    falls_at: tuple[float, ...]  # shares of the run at which the rate falls to a tenth
+    falls_at: tuple[float, ...] = ()
+    batch_size: int = 128
+    l2: float = 5e-4
+    gentle: float = 0.0
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """What the paper does with it."""
+        modes = tuple(MODES)
+        return modes if self.efreeze else tuple(m for m in modes if "freeze" not in m)
 
 
 NETWORKS = {
-    "mnist": Network(1, _MNIST_V, 100, 0.01, ()),
+    "mnist": Network(1, _MNIST_V, 100, 0.01),
     "vgg16": Network(3, _VGG_V, 300, 0.1, (0.5, 0.75)),
+    "resnet-110": Network(3, None, 164, 0.1, (0.5, 0.75), batch_size=32, l2=1e-4, gentle=4 / 164),
 }
 
 
@@ -55,14 +76,14 @@ class LayerOutPlan:
     """Modes × seeds on one network.
 
     Attributes:
-        network: `"mnist"` or `"vgg16"`.
-        modes: Of `MODES`.
+        network: Of `NETWORKS`.
+        modes: Of `MODES`; the paper's for the network by default.
         seeds: Each decides initial weights, order, augmentation and frozen layers.
         erasing: Random erasing: `"no"`, `"yes"` or `"both"`.
         epochs: Of each run; the paper's by default.
         warmup_epochs: Before layers freeze, in the modes that have a warm-up.
-        batch_size: Rows per step.
-        learning_rate: At the start; the paper's by default.
+        batch_size: Rows per step; the paper's by default.
+        learning_rate: At the start, or after `gentle`; the paper's by default.
         precision: Of `PRECISIONS`.
 
     Raises:
@@ -76,17 +97,20 @@ class LayerOutPlan:
     """
 
     network: str
-    modes: tuple[str, ...] = tuple(MODES)
+    modes: tuple[str, ...] | None = None
     seeds: tuple[int, ...] = (0,)
     erasing: str = "no"
     epochs: int | None = None
     warmup_epochs: int = 20
-    batch_size: int = 128
+    batch_size: int | None = None
     learning_rate: float | None = None
     precision: str = "float32"
 
     def __post_init__(self):
         of = NETWORKS[check_choice("network", self.network, NETWORKS)]
+        for name in ("modes", "epochs", "batch_size", "learning_rate"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(of, name))
         for mode in self.modes:
             check_choice("modes", mode, MODES)
         for name, values in (("modes", self.modes), ("seeds", self.seeds)):
@@ -95,9 +119,6 @@ class LayerOutPlan:
         for seed in self.seeds:
             check_int("seeds", seed, minimum=0)
         check_choice("erasing", self.erasing, ERASING)
-        for name in ("epochs", "learning_rate"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, getattr(of, name))
         check_int("epochs", self.epochs, minimum=1)
         check_int("batch_size", self.batch_size, minimum=1)
         check_choice("precision", self.precision, PRECISIONS)
@@ -120,13 +141,18 @@ class LayerOutPlan:
         if run.mode == "baseline":
             return None
         values = NETWORKS[self.network].efreeze
-        schedule = {"efreeze": values, "dfreeze": values[::-1]}.get(run.mode, "random")
+        named = {"efreeze": values, "dfreeze": values[::-1]} if values else {}
+        # Without a list of its own, a network has the line of `LayerOut` of that name.
+        schedule = named.get(run.mode, run.mode if "freeze" in run.mode else "random")
         warmup = 0 if run.mode == "since-start" else self.warmup_epochs
         return {"warmup_epochs": warmup, "schedule": schedule, "seed": run.seed}
 
-    def rate_falls_at(self) -> list[int]:
-        """Epochs from which on the learning rate is a tenth of what it was."""
-        return [round(share * self.epochs) for share in NETWORKS[self.network].falls_at]
+    def rates(self) -> dict[int, float]:
+        """Learning rates by the epochs that they begin with."""
+        of, rate = NETWORKS[self.network], self.learning_rate
+        gentle, *falls = (max(1, round(x * self.epochs)) for x in (of.gentle, *of.falls_at))
+        rates = {0: 0.1 * rate, gentle: rate} if of.gentle else {0: rate}
+        return rates | {epoch: rate * 0.1**k for k, epoch in enumerate(falls, 1)}
 
     def to_config(self) -> dict[str, Any]:
         return asdict(self) | {"modes": list(self.modes), "seeds": list(self.seeds)}

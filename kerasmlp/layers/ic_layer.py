@@ -3,6 +3,7 @@ from __future__ import annotations
 import keras
 
 from kerasmlp.checks import check_positive, check_rate, check_seed, reject
+from kerasmlp.layers.batch_norm import BatchNorm
 from kerasmlp.masks import SampleMasks, dropout
 
 
@@ -73,7 +74,7 @@ class ICLayer(keras.layers.Layer):
         self.epsilon = check_positive("epsilon", epsilon)
         self.seed = check_seed(seed)
         self.supports_masking = True
-        self.norm = keras.layers.BatchNormalization(
+        self.norm = BatchNorm(
             momentum=self.momentum,
             epsilon=self.epsilon,
             dtype=self.dtype_policy,

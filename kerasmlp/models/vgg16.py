@@ -4,6 +4,7 @@ import keras
 
 from kerasmlp.checks import check_int, check_seed
 from kerasmlp.initializers import spread_seed
+from kerasmlp.layers.batch_norm import BatchNorm
 
 _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # filters, convolutions
 
@@ -54,9 +55,7 @@ def VGG16(*, num_classes: int = 10, seed: int | None = None, name: str = "vgg16"
                 kernel_initializer=he(),
                 name=f"conv_{stage}_{number}",
             )(x)
-            x = keras.layers.BatchNormalization(
-                momentum=0.9, epsilon=1e-5, name=f"norm_{stage}_{number}"
-            )(x)
+            x = BatchNorm(momentum=0.9, epsilon=1e-5, name=f"norm_{stage}_{number}")(x)
             x = keras.layers.Activation("relu", name=f"relu_{stage}_{number}")(x)
         x = keras.layers.MaxPooling2D(name=f"pool_{stage}")(x)
     x = keras.layers.Flatten(name="flatten")(x)

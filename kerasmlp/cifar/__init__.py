@@ -1,0 +1,1 @@
+"""The IC paper's experiments on CIFAR: ResNets with and without IC layers."""

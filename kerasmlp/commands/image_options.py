@@ -1,0 +1,77 @@
+"""What `train-cifar` and `train-layerout` share: their options, and from options to a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kerasmlp.commands.training_options import add_precision_argument, add_run_arguments
+
+
+def add_image_arguments(
+    parser: argparse.ArgumentParser, *, epochs: str, batch_size: str, learning_rate: str
+) -> argparse._ArgumentGroup:
+    """Adds the options of a plan; the arguments are its defaults in words."""
+    parser.add_argument(
+        "data", type=Path, help="images and classes: .npz, or folder or .tar.gz of CIFAR"
+    )
+    parser.add_argument("--rows", type=int, metavar="N", help="train on the first N images only")
+    add_run_arguments(parser)
+    group = parser.add_argument_group("experiment", "where nothing is given, as in the paper")
+    group.add_argument("--seeds", type=int, default=1, metavar="N", help="default: %(default)s")
+    group.add_argument("--epochs", type=int, metavar="N", help=f"default: {epochs}")
+    group.add_argument("--batch-size", type=int, metavar="N", help=f"default: {batch_size}")
+    group.add_argument("--learning-rate", type=float, metavar="X", help=f"default: {learning_rate}")
+    add_precision_argument(group)
+    return group
+
+
+def run_images(
+    args: argparse.Namespace, name: str, prepare: Callable[[Any, dict], tuple[Callable, Any]]
+) -> None:
+    """Runs an experiment, and prints what came out.
+
+    Args:
+        args: With the options above.
+        name: Of the folder in `runs/` if none is given.
+        prepare: From images and the given settings of a plan to what runs it and
+            the plan.
+    """
+    from kerasmlp.checks import check_int, check_seed, reject
+    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.runs import next_free
+
+    check_int("--seeds", args.seeds, minimum=1)
+    check_seed(check_int("--seed", args.seed, minimum=0))
+    if args.rows is not None:
+        check_int("--rows", args.rows, minimum=1)
+    if args.resume and args.run_dir is None:
+        reject("--run-dir", "must be given to be resumed", None)
+    run_dir = args.run_dir or next_free(Path("runs") / name)
+    if args.resume and not run_dir.exists():
+        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+    import_tensorflow()
+    from kerasmlp.image_batches import load_images
+    from kerasmlp.precision import default_policy
+
+    data = load_images(args.data)
+    if args.rows is not None:
+        data = data.head(args.rows)
+    settings = {k: getattr(args, k) for k in ("epochs", "batch_size", "learning_rate")}
+    settings = {k: v for k, v in settings.items() if v is not None}
+    settings["seeds"] = tuple(range(args.seed, args.seed + args.seeds))
+    settings["precision"] = args.precision or default_policy()
+    experiment, plan = prepare(data, settings)
+    report = experiment(data, plan, run_dir, resume=args.resume, force=args.force, progress=True)
+    rows = report["rows"]
+    print(f"{run_dir}: {len(report['runs'])} runs, {report['seconds']['total']:.1f} s")
+    print(
+        f"{rows['training']} images trained on, {rows['test']} tested on, "
+        f"{report['trainable_parameters']:,} parameters\n"
+    )
+    print((run_dir / "table.md").read_text(encoding="utf-8"))
+    print(json.dumps(report["summary"]))

@@ -1,0 +1,46 @@
+"""Trains ResNets with and without IC layers on small images, and compares.
+
+DATA is CIFAR-10 or CIFAR-100 in its own binary version (a folder with test_batch.bin or
+test.bin in it, or the .tar.gz), or an .npz of x_train, y_train, x_test, y_test. Ends with
+a table like the paper's and one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from kerasmlp.cifar.plan import CifarPlan
+from kerasmlp.commands.image_options import add_image_arguments, run_images
+from kerasmlp.models.arrangements import ARRANGEMENTS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = add_image_arguments(parser, epochs="200", batch_size="64", learning_rate="0.001")
+    group.add_argument(
+        "--depth", type=int, default=110, metavar="N",
+        help="6n + 2, or 9n + 2 with --bottleneck; default: %(default)s",
+    )  # fmt: skip
+    group.add_argument("--bottleneck", action="store_true", help="units of three convolutions")
+    group.add_argument(
+        "--arrangements", nargs="+", choices=list(ARRANGEMENTS), default=list(ARRANGEMENTS),
+        metavar="NAME", help=f"of {', '.join(ARRANGEMENTS)}; default: all",
+    )  # fmt: skip
+    group.add_argument(
+        "--dropout-rate", type=float, default=0.05, metavar="X", help="default: %(default)s"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    def prepare(data, settings):
+        from kerasmlp.cifar.running import run_cifar
+
+        plan = CifarPlan(
+            depth=args.depth,
+            bottleneck=args.bottleneck,
+            arrangements=tuple(args.arrangements),
+            dropout_rate=args.dropout_rate,
+            **settings,
+        )
+        return run_cifar, plan
+
+    run_images(args, "cifar", prepare)
