@@ -12,10 +12,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "AgeCNN": "kerasmlp.models.age_cnn",
     "DownsampleBlock": "kerasmlp.layers.downsample_block",
     "EmbeddingStore": "kerasmlp.stores.embedding_store",
     "Gender": "kerasmlp.labels",
     "ICLayer": "kerasmlp.layers.ic_layer",
+    "ImageStore": "kerasmlp.stores.image_store",
     "ICResNet": "kerasmlp.models.ic_resnet",
     "ICResNet50": "kerasmlp.models.ic_resnet50",
     "InputError": "kerasmlp.checks",

@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,8 @@ import numpy as np
 
 from kerasmlp import __version__
 from kerasmlp.checks import check_choice, check_optional_int, check_rate, reject, reject_file
-from kerasmlp.datasets.records import READ_FIRST, REASONS, Record
+from kerasmlp.datasets.records import READ_FIRST, Record
+from kerasmlp.datasets.removal import removal_report, removed_keys
 from kerasmlp.face_models import find_models
 from kerasmlp.face_pool import FacePool
 from kerasmlp.faces import CHOICES, DEVICES, MIN_DET_SCORE
@@ -112,9 +112,9 @@ def extract_embeddings(
     ):
         resumed_at = len(partial)
         _run(records, pool, partial, progress)
-        counts = _removal_report(partial.entries)
+        counts = removal_report(partial.entries)
         removal_list = store_path.with_name(f"{store_path.name}.removal.json")
-        write_json(removal_list, {**counts, "keys": _removed_keys(partial.entries)})
+        write_json(removal_list, {**counts, "keys": removed_keys(partial.entries)})
         if not counts["kept"]:
             partial.remove()
             reject_file(store_path, "must hold at least one face", f"none ({counts['removed']})")
@@ -131,20 +131,6 @@ def extract_embeddings(
         "resumed_at": resumed_at,
         "seconds": round(time.monotonic() - began, 3),
     }
-
-
-def removal_table(report: dict[str, Any]) -> str:
-    """The removal report as lines of text; the numbers add up to the inputs.
-
-    Example:
-
-    >>> print(removal_table({"inputs": 5, "kept": 3, "removed": {"no age": 2}}))
-    kept                            3
-    no age                          2
-    inputs                          5
-    """
-    rows = {"kept": report["kept"], **report["removed"], "inputs": report["inputs"]}
-    return "\n".join(f"{name:24}{number:>9,}" for name, number in rows.items())
 
 
 def _run(records: Sequence[Record], pool: FacePool, partial: PartialStore, progress: bool) -> None:
@@ -178,21 +164,6 @@ def _run(records: Sequence[Record], pool: FacePool, partial: PartialStore, progr
 
 def _needs_image(record: Record) -> bool:
     return record.removed is None or record.removed in READ_FIRST
-
-
-def _removal_report(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    counts = Counter(entry["reason"] for entry in entries)
-    kept = counts.pop(None, 0)
-    removed = {reason: counts[reason] for reason in REASONS if counts[reason]}
-    return {"inputs": len(entries), "kept": kept, "removed": removed}
-
-
-def _removed_keys(entries: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    keys: dict[str, list[str]] = {}
-    for entry in entries:
-        if entry["reason"]:
-            keys.setdefault(entry["reason"], []).append(entry["key"])
-    return keys
 
 
 def _labels(

@@ -25,11 +25,12 @@ FORMAT = "kerasmlp.run"
 FILES = (
     "config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz",
     "calibration.json", "curves.png", "confusion_matrix.png", "runs.csv", "table.md",
-    "best.json", "trials.csv", "trials.png", "DONE",
+    "best.json", "trials.csv", "trials.png", "ages.png", "faces.png", "DONE",
 )  # fmt: skip
 _INNER = re.compile(r"seed\d+_fold\d+|[a-z-]+_seed\d+")
 _TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
 _SEARCH = "search"  # state and checkpoints of Keras Tuner, ours where the run is a search
+_SEARCH_KINDS = ("tuning", "age-cnn-tuning")
 _VERSIONS_OF = ("tensorflow", "keras", "keras-tuner", "numpy", "h5py")
 
 
@@ -157,7 +158,7 @@ class RunFolder:
         path = self / _SEARCH
         if not path.is_dir() or path.is_symlink() or not (self / "config.json").is_file():
             return None
-        return path if self.config().get("kind") == "tuning" else None
+        return path if self.config().get("kind") in _SEARCH_KINDS else None
 
     def _is_run(self) -> bool:
         config = self.config()

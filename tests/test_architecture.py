@@ -54,6 +54,7 @@ FLOORS = {
         "pipelines",
     ],
     5: [
+        "age_cnn",
         "cifar",
         "cross_validation",
         "evaluation",

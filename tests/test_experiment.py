@@ -18,8 +18,10 @@ from kerasmlp.experiment.design import INITS, TASKS, VARIANTS, Experiment, make_
 from kerasmlp.experiment.figures import distributions, network
 from kerasmlp.experiment.paper import is_comparable, paper_test
 from kerasmlp.experiment.running import check
+from kerasmlp.experiment.search import with_searched_recipes
 from kerasmlp.experiment.table import lowest_validation_losses, table_markdown
 from kerasmlp.labels import age_classes
+from kerasmlp.models.presets import Recipe
 from kerasmlp.runs import RunFolder
 from kerasmlp.targets import choose_age_target, choose_target
 
@@ -128,6 +130,32 @@ def test_a_dry_run_measures_and_writes_nothing(folder, capsys, monkeypatch):
     runs = 2 * (gender["around"] + 2 * gender["epoch"])
     assert gender["cross_validations"] == pytest.approx(5 * (gender["compiling"] + 2 * runs))
     assert result["seconds_at_most"] > gender["cross_validations"]
+
+
+def test_the_search_decides_the_recipes_on_the_first_store_alone(folder, tmp_path):
+    base = Recipe(epochs=7, patience=3, batch_size=32, calibrate=False)
+    (tmp_path / "base.json").write_text(json.dumps(base.to_config()))
+    tasks = make_tasks(
+        ("age", "age-modified"), make_store(), groups_store(), age_preset=tmp_path / "base.json"
+    )
+    experiment = Experiment(
+        pretraining_path=folder / "years.h5",
+        store_path=folder / "groups.h5",
+        tasks=tasks,
+        search_epochs=1,
+    )
+    searched, rows = with_searched_recipes(experiment, tmp_path, workers=1)
+    (row,) = rows  # the tasks share their pre-training
+    with open(tmp_path / "search" / "age" / "trials.csv", newline="") as file:
+        (trial,) = csv.DictReader(file)
+    assert float(trial["learning_rate"]) == row["learning_rate"]
+    for before, task in zip(tasks, searched.tasks, strict=True):
+        for recipe in (task.preset, task.recipe):
+            assert all(getattr(recipe, k) == v for k, v in row.items() if hasattr(recipe, k))
+            assert (recipe.epochs, recipe.patience, recipe.mixup_alpha) == (7, 3, base.mixup_alpha)
+        assert task.recipe.label_sigma_years == before.recipe.label_sigma_years
+    assert {"learning_rate", "weight_decay", "gamma", "num_blocks"} < set(row)
+    assert with_searched_recipes(experiment, tmp_path, workers=1) == (searched, rows)
 
 
 def test_tasks_on_stores_of_years_and_groups():

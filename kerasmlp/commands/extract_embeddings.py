@@ -52,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.datasets import LAYOUTS, read_records
-    from kerasmlp.extraction import extract_embeddings, removal_table
+    from kerasmlp.datasets.removal import removal_table
+    from kerasmlp.extraction import extract_embeddings
     from kerasmlp.face_models import LICENCE_NOTICE, download_models
 
     model_dir = args.model_dir

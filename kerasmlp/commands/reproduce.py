@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = f"{text}; default: %(default)s"
         parser.add_argument(name, type=int, default=default, metavar="N", help=text)
     parser.add_argument(
+        "--search-epochs", type=int, metavar="N",
+        help="first search the recipes on the first store (Hyperband, trials of at most N "
+        "epochs; 10 in the paper); default: the presets as they are",
+    )  # fmt: skip
+    parser.add_argument(
         "--folds", type=int, metavar="N", help="default: those of the store's column, or 5"
     )
     parser.add_argument(
@@ -57,6 +62,10 @@ def run(args: argparse.Namespace) -> None:
         reject("--model-dir", "must be given with --photos", None)
     if args.resume and args.run_dir is None:
         reject("--run-dir", "must be given to be resumed", None)
+    if args.search_epochs is not None:
+        from kerasmlp.tuning.running import require_keras_tuner
+
+        require_keras_tuner()
     import_tensorflow()
     from kerasmlp.experiment.design import Experiment, make_tasks
     from kerasmlp.experiment.running import check, reproduce
@@ -80,6 +89,7 @@ def run(args: argparse.Namespace) -> None:
         num_seeds=args.seeds,
         num_folds=args.folds,
         pretraining_epochs=args.pretraining_epochs,
+        search_epochs=args.search_epochs,
     )
     if args.dry_run:
         _estimate(experiment, *check(experiment), args.workers)
@@ -103,8 +113,11 @@ def run(args: argparse.Namespace) -> None:
 def _estimate(experiment, pretraining, store, workers: int | None) -> None:
     from kerasmlp.experiment.design import INITS, VARIANTS
     from kerasmlp.experiment.estimate import estimate_seconds
+    from kerasmlp.experiment.search import search_plans
 
     seconds = estimate_seconds(experiment, pretraining, store, workers=workers)
+    for name, plan in search_plans(experiment).items():
+        print(f"a search for {name}: {plan.num_trials} trials, {plan.num_epochs} epochs")
     print(f"{len(experiment.pretrainings())} pre-trainings on {len(pretraining)} rows")
     print(f"{len(experiment.steps())} cross-validations on {len(store)} rows:")
     for task in experiment.tasks:
@@ -113,8 +126,12 @@ def _estimate(experiment, pretraining, store, workers: int | None) -> None:
             f"  {task.name}: {len(VARIANTS)} variants × {len(INITS)} initialisations, "
             f"at most {task.recipe.epochs} epochs of {values['epoch']:.2f} s, "
             f"{values['compiling']:.0f} s to compile: at most "
-            f"{(values['cross_validations'] + values['pretraining']) / 60:.1f} minutes"
+            f"{_total(values) / 60:.1f} minutes"
         )
-    total = sum(v["cross_validations"] + v["pretraining"] for v in seconds.values())
+    total = sum(map(_total, seconds.values()))
     print(f"at most {total / 60:.1f} minutes in all, if no run stops early")
     print(json.dumps({"seconds_at_most": total, "tasks": seconds}))
+
+
+def _total(seconds: dict[str, float]) -> float:
+    return sum(seconds[name] for name in ("search", "pretraining", "cross_validations"))

@@ -23,10 +23,11 @@ MALFORMED_ROW = "malformed row"
 MISSING_IMAGE = "missing image"
 DUPLICATE_ROW = "duplicate row"
 WORKER_CRASHED = "worker crashed"
+NO_SPLIT = "no train, validation or test folder"
 
 REASONS = (
     MALFORMED_NAME, MALFORMED_ROW, DUPLICATE_ROW, MISSING_IMAGE, FAILED_TO_READ, NO_AGE, NO_GENDER,
-    NO_FACE, LOW_DET_SCORE, SEVERAL_FACES, NO_EMBEDDING, WORKER_CRASHED,
+    NO_FACE, LOW_DET_SCORE, SEVERAL_FACES, NO_EMBEDDING, WORKER_CRASHED, NO_SPLIT,
 )  # fmt: skip
 """Why an input may be removed, in the order in which the rules apply."""
 

@@ -14,6 +14,21 @@ RACES = ("White", "Black", "Asian", "Indian", "other")
 _NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?")
 
 
+def parse_name(name: str) -> dict | None:
+    """Labels in the name of a file, or None where it is malformed.
+
+    Example:
+
+    >>> parse_name("25_1_4_00017.jpg")
+    {'age_years': 25.0, 'gender': <Gender.FEMALE: 1>, 'race': 'other'}
+    """
+    match = _NAME.fullmatch(name)
+    if match is None or int(match[1]) > MAX_AGE_YEARS:
+        return None
+    gender, race = decode_gender(match[2], "utkface"), RACES[int(match[3])]
+    return {"age_years": float(match[1]), "gender": gender, "race": race}
+
+
 def read(source: str | os.PathLike) -> list[Record]:
     """Reads the names `<age>_<gender>_<race>_<time>.jpg[.chip.jpg]` below a folder.
 
@@ -24,17 +39,10 @@ def read(source: str | os.PathLike) -> list[Record]:
     records = []
     for path in image_files(folder):
         key = printable(path.relative_to(folder))
-        match = _NAME.fullmatch(path.name)
-        if match is None or int(match[1]) > MAX_AGE_YEARS:
+        labels = parse_name(path.name)
+        if labels is None:
             records.append(Record(key=key, image=path, removed=MALFORMED_NAME))
             continue
-        records.append(
-            Record(
-                key=key,
-                image=path,
-                age_years=float(match[1]),
-                gender=decode_gender(match[2], "utkface"),
-                extra={"race": RACES[int(match[3])]},
-            )
-        )
+        extra = {"race": labels.pop("race")}
+        records.append(Record(key=key, image=path, extra=extra, **labels))
     return records

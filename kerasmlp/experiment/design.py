@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kerasmlp.checks import check_choice, check_int, reject
+from kerasmlp.checks import check_choice, check_int, check_optional_int, reject
 from kerasmlp.cross_validation.plan import Plan
 from kerasmlp.models.presets import Recipe, find_recipe
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -75,6 +75,8 @@ class Experiment:
         num_seeds: How often each cross-validation is repeated.
         num_folds: None takes those of the store's column `fold`, or 5.
         pretraining_epochs: 5 in the paper.
+        search_epochs: Of the longest trials of a search for the recipes on the first
+            store, 10 in the paper; None takes the presets as they are.
     """
 
     pretraining_path: str | os.PathLike
@@ -84,11 +86,13 @@ class Experiment:
     num_seeds: int = 5
     num_folds: int | None = None
     pretraining_epochs: int = 5
+    search_epochs: int | None = None
 
     def __post_init__(self):
         check_int("seed", self.seed, minimum=0)
         for name in ("num_seeds", "pretraining_epochs"):
             check_int(name, getattr(self, name), minimum=1)
+        check_optional_int("search_epochs", self.search_epochs, minimum=1)
 
     @property
     def seeds(self) -> list[int]:

@@ -11,9 +11,11 @@ from kerasmlp.cross_validation.plan import plan_runs
 from kerasmlp.cross_validation.pool import TrainingPool
 from kerasmlp.cross_validation.worker import MAX_MODELS
 from kerasmlp.experiment.design import INITS, VARIANTS, Experiment, Task
+from kerasmlp.experiment.search import search_plans
 from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder
 from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.tuning.trial import TrialRunner
 
 _SHORT_EPOCHS = 2
 
@@ -37,10 +39,10 @@ def estimate_seconds(
         Per task `compiling` (seconds of a worker's start and compiler),
         `epoch` (of one run), `around` (of one run beside its epochs),
         `cross_validations` and `pretraining`: at most so long in all, because
-        early stopping is not reckoned with.
+        early stopping is not reckoned with; `search`: about so long.
     """
     workers = workers or num_cores()
-    result = {}
+    plans, result = search_plans(experiment), {}
     for task in experiment.tasks:
         measured = _short_run(experiment, task, store, workers)
         plan = task.plan("full", experiment.seeds, experiment.num_folds, None)
@@ -61,7 +63,12 @@ def estimate_seconds(
                 + measured["around"]
                 + experiment.pretraining_epochs * measured["epoch"] * share
             ),
+            "search": 0.0,
         }
+        if plan := plans.pop(task.pretraining, None):
+            runner = TrialRunner(pretraining, plan)
+            cost = runner.measure_cost(xla=plan.uses_xla(len(runner.rows)))
+            result[task.name]["search"] = cost.seconds(plan, workers)
     return result
 
 

@@ -41,7 +41,7 @@ def write_report(
         experiment: What was done.
         pretraining: Its store to pre-train on.
         store: Its store to cross-validate on.
-        report: `rows`, `claims`, `pretraining`, `seconds` and the versions.
+        report: `rows`, `claims`, `search`, `pretraining`, `seconds` and the versions.
         folders: Cross-validation of each (task, variant, init).
     """
     names = [task.name for task in experiment.tasks]
@@ -51,6 +51,12 @@ def write_report(
     figures.distributions(stores, pictures / "distributions.png")
     parts = [_h("The data"), _picture(pictures / "distributions.png"), _removals(stores)]
     parts += [_h("The network"), *_networks(pictures, names, folders)]
+    if report["search"]:
+        rows = [[_short(value) for value in row.values()] for row in report["search"]]
+        heads = list(report["search"][0])
+        parts += [_h("Search on the store to pre-train on"), _table(heads, rows)]
+        for row in report["search"]:
+            parts.append(_picture(folder / "search" / row["task"] / "trials.png"))
     parts += [_h("Pre-training"), _pretraining_table(report["pretraining"])]
     parts += [_h("Results"), _tables(table_markdown(report["rows"]))]
     parts += [_h("What the paper claims, on these data"), _claims(report)]
@@ -166,6 +172,10 @@ def _table(heads: Sequence, rows: Sequence[Sequence]) -> str:
 def _picture(path: Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<p><img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}"></p>'
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _h(text: str) -> str:

@@ -19,6 +19,7 @@ from kerasmlp.experiment.claims import check_claims
 from kerasmlp.experiment.design import Experiment
 from kerasmlp.experiment.faces import draw_extreme_faces
 from kerasmlp.experiment.report import write_report
+from kerasmlp.experiment.search import with_searched_recipes
 from kerasmlp.experiment.table import long_table, table_markdown
 from kerasmlp.face_models import find_models
 from kerasmlp.faces import MIN_DET_SCORE
@@ -88,12 +89,15 @@ def reproduce(
 ) -> dict:
     """Pre-trains every variant, cross-validates it from both initialisations, compares.
 
+    Searches the recipes first where the experiment asks for it.
+
     Args:
         experiment: What to do.
         run_dir: Folder to write: `pretraining/<task>-<variant>` and
             `cross-validation/<task>-<variant>-<init>` are run folders;
             `table.md`, `table.csv`, `claims.csv`, `report.json`, `figures` and
-            `report.html` with all of it.
+            `report.html` with all of it; `search` and `search.csv` where the
+            experiment searches first.
         workers: Processes of a cross-validation; None takes as many as cores.
         photos: Folder whose surest and least sure faces are drawn, or None.
         model_dir: Face models for `photos`.
@@ -101,7 +105,7 @@ def reproduce(
         progress: Show a bar over trainings.
 
     Returns:
-        The report, as in `report.json`: `rows` of the table, `claims`.
+        The report, as in `report.json`: `rows` of the table, `claims`, `search`.
 
     Raises:
         InputError: if the stores cannot be used so.
@@ -117,6 +121,7 @@ def reproduce(
         "seeds": experiment.seeds,
         "num_folds": experiment.num_folds,
         "pretraining_epochs": experiment.pretraining_epochs,
+        "search_epochs": experiment.search_epochs,
         "presets": {t.name: t.preset.to_config() for t in experiment.tasks},
         "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
         "classes": {t.name: t.target.classes for t in experiment.tasks},
@@ -126,6 +131,12 @@ def reproduce(
     with folder.working(config, resume=resume, force=False):
         if folder.done:
             return folder.report()
+        searched = []
+        if experiment.search_epochs is not None:
+            experiment, searched = with_searched_recipes(
+                experiment, folder.path, workers=workers, progress=progress
+            )
+            write_text(folder / "search.csv", csv_of(searched))
         inits = _pretrain(experiment, pretraining, folder.path, progress)
         folders = _cross_validate(experiment, inits, folder.path, workers, progress)
         names = [t.name for t in experiment.tasks]
@@ -137,6 +148,7 @@ def reproduce(
         report = {
             "rows": rows,
             "claims": claims,
+            "search": searched,
             "pretraining": {"-".join(k): RunFolder(v).report() for k, v in inits.items()},
             "seconds": time.time() - started,
             "store_digest": config["store_digest"],

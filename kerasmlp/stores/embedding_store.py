@@ -1,24 +1,22 @@
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from kerasmlp.checks import reject, reject_file
-from kerasmlp.files import atomic_path
-from kerasmlp.stores.hdf5 import RowReader, open_hdf5, read_attributes, write_hdf5
+from kerasmlp.stores.hdf5 import RowReader
 from kerasmlp.stores.label_columns import as_column, unknown_like
+from kerasmlp.stores.rows import digest_of, selected_rows
+from kerasmlp.stores.store_file import open_store, read_labels, require_rows, save_store
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder, joined_info
 
 FORMAT = "kerasmlp.embedding_store"
 SCHEMA_VERSION = 1
+_KIND = "an embedding store (`import-embeddings` makes one)"
 NORM_TOLERANCE = 0.01
 
 
@@ -91,30 +89,11 @@ class EmbeddingStore:
 
     def digest(self) -> str:
         """SHA-256 of embeddings and labels: the same data, the same digest."""
-        digest = hashlib.sha256(repr(self.embeddings.shape).encode())
-        digest.update(self.embeddings)
-        for key in sorted(self.labels):
-            column = self.labels[key]
-            digest.update(key.encode() + column.dtype.kind.encode())
-            digest.update(
-                repr(column.tolist()).encode()
-                if column.dtype.kind == "U"
-                else np.ascontiguousarray(column)
-            )
-        return digest.hexdigest()
+        return digest_of(self.embeddings, self.labels)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> EmbeddingStore:
         """Returns the rows that an index or boolean array selects, in its order."""
-        indices = np.asarray(indices)
-        if indices.dtype == bool and indices.shape == (len(self),):
-            indices = np.flatnonzero(indices)
-        if indices.size == 0:
-            reject("indices", "must select at least one row", indices.tolist())
-        if indices.ndim != 1 or indices.dtype.kind not in "iu":
-            requirement = f"must be whole numbers, or {len(self)} times True or False"
-            reject("indices", requirement, f"shape {indices.shape}, dtype {indices.dtype}")
-        if indices.min() < -len(self) or indices.max() >= len(self):
-            reject("indices", f"must be rows of a store of {len(self)}", int(indices.max()))
+        indices = selected_rows(indices, len(self))
         labels = {k: v[indices] for k, v in self.labels.items()}
         return self._trusted(self.embeddings[indices], labels, self.info, self.storage_dtype)
 
@@ -173,16 +152,10 @@ class EmbeddingStore:
             InputError: if the file exists and `overwrite` is False.
             OSError: if the disk is full; an old file is still there.
         """
-        path = Path(path)
-        if path.exists() and not overwrite:
-            reject_file(path, "must not exist yet", "an existing file")
-        attributes = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
-        attributes |= {k: v for k, v in asdict(self.info).items() if v is not None}
-        if self.info.removal_report is not None:
-            attributes["removal_report"] = json.dumps(self.info.removal_report)
-        columns = {f"labels/{key}": column for key, column in self.labels.items()}
-        with atomic_path(path) as temporary:
-            write_hdf5(temporary, self.embeddings, self.storage_dtype, columns, attributes)
+        save_store(
+            path, "embedding", self.embeddings, self.storage_dtype, self.labels, self.info,
+            format_name=FORMAT, version=SCHEMA_VERSION, overwrite=overwrite,
+        )  # fmt: skip
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> EmbeddingStore:
@@ -192,22 +165,12 @@ class EmbeddingStore:
             InputError: naming the file, what was expected and what came.
         """
         path = Path(path)
-        with open_hdf5(path) as file:
-            attributes = read_attributes(file)
-            if attributes.get("format") != FORMAT:
-                reject_file(
-                    path,
-                    "must be an embedding store (`import-embeddings` makes one)",
-                    "an HDF5 file of another kind",
-                )
-            version = attributes.get("schema_version")
-            if version != SCHEMA_VERSION:
-                reject_file(path, f"must have schema version {SCHEMA_VERSION}", f"{version}")
+        with open_store(path, FORMAT, SCHEMA_VERSION, _KIND) as (file, attributes):
             info = StoreInfo.from_attributes(path, attributes)
             dataset = file.get("embedding")
-            _check_dataset(path, dataset)
+            require_rows(path, dataset, "embedding", "rows of numbers", 2, "fiu")
             with RowReader(path, dataset) as reader:
-                labels = _read_labels(path, file, len(dataset))
+                labels = read_labels(path, file, len(dataset))
                 embeddings, squared_norms = reader.result()
             storage_dtype = _storage_dtype(dataset.dtype)
         _check_norms(path, squared_norms, info.normalized)
@@ -216,32 +179,6 @@ class EmbeddingStore:
 
 def _storage_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float16 if dtype.newbyteorder("=") == np.float16 else np.float32)
-
-
-def _check_dataset(path: Path, dataset: Any) -> None:
-    if (
-        not isinstance(dataset, h5py.Dataset)
-        or dataset.ndim != 2
-        or 0 in dataset.shape
-        or dataset.dtype.kind not in "fiu"
-    ):
-        came = f"shape {getattr(dataset, 'shape', None)}, dtype {getattr(dataset, 'dtype', None)}"
-        reject_file(path, "must hold rows of numbers as `embedding`", came)
-    offset = dataset.id.get_offset()
-    end = (offset or 0) + dataset.nbytes
-    size = path.stat().st_size
-    if offset is not None and end > size:
-        reject_file(path, f"must be complete, {end:,} bytes or more", f"{size:,} bytes")
-
-
-def _read_labels(path: Path, file: h5py.File, rows: int) -> dict[str, np.ndarray]:
-    labels = {}
-    for key, column in file["labels"].items() if "labels" in file else ():
-        if getattr(column, "shape", None) != (rows,):
-            came = f"shape {getattr(column, 'shape', None)}"
-            reject_file(path, f"must hold {rows} values of label {key!r}", came)
-        labels[key] = as_column(path, key, column[()], rows)
-    return labels
 
 
 def _check_norms(name: Any, squared_norms: np.ndarray, normalized: bool) -> None:

@@ -54,19 +54,21 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
 
 def write_hdf5(
     path: str | os.PathLike,
+    name: str,
     rows: np.ndarray,
     dtype: np.dtype,
     columns: Mapping[str, np.ndarray],
     attributes: Mapping[str, Any],
 ) -> None:
-    """Writes rows as dataset `embedding`, and small columns and attributes beside it.
+    """Writes rows as one dataset, and small columns and attributes beside it.
 
     HDF5 crashes the process now and then when a write fails, so it writes
     into memory, leaving the rows out, and a full disk meets our own writes.
 
     Args:
         path: The file to replace.
-        rows: Of two dimensions.
+        name: Of the dataset of rows.
+        rows: At least one.
         dtype: What they are stored as.
         columns: Name in the file to numbers or text.
         attributes: Name to text, number or bool.
@@ -92,7 +94,7 @@ def write_hdf5(
         reserve = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         reserve.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         reserve.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        dataset = file.create_dataset("embedding", rows.shape, dtype, dcpl=reserve)
+        dataset = file.create_dataset(name, rows.shape, dtype, dcpl=reserve)
         offset = dataset.id.get_offset()
     block = max(1, _BLOCK_BYTES // rows[0].nbytes)
     with open(path, "wb") as raw:

@@ -3,39 +3,25 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Self
 
 import numpy as np
 
 from kerasmlp.checks import reject_file
 
 
-@dataclass(frozen=True)
-class StoreInfo:
-    """Where the embeddings of a store come from.
+@dataclass(frozen=True, kw_only=True)
+class RowsInfo:
+    """Where the rows of a store come from.
 
     Attributes:
-        embedder: Name of the embedding model, or None where unknown.
-        embedder_sha256: Hash of its file. Two embedders of one width give
-            different spaces: models refuse embeddings of another one.
-        detector: Name of the face detector, or None.
-        detector_sha256: Hash of its file.
-        min_det_score: Threshold below which faces were removed; it belongs
-            to this detector's scale.
-        normalized: Whether every embedding has Euclidean norm 1.
         source: The data set, in words.
         licence: Of the data, in words.
         removal_report: `{"inputs": n, "kept": n, "removed": {reason: n}}`.
         created: When the store was written, ISO 8601.
     """
 
-    embedder: str | None = None
-    embedder_sha256: str | None = None
-    detector: str | None = None
-    detector_sha256: str | None = None
-    min_det_score: float | None = None
-    normalized: bool = True
     source: str | None = None
     licence: str | None = None
     removal_report: dict | None = None
@@ -44,7 +30,7 @@ class StoreInfo:
     )
 
     @classmethod
-    def from_attributes(cls, name: Any, attributes: Mapping[str, Any]) -> StoreInfo:
+    def from_attributes(cls, name: Any, attributes: Mapping[str, Any]) -> Self:
         """Takes over the attributes of a file that are known here; others are left.
 
         Raises:
@@ -58,6 +44,36 @@ class StoreInfo:
         names = [f.name for f in fields(cls)]
         found = {k: _plain(name, k, attributes[k]) for k in names if k in attributes}
         return cls(**found)
+
+    def to_attributes(self) -> dict[str, Any]:
+        """What a file keeps: text, numbers and bools."""
+        known = {k: v for k, v in asdict(self).items() if v is not None}
+        if self.removal_report is not None:
+            known["removal_report"] = json.dumps(self.removal_report)
+        return known
+
+
+@dataclass(frozen=True)
+class StoreInfo(RowsInfo):
+    """Where the embeddings of a store come from.
+
+    Attributes:
+        embedder: Name of the embedding model, or None where unknown.
+        embedder_sha256: Hash of its file. Two embedders of one width give
+            different spaces: models refuse embeddings of another one.
+        detector: Name of the face detector, or None.
+        detector_sha256: Hash of its file.
+        min_det_score: Threshold below which faces were removed; it belongs
+            to this detector's scale.
+        normalized: Whether every embedding has Euclidean norm 1.
+    """
+
+    embedder: str | None = None
+    embedder_sha256: str | None = None
+    detector: str | None = None
+    detector_sha256: str | None = None
+    min_det_score: float | None = None
+    normalized: bool = True
 
 
 def _plain(name: Any, key: str, value: Any) -> Any:

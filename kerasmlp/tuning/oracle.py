@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from pathlib import Path
 
-import numpy as np
 from keras_tuner import HyperParameters, Objective, Oracle
 from keras_tuner.engine.trial import Trial
 
-from kerasmlp.files import read_json, write_text
+from kerasmlp.tuning.one_file import OneFileState, oracle_seed
 from kerasmlp.tuning.plan import TuningPlan
 from kerasmlp.tuning.space import LogRange
 
 OBJECTIVE = "val_loss"
 
 
-class SearchOracle(Oracle):
+class SearchOracle(OneFileState, Oracle):
     """Decides what is tried next, by the trials that there are and nothing else.
 
     Its brackets are those of Keras Tuner's own Hyperband, from which it differs in
@@ -26,12 +24,8 @@ class SearchOracle(Oracle):
 
     - A round is taken on when all of it is measured, not when enough is, so that
       the speed of workers decides nothing. Meanwhile they begin the next bracket.
-    - Its state is one file, written whole: a process killed between the files of
-      Keras Tuner leaves trials that the oracle does not know of.
-    - A trial that has ended is not run again because its oracle was killed
-      before anything else happened.
-    - Every seed is a seed: Keras Tuner takes 0 for none, and gives neighbouring
-      seeds nearly the same trials.
+    - Its state is one file, see `OneFileState`.
+    - Every seed is a seed, see `oracle_seed`.
     - It can have a deadline. Then nothing is begun any more, and a trial that is
       asked for and still goes on has the status `"STOPPED"`.
 
@@ -50,7 +44,7 @@ class SearchOracle(Oracle):
         super().__init__(
             Objective(OBJECTIVE, "min"),
             hyperparameters=hyperparameters(plan),
-            seed=1 + int(np.random.SeedSequence(plan.seed).generate_state(1)[0] >> 2),
+            seed=oracle_seed(plan.seed),
             max_consecutive_failed_trials=1,
         )
         self.verbose = 0
@@ -77,9 +71,6 @@ class SearchOracle(Oracle):
         """Seconds of the slowest epoch so far, with its share of tracing."""
         means = (t.metrics.get_best_value("seconds") / _epochs_of(t) for t in self.completed())
         return max(means, default=0.0)
-
-    def completed(self) -> list[Trial]:
-        return [t for t in list(self.trials.values()) if t.status == "COMPLETED"]
 
     def checkpoint_of(self, trial_id: str) -> Path:
         return self.folder / f"trial_{trial_id}" / "checkpoint.npz"
@@ -133,25 +124,6 @@ class SearchOracle(Oracle):
             for trial in ranked[size:]:
                 self.checkpoint_of(trial.trial_id).unlink(missing_ok=True)
         return ranked[rank].hyperparameters.values | {"tuner/trial_id": ranked[rank].trial_id}
-
-    def get_state(self) -> dict:
-        # end_trial saves before it takes the trial out of those that are going on.
-        ongoing = {k: t.trial_id for k, t in self.ongoing_trials.items() if t.status == "RUNNING"}
-        trials = [trial.get_state() for trial in self.trials.values()]
-        return super().get_state() | {"ongoing_trials": ongoing, "trials": trials}
-
-    def save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, json.dumps(self.get_state()))
-
-    def _save_trial(self, trial: Trial) -> None:
-        """Trials are saved with the rest."""
-
-    def reload(self) -> None:
-        state = read_json(self.path)
-        self.trials = {t["trial_id"]: Trial.from_state(t) for t in state["trials"]}
-        again = state["retry_queue"] + list(state["ongoing_trials"].values())
-        self.set_state(state | {"ongoing_trials": {}, "retry_queue": again})
 
 
 def _epochs_of(trial: Trial) -> int:

@@ -1,0 +1,39 @@
+"""What `train-age-cnn` and `tune-age-cnn` share: options, and the recipe that they say."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from kerasmlp.commands.training_options import add_precision_argument, add_run_arguments
+
+
+def add_age_cnn_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", type=Path, metavar="STORE", help="of build-images --gray")
+    add_precision_argument(add_run_arguments(parser))
+    parser.add_argument(
+        "--preset", type=Path, metavar="FILE",
+        help="JSON of network and hyperparameters (default: the paper's)",
+    )  # fmt: skip
+
+
+def open_run(args: argparse.Namespace, name: str) -> Path:
+    """The run folder that the options say, or a new one."""
+    from kerasmlp.checks import reject
+    from kerasmlp.runs import next_free
+
+    if args.resume and args.run_dir is None:
+        reject("--run-dir", "must be given to be resumed", None)
+    run_dir = args.run_dir or next_free(Path("runs") / name)
+    if args.resume and not run_dir.exists():
+        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+    return run_dir
+
+
+def choose_age_cnn_recipe(args: argparse.Namespace, **changes):
+    """The preset with the values that were given on top."""
+    from kerasmlp.age_cnn.recipe import AgeCNNRecipe
+
+    recipe = AgeCNNRecipe() if args.preset is None else AgeCNNRecipe.from_file(args.preset)
+    return recipe.replace(**{k: v for k, v in changes.items() if v is not None})

@@ -1,0 +1,63 @@
+"""Makes an image store: one HDF5 file that is read in one go, lossless.
+
+SOURCE is a folder or a zip archive of images named <age>_<gender>_<race>_<n>.jpg
+as in UTKFace, below folders train, validation and test (or give --split); an
+.npz of x_train, y_train, x_test, y_test; or a folder with CIFAR's binary version.
+Images that cannot be read are left out and counted; STORE.removal.json lists them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="STORE")
+    parser.add_argument("--force", action="store_true", help="replace an existing STORE")
+    images = parser.add_argument_group("image files")
+    images.add_argument(
+        "--size", type=int, metavar="N", help="crop and scale to N×N (default: as they are)"
+    )
+    images.add_argument("--gray", action="store_true", help="one channel")
+    images.add_argument(
+        "--split", type=float, nargs=3, metavar=("TRAIN", "VALIDATION", "TEST"),
+        help="draw the splits in this proportion, such as 5400 2315 1159",
+    )  # fmt: skip
+    images.add_argument("--seed", type=int, default=0, help="of the drawing; default: 0")
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.checks import reject, reject_file
+    from kerasmlp.datasets.image_arrays import is_cifar, store_of_arrays, store_of_cifar
+    from kerasmlp.datasets.removal import removal_table
+    from kerasmlp.files import require_file_place
+
+    require_file_place(args.output)
+    if args.output.exists() and not args.force:
+        reject_file(args.output, "must not exist yet (or --force)", "an existing file")
+    arrays = args.source.suffix.lower() == ".npz"
+    if arrays or is_cifar(args.source):
+        for option in ("size", "gray", "split"):
+            if getattr(args, option):
+                reject(f"--{option}", "must be left out for arrays", getattr(args, option))
+        store = store_of_arrays(args.source) if arrays else store_of_cifar(args.source)
+        store.save(args.output, overwrite=args.force)
+    else:
+        from kerasmlp.datasets.image_building import build_images, save_with_removals
+
+        store, entries = build_images(
+            args.source,
+            size=args.size,
+            gray=args.gray,
+            split=args.split,
+            seed=args.seed,
+            progress=True,
+        )
+        save_with_removals(store, entries, args.output, overwrite=args.force)
+        print(removal_table(store.info.removal_report))
+    height, width, channels = store.images.shape[1:]
+    splits = store.labels["split"].tolist()
+    counts = ", ".join(f"{splits.count(s):,} {s}" for s in dict.fromkeys(splits))
+    print(f"{args.output}: {len(store):,} images of {height}×{width}×{channels}: {counts}")

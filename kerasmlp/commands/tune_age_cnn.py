@@ -1,0 +1,63 @@
+"""Searches learning rate and L2 factor of the UTKFace CNN with Keras Tuner, in two stages.
+
+Both are drawn log-uniform: 50 trials in wide ranges, then 50 where the paper found
+its best, each 5 epochs on 500 images. Ends with the best values as a preset,
+RUN/best.json, that --preset of train-age-cnn accepts, and a picture of the trials.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from kerasmlp.commands.age_cnn_options import (
+    add_age_cnn_arguments,
+    choose_age_cnn_recipe,
+    open_run,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_age_cnn_arguments(parser)
+    search = parser.add_argument_group("search")
+    for flag, default, text in (
+        ("--trials", 50, "of each stage"),
+        ("--rows", 500, "images to train on"),
+        ("--epochs", 5, "of a trial"),
+    ):
+        search.add_argument(
+            flag, type=int, default=default, metavar="N", help=f"{text}; default: {default}"
+        )
+
+
+def run(args: argparse.Namespace) -> None:
+    from kerasmlp.precision import default_policy
+    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.stores.image_store import ImageStore
+    from kerasmlp.tuning.running import require_keras_tuner
+
+    require_keras_tuner()
+    run_dir = open_run(args, "tune-age-cnn")
+    store = ImageStore.open(args.store)
+    import_tensorflow()
+    from kerasmlp.age_cnn.search import search_age_cnn
+
+    report = search_age_cnn(
+        store,
+        choose_age_cnn_recipe(args),
+        run_dir,
+        trials=args.trials,
+        rows=args.rows,
+        epochs=args.epochs,
+        precision=args.precision or default_policy(),
+        seed=args.seed,
+        resume=args.resume,
+        force=args.force,
+        progress=True,
+    )
+    best, trials = report["best"], report["trials"]
+    print(f"{run_dir}: {trials['run']} trials, {report['seconds']['total']:.1f} s")
+    if trials["diverged"]:
+        print(f"{trials['diverged']} trials diverged")
+    print(f"best validation MAE {best['val_mae_years']:.2f}: --preset {run_dir / 'best.json'}")
+    print(json.dumps(best))

@@ -1,0 +1,160 @@
+"""Image files named like UTKFace's → image store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from kerasmlp.checks import (
+    check_int,
+    check_optional_int,
+    check_positive,
+    check_seed,
+    reject,
+    reject_file,
+)
+from kerasmlp.datasets.image_decoding import decode_image
+from kerasmlp.datasets.image_files import ImageFiles
+from kerasmlp.datasets.records import FAILED_TO_READ, MALFORMED_NAME, NO_SPLIT
+from kerasmlp.datasets.removal import removal_report, removed_keys
+from kerasmlp.datasets.utkface import parse_name
+from kerasmlp.files import write_json
+from kerasmlp.splits import grouped_split
+from kerasmlp.stores.image_store import SPLITS, ImageStore
+from kerasmlp.stores.store_info import RowsInfo
+
+
+def build_images(
+    source: str | os.PathLike,
+    *,
+    size: int | None = None,
+    gray: bool = False,
+    split: Sequence[float] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[ImageStore, list[dict]]:
+    """Reads images named `<age>_<gender>_<race>_<n>.jpg` into a store.
+
+    Files of one content get one `group`.
+
+    Args:
+        source: Folder or zip archive, with folders `train`, `validation` and `test`
+            unless `split` is given.
+        size: Sides to crop and scale to; None takes images of one size as they are.
+        gray: One channel.
+        split: Sizes of train, validation and test relative to each other; rows are
+            drawn, groups are not split.
+        seed: Of the drawing.
+        progress: Show a bar.
+
+    Returns:
+        The store, and one entry per input with its `key` and the `reason` why it is
+        not in the store, or None.
+
+    Raises:
+        InputError: if there are no images, or not of one size.
+    """
+    check_optional_int("size", size, minimum=1)
+    check_seed(check_int("seed", seed, minimum=0))
+    if split is not None:
+        if len(split) != len(SPLITS):
+            reject("split", f"must be {len(SPLITS)} numbers", list(split))
+        for share in split:
+            check_positive("split", share)
+    with ImageFiles(source) as files:
+        folders = [_split_of(name) for name in files.names]
+        if split is None and not any(folders):
+            requirement = f"must hold folders {', '.join(SPLITS)}, or --split must be given"
+            reject_file(source, requirement, f"images such as {files.names[0]!r}")
+        if split is not None and any(folders):
+            first = files.names[next(i for i, folder in enumerate(folders) if folder)]
+            reject("--split", f"must be left out where folders say it, as in {first!r}", split)
+        kept = _Kept(source, len(files.names))
+        entries = []
+        for name, folder in zip(files.names, _bar(folders, progress), strict=True):
+            labels, pixels = parse_name(PurePosixPath(name).name), None
+            reason = None if labels else MALFORMED_NAME
+            if not reason and split is None and folder is None:
+                reason = NO_SPLIT
+            if not reason:
+                try:
+                    data = files.read(name)
+                except OSError:
+                    data = b""
+                pixels = decode_image(data, size=size, gray=gray)
+                reason = FAILED_TO_READ if pixels is None else None
+            if not reason:
+                kept.add(name, pixels, {**labels, "split": folder or "", "path": name}, data)
+            entries.append({"key": name, "reason": reason})
+    report = removal_report(entries)
+    if not kept.rows:
+        reject_file(source, "must hold at least one image to keep", f"none ({report['removed']})")
+    columns = {key: [row[key] for row in kept.rows] for key in kept.rows[0]}
+    if split is not None:
+        columns["split"] = _drawn_splits(columns["group"], split, seed)
+    info = RowsInfo(source="UTKFace", removal_report=report)
+    store = ImageStore(kept.images[: len(kept.rows)], columns, info, name=source)
+    return store, entries
+
+
+def save_with_removals(
+    store: ImageStore, entries: Sequence[dict], path: str | os.PathLike, *, overwrite: bool
+) -> None:
+    """Writes the store, and `<store>.removal.json` beside it."""
+    path = Path(path)
+    store.save(path, overwrite=overwrite)
+    removals = {**removal_report(entries), "keys": removed_keys(entries)}
+    write_json(path.with_name(f"{path.name}.removal.json"), removals)
+
+
+class _Kept:
+    """Images of one shape, which the first one decides, and their labels."""
+
+    def __init__(self, source: str | os.PathLike, capacity: int):
+        self._source, self._capacity = source, capacity
+        self.rows: list[dict] = []
+        self.images = np.empty(0)
+        self._groups: dict[bytes, int] = {}
+
+    def add(self, name: str, pixels: np.ndarray, labels: dict, data: bytes) -> None:
+        if not self.rows:
+            self.images = np.empty((self._capacity, *pixels.shape), np.uint8)
+        shape = self.images.shape[1:]
+        if pixels.shape != shape:
+            requirement = f"must hold images of {_words(shape)}, as {self.rows[0]['path']!r} is "
+            requirement += "(or give --size and --gray)"
+            reject_file(self._source, requirement, f"{name!r} of {_words(pixels.shape)}")
+        self.images[len(self.rows)] = pixels
+        digest = hashlib.sha256(data).digest()
+        group = self._groups.setdefault(digest, len(self._groups))
+        self.rows.append({**labels, "gender": int(labels["gender"]), "group": group})
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    height, width, channels = shape
+    return f"{height}×{width} pixels, {'grey' if channels == 1 else 'colour'}"
+
+
+def _split_of(name: str) -> str | None:
+    folders = [part for part in PurePosixPath(name).parts[:-1] if part in SPLITS]
+    return folders[-1] if folders else None
+
+
+def _drawn_splits(groups: Sequence[int], shares: Sequence[float], seed: int) -> np.ndarray:
+    train, validation, test = (share / sum(shares) for share in shares)
+    rest, tested = grouped_split(groups, test, seed)
+    _, validated = grouped_split(np.array(groups)[rest], validation / (train + validation), seed)
+    splits = np.full(len(groups), "train", object)
+    splits[tested] = "test"
+    splits[rest[validated]] = "validation"
+    return splits.astype(str)
+
+
+def _bar(items: Sequence, progress: bool):
+    from tqdm import tqdm
+
+    return tqdm(items, unit="img", disable=None if progress else True)

@@ -1,0 +1,90 @@
+"""The image files of a folder or of a zip archive, by name."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+from kerasmlp.checks import reject_file
+from kerasmlp.datasets.records import IMAGE_SUFFIXES, image_files, printable
+from kerasmlp.files import what_is
+
+# what zipfile was seen to raise on damaged archives and members, or on those with a password
+ZIP_DAMAGE = (
+    OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile,
+    zlib.error, KeyError, OverflowError,
+)  # fmt: skip
+
+
+class ImageFiles:
+    """Names and bytes of the images below a folder or in a zip archive.
+
+    Args:
+        source: Folder or `.zip`.
+
+    Attributes:
+        names: Relative paths, sorted.
+
+    Raises:
+        InputError: if there is no such folder or archive, or no image in it.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = Path(folder, "a.jpg").write_bytes(b"not really")
+    >>> with ImageFiles(folder) as files:
+    ...     files.names, files.read("a.jpg")
+    (['a.jpg'], b'not really')
+    """
+
+    def __init__(self, source: str | os.PathLike):
+        source = Path(source)
+        self._zip, self._paths = None, {}
+        if source.is_dir():
+            self._paths = {printable(p.relative_to(source)): p for p in image_files(source)}
+            self.names = list(self._paths)
+        elif source.is_file():
+            try:
+                self._zip = zipfile.ZipFile(source)
+            except ZIP_DAMAGE as error:
+                text = " ".join(str(error).split())[:200]
+                requirement = "must be a folder, a complete zip archive, or an .npz"
+                reject_file(source, requirement, f"a damaged or foreign file ({text})")
+            self.names = sorted(filter(_is_image, dict.fromkeys(self._zip.namelist())))
+        else:
+            reject_file(source, "must be a folder, a zip archive, or an .npz", what_is(source))
+        if not self.names:
+            self.close()
+            requirement = f"must hold images ({', '.join(IMAGE_SUFFIXES)})"
+            reject_file(source, requirement, "none")
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            OSError: if they cannot be read, also for every kind of damage of an archive.
+        """
+        if self._zip is None:
+            return self._paths[name].read_bytes()
+        try:
+            return self._zip.read(name)
+        except ZIP_DAMAGE as error:
+            raise OSError(f"{error}") from error
+
+    def close(self) -> None:
+        if self._zip is not None:
+            self._zip.close()
+
+    def __enter__(self) -> ImageFiles:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _is_image(name: str) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return name.lower().endswith(IMAGE_SUFFIXES) and not hidden

@@ -1,0 +1,229 @@
+"""`build-images`: folders, archives and arrays become one store, whatever lies among them."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from data_sets import SHARED
+from face_images import encoded, make_faces, write_faces
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kerasmlp import ImageStore, InputError
+from kerasmlp.cli import run_command
+from kerasmlp.datasets.image_building import build_images
+from kerasmlp.datasets.image_decoding import decode_image
+
+
+def zipped(folder, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.*")):
+            archive.write(file, f"root/{file.relative_to(folder)}")
+    return path
+
+
+def build(capsys, source, output, *flags):
+    assert run_command("build-images", [str(a) for a in (source, "-o", output, *flags)]) == 0
+    return ImageStore.open(output), capsys.readouterr().out
+
+
+def refused(capsys, source, output, *flags):
+    assert run_command("build-images", [str(a) for a in (source, "-o", output, *flags)]) == 2
+    captured = capsys.readouterr().err
+    assert "Traceback" not in captured
+    (line,) = [line for line in captured.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_folder_and_archive_give_one_store(tmp_path, capsys):
+    folder = tmp_path / "faces"
+    paths = write_faces(folder)
+    bad = {
+        "train/30_0_0_90.jpg": b"",
+        "train/31_0_0_91.jpg": paths[0].read_bytes()[:-40],
+        "test/32_0_0_92.png": b"no image",
+        "test/33_0_93.jpg": paths[1].read_bytes(),
+        "other/34_0_0_94.jpg": paths[1].read_bytes(),
+    }
+    for name, data in bad.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / "train" / "notes.txt").write_text("no image by name")
+    store, out = build(capsys, folder, tmp_path / "a.h5")
+    of_zip, _ = build(capsys, zipped(folder, tmp_path / "faces.zip"), tmp_path / "b.h5")
+    np.testing.assert_array_equal(store.images, of_zip.images)
+    np.testing.assert_array_equal(store.labels["age_years"], of_zip.labels["age_years"])
+    assert [line.split()[-1] for line in out.splitlines()[:5]] == ["12", "2", "2", "1", "17"]
+    assert "12 images of 12×12×1: 4 test, 4 train, 4 validation" in out
+    removal = json.loads((tmp_path / "a.h5.removal.json").read_text())
+    assert removal["removed"] == store.info.removal_report["removed"] == {
+        "malformed name": 2, "failed to read image": 2, "no train, validation or test folder": 1,
+    }  # fmt: skip
+    assert {name for names in removal["keys"].values() for name in names} == set(bad)
+    # Every pixel and label is that of its file.
+    for row, name in enumerate(store.labels["path"]):
+        with Image.open(folder / name) as image:
+            np.testing.assert_array_equal(store.images[row, :, :, 0], np.asarray(image))
+        split, file = name.split("/")
+        age, gender, *_ = file.split("_")
+        assert store.labels["split"][row] == split
+        assert (store.labels["age_years"][row], store.labels["gender"][row]) == (
+            float(age),
+            int(gender),
+        )
+
+
+def test_sizes_channels_and_drawn_splits(tmp_path, capsys):
+    folder = tmp_path / "faces"
+    paths = write_faces(folder, rows=20, splits=())
+    copies = [folder / f"50_0_0_{k}.jpg" for k in (70, 71, 72)]
+    for copy in copies:
+        copy.write_bytes(paths[0].read_bytes())
+    output = tmp_path / "a.h5"
+    assert "must hold folders train, validation, test" in refused(capsys, folder, output)
+    store, _ = build(capsys, folder, output, "--split", "10", "8", "5")
+    assert [len(store.rows(s)) for s in ("train", "validation", "test")] == pytest.approx(
+        [10, 8, 5], abs=3
+    )
+    same = [k for k, p in enumerate(store.labels["path"]) if "50_0_0_7" in p]
+    assert len(same) == 3 and len(set(store.labels["split"][same])) == 1
+    assert len(set(store.labels["group"])) == 20
+    again, _ = build(capsys, folder, output, "--split", "10", "8", "5", "--force")
+    assert again.digest() == store.digest()
+    colour, _ = make_faces(1, channels=3, side=30)
+    (folder / "9_0_0_99.jpg").write_bytes(encoded(colour[0]))
+    line = refused(capsys, folder, output, "--split", "2", "1", "1", "--force")
+    assert "must hold images of 12×12 pixels, grey" in line and "'9_0_0_99.jpg' of 30×30" in line
+    flags = ("--split", "2", "1", "1", "--force", "--size", "8", "--gray")
+    store, _ = build(capsys, folder, output, *flags)
+    assert store.images.shape == (24, 8, 8, 1)
+
+
+def test_what_cannot_be_built(tmp_path, capsys):
+    output = tmp_path / "a.h5"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.zip").write_text("no archive")
+    write_faces(tmp_path / "faces")
+    for source, flags, message in (
+        (tmp_path / "none", (), "must be a folder, a zip archive, or an .npz. Received: no such"),
+        (tmp_path / "empty", (), "must hold images"),
+        (tmp_path / "text.zip", (), "must be a folder, a complete zip archive"),
+        (tmp_path / "faces", ("--size", 0), "`size` must be an integer >= 1"),
+        (tmp_path / "faces", ("--split", 1, 1, 1), "`--split` must be left out where folders"),
+        (tmp_path / "empty", ("--split", 1, 1, 0), "`split` must be a finite number > 0"),
+        (tmp_path / "empty", ("--seed", -1), "`seed` must be an integer >= 0"),
+    ):
+        assert message in refused(capsys, source, output, *flags)
+        assert not output.exists()
+    for path in (tmp_path / "faces").rglob("*.jpg"):
+        path.write_bytes(b"")
+    assert "must hold at least one image to keep" in refused(capsys, tmp_path / "faces", output)
+    output.write_text("mine")
+    assert "must not exist yet (or --force)" in refused(capsys, tmp_path / "faces", output)
+    assert output.read_text() == "mine"
+
+
+def test_arrays(tmp_path, capsys):
+    images, _ = make_faces(9, side=32, channels=3)
+    arrays = {"x_train": images[:6], "y_train": np.arange(6)[:, None], "x_test": images[6:]}
+    np.savez(tmp_path / "a.npz", **arrays, y_test=np.array([0, 1, 2]))
+    store, out = build(capsys, tmp_path / "a.npz", tmp_path / "a.h5")
+    np.testing.assert_array_equal(store.images, images)
+    assert store.labels["class"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
+    assert "9 images of 32×32×3: 6 train, 3 test" in out
+    output = tmp_path / "b.h5"
+    for changed, message in (
+        ({}, "must hold x_train, y_train, x_test, y_test. Received: no y_test"),
+        ({"y_test": [1, 2]}, "must hold a class 0, 1, … for each of the 3 images in y_test"),
+        ({"y_test": [0, 1, 2], "x_test": images[6:, 1:]}, "must hold images of one shape"),
+        ({"y_test": [0, 1, 2], "x_test": np.float32(images[6:])}, "must hold uint8 images"),
+        ({"y_test": np.array([0, None, 2])}, "never loaded"),
+    ):
+        np.savez(tmp_path / "b.npz", **arrays | changed)
+        assert message in refused(capsys, tmp_path / "b.npz", output)
+    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-300])
+    assert "must be a complete .npz file" in refused(capsys, tmp_path / "b.npz", output)
+    assert "`--gray` must be left out" in refused(capsys, tmp_path / "a.npz", output, "--gray")
+
+
+@pytest.mark.parametrize("kind", ["CIFAR-10", "CIFAR-100"])
+def test_cifar(tmp_path, capsys, kind):
+    images, _ = make_faces(7, side=32, channels=3)
+    planes = images.transpose(0, 3, 1, 2).reshape(7, -1)
+    classes = np.arange(7, dtype=np.uint8)[:, None]
+    if kind == "CIFAR-10":
+        names, labels = [*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"], classes
+        parts = [slice(k, k + 1) for k in range(5)] + [slice(5, 7)]
+    else:
+        names, labels = ["train.bin", "test.bin"], np.hstack([classes // 2, 9 * classes])
+        parts = [slice(0, 5), slice(5, 7)]
+    records = np.hstack([labels, planes])
+    for name, part in zip(names, parts, strict=True):
+        (tmp_path / name).write_bytes(records[part].tobytes())
+    store, _ = build(capsys, tmp_path, tmp_path / "a.h5")
+    np.testing.assert_array_equal(store.images, images)
+    np.testing.assert_array_equal(store.labels["class"], labels[:, -1])
+    assert store.rows("test").tolist() == [5, 6] and store.info.source == kind
+    whole = (tmp_path / names[0]).read_bytes()
+    (tmp_path / names[0]).write_bytes(whole[:-1])
+    assert "must be complete, a multiple of" in refused(capsys, tmp_path, tmp_path / "b.h5")
+    (tmp_path / names[0]).write_bytes(b"\xff" + whole[1:])
+    assert "class below" in refused(capsys, tmp_path, tmp_path / "b.h5")
+    (tmp_path / names[0]).unlink()
+    assert f"as a part of {kind}" in refused(capsys, tmp_path, tmp_path / "b.h5")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz") / "faces"
+    write_faces(folder, rows=6)
+    image = make_faces(1, channels=3)[0][0]
+    kinds = ("jpeg", "png", "bmp", "webp", "tiff")
+    return zipped(folder, folder.parent / "a.zip").read_bytes(), [encoded(image, k) for k in kinds]
+
+
+def damage(draw, whole):
+    if draw(st.booleans()):
+        return whole[: draw(st.integers(0, len(whole) - 1))]
+    damaged = bytearray(whole)
+    for _ in range(draw(st.integers(1, 10))):
+        damaged[draw(st.integers(0, len(whole) - 1))] = draw(st.integers(0, 255))
+    return bytes(damaged)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damaged_images_are_none_or_pixels(samples, data):
+    pixels = decode_image(damage(data.draw, data.draw(st.sampled_from(samples[1]))))
+    assert pixels is None or (pixels.dtype == np.uint8 and pixels.ndim == 3)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_damaged_archives_end_in_one_sentence_or_a_store(samples, tmp_path, data):
+    path = tmp_path / "a.zip"
+    path.write_bytes(damage(data.draw, samples[0]))
+    try:
+        store, entries = build_images(path)
+    except InputError as error:
+        assert "Received: " in str(error)
+    else:
+        assert len(store) == sum(entry["reason"] is None for entry in entries)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs UTKFace")
+def test_utkface_is_read_as_opencv_reads_it(tmp_path, capsys):
+    cv2 = pytest.importorskip("cv2")
+    path = SHARED / "utkface91.zip"
+    folder = tmp_path / "some"
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist()[:8800:88]:
+            archive.extract(name, folder)
+    store, _ = build(capsys, folder, tmp_path / "a.h5")
+    assert len(store) == 100
+    for image, name in zip(store.images, store.labels["path"], strict=True):
+        np.testing.assert_array_equal(image[:, :, 0], cv2.imread(str(folder / name), 0))
