@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp.checks import reject, reject_file
-from kerasmlp.datasets.cifar import read_cifar
+from kerasmlp.datasets.cifar import is_cifar, store_of_cifar
+from kerasmlp.datasets.image_arrays import store_of_arrays
 from kerasmlp.files import what_is
 from kerasmlp.pipelines import epoch_batches
+from kerasmlp.stores.image_store import ImageStore
 
 PADDING = 4
 _SHUFFLE, _CROP, _MIRROR = range(3)  # independent random streams of one seed
@@ -57,48 +58,43 @@ class ImageSet:
 
 
 def load_images(path: str | os.PathLike) -> ImageSet:
-    """Reads images and classes, both parts.
+    """Reads images and classes, both parts; images of 28×28 are padded to 32×32.
 
     Args:
-        path: An `.npz` of `x_train`, `y_train`, `x_test` and `y_test`, without
-            pickles; or what `read_cifar` reads. Images of 28×28 are padded to 32×32.
+        path: An image store with the label `class` (`.h5`), or what becomes one: an
+            `.npz` of `x_train`, `y_train`, `x_test` and `y_test`, or CIFAR's own
+            binary version.
 
     Raises:
-        InputError: if it holds no grey or colour images of 32×32 or 28×28 pixels.
+        InputError: if it holds no such images and classes of 32×32 or 28×28 pixels.
     """
-    path = Path(path)
-    if path.is_dir() or path.name.endswith((".tar.gz", ".tgz")):
-        arrays = read_cifar(path)
-        labels = {k: arrays[k].astype(np.int32) for k in ("y_train", "y_test")}
-        return ImageSet(**arrays | labels)
-    if not path.is_file():
-        reject_file(path, "must be an .npz of images", what_is(path))
-    names = tuple(ImageSet.__annotations__)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            loaded = {name: arrays[name] for name in names if name in arrays}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        reject_file(path, "must be an .npz of images", " ".join(str(error).split())[:200])
-    for name in names:
-        if name not in loaded:
-            reject_file(path, f"must hold {', '.join(names)}", f"no {name}")
+    store = _open(Path(path))
+    side = store.images.shape[1]
+    if store.images.shape[1:3] != (side, side) or side not in (28, 32):
+        requirement = "must hold images of 28×28 or 32×32 pixels"
+        reject_file(path, requirement, f"images of shape {store.images.shape[1:]}")
+    classes = store.labels.get("class")
+    if classes is None or classes.dtype.kind not in "iu" or classes.min() < 0:
+        came = f"labels {', '.join(sorted(store.labels))}"
+        reject_file(path, "must hold classes 0, 1, … as label 'class'", came)
+    arrays, pad = {}, (32 - side) // 2
     for part in ("train", "test"):
-        x, y = loaded[f"x_{part}"], loaded[f"y_{part}"].reshape(-1)
-        x = x[..., None] if x.ndim == 3 else x
-        good = x.ndim == 4 and x.shape[1:3] in ((28, 28), (32, 32)) and x.shape[3] in _MEAN_STD
-        if not good or x.dtype != np.uint8 or not len(x):
-            came = f"x_{part} of shape {loaded[f'x_{part}'].shape}, {x.dtype}"
-            requirement = "must hold uint8 images of 28×28 or 32×32 pixels, grey or of 3 colours"
-            reject_file(path, requirement, came)
-        if len(y) != len(x) or y.dtype.kind not in "iu" or y.min() < 0:
-            requirement = f"must hold a class 0, 1, … for each of the {len(x)} images in y_{part}"
-            reject_file(path, requirement, f"shape {y.shape}, {y.dtype}")
-        side = (32 - x.shape[1]) // 2
-        loaded[f"x_{part}"] = np.pad(x, ((0, 0), (side, side), (side, side), (0, 0)))
-        loaded[f"y_{part}"] = y.astype(np.int32)
-    if loaded["x_train"].shape[1:] != loaded["x_test"].shape[1:]:
-        reject_file(path, "must hold images of one shape", "others in x_train than in x_test")
-    return ImageSet(**loaded)
+        rows = store.rows(part)
+        sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        arrays[f"x_{part}"] = np.pad(store.images[rows], sides)
+        arrays[f"y_{part}"] = classes[rows].astype(np.int32)
+    return ImageSet(**arrays)
+
+
+def _open(path: Path) -> ImageStore:
+    if path.suffix.lower() in (".h5", ".hdf5"):
+        return ImageStore.open(path)
+    if path.suffix.lower() == ".npz":
+        return store_of_arrays(path)
+    if not is_cifar(path):
+        requirement = "must be an .npz, an image store (.h5), or a folder or .tar.gz of CIFAR"
+        reject_file(path, requirement, what_is(path))
+    return store_of_cifar(path)
 
 
 def normalize(images):
