@@ -10,8 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp.checks import reject, reject_file
-from kerasmlp.datasets.image_arrays import image_store_of
+from kerasmlp.datasets.cifar import is_cifar, store_of_cifar
+from kerasmlp.datasets.image_arrays import store_of_arrays
+from kerasmlp.files import what_is
 from kerasmlp.pipelines import epoch_batches
+from kerasmlp.stores.image_store import ImageStore
 
 PADDING = 4
 _SHUFFLE, _CROP, _MIRROR = range(3)  # independent random streams of one seed
@@ -54,33 +57,43 @@ class ImageSet:
 
 
 def load_images(path: str | os.PathLike) -> ImageSet:
-    """Reads images and classes, both parts.
+    """Reads images and classes, both parts; images of 28×28 are padded to 32×32.
 
     Args:
-        path: An image store with the splits `train` and `test` and the label `class`;
-            an `.npz` of `x_train`, `y_train`, `x_test` and `y_test`, without pickles;
-            or what `read_cifar` reads. Images of 28×28 are padded to 32×32.
+        path: An image store with the label `class` (`.h5`), or what becomes one: an
+            `.npz` of `x_train`, `y_train`, `x_test` and `y_test`, or CIFAR's own
+            binary version.
 
     Raises:
-        InputError: if it holds no images of 32×32 or 28×28 pixels, or no classes.
+        InputError: if it holds no such images and classes of 32×32 or 28×28 pixels.
     """
-    store = image_store_of(path)
-    shape = store.images.shape[1:]
-    if shape[:2] not in ((28, 28), (32, 32)):
-        came = "×".join(str(length) for length in shape)
-        reject_file(path, "must hold images of 28×28 or 32×32 pixels", came)
+    store = _open(Path(path))
+    side = store.images.shape[1]
+    if store.images.shape[1:3] != (side, side) or side not in (28, 32):
+        requirement = "must hold images of 28×28 or 32×32 pixels"
+        reject_file(path, requirement, f"images of shape {store.images.shape[1:]}")
     classes = store.labels.get("class")
-    if classes is None or classes.dtype.kind not in "iu":
-        reject_file(path, "must hold integers as label `class`", ", ".join(store.labels))
-    side = (32 - shape[0]) // 2
-    images = np.pad(store.images, ((0, 0), (side, side), (side, side), (0, 0)))
-    parts = {}
+    if classes is None or classes.dtype.kind not in "iu" or classes.min() < 0:
+        came = f"labels {', '.join(sorted(store.labels))}"
+        reject_file(path, "must hold classes 0, 1, … as label 'class'", came)
+    arrays, pad = {}, (32 - side) // 2
     for part in ("train", "test"):
         rows = store.rows(part)
-        if classes[rows].min() < 0:
-            reject_file(path, f"must hold a class 0, 1, … for each image of {part}", "one below 0")
-        parts |= {f"x_{part}": images[rows], f"y_{part}": classes[rows].astype(np.int32)}
-    return ImageSet(**parts)
+        sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        arrays[f"x_{part}"] = np.pad(store.images[rows], sides)
+        arrays[f"y_{part}"] = classes[rows].astype(np.int32)
+    return ImageSet(**arrays)
+
+
+def _open(path: Path) -> ImageStore:
+    if path.suffix.lower() in (".h5", ".hdf5"):
+        return ImageStore.open(path)
+    if path.suffix.lower() == ".npz":
+        return store_of_arrays(path)
+    if not is_cifar(path):
+        requirement = "must be an .npz, an image store (.h5), or a folder or .tar.gz of CIFAR"
+        reject_file(path, requirement, what_is(path))
+    return store_of_cifar(path)
 
 
 def normalize(images):

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from kerasmlp import InputError, load_model, predict_samples
 from kerasmlp.cifar.plan import CifarPlan
 from kerasmlp.cli import run_command
-from kerasmlp.datasets.cifar import parse, read_cifar
+from kerasmlp.datasets.cifar import parse, store_of_cifar
 from kerasmlp.image_batches import load_images, plain_batches
+from kerasmlp.stores.image_store import ImageStore
 
 RNG = np.random.default_rng(0)
 CIFAR10 = [*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"]
@@ -73,12 +74,16 @@ def test_cifar_100_learns_the_fine_labels(tmp_path):
     data = load_images(tmp_path)
     assert data.y_train.tolist() == [99, 0] and data.y_test.tolist() == [42]
     assert data.num_classes == 100 and data.y_train.dtype == np.int32
+    store = store_of_cifar(tmp_path)
+    assert store.labels["superclass"].tolist() == [3, 19, 0]
+    store.save(tmp_path / "cifar.h5")
+    assert load_images(tmp_path / "cifar.h5").digest() == data.digest()
 
 
 def test_files_that_are_no_cifar(cifar10, tmp_path):
     def refused(path):
         with pytest.raises(InputError) as caught:
-            read_cifar(path)
+            store_of_cifar(path)
         return str(caught.value)
 
     folder = tmp_path / "some"
@@ -88,17 +93,14 @@ def test_files_that_are_no_cifar(cifar10, tmp_path):
         (folder / name).write_bytes((cifar10 / name).read_bytes())
     whole = (folder / "data_batch_4.bin").read_bytes()
     for content, message in (
-        (
-            whole[:-1],
-            f"data_batch_4.bin` must hold records of 3073 bytes. Received: {12 * 3073 - 1}",
-        ),
-        (b"", "must hold records of 3073 bytes. Received: 0 bytes"),
-        (b"\x0a" + whole[1:], "must hold labels below 10. Received: a label 10"),
+        (whole[:-1], "data_batch_4.bin` must be complete, a multiple of 3073 bytes."),
+        (b"", "must be complete, a multiple of 3073 bytes. Received: 0 bytes"),
+        (b"\x0a" + whole[1:], "must hold a class below 10 in byte 0 of each record. Received: 10"),
     ):
         (folder / "data_batch_4.bin").write_bytes(content)
         assert message in refused(folder)
     (folder / "data_batch_4.bin").unlink()
-    assert "Received: no data_batch_4.bin" in refused(folder)
+    assert "data_batch_4.bin` must be there, as a part of CIFAR-10" in refused(folder)
     packed = archive_of(cifar10, tmp_path / "a.tar.gz")
     packed.write_bytes(packed.read_bytes()[:2000])
     assert "must be a folder or .tar.gz with the binary version" in refused(packed)
@@ -117,17 +119,17 @@ def test_files_that_are_no_cifar(cifar10, tmp_path):
 )
 @settings(max_examples=80, deadline=None)
 def test_any_bytes_are_images_or_one_sentence(size, extra, fill, coarse):
-    counts = (20, 100) if coarse else (10,)
+    counts = {"superclass": 20, "class": 100} if coarse else {"class": 10}
     record = len(counts) + 3072
     length = max(size * record + extra, 0)
     content = (fill * (length // len(fill) + 1))[:length]
     first = [content[k::record][:size] for k in range(len(counts))]
     good = size and not extra
-    good = good and all(max(v) < n for v, n in zip(first, counts, strict=True))
+    good = good and all(max(v) < n for v, n in zip(first, counts.values(), strict=True))
     if good:
         images, labels = parse(content, counts, "a.bin")
         assert images.shape == (size, 32, 32, 3) and images.dtype == np.uint8
-        assert labels.tolist() == list(first[-1])
+        assert labels["class"].tolist() == list(first[-1])
         back = images.transpose(0, 3, 1, 2).reshape(size, -1)
         assert (
             b"".join(
@@ -137,7 +139,7 @@ def test_any_bytes_are_images_or_one_sentence(size, extra, fill, coarse):
             == content
         )
     else:
-        with pytest.raises(InputError, match="`a.bin` must hold"):
+        with pytest.raises(InputError, match="`a.bin` must"):
             parse(content, counts, "a.bin")
 
 
@@ -153,7 +155,7 @@ def test_any_archive_is_refused_in_one_sentence(content, packed, tmp_path_factor
     else:
         path.write_bytes(content)
     with pytest.raises(InputError):
-        read_cifar(path)
+        store_of_cifar(path)
 
 
 def test_the_plan_is_the_papers():
@@ -179,7 +181,7 @@ def history_of(run):
 
 
 def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path, capsys):
-    chosen = ["--arrangements", "relu-ic-conv", "baseline"]
+    chosen = ["--arrangements", "relu-ic-conv"]
     command = [sys.executable, str(ROOT / "bin" / "train-cifar")]
     # As many threads as here: they share sums among them.
     null = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -198,7 +200,7 @@ def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path, capsys):
     assert "| ResNet | 8 | 2×{ReLU-IC-Conv2D} |" in captured.out
     assert "60 images trained on, 12 tested on" in captured.out
     summary = json.loads(captured.out.splitlines()[-1])
-    assert list(summary) == ["2×{ReLU-IC-Conv2D}", "Baseline"]
+    assert list(summary) == ["2×{ReLU-IC-Conv2D}"]
     runs = [tmp_path / name / "relu-ic-conv_seed0" for name in ("whole", "broken")]
     models = [load_model(path) for path in runs]
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
@@ -252,13 +254,16 @@ def test_bad_input_is_one_sentence(cifar10, tmp_path, capsys):
     assert "`--run-dir` must be given to be resumed" in one_line(
         capsys, run_command("train-cifar", [str(cifar10), "--resume"])
     )
-    assert "must hold test_batch.bin" in refused(tmp_path)
-    assert "an .npz of images" in refused(tmp_path / "none.npz")
+    requirement = "must be an .npz, an image store (.h5), or a folder or .tar.gz of CIFAR"
+    assert f"{requirement}. Received: a folder" in refused(tmp_path)
+    assert f"{requirement}. Received: no such file" in refused(tmp_path / "none")
+    assert "must be a file. Received: no such file" in refused(tmp_path / "none.npz")
     channels = {f"x_{part}": np.zeros((9, 32, 32, 4), "uint8") for part in ("train", "test")}
     np.savez(tmp_path / "four.npz", **channels, y_train=np.arange(9), y_test=np.arange(9))
-    assert "must hold images of 1 or 3 channels. Received: 4 channels" in refused(
-        tmp_path / "four.npz"
-    )
+    assert "must hold images of 1 or 3 channels. Received: 4" in refused(tmp_path / "four.npz")
+    faces = ImageStore(np.zeros((3, 32, 32, 1), "uint8"), {"split": ["train", "train", "test"]})
+    faces.save(tmp_path / "faces.h5")
+    assert "as label 'class'. Received: labels split" in refused(tmp_path / "faces.h5")
 
 
 def one_line(capsys, code):

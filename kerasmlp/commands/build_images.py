@@ -2,7 +2,7 @@
 
 SOURCE is a folder or a zip archive of images named <age>_<gender>_<race>_<n>.jpg
 as in UTKFace, below folders train, validation and test (or give --split); an
-.npz of x_train, y_train, x_test, y_test; or a folder with CIFAR's binary version.
+.npz of x_train, y_train, x_test, y_test; or CIFAR's binary version, folder or .tar.gz.
 Images that cannot be read are left out and counted; STORE.removal.json lists them.
 """
 
@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.checks import reject, reject_file
-    from kerasmlp.datasets.image_arrays import is_cifar, store_of_arrays, store_of_cifar
+    from kerasmlp.datasets.cifar import is_cifar, store_of_cifar
+    from kerasmlp.datasets.image_arrays import store_of_arrays
     from kerasmlp.datasets.removal import removal_table
     from kerasmlp.files import require_file_place
 

@@ -17,7 +17,7 @@ def add_image_arguments(
 ) -> argparse._ArgumentGroup:
     """Adds the options of a plan; the arguments are its defaults in words."""
     parser.add_argument(
-        "data", type=Path, help="images and classes: .npz, or folder or .tar.gz of CIFAR"
+        "data", type=Path, help="images and classes: .npz, .h5, or folder or .tar.gz of CIFAR"
     )
     parser.add_argument("--rows", type=int, metavar="N", help="train on the first N images only")
     add_run_arguments(parser)

@@ -1,8 +1,8 @@
 """Trains ResNets with and without IC layers on small images, and compares.
 
 DATA is CIFAR-10 or CIFAR-100 in its own binary version (a folder with test_batch.bin or
-test.bin in it, or the .tar.gz), an image store of `build-images`, or an .npz of x_train,
-y_train, x_test, y_test. Ends with a table like the paper's and one line of JSON.
+test.bin in it, or the .tar.gz), an .npz of x_train, y_train, x_test, y_test, or an image
+store of `build-images`. Ends with a table like the paper's and one line of JSON.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Trains the networks of the LayerOut paper with and without freezing layers, and compares.
 
-DATA is an .npz of x_train, y_train, x_test, y_test, an image store of `build-images`, or
-CIFAR in its own binary version. Grey images (MNIST) train the small network of 491,114
-parameters, colour images (CIFAR) VGG-16 or ResNet-110. Ends with a table like the
-paper's and one line of JSON.
+DATA is an .npz of x_train, y_train, x_test, y_test, CIFAR in its own binary version, or an
+image store: grey images (MNIST) train the small network of 491,114 parameters, colour
+images (CIFAR) VGG-16 or ResNet-110. Ends with a table like the paper's and one line of JSON.
 """
 
 from __future__ import annotations

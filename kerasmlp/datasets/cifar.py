@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from their own binary versions, unpacked or not."""
+"""CIFAR-10 and CIFAR-100, their own binary versions → image store, unpacked or not."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from kerasmlp.checks import reject_file
 from kerasmlp.files import what_is
+from kerasmlp.stores.image_store import ImageStore
+from kerasmlp.stores.store_info import RowsInfo
 
 _SHAPE = (3, 32, 32)
 _LARGEST = 1 << 28  # bytes of a file in an archive; the largest of the originals has 2^27.2
@@ -19,38 +21,42 @@ _LARGEST = 1 << 28  # bytes of a file in an archive; the largest of the original
 
 @dataclass(frozen=True)
 class _Version:
-    """Each record of a file is these labels, a byte each, and an image."""
+    """Its files, and the labels that each record begins with, with their number of classes."""
 
-    num_classes: tuple[int, ...]  # the last label is the one that is learned
+    name: str
     training: tuple[str, ...]
     test: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*self.training, self.test)
+    classes: dict[str, int]
 
 
 _VERSIONS = (
-    _Version((10,), tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"),
-    _Version((20, 100), ("train.bin",), "test.bin"),  # coarse and fine
+    _Version(
+        "CIFAR-10",
+        tuple(f"data_batch_{k}.bin" for k in range(1, 6)),
+        "test_batch.bin",
+        {"class": 10},
+    ),
+    _Version("CIFAR-100", ("train.bin",), "test.bin", {"superclass": 20, "class": 100}),
 )
-TEST_FILES = tuple(version.test for version in _VERSIONS)
-_NAMES = frozenset(name for version in _VERSIONS for name in version.names)
+_NAMES = frozenset(name for version in _VERSIONS for name in (*version.training, version.test))
 
 
-def read_cifar(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads CIFAR-10 or CIFAR-100.
+def is_cifar(path: str | os.PathLike) -> bool:
+    """Whether this is a folder with a test part of CIFAR, or may be the archive of one."""
+    path = Path(path)
+    archive = path.name.lower().endswith((".tar.gz", ".tgz"))
+    return archive or any((path / version.test).is_file() for version in _VERSIONS)
+
+
+def store_of_cifar(path: str | os.PathLike) -> ImageStore:
+    """Reads CIFAR-10 or CIFAR-100; labels are `class`, and of CIFAR-100 `superclass`.
 
     Args:
         path: The folder `cifar-10-batches-bin` or `cifar-100-binary`, or the
             `.tar.gz` that holds it, which is not unpacked.
 
-    Returns:
-        `x_train`, `y_train`, `x_test`, `y_test`: images `(rows, 32, 32, 3)`, uint8,
-        and labels, of CIFAR-100 the fine ones.
-
     Raises:
-        InputError: if a file is missing or damaged.
+        InputError: if a file is missing, cut off, or holds other classes.
     """
     path = Path(path)
     files = _files_of_folder(path) if path.is_dir() else _files_of_archive(path)
@@ -59,43 +65,47 @@ def read_cifar(path: str | os.PathLike) -> dict[str, np.ndarray]:
             break
     else:
         reject_file(path, "must hold test_batch.bin (CIFAR-10) or test.bin (CIFAR-100)", "neither")
-    for name in version.names:
-        if name not in files:
-            reject_file(path, f"must hold {', '.join(version.names)}", f"no {name}")
-    parts = [parse(files[name], version.num_classes, f"{path}/{name}") for name in version.names]
+    parts, split = [], []
+    for part, names in (("train", version.training), ("test", (version.test,))):
+        for name in names:
+            if name not in files:
+                reject_file(path / name, f"must be there, as a part of {version.name}", "no file")
+            parts.append(parse(files[name], version.classes, path / name))
+            split += [part] * len(parts[-1][0])
     images, labels = zip(*parts, strict=True)
-    return {
-        "x_train": np.concatenate(images[:-1]),
-        "y_train": np.concatenate(labels[:-1]),
-        "x_test": images[-1],
-        "y_test": labels[-1],
-    }
+    columns = {k: np.concatenate([part[k] for part in labels]) for k in version.classes}
+    info = RowsInfo(source=version.name)
+    return ImageStore(np.concatenate(images), {**columns, "split": split}, info, name=path)
 
 
-def parse(content: bytes, num_classes: tuple[int, ...], name: str) -> tuple:
+def parse(
+    content: bytes, classes: dict[str, int], name: str | os.PathLike
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Images and labels of one file.
 
     Args:
         content: Of the file.
-        num_classes: Of each label of a record.
+        classes: Number of classes of each label that a record begins with.
         name: Of the file, for errors.
 
     Example:
 
-    >>> images, labels = parse(bytes([7] + 3072 * [255]), (10,), "a.bin")
+    >>> images, labels = parse(bytes([7] + 3072 * [255]), {"class": 10}, "a.bin")
     >>> images.shape, labels
-    ((1, 32, 32, 3), array([7], dtype=uint8))
+    ((1, 32, 32, 3), {'class': array([7], dtype=int32)})
     """
-    size = len(num_classes) + int(np.prod(_SHAPE))
+    size = len(classes) + int(np.prod(_SHAPE))
     if not content or len(content) % size:
-        reject_file(name, f"must hold records of {size} bytes", f"{len(content)} bytes")
+        came = f"{len(content):,} bytes"
+        reject_file(name, f"must be complete, a multiple of {size} bytes", came)
     records = np.frombuffer(content, np.uint8).reshape(-1, size)
-    labels, images = records[:, : len(num_classes)], records[:, len(num_classes) :]
-    for column, count in zip(labels.T, num_classes, strict=True):
-        if column.max() >= count:
-            reject_file(name, f"must hold labels below {count}", f"a label {column.max()}")
-    images = images.reshape(-1, *_SHAPE).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(images), labels[:, -1].copy()
+    labels = {key: records[:, k].astype(np.int32) for k, key in enumerate(classes)}
+    for k, (key, count) in enumerate(classes.items()):
+        if labels[key].max() >= count:
+            requirement = f"must hold a {key} below {count} in byte {k} of each record"
+            reject_file(name, requirement, f"{labels[key].max()}")
+    images = records[:, len(classes) :].reshape(-1, *_SHAPE)
+    return images.transpose(0, 2, 3, 1), labels
 
 
 def _files_of_folder(path: Path) -> dict[str, bytes]:

@@ -1,9 +1,8 @@
-"""Image stores, CIFAR's binary files and `.npz` arrays as an `ImageStore`, never by pickle."""
+"""`.npz` arrays → image store, never by pickle."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -14,23 +13,6 @@ from kerasmlp.stores.image_store import ImageStore
 from kerasmlp.stores.source_arrays import read_source
 
 _PARTS = ("train", "test")
-
-
-def image_store_of(path: str | os.PathLike) -> ImageStore:
-    """Reads an image store, CIFAR's own binary version, or an `.npz`.
-
-    Raises:
-        InputError: if it is none of them, or damaged.
-    """
-    path = Path(path)
-    if path.suffix.lower() == ".h5":
-        return ImageStore.open(path)
-    if path.is_dir() or is_cifar(path):
-        return store_of_cifar(path)
-    if path.suffix.lower() != ".npz" or not path.is_file():
-        requirement = "must be an image store (.h5), an .npz of images, or CIFAR's binary version"
-        reject_file(path, requirement, what_is(path))
-    return store_of_arrays(path)
 
 
 def store_of_arrays(path: str | os.PathLike) -> ImageStore:
@@ -54,31 +36,6 @@ def store_of_arrays(path: str | os.PathLike) -> ImageStore:
     if images[0].shape[1:] != images[1].shape[1:]:
         came = f"{images[0].shape[1:]} in x_train, {images[1].shape[1:]} in x_test"
         reject_file(path, "must hold images of one shape", came)
-    return _store(images, classes, path)
-
-
-def is_cifar(path: str | os.PathLike) -> bool:
-    """Whether a path is an archive, or a folder with the binary version of CIFAR."""
-    path = Path(path)
-    return path.name.endswith((".tar.gz", ".tgz")) or any(
-        (path / name).is_file() for name in TEST_FILES
-    )
-
-
-def store_of_cifar(path: str | os.PathLike) -> ImageStore:
-    """Reads what `read_cifar` does; the label is `class`.
-
-    Raises:
-        InputError: if a file is missing or damaged.
-    """
-    arrays = read_cifar(path)
-    images, classes = ([arrays[f"{kind}_{part}"] for part in _PARTS] for kind in "xy")
-    return _store(images, classes, path)
-
-
-def _store(
-    images: list[np.ndarray], classes: list[np.ndarray], path: str | os.PathLike
-) -> ImageStore:
     split = np.repeat(_PARTS, [len(y) for y in classes])
-    labels = {"class": np.concatenate(classes).astype(np.int32), "split": split}
+    labels = {"class": np.concatenate(classes), "split": split}
     return ImageStore(np.concatenate(images), labels, name=path)
