@@ -7,8 +7,6 @@ import os
 import numpy as np
 
 from kerasmlp.checks import reject_file
-from kerasmlp.datasets.cifar import TEST_FILES, read_cifar
-from kerasmlp.files import what_is
 from kerasmlp.stores.image_store import ImageStore
 from kerasmlp.stores.source_arrays import read_source
 
