@@ -120,7 +120,7 @@ def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
     Raises:
         InputError: if there is no such run, or it saw other embeddings.
     """
-    init.require_done()
+    init.require_model()
     other = init.config()
     for key in ("embedder_sha256", "normalized", "width"):
         if None not in (other[key], config[key]) and other[key] != config[key]:

@@ -72,6 +72,12 @@ class RunFolder:
         if not self.done:
             reject_file(self.path, "must be a finished run", "a folder without DONE")
 
+    def require_model(self) -> None:
+        """Rejects what is no finished training, such as a search or a cross-validation."""
+        self.require_done()
+        if not (self / "model.keras").is_file():
+            reject_file(self.path, "must be the folder of one training", "one without model.keras")
+
     @contextmanager
     def working(self, config: dict, *, resume: bool, force: bool) -> Iterator[None]:
         """Holds the folder for this process while a run works in it.

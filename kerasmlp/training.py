@@ -27,7 +27,7 @@ from kerasmlp.run_calibration import MIN_TEMPERATURE_ROWS, RunCalibration, fit_m
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
-from kerasmlp.training_rows import split_rows
+from kerasmlp.training_rows import VALIDATION_SHARE, split_rows
 from kerasmlp.uncertainty import predict_samples
 from kerasmlp.workbench import Workbench
 
@@ -44,7 +44,7 @@ def train(
     run_dir: str | os.PathLike,
     *,
     seed: int = 0,
-    validation_share: float = 0.1,
+    validation_share: float = VALIDATION_SHARE,
     group: str | None = None,
     init: str | os.PathLike | None = None,
     test: EmbeddingStore | None = None,

@@ -10,6 +10,9 @@ from kerasmlp.splits import grouped_split
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
 
+VALIDATION_SHARE = 0.1
+"""Of the groups of rows, as `train` keeps them back by default."""
+
 
 def split_rows(
     store: EmbeddingStore, target: Target, group: str | None, share: float, seed: int

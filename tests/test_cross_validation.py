@@ -358,6 +358,25 @@ def test_a_run_that_kills_every_worker_is_said(quick, workers):
     assert len(started) <= 2 + workers
 
 
+def test_a_full_disk_is_said_as_such(quick, monkeypatch):
+    full = {"errno": 28, "strerror": "No space left on device", "filename": "runs/a"}
+    quick()
+    monkeypatch.setattr(QuickWorker, "readline", lambda worker: json.dumps(full))
+    with TrainingPool(1) as pool, pytest.raises(OSError, match="No space left") as caught:
+        list(pool.train({}, [0, 1], [7, 7]))
+    assert (caught.value.errno, caught.value.filename) == (28, "runs/a")
+
+
+def test_a_search_is_no_run_to_begin_with(finished, tmp_path):
+    folder, store, _, _ = finished
+    search = RunFolder(tmp_path / "search")
+    with search.working({"kind": "tuning"}, resume=False, force=False):
+        search.finish({})
+    plan = plan_of(store, init=str(search.path))
+    with pytest.raises(InputError, match="must be the folder of one training"):
+        cross_validate(folder / "store.h5", plan, tmp_path / "cv")
+
+
 def test_a_worker_that_dies_last_is_replaced(monkeypatch):
     started = []
 

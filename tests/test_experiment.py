@@ -204,7 +204,7 @@ def test_stores_that_do_not_fit_are_refused_before_anything_runs(folder, tmp_pat
     words[0] = str(folder / "groups.h5")
     words[words.index("--tasks") + 1] = "age"
     assert run_command("reproduce", words) == 2
-    assert "must be a store with `age_years` for age tasks" in capsys.readouterr().err
+    assert "`store to pre-train on` must have a column `age_years`" in capsys.readouterr().err
 
 
 def test_faces_that_test_may_not_be_pretrained_on(folder, tmp_path, capsys):

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.checks import check_int, reject
-    from kerasmlp.cross_validation.plan import Plan
+    from kerasmlp.cross_validation.plan import Plan, plan_runs
     from kerasmlp.cross_validation.running import cross_validate
     from kerasmlp.runs import next_free
 
@@ -57,6 +57,12 @@ def run(args: argparse.Namespace) -> None:
         group=args.group,
         init=None if args.init is None else str(args.init.resolve()),
     )
+    runs = plan_runs(store, plan)
+    used = len(runs[0].training) + len(runs[0].test)
+    folds = len(runs) // len(plan.seeds)
+    print(f"{len(plan.seeds)} seeds × {folds} folds = {len(runs)} runs on {used} rows", end="")
+    left = len(store) - used
+    print(f"; {left} without label or fold left out" if left else "", flush=True)
     report = cross_validate(
         args.store or SAMPLE,
         plan,

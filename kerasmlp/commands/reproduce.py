@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         require_keras_tuner()
     import_tensorflow()
     from kerasmlp.experiment.design import Experiment, make_tasks
-    from kerasmlp.experiment.running import check, reproduce
+    from kerasmlp.experiment.running import check, check_photos, reproduce
     from kerasmlp.experiment.table import claims_markdown
     from kerasmlp.runs import next_free
     from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> None:
         pretraining_epochs=args.pretraining_epochs,
         search_epochs=args.search_epochs,
     )
+    if args.photos:
+        check_photos(args.photos, args.model_dir, EmbeddingStore.open(args.store))
     if args.dry_run:
         _estimate(experiment, *check(experiment), args.workers)
         return

@@ -137,7 +137,7 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
         reject("--run-dir", "must be given to be resumed", None)
     run_dir = args.run_dir or next_free(Path("runs") / task)
     if args.init is not None:
-        RunFolder(args.init).require_done()
+        RunFolder(args.init).require_model()
     if args.resume and not run_dir.exists():
         print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
     import_tensorflow()

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import check_choice, reject
+    from kerasmlp.checks import check_choice, check_int, reject
     from kerasmlp.quiet import import_tensorflow
     from kerasmlp.runs import next_free
     from kerasmlp.tuning.plan import MAX_EPOCHS, TuningPlan
@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> None:
     part = role()
     if part is not None and args.run_dir is None:
         reject("--run-dir", "must be given where several machines search", None)
+    if args.workers is not None and part is None:
+        check_int("--workers", args.workers, minimum=1)
     store = open_store(args)
     run_dir = args.run_dir or next_free(Path("runs") / "tune")
     if part == "worker":
@@ -121,5 +123,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"time was up after {trials['run']} of {trials['planned']} trials; --resume goes on")
     if trials["diverged"]:
         print(f"{trials['diverged']} trials diverged")
-    print(f"best validation NLL {best['val_loss']:.4f}: --preset {run_dir / 'best.json'}")
+    kept = f"on {report['rows']['validation']} rows kept back"
+    short = best["epochs"] < plan.max_epochs and not report["complete"]
+    so_far = f" after {best['epochs']} epochs of the schedule" if short else ""
+    print(f"best validation NLL {best['val_loss']:.4f} {kept}{so_far}: ", end="")
+    print(f"--preset {run_dir / 'best.json'}")
     print(json.dumps(best))

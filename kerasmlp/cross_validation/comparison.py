@@ -75,7 +75,8 @@ def comparison_table(result: dict) -> str:
     lines = ["{:18}{:>18}{:>18}{:>10}{:>8}".format(*heads)]
     for measure, row in result.items():
         a, b = mean_and_std(row["a"]), mean_and_std(row["b"])
-        lines.append(f"{measure:18}{a:>18}{b:>18}{row['difference']:>+10.4f}{row['p']:>8.3f}")
+        p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+        lines.append(f"{measure:18}{a:>18}{b:>18}{row['difference']:>+10.4f}{p:>8}")
     return "\n".join(lines)
 
 

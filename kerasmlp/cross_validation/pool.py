@@ -85,6 +85,8 @@ class TrainingPool:
                 kind, value = work.events.get()
                 if kind == "error":
                     raise InputError(value)
+                if kind == "errno":
+                    raise OSError(value["errno"], value["strerror"], value["filename"])
                 if kind == "died":
                     raise RuntimeError(value)
                 yield value
@@ -111,6 +113,9 @@ class TrainingPool:
             message = json.loads(line)
             if "error" in message:
                 work.events.put(("error", message["error"]))
+                return
+            if "errno" in message:
+                work.events.put(("errno", message))
                 return
             known = work.steps[number]
             work.events.put(("done", number))

@@ -66,7 +66,7 @@ def cross_validate(
     store = EmbeddingStore.open(store_path)
     runs = plan_runs(store, plan)
     if plan.init is not None:
-        RunFolder(plan.init).require_done()
+        RunFolder(plan.init).require_model()
         _check_untested(plan.init, store)
     config = {
         "kind": KIND,
@@ -112,7 +112,7 @@ def cross_validate(
             "summary": summary,
             "runs": rows,
             "test_share": _test_share(runs),
-            "rows": {"labelled": len(runs[0].training) + len(runs[0].test), "store": len(store)},
+            "rows": {"used": len(runs[0].training) + len(runs[0].test), "store": len(store)},
             "different_steps": sorted({run.steps_per_epoch for run in runs}),
             "diverged": len(runs) - len(sound),
             "trainable_parameters": first["trainable_parameters"],

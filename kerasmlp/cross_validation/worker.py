@@ -94,6 +94,8 @@ def main() -> None:
                 answer({"done": message})
     except InputError as error:
         answer({"error": str(error)})
+    except OSError as error:  # a full disk, above all: no other worker can help
+        answer({"errno": error.errno, "strerror": error.strerror, "filename": error.filename})
 
 
 def _listen(given: queue.Queue) -> None:

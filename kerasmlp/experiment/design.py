@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kerasmlp.checks import check_choice, check_int, check_optional_int, reject
+from kerasmlp.checks import check_choice, check_int, check_optional_int, reject, reject_file
 from kerasmlp.cross_validation.plan import Plan
 from kerasmlp.models.presets import Recipe, find_recipe
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -145,13 +145,18 @@ def make_tasks(
         check_choice("tasks", name, TASKS)
     tasks = []
     for name in names:
+        for which, of in (("pre-train on", pretraining), ("cross-validate on", store)):
+            if name == "gender" and "gender" not in of.labels:
+                columns = ", ".join(of.labels) or "none"
+                reject_file(f"store to {which}", "must have a column `gender`", columns)
         if name == "gender":
             targets = (choose_target(pretraining, "gender"), choose_target(store, "gender"))
             recipe = find_recipe(gender_preset)
             tasks.append(Task(name, *targets, recipe, recipe))
             continue
         if "age_years" not in pretraining.labels:
-            reject("pretraining", "must be a store with `age_years` for age tasks", "none")
+            columns = ", ".join(pretraining.labels) or "none"
+            reject_file("store to pre-train on", "must have a column `age_years`", columns)
         years = age_target("age_years", "years", by_years=True)
         by_years = name == "age-modified"
         measured = _groups(store, classes, by_years=by_years)

@@ -75,9 +75,8 @@ def write_report(
         parts.append(_p("The full networks as they were pre-trained, 512 passes."))
     versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
     parts += [_h("How this came about"), f"<p><code>{html.escape(report['command'])}</code></p>"]
-    parts.append(
-        _p(f"{versions}; {report['cpu_count']} cores, {report['seconds'] / 60:.0f} minutes.")
-    )
+    took = f"the last process took {report['seconds'] / 60:.1f} min"
+    parts.append(_p(f"{versions}; {report['cpu_count']} cores, {took}."))
     parts.append(_p(f"Data digests: {report['pretraining_digest']}, {report['store_digest']}."))
     title = "Generalizing MLPs with dropouts, batch normalization, and skip connections"
     page = (

@@ -29,6 +29,7 @@ from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.store_info import check_same_embedder
+from kerasmlp.training_rows import VALIDATION_SHARE, split_rows
 
 KIND = "experiment"
 
@@ -52,7 +53,7 @@ def check(experiment: Experiment) -> tuple[EmbeddingStore, EmbeddingStore]:
         )
     for task in experiment.tasks:
         plan_runs(store, task.plan("full", experiment.seeds, experiment.num_folds, None))
-        task.pretraining_target.encode(pretraining)
+        split_rows(pretraining, task.pretraining_target, None, VALIDATION_SHARE, experiment.seed)
     return pretraining, store
 
 

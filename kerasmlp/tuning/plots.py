@@ -20,7 +20,8 @@ _WORST_SHOWN = 75
 def trials(plan: TuningPlan, rows: Sequence[dict], best: dict, path: str | os.PathLike) -> None:
     """Draws the losses of trials over the course of the search and against each hyperparameter.
 
-    A line joins a trial and the one that continues it, the star is the best.
+    A line joins a trial and the one that continues it, the star is the best; equal
+    choices lie side by side.
     """
     names = list(plan.dimensions)
     columns = 4
@@ -39,6 +40,8 @@ def trials(plan: TuningPlan, rows: Sequence[dict], best: dict, path: str | os.Pa
             x = course.astype(float)
             axes.plot(x, np.minimum(np.minimum.accumulate(losses), high), color="0.6", zorder=1)
             axes.set_xlabel("epochs of the search")
+            if (losses > high).any():
+                axes.plot([], [], "^", color="0.4", linestyle="", label="off the scale")
         else:
             x = np.array([row[name] for row in rows], float)
             kind = plan.dimensions[name]
@@ -49,9 +52,10 @@ def trials(plan: TuningPlan, rows: Sequence[dict], best: dict, path: str | os.Pa
             else:
                 places = {value: k for k, value in enumerate(kind.values)}
                 axes.set_xticks(range(len(places)), [str(v) for v in places])
+                axes.set_xlim(-0.5, len(places) - 0.5)
                 x = np.array([places[row[name]] for row in rows], float)
                 # Equal values lie side by side, and a trial under the one it continues.
-                jitter = rng.uniform(-0.25, 0.25, len(rows))
+                jitter = rng.uniform(-0.15, 0.15, len(rows))
                 for k, row in enumerate(rows):
                     if row["continues"] is not None:
                         jitter[k] = jitter[number[row["continues"]]]
@@ -68,9 +72,10 @@ def trials(plan: TuningPlan, rows: Sequence[dict], best: dict, path: str | os.Pa
             x[~inside], shown[~inside], c=np.array(epochs)[~inside], s=18, marker="^", **scale
         )
         star = number[best["trial"]]
-        axes.plot(x[star], shown[star], "*", color="crimson", markersize=11)
+        axes.plot(x[star], shown[star], "*", color="crimson", markersize=11, label="best")
         axes.set_ylim(low, high + 0.03 * (high - low))
         axes.grid(alpha=0.3)
+    grid[0].legend(fontsize=8)
     for axes in grid[::columns]:
         axes.set_ylabel("validation NLL")
     for axes in grid[len(names) + 1 :]:

@@ -106,6 +106,8 @@ def tune(
             config |= {"max_epochs": plan.max_epochs}
             write_json(folder / "config.json", folder.config() | config)
         say(describe(plan, cost, at_once))
+        if seconds is not None and cost.seconds(plan, at_once) > seconds:
+            say(f"it will be stopped after {budget_minutes:g} min with the best so far")
         deadline = None if seconds is None else clock + seconds
         with _bar(plan) if progress else contextlib.nullcontext(_silent) as on_progress:
             if workers is None:
@@ -119,7 +121,8 @@ def tune(
         if not rows:
             reject("--budget-minutes", "must be enough for one trial", budget_minutes)
         complete = search.state.finished
-        report = _write(folder, plan, rows, config, complete, time.time() - started)
+        sizes = {"training": len(runner.rows), "validation": len(runner.part)}
+        report = _write(folder, plan, rows, config, complete, sizes, time.time() - started)
         if complete:
             for trial_id in search.state.trials:
                 search.state.checkpoint_of(trial_id).unlink(missing_ok=True)
@@ -245,6 +248,7 @@ def _write(
     rows: list[dict],
     config: dict,
     complete: bool,
+    sizes: dict[str, int],
     total: float,
 ) -> dict:
     from kerasmlp.tuning import plots
@@ -267,6 +271,7 @@ def _write(
             "run": sum(row["epochs"] - row["first_epoch"] for row in rows),
             "planned": plan.num_epochs,
         },
+        "rows": sizes,
         "seconds": {"total": total, "trials": sum(row["seconds"] for row in rows)},
         "seed": plan.seed,
         "data_digest": config["data_digest"],
