@@ -215,8 +215,8 @@ def test_killed_and_resumed_ends_with_the_same_table(images, tmp_path):
     assert (runs[0] / "model.keras").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision_is_of_the_network_alone(images, tmp_path, precision):
+def test_half_precision_is_of_the_network_alone(images, tmp_path):
+    precision = "mixed_bfloat16"  # CPUs emulate float16
     flags = ["--epochs", "4", "--warmup-epochs", "1", "--precision", precision]
     run = tmp_path / "run" / "efreeze_seed0"
     assert run_command("train-layerout", arguments(images, tmp_path / "run", *flags)) == 0
