@@ -71,7 +71,7 @@ def dropout(inputs, rate: float, seed_generator: keras.random.SeedGenerator, sam
         return sampling.dropout(inputs, rate)
     if len(inputs.shape) > 2:
         # XLA is slow at convolutions: without it each step of the hash passes over the map
-        # anew, and Keras' generator takes a quarter of the time.
+        # anew, and Keras' generator takes half the time.
         mask = keras.random.uniform(ops.shape(inputs), seed=seed_generator) >= rate
     else:
         mask = keep_mask(ops.shape(inputs), rate, seed_generator.next())
