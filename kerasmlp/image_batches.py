@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -95,6 +96,20 @@ def _open(path: Path) -> ImageStore:
         requirement = "must be an .npz, an image store (.h5), or a folder or .tar.gz of CIFAR"
         reject_file(path, requirement, what_is(path))
     return store_of_cifar(path)
+
+
+def normalization(channels: int) -> keras.layers.Rescaling:
+    """What `normalize` does to pixels, as a layer of a model.
+
+    Example:
+
+    >>> pixels = np.full((1, 2, 2, 3), 100, np.uint8)
+    >>> bool(np.allclose(normalization(3)(pixels), normalize(tf.constant(pixels)), atol=1e-6))
+    True
+    """
+    mean, std = map(np.array, _MEAN_STD[channels])
+    numbers = {"scale": (1 / (255 * std)).tolist(), "offset": (-mean / std).tolist()}
+    return keras.layers.Rescaling(**numbers, dtype="float32", name="normalization")
 
 
 def normalize(images):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kerasmlp.checks import reject
+from kerasmlp.checks import DivergedError, reject
 from kerasmlp.cross_validation.table import csv_of, summarize
 from kerasmlp.files import write_text
 from kerasmlp.image_batches import ImageSet
@@ -96,7 +96,8 @@ def run_experiment(
         standard deviation over seeds, `runs` the rows.
 
     Raises:
-        InputError: if the data do not suit the plan or the folder cannot be used.
+        InputError: if the data do not suit the plan, the folder cannot be used, or
+            every run diverged; one that did is named and left out.
     """
     started = time.time()
     if plan.batch_size > len(data.x_train):
@@ -109,28 +110,39 @@ def run_experiment(
         if folder.done:
             return folder.report()
         runs = plan.runs()
-        reports, histories = [], {}
+        reports, histories, diverged = [], {}, {}
         with _bar(len(runs) * plan.epochs, progress) as bar:
             for run in runs:
                 run_folder = RunFolder(folder / run.name)
                 shown = bar.n
                 bar.set_description(run.name)
-                report = train(
-                    data, plan, run, run_folder.path, data_digest=digest, on_epoch=bar.update
-                )
+                try:
+                    report = train(
+                        data, plan, run, run_folder.path, data_digest=digest, on_epoch=bar.update
+                    )
+                except DivergedError as error:  # the others are results all the same
+                    diverged[run.name] = error
+                    bar.update(shown + plan.epochs - bar.n)
+                    continue
                 bar.update(shown + plan.epochs - bar.n)  # what an earlier process did
                 reports.append(report)
                 title = presentation.title_of(report)
                 with open(run_folder / "history.csv", encoding="utf-8", newline="") as file:
                     histories.setdefault(title, []).append(list(csv.DictReader(file)))
+        if not reports:
+            raise next(iter(diverged.values()))
         rows = [presentation.row_of(report) for report in reports]
         summary = presentation.summarize(rows)
         write_text(folder / "runs.csv", csv_of(rows))
-        write_text(folder / "table.md", presentation.markdown_of(summary))
+        table = presentation.markdown_of(summary)
+        if diverged:
+            table += f"\nDiverged and left out: {', '.join(diverged)}.\n"
+        write_text(folder / "table.md", table)
         draw(histories, presentation.panels, folder / "curves.png")
         report = {
             "summary": summary,
             "runs": rows,
+            "diverged": list(diverged),
             "rows": {"training": len(data.x_train), "test": len(data.x_test)},
             "trainable_parameters": reports[0]["trainable_parameters"],
             "seconds": {"total": time.time() - started},

@@ -1,5 +1,6 @@
 """`build-images`: folders, archives and arrays become one store, whatever lies among them."""
 
+import io
 import json
 import zipfile
 
@@ -173,6 +174,27 @@ def test_cifar(tmp_path, capsys, kind):
     assert "class below" in refused(capsys, tmp_path, tmp_path / "b.h5")
     (tmp_path / names[0]).unlink()
     assert f"as a part of {kind}" in refused(capsys, tmp_path, tmp_path / "b.h5")
+
+
+def test_a_file_of_two_splits_stays_in_the_later_one(tmp_path, capsys):
+    for split, names in (("train", "abc"), ("validation", "c"), ("test", "ad")):
+        (tmp_path / "faces" / split).mkdir(parents=True)
+        for name in names:
+            pixels = make_faces(1, side=16, seed=ord(name))[0][0]
+            path = tmp_path / "faces" / split / f"20_0_0_201701{ord(name):011d}.jpg"
+            path.write_bytes(encoded(pixels, "png"))
+    store, out = build(capsys, tmp_path / "faces", tmp_path / "a.h5")
+    splits = store.labels["split"].tolist()
+    assert [splits.count(s) for s in ("train", "validation", "test")] == [1, 1, 2]
+    assert "the same file in a later split" in out
+
+
+def test_photos_are_turned_as_their_exif_says():
+    image, file = Image.new("L", (40, 30)), io.BytesIO()
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(file, "jpeg", exif=exif)
+    assert decode_image(file.getvalue()).shape == (40, 30, 1)
 
 
 @pytest.fixture(scope="module")

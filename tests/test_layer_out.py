@@ -228,11 +228,15 @@ def test_only_the_seed_and_the_epoch_decide():
     assert patterns[0] == patterns[1] != patterns[2]
 
 
-def test_a_resumed_fit_ends_equal(tmp_path):
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_resumed_fit_ends_equal(tmp_path, scaled):
     def compiled():
         keras.utils.set_random_seed(0)
-        model = residual_net()
-        model.compile(recipe_adamw(), LOSS, jit_compile=False, steps_per_execution=3)
+        model, optimizer = residual_net(), recipe_adamw()
+        if scaled:  # as Keras does under mixed_float16
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, LOSS, jit_compile=False, steps_per_execution=3)
+        model.optimizer.build(model.trainable_variables)
         return model
 
     whole, broken = compiled(), compiled()
@@ -321,6 +325,8 @@ def test_bad_arguments(arguments, message):
     ("arguments", "optimizer", "message"),
     [
         ({"schedule": [0.5] * 3}, "sgd", "must have 4 probabilities, one per layer"),
+        ({"schedule": [1, 1, 1, 1 - 1e-9]}, "sgd", "`schedule` must leave a layer that is not nea"),
+        ({"freeze_probability": 1 - 1e-9}, "sgd", "`freeze_probability` must leave a layer"),
         ({"warmup_epochs": 2}, "sgd", "must be less than the 2 epochs of the fit"),
         ({}, keras.optimizers.SGD(use_ema=True), "`use_ema` must be off for LayerOut"),
         (

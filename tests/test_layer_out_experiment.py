@@ -215,18 +215,38 @@ def test_killed_and_resumed_ends_with_the_same_table(images, tmp_path):
     assert (runs[0] / "model.keras").stat().st_mtime_ns == before
 
 
-def test_half_precision_is_of_the_network_alone(images, tmp_path):
+def test_half_precision_is_of_the_training_alone(images, tmp_path):
     precision = "mixed_bfloat16"  # CPUs emulate float16
     flags = ["--epochs", "4", "--warmup-epochs", "1", "--precision", precision]
     run = tmp_path / "run" / "efreeze_seed0"
     assert run_command("train-layerout", arguments(images, tmp_path / "run", *flags)) == 0
     assert keras.config.dtype_policy().name == "float32"
     model = load_model(run)
-    dtypes = {layer.compute_dtype for layer in model.layers if layer.weights}
-    assert dtypes == {precision.removeprefix("mixed_")}
-    assert {w.dtype for w in model.trainable_weights} == {"float32"}
+    assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
+    data = load_images(images)
+    predicted = model.predict(data.x_test, verbose=0).argmax(axis=1)  # of pixels
+    report = json.loads((run / "report.json").read_text())
+    assert abs((predicted == data.y_test).mean() - report["test_accuracy"]) <= 0.05
     assert json.loads((run / "config.json").read_text())["precision"] == precision
-    assert json.loads((run / "report.json").read_text())["best_test_accuracy"] > 0.5
+    assert report["best_test_accuracy"] > 0.5
+
+
+def test_a_run_that_diverges_is_left_out(images, tmp_path, monkeypatch):
+    from kerasmlp.checks import DivergedError
+    from kerasmlp.layer_out import running
+
+    train = running.train_layer_out
+
+    def diverging(data, plan, run, *others, **more):
+        if run.seed == 1:
+            raise DivergedError(plan.learning_rate)
+        return train(data, plan, run, *others, **more)
+
+    monkeypatch.setattr(running, "train_layer_out", diverging)
+    plan = LayerOutPlan(network="mnist", modes=("baseline",), seeds=(0, 1), epochs=1, batch_size=32)
+    report = running.run_layer_out(load_images(images), plan, tmp_path / "run")
+    assert report["diverged"] == ["baseline_seed1"] and len(report["runs"]) == 1
+    assert "Diverged and left out: baseline_seed1." in (tmp_path / "run/table.md").read_text()
 
 
 def test_bad_input_is_one_sentence(images, tmp_path, capsys):

@@ -58,7 +58,8 @@ class Checkpoint(keras.callbacks.Callback):
         """Loads the checkpoint into a compiled model; returns the number of epochs done."""
         if not self.path.exists():
             return 0
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:  # a LossScaleOptimizer would get its variables twice
+            model.optimizer.build(model.trainable_variables)
         variables = _state(model)
         try:
             with np.load(self.path, allow_pickle=False) as saved:

@@ -11,6 +11,7 @@ from kerasmlp.checks import check_choice, check_int, check_rate, check_seed, is_
 
 SCHEDULES = ("random", "efreeze", "dfreeze")
 _STEEPEST = 0.9
+_MOST_OFTEN_ALL = 0.999  # all layers at once are drawn again
 _MAX_STEPS = 32  # a traced step of a small network holds some megabytes
 
 
@@ -142,6 +143,10 @@ class LayerOut(keras.callbacks.Callback):
         if not self.layers:
             reject("model", "must be built and have a trainable kernel", model.name)
         self.probabilities = self._draw_probabilities(len(self.layers))
+        if np.prod(self.probabilities) > _MOST_OFTEN_ALL:
+            name = "freeze_probability" if isinstance(self.schedule, str) else "schedule"
+            came = getattr(self, name)
+            reject(name, "must leave a layer that is not nearly always frozen", came)
 
     def on_train_begin(self, logs=None):
         if keras.backend.backend() != "tensorflow":

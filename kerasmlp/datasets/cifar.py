@@ -118,7 +118,7 @@ def _files_of_archive(path: Path) -> dict[str, bytes]:
         reject_file(path, requirement, what_is(path))
     files = {}
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 name = os.path.basename(member.name)
                 if member.isreg() and name in _NAMES and member.size <= _LARGEST:

@@ -19,7 +19,7 @@ from kerasmlp.checks import (
 )
 from kerasmlp.datasets.image_decoding import decode_image
 from kerasmlp.datasets.image_files import ImageFiles
-from kerasmlp.datasets.records import FAILED_TO_READ, MALFORMED_NAME, NO_SPLIT
+from kerasmlp.datasets.records import FAILED_TO_READ, IN_ANOTHER_SPLIT, MALFORMED_NAME, NO_SPLIT
 from kerasmlp.datasets.removal import removal_report, removed_keys
 from kerasmlp.datasets.utkface import parse_name
 from kerasmlp.files import write_json
@@ -90,6 +90,8 @@ def build_images(
             if not reason:
                 kept.add(name, pixels, {**labels, "split": folder or "", "path": name}, data)
             entries.append({"key": name, "reason": reason})
+    if split is None:
+        kept.drop_duplicates(entries)
     report = removal_report(entries)
     if not kept.rows:
         reject_file(source, "must hold at least one image to keep", f"none ({report['removed']})")
@@ -122,7 +124,12 @@ class _Kept:
 
     def add(self, name: str, pixels: np.ndarray, labels: dict, data: bytes) -> None:
         if not self.rows:
-            self.images = np.empty((self._capacity, *pixels.shape), np.uint8)
+            try:
+                self.images = np.empty((self._capacity, *pixels.shape), np.uint8)
+            except MemoryError:
+                requirement = "must hold images that fit into memory together (or give --size)"
+                came = f"{self._capacity} of {_words(pixels.shape)}"
+                reject_file(self._source, requirement, came)
         shape = self.images.shape[1:]
         if pixels.shape != shape:
             requirement = f"must hold images of {_words(shape)}, as {self.rows[0]['path']!r} is "
@@ -132,6 +139,22 @@ class _Kept:
         digest = hashlib.sha256(data).digest()
         group = self._groups.setdefault(digest, len(self._groups))
         self.rows.append({**labels, "gender": int(labels["gender"]), "group": group})
+
+    def drop_duplicates(self, entries: list[dict]) -> None:
+        """Takes files out that lie in a later split too: test before validation before train."""
+        best: dict[int, int] = {}
+        for row in self.rows:
+            place = SPLITS.index(row["split"])
+            best[row["group"]] = max(place, best.get(row["group"], 0))
+        stay = [SPLITS.index(row["split"]) == best[row["group"]] for row in self.rows]
+        gone = {row["path"] for row, stays in zip(self.rows, stay, strict=True) if not stays}
+        if not gone:
+            return
+        for entry in entries:
+            if entry["key"] in gone:
+                entry["reason"] = IN_ANOTHER_SPLIT
+        self.images = self.images[: len(self.rows)][stay]
+        self.rows = [row for row, stays in zip(self.rows, stay, strict=True) if stays]
 
 
 def _words(shape: tuple[int, ...]) -> str:

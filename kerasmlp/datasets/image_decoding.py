@@ -41,6 +41,7 @@ def decode_image(data: bytes, *, size: int | None = None, gray: bool = False) ->
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of large images
             with Image.open(io.BytesIO(data)) as image:
+                image = ImageOps.exif_transpose(image)
                 image = image.convert("L" if gray or image.mode in _GRAY_MODES else "RGB")
             if size is not None and image.size != (size, size):
                 image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)

@@ -16,6 +16,7 @@ ZIP_DAMAGE = (
     OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile,
     zlib.error, KeyError, OverflowError,
 )  # fmt: skip
+_LARGEST = 1 << 26  # bytes of a file in an archive, which a small archive may promise by billions
 
 
 class ImageFiles:
@@ -69,6 +70,9 @@ class ImageFiles:
         """
         if self._zip is None:
             return self._paths[name].read_bytes()
+        size = self._zip.getinfo(name).file_size
+        if size > _LARGEST:
+            raise OSError(f"{size} bytes, more than {_LARGEST}")
         try:
             return self._zip.read(name)
         except ZIP_DAMAGE as error:

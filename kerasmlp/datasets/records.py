@@ -24,10 +24,11 @@ MISSING_IMAGE = "missing image"
 DUPLICATE_ROW = "duplicate row"
 WORKER_CRASHED = "worker crashed"
 NO_SPLIT = "no train, validation or test folder"
+IN_ANOTHER_SPLIT = "the same file in a later split"
 
 REASONS = (
     MALFORMED_NAME, MALFORMED_ROW, DUPLICATE_ROW, MISSING_IMAGE, FAILED_TO_READ, NO_AGE, NO_GENDER,
-    NO_FACE, LOW_DET_SCORE, SEVERAL_FACES, NO_EMBEDDING, WORKER_CRASHED, NO_SPLIT,
+    NO_FACE, LOW_DET_SCORE, SEVERAL_FACES, NO_EMBEDDING, WORKER_CRASHED, NO_SPLIT, IN_ANOTHER_SPLIT,
 )  # fmt: skip
 """Why an input may be removed, in the order in which the rules apply."""
 

@@ -41,7 +41,7 @@ class Network:
     learning_rate: float
     falls_at: tuple[float, ...] = ()
     batch_size: int = 128
-    l2: float = 5e-4
+    l2: float = 5e-4  # Deviation for ResNet-110: 1e-4, as He et al., to whom the paper points
     gentle: float = 0.0
 
     @property
@@ -155,4 +155,5 @@ class LayerOutPlan:
         return rates | {epoch: rate * 0.1**k for k, epoch in enumerate(falls, 1)}
 
     def to_config(self) -> dict[str, Any]:
-        return asdict(self) | {"modes": list(self.modes), "seeds": list(self.seeds)}
+        lists = {"modes": list(self.modes), "seeds": list(self.seeds)}
+        return asdict(self) | lists | {"l2": NETWORKS[self.network].l2}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 
 from kerasmlp.callbacks.layer_out import LayerOut
-from kerasmlp.image_batches import ImageSet
+from kerasmlp.image_batches import ImageSet, normalization
 from kerasmlp.image_training import compile_classifier, scheduled_rate, train_on_images
 from kerasmlp.layer_out.l2_sgd import L2SGD
 from kerasmlp.layer_out.plan import NETWORKS, LayerOutPlan, LayerOutRun
@@ -16,6 +16,7 @@ from kerasmlp.layers.random_erasing import RandomErasing
 from kerasmlp.models.ic_resnet import ICResNet
 from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.vgg16 import VGG16
+from kerasmlp.precision import computing_in
 
 
 def _resnet_110(**settings) -> keras.Model:
@@ -45,7 +46,8 @@ def train_layer_out(
         on_epoch: Called after each epoch.
 
     Returns:
-        The report, as in `report.json`.
+        The report, as in `report.json`. The saved model is float32 and takes pixels,
+        0 to 255: it normalises them itself.
 
     Raises:
         InputError: if the folder cannot be used or the weights diverge.
@@ -66,7 +68,7 @@ def train_layer_out(
 
     def make(steps: int) -> keras.Model:
         nonlocal network
-        network = _BUILDERS[plan.network](num_classes=data.num_classes, seed=run.seed)
+        network = build(data, plan, run)
         model = with_random_erasing(network, run.seed) if run.erasing else network
         compile_model(model, plan, steps)
         if layer_out:
@@ -79,7 +81,7 @@ def train_layer_out(
             free, expected = layer_out.warmup_epochs, layer_out.expected_share
             for row in history:
                 row["frozen"] = " ".join(layer_out.names(int(row["epoch"])))
-        return network, {
+        return taking_pixels(data, plan, run, network), {
             "mode": run.mode,
             "random_erasing": run.erasing,
             "frozen_share": sum(row.get("frozen_share", 0.0) for row in history) / plan.epochs,
@@ -98,6 +100,21 @@ def train_layer_out(
         callbacks=[layer_out] if layer_out else [],
         on_epoch=on_epoch,
     )
+
+
+def build(data: ImageSet, plan: LayerOutPlan, run: LayerOutRun) -> keras.Model:
+    return _BUILDERS[plan.network](num_classes=data.num_classes, seed=run.seed)
+
+
+def taking_pixels(
+    data: ImageSet, plan: LayerOutPlan, run: LayerOutRun, network: keras.Model
+) -> keras.Model:
+    """The trained network in float32, behind the normalisation that it was trained with."""
+    with computing_in("float32"):
+        plain = build(data, plan, run)
+        plain.set_weights(network.get_weights())
+        inputs = keras.Input(network.input.shape[1:], name="image")
+        return keras.Model(inputs, plain(normalization(data.channels)(inputs)))
 
 
 def with_random_erasing(model: keras.Model, seed: int) -> keras.Model:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import keras
 
+_DTYPES = ("float16", "bfloat16", "float32")  # of the kernel
+
 
 @keras.saving.register_keras_serializable("kerasmlp")
 class BatchNorm(keras.layers.BatchNormalization):
@@ -38,7 +40,9 @@ class BatchNorm(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         learns = training and self.trainable and mask is None and not self.renorm
         is_map = len(inputs.shape) == 4 and self.axis in (-1, 3) and self.scale and self.center
-        if not (learns and is_map and keras.backend.backend() == "tensorflow"):
+        known = self.variable_dtype == "float32" and inputs.dtype in _DTYPES
+        plain = learns and is_map and known and not self.synchronized
+        if not (plain and keras.backend.backend() == "tensorflow"):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
