@@ -220,6 +220,7 @@ def test_the_other_paths(port):
         ("POST", "/v1/models/none:predict", 404, "there is no model 'none'"),
         ("POST", "/v1/models/age/versions/2:predict", 404, "age has no version '2'"),
         ("POST", "/v1/models/age/versions/x:predict", 404, "age has no version 'x'"),
+        ("POST", "/v1/models/age/versions/1%2F2:predict", 404, "age has no version '1/2'"),
         ("GET", "/v1/models/age/labels/stable/metadata", 404, "age has no label 'stable'"),
         ("POST", "/v1/models/age:classify", 400, "only :predict is answered, not :classify"),
         ("GET", PREDICT, 405, "this path does not take this method"),

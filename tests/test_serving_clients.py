@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -281,10 +282,12 @@ def test_serve_check(url, run, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out.count("NOT EQUAL") == 3
     assert "must answer as the model here. Received: other answers: signatures; " in captured.err
+    shutil.copytree(folder / "1", tmp_path / "later" / "2")
     for arguments, message in (
         ((url, folder), "`url` must be http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME"),
         ((where, tmp_path / "none"), "must be a run or hold numbered versions"),
         ((f"{url}/v1/models/no", folder), "must answer. Received: status 404, there is no model"),
+        ((where, tmp_path / "later"), "must hold version 1. Received: version 2"),
         ((where, folder, "--num-samples", "0"), "`num_samples` must be an integer >= 1"),
     ):
         assert run_command("serve-check", [str(a) for a in arguments]) == 2

@@ -181,7 +181,7 @@ class HttpService:
             raise Refusal(HTTPStatus.NOT_FOUND, f"there is no model {name[:80]!r}")
         if not which:
             return model, sorted(model.versions)
-        _, kind, value = which.split("/")
+        _, kind, value = which.split("/", 2)
         if kind == "labels":
             number = model.labels.get(value)
         else:
