@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,6 @@ import numpy as np
 from kerasmlp.checks import reject, reject_file
 from kerasmlp.files import what_is
 
-_LINEAR = {"weight", "bias"}
 _NORM = {"weight", "bias", "running_mean", "running_var"}
 
 
@@ -67,7 +67,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[list[TorchLayer], dict]:
         if not hasattr(tensor, "detach"):
             reject_file(path, "must hold a state_dict of tensors", f"{key!r}")
         if part != "num_batches_tracked":
-            modules.setdefault(name, {})[part] = tensor.detach().float().cpu().numpy()
+            modules.setdefault(name, {})[part] = _array(path, key, tensor)
     layers = [TorchLayer(name, tensors) for name, tensors in modules.items()]
     for layer in layers:
         _check_layer(path, layer)
@@ -80,12 +80,27 @@ def _load(path: str | os.PathLike) -> Any:
     except ImportError:
         reject("torch", "must be installed to read a checkpoint (extra `torch`)", None)
     try:
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        foreign = []
+        if zipfile.is_zipfile(path):  # files of before PyTorch 1.6 are none
+            foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         with torch.serialization.safe_globals([(_Inert, name) for name in foreign]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or hostile file provokes in the library
         text = " ".join(str(error).split())[:200]
         reject_file(path, "must be a PyTorch checkpoint", text or type(error).__name__)
+
+
+def _array(path: str | os.PathLike, key: Any, tensor: Any) -> np.ndarray:
+    """A tensor in float32; one that spreads few stored numbers over many is refused."""
+    try:
+        dense = str(tensor.layout) == "torch.strided" and tensor.is_floating_point()
+        bytes_ = tensor.numel() * tensor.element_size()
+        if dense and bytes_ <= tensor.untyped_storage().nbytes():
+            return tensor.detach().float().cpu().numpy()
+        came = f"{tensor.layout}, {tensor.dtype}, of shape {tuple(tensor.shape)}"
+    except Exception as error:  # as in `_load`
+        came = type(error).__name__
+    reject_file(path, "must hold dense tensors of floating point", f"{key!r}: {came}")
 
 
 class _Inert:
@@ -102,10 +117,11 @@ class _Inert:
 
 
 def _check_layer(path: str | os.PathLike, layer: TorchLayer) -> None:
-    parts, weight = set(layer.tensors), layer.tensors.get("weight")
-    known = weight is not None and {2: _LINEAR, 1: _NORM}.get(weight.ndim) == parts
-    if not known or len({len(t) for t in layer.tensors.values()}) > 1:
-        shapes = ", ".join(f"{k} {v.shape}" for k, v in layer.tensors.items())
+    shapes = {name: tensor.shape for name, tensor in layer.tensors.items()}
+    shape = shapes.get("weight", ())
+    linear, norm = {"weight": shape, "bias": shape[:1]}, dict.fromkeys(_NORM, shape)
+    if shapes != {2: linear, 1: norm}.get(len(shape)):
+        shapes = ", ".join(f"{k} {v}" for k, v in shapes.items())
         reject_file(
             path, "must hold Linear and BatchNorm1d layers alone", f"{layer.name!r} with {shapes}"
         )

@@ -23,7 +23,7 @@ from gradio_client import Client, handle_file
 from kerasmlp import EmbeddingStore
 from kerasmlp.cli import run_command
 from kerasmlp.serving.demo_gate import DemoGate
-from kerasmlp.serving.demo_page import sweep
+from kerasmlp.serving.demo_page import _once, sweep
 
 needs_faces = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the photos and models")
 
@@ -164,7 +164,19 @@ def test_stores_that_have_no_answer(demo, client, tmp_path, store):
         file.create_dataset("embedding", (1 << 29, 512), "f4", chunks=(1, 512))
     with h5py.File(tmp_path / "<b>.h5", "w") as file:
         file["embedding"] = np.eye(4)
+    with h5py.File(tmp_path / "bomb.h5", "w") as file:  # a chunk of 256 MiB in few bytes
+        file.create_dataset(
+            "embedding", (8, 512), "f4", chunks=(1 << 17, 512), maxshape=(None, 512)
+        )
+    with h5py.File(tmp_path / "texts.h5", "w") as file:
+        file["embedding"] = np.zeros((8, 512), "f4")
+        file["labels/a"] = np.array([b"a" * 100] * 8, h5py.string_dtype())
+    with h5py.File(tmp_path / "packed.h5", "w") as file:
+        file.create_dataset("embedding", data=np.zeros((8, 512)), compression="lzf")
     for name, message in (
+        ("bomb.h5", "Received: `embedding` in another form than this package writes"),
+        ("texts.h5", "Received: `a` in another form than this package writes"),
+        ("packed.h5", "Received: `embedding` in another form than this package writes"),
         ("text.h5", "`text.h5` must be a complete HDF5 file"),
         ("other.h5", "must hold embeddings of"),
         ("pointing.h5", "must be an embedding store. Received: a file without its own `gender`"),
@@ -195,6 +207,7 @@ def test_the_page_asks_nothing_of_other_hosts(demo):
         ("GET", "/gradio_api/proxy=http://127.0.0.1/", 404),
         ("GET", "/monitoring", 404),
         ("GET", "/gradio_api/file=/etc/passwd", 403),
+        ("GET", "/gradio_api/file=http://127.0.0.1:1/", 403),
         ("POST", "/gradio_api/run/store", 404),
         ("POST", "/gradio_api/call/store", 404),
         ("PUT", "/", 404),
@@ -205,15 +218,52 @@ def test_addresses_that_the_page_does_not_need(demo, method, path, status):
 
 
 def test_only_uploads_can_be_asked_about(demo, store):
-    for path in ("/etc/passwd", "http://127.0.0.1:1/a.h5", str(store), ["a"]):
-        body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}], "fn_index": 0}
+    (folder,) = demo[1].glob("kerasmlp-demo-*")
+    elsewhere = ["/etc/passwd", "http://127.0.0.1:1/a.h5", str(store), ["a"], "a\0", str(folder)]
+    through = f"{folder}/../{folder.name}/a/b.h5"
+    files = [{"path": path} for path in (*elsewhere, through)]
+    files += [{"path": f"{folder}/a/b.h5", "is_stream": value} for value in (True, 1, "true")]
+    for file in files:
+        body = {"data": [{**file, "meta": {"_type": "gradio.FileData"}}], "fn_index": 0}
         body["session_hash"] = "a"
         status, text, _ = request(demo, "POST", "/gradio_api/queue/join", json.dumps(body))
         assert (status, json.loads(text)["detail"]) == (
             403,
             "The file must be one that was uploaded here.",
         )
-    assert store.exists()
+    assert store.exists() and folder.exists()
+
+
+def test_only_what_lies_in_the_folder_is_removed(tmp_path):
+    folder = tmp_path / "demo"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "b.h5").write_text("b")
+    for path in (f"{folder}/../demo/a/b.h5", f"{folder}/..", str(tmp_path), str(folder), None):
+        with _once({"path": path}, folder) as (found, _):
+            assert found == folder / "nothing"
+        assert (folder / "a" / "b.h5").exists()
+    with _once({"path": f"{folder}/a/b.h5"}, folder) as (found, _):
+        assert found.read_text() == "b"
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/", {"host": "evil.example:{port}"}, 403),
+        ("GET", "/", {"host": "localhost"}, 403),
+        ("GET", "/", {"host": "localhost:{port}"}, 200),
+        ("POST", "/gradio_api/reset", {"origin": "http://evil.example"}, 403),
+        ("POST", "/gradio_api/reset", {"origin": "null"}, 403),
+        ("POST", "/gradio_api/reset", {"origin": "http://localhost:1"}, 403),
+        ("POST", "/gradio_api/reset", {"sec-fetch-site": "cross-site"}, 403),
+        ("POST", "/gradio_api/reset", {"origin": "http://localhost:{port}"}, 200),
+    ],
+)
+def test_pages_of_other_sites_are_refused(demo, method, path, headers, status):
+    port = str(urlsplit(demo[0]).port)
+    headers = {k: v.replace("{port}", port) for k, v in headers.items()}
+    assert request(demo, method, path, b'{"event_id": "a"}', **headers)[0] == status
 
 
 def test_uploads_are_limited(demo):
@@ -223,7 +273,7 @@ def test_uploads_are_limited(demo):
     assert not uploads(demo)
 
 
-def through(gate, times, headers=((b"content-length", b"2"),)):
+def through(gate, times, headers=((b"content-length", b"2"),), path="/gradio_api/upload"):
     """Statuses of equal small requests that a gate gets."""
     statuses = []
 
@@ -234,8 +284,8 @@ def through(gate, times, headers=((b"content-length", b"2"),)):
         if message["type"] == "http.response.start":
             statuses.append(message["status"])
 
-    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload"}
-    scope["headers"] = headers
+    scope = {"type": "http", "method": "POST", "path": path}
+    scope["headers"] = [(b"host", b"here:1"), *headers]
     for _ in range(times):
         asyncio.run(gate(scope, receive, send))
     return statuses
@@ -245,12 +295,45 @@ def test_the_rate_is_limited(tmp_path, monkeypatch):
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    gate, now = DemoGate(app, tmp_path), [100.0]
+    gate, now = DemoGate(app, tmp_path, {"here:1"}), [100.0]
     monkeypatch.setattr("kerasmlp.serving.demo_gate.time.monotonic", lambda: now[0])
     assert through(gate, 62) == [200] * 60 + [429] * 2
     now[0] += 61
     assert through(gate, 1) == [200]
     assert through(gate, 1, headers=()) == [411]
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
+def test_bodies_are_as_long_as_they_say(tmp_path, path):
+    bodies = []
+
+    async def app(scope, receive, send):
+        messages = [await receive() for _ in range(3)]
+        bodies.append(b"".join(message.get("body", b"") for message in messages))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    gate = DemoGate(app, tmp_path, {"here:1"})
+    length = b"content-length"
+    assert through(gate, 1, [(length, b"3")], path) == [200] and bodies == [b"{}"]
+    for headers in (
+        [(length, b"2"), (b"transfer-encoding", b"chunked")],
+        [(length, b"2"), (length, b"3")],
+        [(length, "²".encode())],
+    ):
+        assert through(gate, 1, headers, path) == [411]
+    assert through(gate, 1, [(length, b"9" * 5000)], path) == [413]
+
+
+def test_the_folder_has_a_limit(tmp_path, monkeypatch):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    monkeypatch.setattr("kerasmlp.serving.demo_gate._MAX_FOLDER_BYTES", 10)
+    gate = DemoGate(app, tmp_path, {"here:1"})
+    (tmp_path / "a").write_bytes(bytes(8))
+    assert through(gate, 1) == [200]
+    (tmp_path / "a").write_bytes(bytes(9))
+    assert through(gate, 1) == [507]
 
 
 def test_what_nobody_asks_about_is_swept_away(tmp_path):

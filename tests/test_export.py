@@ -203,6 +203,16 @@ def test_many_passes_are_computed_in_steps(signatures, predictor):
         np.testing.assert_allclose(mean[:7], few, atol=1e-6)
 
 
+def test_what_overflows_inside_has_no_label(signatures):
+    x = X.copy()
+    x[2] = 3e38
+    answers = ask(signatures, x), ask_mc(signatures, x, 5, 0)
+    unknown = [np.isnan(answer["probabilities"]).all(axis=1) for answer in answers]
+    assert np.any(unknown)
+    for answer, rows in zip(answers, unknown, strict=True):
+        assert ((answer["label"] == b"") == rows).all()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_stays_in_its_row(signatures, value):
     x = X.copy()

@@ -1,6 +1,7 @@
 """The HTTP service, held against TensorFlow Serving's dialect, under hostile and concurrent use."""
 
 import asyncio
+import contextlib
 import gzip
 import http.client
 import json
@@ -29,6 +30,7 @@ from kerasmlp import InputError
 from kerasmlp.cli import run_command
 from kerasmlp.serving.batching import Batcher
 from kerasmlp.serving.export import export_model
+from kerasmlp.serving.http_server import serve
 from kerasmlp.serving.limits import Limits
 from kerasmlp.serving.rest_json import Question, encode
 from kerasmlp.serving.served_models import ServedModel, load_models
@@ -220,6 +222,7 @@ def test_the_other_paths(port):
         ("POST", "/v1/models/none:predict", 404, "there is no model 'none'"),
         ("POST", "/v1/models/age/versions/2:predict", 404, "age has no version '2'"),
         ("POST", "/v1/models/age/versions/x:predict", 404, "age has no version 'x'"),
+        ("POST", "/v1/models/age/versions/1%2F2:predict", 404, "age has no version '1/2'"),
         ("GET", "/v1/models/age/labels/stable/metadata", 404, "age has no label 'stable'"),
         ("POST", "/v1/models/age:classify", 400, "only :predict is answered, not :classify"),
         ("GET", PREDICT, 405, "this path does not take this method"),
@@ -381,6 +384,25 @@ def test_lengths_must_be_given_and_bodies_arrive(models):
         assert post(port, {"inputs": X[:1].tolist()})[0] == 200
 
 
+def test_bodies_that_do_not_arrive_lock_nobody_out(models):
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n{{".encode()
+    with service(models, max_body_bytes=5000) as port, contextlib.ExitStack() as kept:
+        for _ in range(20):
+            connection = socket.create_connection(("127.0.0.1", port))
+            kept.enter_context(connection).sendall(head)
+        time.sleep(0.2)
+        assert post(port, {"inputs": X[:1].tolist()})[0] == 200
+
+
+def test_a_large_body_and_other_sites_pages(models):
+    with service(models) as port:
+        body = json.dumps({"inputs": X.tolist()})
+        expected = http_request(port, "POST", PREDICT, body)
+        assert http_request(port, "POST", PREDICT, body + " " * (2 << 20))[1] == expected[1]
+        foreign = {"Sec-Fetch-Site": "cross-site"}
+        assert http_request(port, "POST", PREDICT, body, foreign)[0] == 403
+
+
 class Slow:
     """Stands in for a model that takes its time, or fails on rows that begin with 13."""
 
@@ -416,6 +438,54 @@ def test_too_many_and_too_slow():
         assert post(port, *ask) == (504, {"error": "not computed within 0.2 s"})
 
 
+def test_who_hangs_up_is_not_computed():
+    model = Slow(0.4)
+    path, body = "/v1/models/slow:predict", b'{"inputs": [[7.0]]}'
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with service({"slow": ServedModel("slow", {1: model}, {})}, max_batch_rows=0) as port:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(post, port, {"inputs": [[1.0]]}, path)
+            time.sleep(0.15)
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(head + body)
+                time.sleep(0.1)
+            assert first.result()[0] == 200
+        assert post(port, {"inputs": [[2.0]]}, path)[0] == 200
+        assert model.batches == [[1], [2]]
+        assert 'code="499",model="slow",signature="serving_default"} 1.0' in metrics(port)
+
+
+def test_what_would_wait_in_vain_is_refused(monkeypatch):
+    monkeypatch.setattr("kerasmlp.serving.http_service._PASSES_PER_S", 0.1)
+    slow = {"slow": ServedModel("slow", {1: Slow(0.3)}, {})}
+    ask = {"inputs": [[1.0], [2.0]]}, "/v1/models/slow:predict"
+    with service(slow) as port, ThreadPoolExecutor(3) as pool:
+        answers = []
+        for _ in range(3):
+            answers.append(pool.submit(post, port, *ask))
+            time.sleep(0.08)
+        assert [answer.result()[0] for answer in answers] == [200, 200, 503]
+        assert post(port, *ask)[0] == 200
+
+
+def test_ready_until_told_to_stop():
+    seen = []
+
+    def started(url):
+        def stop():
+            port = int(url.rsplit(":", 1)[1])
+            seen.append(http_request(port, "GET", "/readyz")[0])
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            seen.append(http_request(port, "GET", "/readyz")[0])
+
+        threading.Thread(target=stop).start()
+
+    slow = {"slow": ServedModel("slow", {1: Slow(0)}, {})}
+    asyncio.run(serve(slow, host="127.0.0.1", port=0, limits=Limits(drain_s=2), started=started))
+    assert seen == [200, 503]
+
+
 def test_a_failure_is_one_sentence_without_internals():
     with service({"slow": ServedModel("slow", {1: Slow(0)}, {})}) as port:
         path = "/v1/models/slow:predict"
@@ -449,6 +519,22 @@ def test_what_waits_is_computed_together(max_batch_rows, batches):
 
     assert asyncio.run(ask()) == [[2], [4, 6], [8], [10, 12, 14, 16, 18], [20]]
     assert model.batches == batches
+
+
+def test_a_batch_is_bounded_by_its_passes_and_answered_before_the_end():
+    model = Slow(0.05)
+
+    async def ask():
+        batcher = Batcher(max_batch_rows=100, max_passes=3)
+        await batcher.start()
+        asked = questions([1], [2, 3], [4, 5], [6])
+        tasks = [asyncio.create_task(batcher.ask(model, question)) for question in asked]
+        await asyncio.sleep(0.02)
+        await batcher.stop()
+        return [task.result()["twice"].tolist() for task in tasks]
+
+    assert asyncio.run(ask()) == [[2], [4, 6], [8, 10], [12]]
+    assert model.batches == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_a_failure_takes_none_along_and_who_left_is_not_computed():
@@ -516,12 +602,16 @@ def test_concurrent_answers_are_those_asked_alone(port):
                 np.testing.assert_allclose(one[name], other[name], atol=1e-4)
 
 
-def batches(port):
+def metrics(port):
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     connection.close()
-    return int(float(re.search(r"kerasmlp_batch_rows_count (\S+)", text)[1]))
+    return text
+
+
+def batches(port):
+    return int(float(re.search(r"kerasmlp_batch_rows_count (\S+)", metrics(port))[1]))
 
 
 def test_a_graceful_stop_loses_nothing(folder):

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import re
+import shutil
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -232,6 +234,11 @@ def test_a_busy_server_is_asked_again():
         ([(200, b"{}")], "Received: no metadata"),
         ([metadata(), (200, b"{}")], "Received: other outputs"),
         ([metadata(), (200, b'{"outputs": {"label": ["a"]}}')], "Received: other outputs"),
+        ([metadata(), (200, b'{"outputs": {"label": 1, "p": [1, 2]}}')], "Received: other outputs"),
+        ([metadata(), (200, b'{"outputs": {"p": [[1], 2]}}')], "other contents .ValueError"),
+        ([metadata(), (200, b"[" * 100_000)], "Received: no JSON object"),
+        ([(200, b'{"metadata": {"signature_def": {"signature_def": []}}}')], "other contents"),
+        ([metadata("x")], "other contents .ValueError"),
         ([(404, b"not JSON\n\nat all")], "must answer. Received: status 404, no reason"),
         ([(500, b'{"error": "two\\nlines"}')], "must answer. Received: status 500, two lines"),
         ([(302, b"")], "must answer"),
@@ -243,16 +250,36 @@ def test_strange_servers(answers, message):
 
 
 def test_a_server_that_does_not_answer():
-    with server_answering(metadata(), pause_s=0.5) as (url, _):
-        client = RestClient(url, "age", timeout_s=0.1, retries=1)
+    with server_answering(metadata(), pause_s=0.5) as (url, asked):
+        client = RestClient(url, "age", timeout_s=0.1, retries=3)
         with pytest.raises(
             ServerError, match="must be a server that answers. Received: .*timed out"
         ):
             client.predict(X)
+        assert len(asked) == 1  # not again: it may still be busy with the first
     client = RestClient("http://127.0.0.1:9", "age", retries=0)
     assert not client.ready()
     with pytest.raises(ServerError, match="must be a server that answers. Received: .*refused"):
         client.predict(X)
+
+
+def test_a_server_that_drips():
+    def drip(listener):
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            for _ in range(100):
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        url, started = f"http://127.0.0.1:{listener.getsockname()[1]}", time.monotonic()
+        with pytest.raises(ServerError, match="Read timed out"):
+            RestClient(url, "age", timeout_s=0.3).predict(X)
+        assert time.monotonic() - started < 2
+        thread.join()
 
 
 def test_what_is_not_installed(monkeypatch):
@@ -281,10 +308,12 @@ def test_serve_check(url, run, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out.count("NOT EQUAL") == 3
     assert "must answer as the model here. Received: other answers: signatures; " in captured.err
+    shutil.copytree(folder / "1", tmp_path / "later" / "2")
     for arguments, message in (
         ((url, folder), "`url` must be http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME"),
         ((where, tmp_path / "none"), "must be a run or hold numbered versions"),
         ((f"{url}/v1/models/no", folder), "must answer. Received: status 404, there is no model"),
+        ((where, tmp_path / "later"), "must hold version 1. Received: version 2"),
         ((where, folder, "--num-samples", "0"), "`num_samples` must be an integer >= 1"),
     ):
         assert run_command("serve-check", [str(a) for a in arguments]) == 2

@@ -129,6 +129,14 @@ def test_the_papers_networks_from_a_bare_state_dict(
     np.testing.assert_allclose(outputs, outputs_of(network, x), atol=1e-5)
 
 
+def test_a_file_of_an_old_torch(tmp_path):
+    network = make_network(add_residual=True)
+    torch.save(network.state_dict(), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    convert(tmp_path / "a.pth", "-o", tmp_path / "run")
+    outputs = Predictor(tmp_path / "run").probabilities(X)
+    np.testing.assert_allclose(outputs, outputs_of(network, X), atol=1e-5)
+
+
 def trainers_file(path, network, arguments):
     """As the original's trainer saves: the configuration is an object of a class of its own."""
     module = types.ModuleType("parse_config")
@@ -241,6 +249,26 @@ def state(**changes):
         (
             lambda: {k: v for k, v in state().items() if "0.linear2" not in k},
             "must hold the same even number of square Linear layers before each halving",
+        ),
+        (
+            lambda: state(**{"blocks.0.linear1.bias": torch.tensor(0.5)}),
+            r"with weight \(16, 16\), bias \(\)",
+        ),
+        (
+            lambda: state(**{"blocks.0.linear1.bias": torch.zeros(16, 1)}),
+            r"with weight \(16, 16\), bias \(16, 1\)",
+        ),
+        (
+            lambda: state(**{"blocks.0.linear1.weight": torch.zeros(1).expand(10**6, 10**6)}),
+            "must hold dense tensors of floating point. Received: 'blocks.0.linear1.weight': ",
+        ),
+        (
+            lambda: state(**{"blocks.0.linear1.weight": torch.eye(16).to_sparse()}),
+            "must hold dense tensors of floating point. .* torch.sparse_coo",
+        ),
+        (
+            lambda: state(**{"blocks.0.linear1.weight": torch.eye(16, dtype=torch.complex64)}),
+            "must hold dense tensors of floating point. .* torch.complex64",
         ),
         (lambda: {"state_dict": {"a": 3}}, "must hold a state_dict of tensors. Received: 'a'"),
         (lambda: [1, 2], "must hold a state_dict. Received: list"),

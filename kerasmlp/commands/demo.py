@@ -3,7 +3,8 @@
 Beside ages with 90% intervals, genders and uncertainties of photos (with
 --model-dir) it shows the answers of an embedding store. It needs no internet,
 keeps nothing, and listens on this machine only. There is no encryption and no
-log-in: for other machines, put a proxy before it. SIGTERM stops it.
+log-in: for other machines, put a proxy before it, and name it with
+--allow-host. SIGTERM stops it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="abstain where needed for a share of wrong answers of at most R",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: this machine only")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME[:PORT]",
+        help="a further name by which browsers reach it, as that of a proxy",
+    )
     parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0: a free one")
 
 
@@ -66,6 +74,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"ready        {url}", flush=True)
 
     serve_demo(
-        DemoAnswers(predictors, finder, **how), host=args.host, port=args.port, started=started
+        DemoAnswers(predictors, finder, **how),
+        host=args.host,
+        port=args.port,
+        also_hosts=args.allow_host,
+        started=started,
     )
     print("stopped")

@@ -52,7 +52,12 @@ def run(args: argparse.Namespace) -> None:
             version = ServedVersion(args.model / str(number))
         else:
             (model,) = load_models([args.model]).values()
-            version = model.versions[max(model.versions)]
+            is_run = (args.model / "config.json").exists()  # of whichever version it became
+            wanted = max(model.versions) if number is None or is_run else number
+            if wanted not in model.versions:
+                held = ", ".join(map(str, sorted(model.versions)))
+                reject_file(args.model, f"must hold version {wanted}", f"version {held}")
+            version = model.versions[wanted]
         checks = check_server(client, version, num_samples=args.num_samples)
     for name, (good, seen) in checks.items():
         print(f"{'equal' if good else 'NOT EQUAL':12} {name:36} {seen}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerasmlp.serving.limits import Limits
 from kerasmlp.serving.rest_json import Question
 from kerasmlp.serving.served_version import ServedVersion
 
@@ -21,6 +22,7 @@ _TURNS = 4  # of the event loop: what lies at the sockets already comes along
 class _Job:
     version: ServedVersion
     question: Question
+    passes: int
     answer: asyncio.Future
 
     @property
@@ -46,34 +48,49 @@ class Batcher:
 
     Args:
         max_batch_rows: Up to which requests are merged; 0 computes each alone.
+        max_passes: Likewise, rows × MC passes.
         seen: Called with the rows of every batch.
     """
 
-    def __init__(self, *, max_batch_rows: int, seen: Callable[[int], None] = lambda rows: None):
+    def __init__(
+        self,
+        *,
+        max_batch_rows: int,
+        max_passes: int = Limits.max_passes,
+        seen: Callable[[int], None] = lambda rows: None,
+    ):
         self._max_batch_rows = max_batch_rows
+        self._max_passes = max_passes
         self._seen = seen
         self._jobs: deque[_Job] = deque()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tensorflow")
         self._worker: asyncio.Task | None = None
+        self._stopping = False
 
     async def start(self) -> None:
         self._worker = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
         """Ends the thread; answers whatever came before."""
-        while self._jobs:
-            await asyncio.sleep(0.01)
-        self._worker.cancel()
+        self._stopping = True
+        self._arrived.set()
+        await self._worker
         await asyncio.to_thread(self._thread.shutdown)
 
     @property
     def waiting_rows(self) -> int:
-        return sum(job.question.rows for job in self._jobs)
+        return sum(job.question.rows for job in self._jobs if not job.answer.cancelled())
+
+    @property
+    def waiting_passes(self) -> int:
+        """Rows × MC passes that are not computed yet."""
+        return sum(job.passes for job in self._jobs if not job.answer.cancelled())
 
     async def ask(self, version: ServedVersion, question: Question) -> dict[str, np.ndarray]:
         """Answers a question; whoever stops waiting before it is computed leaves the queue."""
-        job = _Job(version, question, asyncio.get_running_loop().create_future())
+        answer = asyncio.get_running_loop().create_future()
+        job = _Job(version, question, question.passes, answer)
         self._jobs.append(job)
         self._arrived.set()
         return await job.answer
@@ -85,6 +102,8 @@ class Batcher:
                 await asyncio.sleep(0)
             jobs = self._next()
             if not jobs:
+                if self._stopping:
+                    return
                 self._arrived.clear()
                 continue
             self._seen(sum(job.question.rows for job in jobs))
@@ -102,15 +121,19 @@ class Batcher:
     def _next(self) -> list[_Job]:
         """Takes the oldest job, and those that can be merged with it."""
         chosen: list[_Job] = []
-        rows, others = 0, deque()
+        rows, passes, others = 0, 0, deque()
         for job in self._jobs:
             if job.answer.cancelled():
                 continue
             fits = not chosen or (
-                rows + job.question.rows <= self._max_batch_rows and job.key == chosen[0].key
+                rows + job.question.rows <= self._max_batch_rows
+                and passes + job.passes <= self._max_passes
+                and job.key == chosen[0].key
             )
             (chosen if fits else others).append(job)
-            rows += job.question.rows if fits else 0
+            if fits:
+                rows += job.question.rows
+                passes += job.passes
         self._jobs = others
         return chosen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from kerasmlp.checks import InputError, check_int, reject
 
 _SEEDS = 1 << 63
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
 class ServerError(InputError):
@@ -21,6 +23,19 @@ class ServerError(InputError):
     def __init__(self, sentence: str, code: int | str | None = None):
         super().__init__(sentence)
         self.code = code
+
+
+def pause_s(tried: int, wanted_s: str | None = None) -> float:
+    """Until the next try: twice as long each time, or as the server wants, but not for long.
+
+    Example:
+
+    >>> pause_s(0), pause_s(1), pause_s(9), pause_s(0, "2"), pause_s(0, "86400")
+    (0.1, 0.2, 5.0, 2.0, 5.0)
+    """
+    wanted = wanted_s or ""
+    known = wanted.isascii() and wanted.isdecimal() and len(wanted) < 9
+    return float(min(int(wanted) if known else _FIRST_PAUSE_S * 2**tried, _LONGEST_PAUSE_S))
 
 
 class Client(abc.ABC):
@@ -81,21 +96,26 @@ class Client(abc.ABC):
 
     def signatures(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Names of the `inputs` and the `outputs` of every signature, sorted."""
-        return {
-            name: {end: tuple(sorted(definition.get(end, {}))) for end in ("inputs", "outputs")}
-            for name, definition in self._definitions().items()
-            if not name.startswith("__")  # TensorFlow's own
-        }
+        definitions = self._definitions()
+        with self._understanding():
+            return {
+                name: {end: tuple(sorted(definition.get(end, {}))) for end in ("inputs", "outputs")}
+                for name, definition in definitions.items()
+                if not name.startswith("__")  # TensorFlow's own
+            }
 
     @property
     def width(self) -> int:
         """Of the embeddings that the model takes."""
         if self._width is None:
-            definition = self._definitions().get("serving_default", {})
-            embedding = definition.get("inputs", {}).get("embedding")
-            if embedding is None:
-                raise ServerError(f"`{self}` must serve a model of export-model. Received: another")
-            self._width = int(embedding["tensor_shape"]["dim"][1]["size"])
+            definitions = self._definitions()
+            with self._understanding():
+                definition = definitions.get("serving_default", {})
+                embedding = definition.get("inputs", {}).get("embedding")
+                if embedding is not None:
+                    self._width = int(embedding["tensor_shape"]["dim"][1]["size"])
+        if self._width is None:
+            raise ServerError(f"`{self}` must serve a model of export-model. Received: another")
         return self._width
 
     def _checked(self, embeddings: np.ndarray) -> np.ndarray:
@@ -113,6 +133,23 @@ class Client(abc.ABC):
             came = f"NaN or infinity in row {unknown[0]}"
             reject("embeddings", "must be finite in float32", came)
         return embeddings
+
+    @contextlib.contextmanager
+    def _understanding(self):
+        """Around whatever is made of an answer: a strange one is a `ServerError`."""
+        try:
+            yield
+        except Exception as error:
+            raise self._strange(f"other contents ({type(error).__name__})") from None
+
+    def _strange(self, came: str) -> ServerError:
+        return ServerError(f"`{self}` must answer as TensorFlow Serving does. Received: {came}")
+
+    def _complete(self, answers: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        """The answers, if there are some to each row."""
+        if "label" not in answers or any(v.shape[:1] != (rows,) for v in answers.values()):
+            raise self._strange("other outputs")
+        return answers
 
     @abc.abstractmethod
     def ready(self) -> bool:

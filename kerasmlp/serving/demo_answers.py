@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from itertools import islice
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 2000
 _MAX_STORE_BYTES = 1 << 28
+_MAX_CHUNK_BYTES = 1 << 24  # each is unpacked whole
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
 _MAX_SIDE = 1600  # pixels of the picture in the page
 _NUM_EXTREMES = 5
 
@@ -116,10 +119,23 @@ def _check_store(path: Path) -> int:
             part = group.get(key) if _is_inside(group, key) else None
             if not isinstance(part, h5py.Dataset) or part.external or part.is_virtual:
                 reject_file(path, "must be an embedding store", f"a file without its own `{key}`")
+            if not _is_plain(part):
+                came = f"`{key}` in another form than this package writes"
+                reject_file(path, "must be an embedding store", came)
             bytes_ += part.nbytes
         if bytes_ > _MAX_STORE_BYTES:
             reject_file(path, f"must hold {_MAX_STORE_BYTES:,} bytes at most", f"{bytes_:,} bytes")
         return len(file["embedding"]) if file["embedding"].shape else 0
+
+
+def _is_plain(part: h5py.Dataset) -> bool:
+    """Whether to read some rows takes little more memory than they do."""
+    if part.dtype.hasobject:  # values of variable length, all of which may be one and the same
+        return False
+    how = part.id.get_create_plist()
+    filters = {how.get_filter(i)[0] for i in range(how.get_nfilters())}
+    chunk = math.prod(part.chunks or ()) * part.dtype.itemsize
+    return filters <= _FILTERS and chunk <= _MAX_CHUNK_BYTES
 
 
 def _is_inside(group: h5py.Group, key: str) -> bool:

@@ -11,18 +11,19 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasmlp.checks import InputError, reject
 from kerasmlp.serving.demo_answers import DemoAnswers
-from kerasmlp.serving.demo_gate import MAX_UPLOAD_BYTES, DemoGate
+from kerasmlp.serving.demo_gate import MAX_UPLOAD_BYTES, DemoGate, uploaded
 
 if TYPE_CHECKING:
     import gradio
 
+_LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 _MAX_WAITING = 8
 _UNASKED_S = 300  # an upload about which no question comes
 _CSS = """
@@ -35,7 +36,12 @@ _NOTE = "Guesses from a picture: do not decide about people with them. Nothing i
 
 
 def serve_demo(
-    answers: DemoAnswers, *, host: str, port: int, started: Callable[[str], None]
+    answers: DemoAnswers,
+    *,
+    host: str,
+    port: int,
+    also_hosts: Collection[str] = (),
+    started: Callable[[str], None],
 ) -> None:
     """Serves the page until SIGTERM or SIGINT.
 
@@ -43,6 +49,9 @@ def serve_demo(
         answers: To uploaded files.
         host: Address to listen at.
         port: Port to listen at; 0 takes a free one.
+        also_hosts: Names beside `host` and `localhost`, with a port, by which
+            browsers reach it; requests to others are refused, as a foreign
+            page may send them.
         started: Called with the URL once it listens.
 
     Raises:
@@ -55,14 +64,16 @@ def serve_demo(
         reject("port", f"must be free on {host} ({error})", port)
     with listener, tempfile.TemporaryDirectory(prefix="kerasmlp-demo-") as name:
         folder = Path(name).resolve()
-        server = _server(answers, folder)
-        host, port = listener.getsockname()[:2]
-        started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        address, port = listener.getsockname()[:2]
+        names = {f"[{n}]" if ":" in n else n for n in (host, address)} | _LOCAL
+        hosts = {f"{name}:{port}" for name in names}.union(also_hosts, names if port == 80 else ())
+        server = _server(answers, folder, hosts)
+        started(f"http://{f'[{address}]' if ':' in address else address}:{port}")
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
 
 
-def _server(answers: DemoAnswers, folder: Path) -> Any:
+def _server(answers: DemoAnswers, folder: Path, hosts: Collection[str]) -> Any:
     # read by gradio when it is imported and when components are made
     os.environ |= {
         "GRADIO_TEMP_DIR": str(folder),
@@ -98,7 +109,10 @@ def _server(answers: DemoAnswers, folder: Path) -> Any:
         pwa=False,
     )
     config = uvicorn.Config(
-        DemoGate(app, folder), log_level="critical", ws="none", timeout_graceful_shutdown=2
+        DemoGate(app, folder, hosts),
+        log_level="critical",
+        ws="none",
+        timeout_graceful_shutdown=2,
     )
     return uvicorn.Server(config)
 
@@ -166,12 +180,11 @@ def _page(answers: DemoAnswers, folder: Path) -> gradio.Blocks:
 @contextlib.contextmanager
 def _once(upload: dict | None, folder: Path):
     """Yields an uploaded file and how to call it; afterwards it is gone."""
-    path = Path((upload or {}).get("path") or folder / "nothing")
+    path = uploaded((upload or {}).get("path"), folder) or folder / "nothing"
     try:
         yield path, (lambda text: text.replace(str(path), path.name))
     finally:
-        if path.is_relative_to(folder) and path != folder:
-            shutil.rmtree(folder / path.relative_to(folder).parts[0], ignore_errors=True)
+        shutil.rmtree(folder / path.relative_to(folder).parts[0], ignore_errors=True)
 
 
 def _guarded(named: Callable[[str], str], path: Path, answer: Callable[[], str]) -> str:

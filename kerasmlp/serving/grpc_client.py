@@ -9,10 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from kerasmlp.checks import check_int, check_positive, reject
-from kerasmlp.serving.client import Client, ServerError
+from kerasmlp.serving.client import Client, ServerError, pause_s
 
 _AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
-_FIRST_PAUSE_S = 0.1
 
 
 class GrpcClient(Client):
@@ -78,11 +77,12 @@ class GrpcClient(Client):
         self._name(request.model_spec)
         answer = self._call(self._stub.GetModelMetadata, request)
         found = metadata.SignatureDefMap()
-        answer.metadata["signature_def"].Unpack(found)
-        return {
-            name: MessageToDict(definition, preserving_proto_field_name=True)
-            for name, definition in found.signature_def.items()
-        }
+        with self._understanding():
+            answer.metadata["signature_def"].Unpack(found)
+            return {
+                name: MessageToDict(definition, preserving_proto_field_name=True)
+                for name, definition in found.signature_def.items()
+            }
 
     def _ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import tensorflow as tf
@@ -94,8 +94,10 @@ class GrpcClient(Client):
         for name, values in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
         outputs = self._call(self._stub.Predict, request).outputs
-        answers = {name: tf.make_ndarray(tensor) for name, tensor in outputs.items()}
-        return answers | {"label": np.char.decode(answers["label"].astype(bytes), "utf-8")}
+        with self._understanding():
+            answers = {name: tf.make_ndarray(tensor) for name, tensor in outputs.items()}
+            answers["label"] = np.char.decode(answers["label"].astype(bytes), "utf-8")
+        return self._complete(answers, len(inputs["embedding"]))
 
     def _name(self, spec) -> None:
         spec.name = self._model
@@ -105,13 +107,13 @@ class GrpcClient(Client):
     def _call(self, method, request):
         import grpc
 
-        for left in range(self._retries, -1, -1):
+        for tried in range(self._retries + 1):
             try:
                 return method(request, timeout=self._timeout_s)
             except grpc.RpcError as error:
                 code = error.code().name
-                if code not in _AGAIN or not left:
-                    came = f"{code}, {' '.join(error.details().split())[:300]}"
+                if code not in _AGAIN or tried == self._retries:
+                    came = f"{code}, {' '.join((error.details() or '').split())[:300]}"
                     raise ServerError(f"`{self}` must answer. Received: {came}", code) from None
-            time.sleep(_FIRST_PAUSE_S * 2 ** (self._retries - left))
+            time.sleep(pause_s(tried))
         raise AssertionError("not reached")

@@ -26,9 +26,9 @@ async def serve(
 ) -> None:
     """Serves until SIGTERM or SIGINT; a second one ends it at once.
 
-    On the first, no connection is taken any more, those that are kept get
-    `Connection: close` with their next answer, and every request that was
-    read is answered.
+    On the first, `/readyz` says so, and those connections that are kept get
+    `Connection: close` with their next answer; after `drain_s` none is taken
+    any more, and every request that was read is answered.
 
     Args:
         models: As of `load_models`.
@@ -46,6 +46,7 @@ async def serve(
         service.app(),
         access_log=None,
         auto_decompress=False,
+        handler_cancellation=True,
         keepalive_timeout=_KEPT_S,
         shutdown_timeout=2 * limits.timeout_s,
     )
@@ -66,7 +67,7 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         service.stopping = True
-        await site.stop()
         await asyncio.sleep(limits.drain_s)
+        await site.stop()
     finally:
         await runner.cleanup()

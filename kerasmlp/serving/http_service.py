@@ -21,6 +21,9 @@ from kerasmlp.serving.service_metrics import ServiceMetrics
 
 _MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}"
 _BODIES = 8  # bodies of the largest size that may be in memory at one time
+_LONG_BODY = 1 << 20  # bytes; to decode more would hold up the others
+_PASSES_PER_S = 1 << 17  # more wait in vain: they would not be computed within the time limit
+_HUNG_UP = 499  # as nginx counts them
 
 _log = logging.getLogger("kerasmlp.serving")
 
@@ -44,10 +47,11 @@ class HttpService:
     | `GET /healthz`, `/readyz` | whether it runs; whether to send requests |
     | `GET /metrics` | for Prometheus |
 
-    Errors are `{"error": "one sentence"}`: 400 what cannot be understood, 404
-    unknown model or version, 405 wrong method, 408 a body that does not
-    arrive, 411 without a length, 413 too large, 415 compressed, 503 too many
-    requests at one time (with `Retry-After`), 504 not computed in time.
+    Errors are `{"error": "one sentence"}`: 400 what cannot be understood, 403
+    sent by another site's page, 404 unknown model or version, 405 wrong
+    method, 408 a body that does not arrive, 411 without a length, 413 too
+    large, 415 compressed, 503 too many requests at one time (with
+    `Retry-After`), 504 not computed in time. Who hangs up is not computed.
 
     Args:
         models: By name, as of `load_models`.
@@ -83,7 +87,9 @@ class HttpService:
 
     async def _computing(self, app: web.Application):
         self._batcher = Batcher(
-            max_batch_rows=self._limits.max_batch_rows, seen=self._metrics.batch_rows.observe
+            max_batch_rows=self._limits.max_batch_rows,
+            max_passes=self._limits.max_passes,
+            seen=self._metrics.batch_rows.observe,
         )
         await self._batcher.start()
         yield
@@ -103,6 +109,8 @@ class HttpService:
         except web.HTTPException as error:
             status, sentence = HTTPStatus(error.status), _SENTENCES.get(error.status, error.reason)
             headers |= {k: v for k, v in error.headers.items() if k == "Allow"}
+        except ConnectionError:  # nobody is there to answer
+            raise
         except Exception as error:
             _log.error("%s %s: %s", request.method, request.path, type(error).__name__)
             status, sentence = HTTPStatus.INTERNAL_SERVER_ERROR, "the request could not be computed"
@@ -128,6 +136,9 @@ class HttpService:
                 raise Refusal(HTTPStatus.BAD_REQUEST, f"only :predict is answered, not :{verb}")
             question = await self._question(request, version)
             signature = question.signature
+            waiting = self._batcher.waiting_passes
+            if waiting and waiting + question.passes > _PASSES_PER_S * self._limits.timeout_s:
+                raise _busy()
             try:
                 async with asyncio.timeout(self._limits.timeout_s):
                     outputs = await self._batcher.ask(version, question)
@@ -137,6 +148,9 @@ class HttpService:
             self._metrics.rows.labels(model, signature).inc(question.rows)
             body = encode(outputs, by_row=question.by_row)
             return web.Response(body=body, content_type="application/json")
+        except (asyncio.CancelledError, ConnectionError):
+            status = _HUNG_UP
+            raise
         except Exception as error:
             status = getattr(error, "status", 400 if isinstance(error, InputError) else 500)
             raise
@@ -148,6 +162,8 @@ class HttpService:
 
     async def _question(self, request: web.Request, version: ServedVersion) -> Question:
         limits = self._limits
+        if request.headers.get("Sec-Fetch-Site") == "cross-site":
+            raise Refusal(HTTPStatus.FORBIDDEN, "another site's page must not ask")
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
         size = request.content_length
@@ -155,20 +171,25 @@ class HttpService:
             raise Refusal(HTTPStatus.LENGTH_REQUIRED, "the request must have a Content-Length")
         if size > limits.max_body_bytes:
             raise web.HTTPRequestEntityTooLarge(limits.max_body_bytes, size)
-        if self._body_bytes + size > _BODIES * limits.max_body_bytes:
-            raise _busy()
-        self._body_bytes += size
+        parts = []
         try:
             async with asyncio.timeout(limits.timeout_s):
-                body = await request.read()
+                async for part in request.content.iter_any():  # `read` would keep it for long
+                    parts.append(part)
+                    self._body_bytes += len(part)
+                    if self._body_bytes > _BODIES * limits.max_body_bytes:
+                        raise _busy()
             max_samples = min(limits.max_samples, version.max_samples)
-            question = decode(body, version, max_rows=limits.max_rows, max_samples=max_samples)
+            how = {"max_rows": limits.max_rows, "max_samples": max_samples}
+            if size > _LONG_BODY:
+                question = await asyncio.to_thread(decode, b"".join(parts), version, **how)
+            else:
+                question = decode(b"".join(parts), version, **how)
         except TimeoutError:
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time") from None
         finally:
-            self._body_bytes -= size
-        samples = question.inputs.get("num_samples")
-        if samples is not None and int(samples.max()) * question.rows > limits.max_passes:
+            self._body_bytes -= sum(map(len, parts))
+        if "num_samples" in question.inputs and question.passes > limits.max_passes:
             sentence = f"rows times num_samples must be at most {limits.max_passes}"
             raise Refusal(HTTPStatus.BAD_REQUEST, sentence)
         return question
@@ -181,7 +202,7 @@ class HttpService:
             raise Refusal(HTTPStatus.NOT_FOUND, f"there is no model {name[:80]!r}")
         if not which:
             return model, sorted(model.versions)
-        _, kind, value = which.split("/")
+        _, kind, value = which.split("/", 2)
         if kind == "labels":
             number = model.labels.get(value)
         else:

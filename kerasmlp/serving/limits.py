@@ -15,11 +15,11 @@ class Limits:
         max_body_bytes: Of one request; of all that are being answered, eight times that.
         max_rows: Of one request.
         max_samples: MC passes per row; the model may take fewer.
-        max_passes: Rows × MC passes of one request.
+        max_passes: Rows × MC passes of one request, or of those computed together.
         max_requests: That are being answered at one time; more get 503.
         max_batch_rows: Up to which concurrent requests are merged; 0 merges none.
         timeout_s: Until a request is answered with 408 or 504.
-        drain_s: How long kept connections are told to close before they are closed.
+        drain_s: How long a server that stops says so before it closes its port.
 
     Raises:
         InputError: if one of them is no bound.

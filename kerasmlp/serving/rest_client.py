@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import time
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 
 from kerasmlp.checks import check_int, check_positive, reject
-from kerasmlp.serving.client import Client, ServerError
+from kerasmlp.serving.client import Client, ServerError, pause_s
 
 _AGAIN = (429, 502, 503)
 
@@ -19,9 +20,9 @@ _AGAIN = (429, 502, 503)
 class RestClient(Client):
     """Asks one model over HTTP; needs urllib3 (extra `serve`).
 
-    A request without an answer, or one that the server is too busy for, is
-    sent again after a while: to ask twice changes nothing. It may be shared
-    by threads.
+    A request that found no server, or one that is too busy, is sent again
+    after a while; one that was not answered in time is not, as the server may
+    still be computing it. It may be shared by threads.
 
     Args:
         url: Of the server, such as `"http://127.0.0.1:8501"`.
@@ -54,18 +55,8 @@ class RestClient(Client):
         timeout_s = check_positive("timeout_s", timeout_s)
         which = "" if version is None else f"/versions/{check_int('version', version, minimum=0)}"
         self._url = f"{url.rstrip('/')}/v1/models/{quote(model, safe='')}{which}"
-        self._pool = urllib3.PoolManager(
-            maxsize=32,
-            timeout=timeout_s,
-            retries=urllib3.Retry(
-                total=retries,
-                redirect=0,
-                backoff_factor=0.1,
-                allowed_methods=None,
-                status_forcelist=_AGAIN,
-                raise_on_status=False,
-            ),
-        )
+        self._timeout_s, self._retries = timeout_s, retries
+        self._pool = urllib3.PoolManager(maxsize=32)
 
     def __str__(self) -> str:
         return self._url
@@ -90,34 +81,64 @@ class RestClient(Client):
         columns = {name: values.tolist() for name, values in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns}, allow_nan=False)
         outputs = self._request("POST", ":predict", body).get("outputs")
-        rows = len(inputs["embedding"])
-        if type(outputs) is not dict or any(len(v) != rows for v in outputs.values()):
+        if type(outputs) is not dict:
             raise self._strange("other outputs")
-        return {
-            name: np.array(values, str if name == "label" else np.float32)
-            for name, values in outputs.items()
-        }
+        with self._understanding():
+            answers = {
+                name: np.array(values, str if name == "label" else np.float32)
+                for name, values in outputs.items()
+            }
+        return self._complete(answers, len(inputs["embedding"]))
 
     def _request(self, method: str, path: str, body: str | None = None) -> dict:
         import urllib3
 
-        headers = {"Content-Type": "application/json"} if body else {}
+        for tried in range(self._retries + 1):
+            last, wanted_s = tried == self._retries, None
+            try:
+                status, wanted_s, data = self._try(method, self._url + path, body)
+                if last or status not in _AGAIN:
+                    break
+            except urllib3.exceptions.HTTPError as error:
+                if last or isinstance(error, urllib3.exceptions.ReadTimeoutError):
+                    came = " ".join(str(error).split())[:200]
+                    sentence = f"`{self}` must be a server that answers. Received: {came}"
+                    raise ServerError(sentence) from None
+            time.sleep(pause_s(tried, wanted_s))
         try:
-            answer = self._pool.request(method, self._url + path, body=body, headers=headers)
-        except urllib3.exceptions.HTTPError as error:
-            came = " ".join(str(getattr(error, "reason", None) or error).split())[:200]
-            raise ServerError(f"`{self}` must be a server that answers. Received: {came}") from None
-        try:
-            content = json.loads(answer.data, parse_constant=lambda _: math.nan)
-        except ValueError:
+            content = json.loads(data, parse_constant=lambda _: math.nan)
+        except (ValueError, RecursionError):
             content = None
-        if answer.status != 200:
+        if status != 200:
             came = content.get("error") if type(content) is dict else None
-            came = f"status {answer.status}, {' '.join(str(came or 'no reason').split())[:300]}"
-            raise ServerError(f"`{self}` must answer. Received: {came}", answer.status)
+            came = f"status {status}, {' '.join(str(came or 'no reason').split())[:300]}"
+            raise ServerError(f"`{self}` must answer. Received: {came}", status)
         if type(content) is not dict:
             raise self._strange("no JSON object")
         return content
 
-    def _strange(self, came: str) -> ServerError:
-        return ServerError(f"`{self}` must answer as TensorFlow Serving does. Received: {came}")
+    def _try(self, method: str, url: str, body: str | None) -> tuple[int, str | None, bytes]:
+        """Status, when to come again, and body, all of which arrived in time."""
+        from urllib3.exceptions import ReadTimeoutError
+
+        end = time.monotonic() + self._timeout_s
+        answer = self._pool.request(
+            method,
+            url,
+            body=body,
+            headers={"Content-Type": "application/json"} if body else {},
+            timeout=self._timeout_s,
+            retries=False,
+            preload_content=False,
+        )
+        parts = []
+        try:
+            while part := answer.read1(1 << 16):
+                parts.append(part)
+                if time.monotonic() > end:  # the time-out above is of each read alone
+                    raise ReadTimeoutError(None, url, f"{url}: Read timed out")
+        except BaseException:
+            answer.close()
+            raise
+        answer.release_conn()
+        return answer.status, answer.headers.get("Retry-After"), b"".join(parts)

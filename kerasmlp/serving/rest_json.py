@@ -36,6 +36,12 @@ class Question:
     def rows(self) -> int:
         return len(self.inputs["embedding"])
 
+    @property
+    def passes(self) -> int:
+        """Rows × MC passes, all rows taking as many as the one that wants most."""
+        samples = self.inputs.get("num_samples")
+        return self.rows * (1 if samples is None else int(samples.max()))
+
 
 def decode(body: bytes, version: ServedVersion, *, max_rows: int, max_samples: int) -> Question:
     """Reads the body of a request.

@@ -29,7 +29,8 @@ class Signatures(tf.Module):
     `probabilities` are those of the head, in `serve_mc` their mean; `label` is
     the likeliest of the measured classes. `predictive_entropy_nats` and
     `mutual_information_nats` are those of `quantifiers.uncertainty_measures`.
-    A row that is not finite gets NaN and an empty label.
+    A row that is not finite, or too large to compute with, gets NaN and an
+    empty label.
 
     `num_samples` and `seed` are one number for all rows or one per row. The
     answer to a row follows from its embedding and its two numbers alone: rows
@@ -185,7 +186,8 @@ def _known_rows(embedding):
 
 
 def _only(known, answers: dict) -> dict:
-    """Answers as float32 or text, blank in rows that are not known."""
+    """Answers as float32 or text, blank in rows that are not known, or overflowed inside."""
+    known &= tf.reduce_all(tf.math.is_finite(answers["probabilities"]), axis=1)
 
     def blanked(value):
         if value.dtype == tf.string:
