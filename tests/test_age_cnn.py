@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,12 +177,16 @@ def train(folder, name, *flags):
 def test_killed_and_resumed_ends_with_the_same_bits(folder, capsys):
     command = [sys.executable, str(ROOT / "bin" / "train-age-cnn"), *train(folder, "broken")]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, **quiet, env=os.environ | {"PYTHONPATH": str(ROOT)})
     checkpoint = folder / "broken" / "checkpoint.npz"
-    while process.poll() is None and not checkpoint.exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    for _ in range(5):
+        process = subprocess.Popen(command, **quiet, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        while process.poll() is None and not checkpoint.exists():
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if not (folder / "broken" / "DONE").exists():
+            break
+        shutil.rmtree(folder / "broken")  # it was too quick for this busy machine
     assert checkpoint.exists() and not (folder / "broken" / "DONE").exists()
     assert run_command("train-age-cnn", train(folder, "broken", "--resume")) == 0
     capsys.readouterr()
