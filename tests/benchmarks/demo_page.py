@@ -161,7 +161,8 @@ def main():
         asked = asked_for(folder)
     print("\n".join(messages))
     here = urlsplit(args.url).netloc
-    outside = sorted({u for u in urls if urlsplit(u).netloc != here})
+    pages = {u for u in urls if urlsplit(u).scheme != "chrome-untrusted"}  # Chromium's new tab
+    outside = sorted({u for u in pages if urlsplit(u).netloc != here})
     browsers_own = sorted({urlsplit(u).netloc for u in asked.difference(urls)} - {here})
     print(f"{len(urls)} requests of the page, {len(outside)} to other hosts", *outside, sep="\n")
     print(f"the browser itself asked for {len(browsers_own)} other hosts", *browsers_own, sep="\n")
