@@ -228,6 +228,7 @@ def test_weights_that_have_seen_the_store_are_refused(finished, tmp_path):
     ):
         run = RunFolder(tmp_path / name)
         with run.working(config, resume=False, force=False):
+            (run / "model.keras").write_bytes(b"")
             run.finish({})
         plan = plan_of(store, init=str(tmp_path / name))
         with pytest.raises(InputError, match="must have learned from other faces than those"):
