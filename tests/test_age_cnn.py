@@ -2,18 +2,12 @@
 
 import csv
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
 import pytest
-from data_sets import ROOT
 from face_images import SIDE, TINY, make_faces, make_store
+from killed import finish, kill
 
 from kerasmlp import AgeCNN, ImageStore, InputError, load_model
 from kerasmlp.age_cnn import search
@@ -175,29 +169,10 @@ def train(folder, name, *flags):
 
 
 def test_killed_and_resumed_ends_with_the_same_bits(folder):
-    # Several threads add up in another order on a busy machine.
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-    def start(name, *flags):
-        command = [sys.executable, ROOT / "bin" / "train-age-cnn", *train(folder, name, *flags)]
-        return subprocess.Popen([str(c) for c in command], env=environment, **pipes)
-
     checkpoint = folder / "broken" / "checkpoint.npz"
-    for _ in range(5):
-        process = start("broken")
-        while process.poll() is None and not checkpoint.exists():
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        if not (folder / "broken" / "DONE").exists():
-            break
-        shutil.rmtree(folder / "broken")  # it was too quick for this busy machine
-    assert checkpoint.exists() and not (folder / "broken" / "DONE").exists()
-    for name, flags in (("broken", ["--resume"]), ("whole", [])):
-        process = start(name, *flags)
-        out, err = process.communicate()
-        assert process.returncode == 0, err
+    kill("train-age-cnn", train(folder, "broken"), folder / "broken", checkpoint)
+    finish("train-age-cnn", train(folder, "broken", "--resume"))
+    out, err = finish("train-age-cnn", train(folder, "whole"))
     measured = json.loads(out.splitlines()[-1])
     assert set(measured["mae_years"]) == set(measured["median_mae_years"])
     assert "best validation MAE after epoch" in out and "epoch" in err

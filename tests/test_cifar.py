@@ -3,17 +3,13 @@
 import csv
 import io
 import json
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 
 import numpy as np
 import pytest
-from data_sets import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killed import finish, kill
 
 from kerasmlp import InputError, load_model, predict_samples
 from kerasmlp.cifar.plan import CifarPlan
@@ -180,26 +176,18 @@ def history_of(run):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path, capsys):
-    chosen = ["--arrangements", "relu-ic-conv"]
-    command = [sys.executable, str(ROOT / "bin" / "train-cifar")]
-    # As many threads as here: they share sums among them.
-    null = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    flags = arguments(cifar10, tmp_path / "broken", *chosen)
-    broken = subprocess.Popen([*command, *flags], **null)
-    run = tmp_path / "broken" / "relu-ic-conv_seed0"
-    while broken.poll() is None and not (run / "checkpoint.npz").exists():
-        time.sleep(0.01)
-    broken.send_signal(signal.SIGKILL)
-    broken.wait()
-    assert (run / "checkpoint.npz").exists() and not (run / "DONE").exists()
-    for name, flags in (("broken", ["--resume"]), ("whole", [])):
-        assert run_command("train-cifar", arguments(cifar10, tmp_path / name, *chosen, *flags)) == 0
-        captured = capsys.readouterr()
-        assert "epoch" in captured.err  # the bar
-    assert "| ResNet | 8 | 2×{ReLU-IC-Conv2D} |" in captured.out
-    assert "60 images trained on, 12 tested on" in captured.out
-    summary = json.loads(captured.out.splitlines()[-1])
+def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path):
+    def words(name, *more):
+        return arguments(cifar10, tmp_path / name, "--arrangements", "relu-ic-conv", *more)
+
+    checkpoint = tmp_path / "broken" / "relu-ic-conv_seed0" / "checkpoint.npz"
+    kill("train-cifar", words("broken"), tmp_path / "broken", checkpoint)
+    finish("train-cifar", words("broken", "--resume"))
+    out, err = finish("train-cifar", words("whole"))
+    assert "epoch" in err  # the bar
+    assert "| ResNet | 8 | 2×{ReLU-IC-Conv2D} |" in out
+    assert "60 images trained on, 12 tested on" in out
+    summary = json.loads(out.splitlines()[-1])
     assert list(summary) == ["2×{ReLU-IC-Conv2D}"]
     runs = [tmp_path / name / "relu-ic-conv_seed0" for name in ("whole", "broken")]
     models = [load_model(path) for path in runs]
@@ -219,9 +207,7 @@ def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path, capsys):
         np.maximum(accuracies[:-1] - accuracies[1:], 0).sum() / 3, abs=1e-6
     )
     assert (tmp_path / "whole" / "curves.png").stat().st_size > 5000
-    assert (
-        run_command("train-cifar", arguments(cifar10, tmp_path / "whole", *chosen, "--resume")) == 0
-    )
+    assert run_command("train-cifar", words("whole", "--resume")) == 0
 
 
 def test_the_mean_image_is_taken_off(cifar10):

@@ -3,17 +3,12 @@
 import csv
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
 import pytest
 from checks import check_layer
-from data_sets import ROOT
+from killed import finish, kill
 
 from kerasmlp import ICResNet, InputError, MNISTNet, RandomErasing, load_model
 from kerasmlp.callbacks.frozen_step import weight_layers
@@ -173,28 +168,15 @@ def arguments(images, folder, *more):
     return [str(images), "--run-dir", str(folder), *flags, *more]
 
 
-def start(*given):
-    environment = os.environ | {"TF_NUM_INTRAOP_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "bin" / "train-layerout"), *given]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, env=environment, **pipes)
-
-
 def test_killed_and_resumed_ends_with_the_same_table(images, tmp_path):
-    broken = start(*arguments(images, tmp_path / "broken"))
     checkpoint = tmp_path / "broken" / "efreeze_seed0" / "checkpoint.npz"
-    while broken.poll() is None and not checkpoint.exists():
-        time.sleep(0.01)
-    broken.send_signal(signal.SIGKILL)
-    broken.wait()
-    assert checkpoint.exists() and not (tmp_path / "broken" / "DONE").exists()
-    for name, flags in (("broken", ["--resume"]), ("whole", [])):
-        process = start(*arguments(images, tmp_path / name, *flags))
-        out, err = process.communicate()
-        assert process.returncode == 0, err
-        assert "epoch" in err  # the bar
-        assert "| 1 | LayerOut-efreeze |" in out
-        summary = json.loads(out.splitlines()[-1])["LayerOut-efreeze"]
+    words = [arguments(images, tmp_path / name) for name in ("broken", "whole")]
+    kill("train-layerout", words[0], tmp_path / "broken", checkpoint)
+    finish("train-layerout", [*words[0], "--resume"])
+    out, err = finish("train-layerout", words[1])
+    assert "epoch" in err  # the bar
+    assert "| 1 | LayerOut-efreeze |" in out
+    summary = json.loads(out.splitlines()[-1])["LayerOut-efreeze"]
     runs = [tmp_path / name / "efreeze_seed0" for name in ("whole", "broken")]
     for a, b in zip(*(load_model(run).get_weights() for run in runs), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -1,0 +1,42 @@
+"""Commands that are killed in the midst of their work, and finish it when told to resume."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from data_sets import ROOT
+
+
+def _start(command: str, words: list[str]) -> subprocess.Popen:
+    # Convolutions on several threads add up in another order on a busy machine.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    path = str(ROOT / "bin" / command)
+    return subprocess.Popen([sys.executable, path, *words], env=environment, **pipes)
+
+
+def finish(command: str, words: list[str]) -> tuple[str, str]:
+    """What the command prints, to stdout and stderr, in a process of its own on one thread."""
+    process = _start(command, words)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out, err
+
+
+def kill(command: str, words: list[str], folder: Path, checkpoint: Path) -> None:
+    """Kills the command, which works in `folder`, as soon as `checkpoint` appears there."""
+    for _ in range(5):
+        process = _start(command, words)
+        while process.poll() is None and not checkpoint.exists():
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        _, err = process.communicate()
+        assert checkpoint.exists(), err
+        if not (checkpoint.parent / "DONE").exists():
+            return
+        shutil.rmtree(folder)  # it was too quick for this busy machine
+    raise AssertionError("five times finished before it was killed")
