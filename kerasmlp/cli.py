@@ -83,12 +83,16 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
         return _fail(str(error), 2)
     except OSError as error:
         if error.errno in _DISK_FULL:
-            return _fail(f"the disk is full, nothing was half-written: {error}", 2)
-        return _fail(str(error), 2)
+            return _fail(f"the disk is full, no file is half-written: {error}", 2)
+        if error.filename is None or error.strerror is None:
+            return _fail(str(error), 2)
+        return _fail(f"`{error.filename}` must be usable. Received: {error.strerror}", 2)
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
         text = " ".join(str(error).split())[:300]
+        if "No space left on device" in text:  # said by a library in an error of its own
+            return _fail("the disk is full, no file is half-written", 2)
         return _fail(
             f"unexpected {type(error).__name__}: {text} (set {TRACEBACK}=1 for the traceback)", 1
         )

@@ -257,5 +257,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         reject_file(path, "must be an image", what_is(path))
     image = decode_image(Path(path).read_bytes())
     if image is None:
-        reject_file(path, "must be a readable image", "a damaged, unknown or enormous one")
+        megapixels = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]) / 1e6
+        came = f"a damaged or unknown one, or one of more than {megapixels:.0f} megapixels"
+        reject_file(path, "must be a readable image", came)
     return image

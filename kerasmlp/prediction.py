@@ -17,6 +17,7 @@ from kerasmlp.targets import Target
 from kerasmlp.uncertainty import predict_uncertainty
 
 _ROWS_PER_CHUNK = 1024
+_NEEDED = ("width", "normalized", "embedder", "embedder_sha256")  # of config.json
 MAX_SAMPLES = 100_000
 
 
@@ -40,7 +41,14 @@ class Predictor:
         run.require_done()
         self.path = run.path
         self.config = run.config()
-        self.target = Target.from_config(self.config["target"])
+        absent = [name for name in _NEEDED if name not in self.config]
+        try:
+            self.target = Target.from_config(self.config.get("target"))
+        except (KeyError, TypeError, ValueError):
+            absent.append("target")
+        if absent:
+            came = f"one without {absent[0]}"
+            reject_file(run / "config.json", "must be that of a training on embeddings", came)
         self.model = load_model(run.path)
         path = run / "calibration.json"
         self.calibration = RunCalibration.open(path) if path.exists() else None

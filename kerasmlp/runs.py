@@ -61,10 +61,10 @@ class RunFolder:
         return (self / "DONE").is_file()
 
     def config(self) -> dict:
-        return read_json(self / "config.json")
+        return _object(self / "config.json")
 
     def report(self) -> dict:
-        return read_json(self / "report.json")
+        return _object(self / "report.json")
 
     def require_done(self) -> None:
         if not self.path.is_dir():
@@ -111,7 +111,7 @@ class RunFolder:
                 raise
             try:
                 yield
-            except InputError:
+            except (InputError, OSError):
                 # Nothing came of it: the folder must not stand in the way of the next try.
                 inner = any(p.is_dir() for p in self.path.iterdir())
                 if fresh and not (self / "checkpoint.npz").exists() and not inner:
@@ -205,6 +205,13 @@ class RunFolder:
         write_text(self / "DONE", "")
 
 
+def _object(path: Path) -> dict:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        reject_file(path, "must hold an object", f"{type(value).__name__}")
+    return value
+
+
 def _leaves(config: dict, prefix: str = "") -> dict:
     """Every value under its whole path: `recipe.learning_rate`."""
     leaves = {}
@@ -278,4 +285,7 @@ def load_model(path: str | os.PathLike):
     try:
         return keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        reject_file(path, "must be a saved model", " ".join(str(error).split())[:200])
+        came = " ".join(str(error).split())[:200]
+        if came.startswith("File not found"):  # Keras says so of every file that is no archive
+            came = "a damaged file, or one that cannot be read"
+        reject_file(path, "must be a saved model", came)

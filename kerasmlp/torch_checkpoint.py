@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,7 +61,9 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[list[TorchLayer], dict]:
     loaded = _load(path)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping) or not state:
-        reject_file(path, "must hold a state_dict", type(loaded).__name__)
+        came = "an empty dict" if isinstance(state, Mapping) else f"{type(loaded).__name__}"
+        came = "a pickled module" if isinstance(loaded, _Inert) else came
+        reject_file(path, "must hold a state_dict", came)
     modules: dict[str, dict[str, np.ndarray]] = {}
     for key, tensor in state.items():
         name, _, part = str(key).rpartition(".")
@@ -83,11 +86,15 @@ def _load(path: str | os.PathLike) -> Any:
         foreign = []
         if zipfile.is_zipfile(path):  # files of before PyTorch 1.6 are none
             foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        with torch.serialization.safe_globals([(_Inert, name) for name in foreign]):
+        inert = torch.serialization.safe_globals([(_Inert, name) for name in foreign])
+        with inert, warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        came = error.strerror or "a file that cannot be read"
     except Exception as error:  # whatever a broken or hostile file provokes in the library
-        text = " ".join(str(error).split())[:200]
-        reject_file(path, "must be a PyTorch checkpoint", text or type(error).__name__)
+        # Without its text, which may recommend to read the file without caution.
+        came = f"a damaged or other file ({type(error).__name__})"
+    reject_file(path, "must be a PyTorch checkpoint", came)
 
 
 def _array(path: str | os.PathLike, key: Any, tensor: Any) -> np.ndarray:

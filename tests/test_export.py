@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from kerasmlp.prediction import Predictor
 from kerasmlp.run_calibration import RunCalibration
 from kerasmlp.runs import RunFolder
 from kerasmlp.serving.export import export_model
+from kerasmlp.serving.served_models import load_models
 from kerasmlp.serving.version_folder import new_version
 from kerasmlp.serving.warmup import PLACE
 from kerasmlp.targets import Target, age_target
@@ -359,8 +361,37 @@ def test_bad_places(run, tmp_path, capsys):
     assert "must be a run folder. Received: no such file" in refused(tmp_path / "no", tmp_path)
     assert "must be a folder. Received: a file" in refused(run, tmp_path / "file")
     assert "must be a folder of its own. Received: a run folder" in refused(run, run)
-    assert "must be a name of letters" in refused(run, tmp_path / "ä b")
+    assert "must end in a name of letters" in refused(run, tmp_path / "ä b")
     assert not (tmp_path / "ä b").exists()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("")
+    assert "Received: a folder with thesis.txt" in refused(run, tmp_path / "precious")
+    other = tmp_path / "other" / "3" / "assets"
+    other.mkdir(parents=True)
+    (other / "model.json").write_text('{"label": "species"}')
+    assert "versions of age. Received: a version of species" in refused(run, tmp_path / "other")
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["3"]
+
+
+def test_a_damaged_run(run, tmp_path, capsys):
+    broken = shutil.copytree(run, tmp_path / "run")
+    kept = {name: (broken / name).read_text() for name in ("config.json", "report.json")}
+    for name, text, message in (
+        ("config.json", "[1, 2]", "config.json` must hold an object. Received: list"),
+        ("config.json", "{}", "Received: one without width"),
+        ("report.json", "{}", "report.json` must hold a temperature. Received: None"),
+    ):
+        (broken / name).write_text(text)
+        assert run_command("export-model", [str(broken), str(tmp_path / "age")]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "age").exists()
+        (broken / name).write_text(kept[name])
+    (broken / "calibration.json").unlink()
+    assert run_command("export-model", [str(broken), str(tmp_path / "age")]) == 0
+    assert "calibration  none in the run" in capsys.readouterr().out
+    (tmp_path / "age" / "1" / "assets" / "model.json").write_text("{}")
+    with pytest.raises(InputError, match="model.json` must hold an integer width"):
+        load_models([tmp_path / "age"])
 
 
 def test_a_killed_export_leaves_no_version(tmp_path):

@@ -140,12 +140,24 @@ def test_grpc(grpc_address, version):
         GrpcClient("http://127.0.0.1:8500", "age")
 
 
+SHAPE = "must be numbers of shape (rows, 16), one row or more"
+
+
 @pytest.mark.parametrize(
     ("embeddings", "message"),
     [
-        (X[0], "must be numbers of shape (rows, 16). Received: embeddings='float32 of shape (16,)"),
-        (X[:0], "must be numbers of shape (rows, 16). Received: embeddings='float32 of shape (0,"),
-        (X > 0, "must be numbers of shape (rows, 16). Received: embeddings='bool of shape"),
+        (
+            X[0],
+            f"{SHAPE}. Received: embeddings='float32 of shape (16,)",
+        ),
+        (
+            X[:0],
+            f"{SHAPE}. Received: embeddings='float32 of shape (0,",
+        ),
+        (
+            X > 0,
+            f"{SHAPE}. Received: embeddings='bool of shape",
+        ),
         (X[:, :3], "`embeddings` must be of width 16. Received: embeddings=3"),
         (np.full((2, WIDTH), 1e39), "must be finite in float32. Received: embeddings='NaN or inf"),
         (X * np.float32([[1], [np.nan], [1], [1], [1], [1], [1]]), "NaN or infinity in row 1"),
@@ -253,7 +265,7 @@ def test_a_server_that_does_not_answer():
     with server_answering(metadata(), pause_s=0.5) as (url, asked):
         client = RestClient(url, "age", timeout_s=0.1, retries=3)
         with pytest.raises(
-            ServerError, match="must be a server that answers. Received: .*timed out"
+            ServerError, match="must be a server that answers. Received: no whole answer"
         ):
             client.predict(X)
         assert len(asked) == 1  # not again: it may still be busy with the first
@@ -276,7 +288,7 @@ def test_a_server_that_drips():
         thread = threading.Thread(target=drip, args=(listener,))
         thread.start()
         url, started = f"http://127.0.0.1:{listener.getsockname()[1]}", time.monotonic()
-        with pytest.raises(ServerError, match="Read timed out"):
+        with pytest.raises(ServerError, match="no whole answer within 0.3 s"):
             RestClient(url, "age", timeout_s=0.3).predict(X)
         assert time.monotonic() - started < 2
         thread.join()

@@ -41,4 +41,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"{'signatures':12} {', '.join(result['signatures'])}")
     for file, written in result["files"].items():
         print(f"{'written' if written else 'kept':12} {args.destination / file}")
+    if not result["calibrated"]:
+        print(f"{'calibration':12} none in the run: no conformal intervals, no risk thresholds")
     print(f"{'version':12} {result['version']}")

@@ -1,7 +1,8 @@
 """Serves exported models over HTTP, as TensorFlow Serving does over its REST port.
 
 MODEL is a folder of versions as of export-model, a run, or a `models.config`
-of several models. Ask `POST /v1/models/NAME:predict`; see also `/readyz` and
+of several models with paths of this machine; what is there when it starts is
+served. Ask `POST /v1/models/NAME:predict`; see also `/readyz` and
 `/metrics`. There is no encryption and no log-in: for other machines, put a
 proxy before it. SIGTERM stops it once everything that it took is answered.
 """
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--max-body-bytes", "of one request (default: 16 MiB)"),
         ("--max-rows", "of one request (default: 1024)"),
         ("--max-samples", "MC passes per row (default: 4096)"),
+        ("--max-passes", "rows times MC passes of one request (default: 262144)"),
         ("--max-requests", "at one time; more get 503 (default: 256)"),
         ("--max-batch-rows", "of requests computed together; 0: each alone (default: 256)"),
     ):

@@ -58,6 +58,9 @@ def run(args: argparse.Namespace) -> None:
                 held = ", ".join(map(str, sorted(model.versions)))
                 reject_file(args.model, f"must hold version {wanted}", f"version {held}")
             version = model.versions[wanted]
+        if 0 < version.max_samples < args.num_samples:
+            requirement = f"must be at most {version.max_samples}, as the model takes"
+            reject("num_samples", requirement, args.num_samples)
         checks = check_server(client, version, num_samples=args.num_samples)
     for name, (good, seen) in checks.items():
         print(f"{'equal' if good else 'NOT EQUAL':12} {name:36} {seen}")

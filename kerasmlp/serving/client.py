@@ -123,7 +123,7 @@ class Client(abc.ABC):
         shape, width = embeddings.shape, self.width
         if embeddings.dtype.kind not in "fiu" or len(shape) != 2 or not len(embeddings):
             came = f"{embeddings.dtype} of shape {shape}"
-            reject("embeddings", f"must be numbers of shape (rows, {width})", came)
+            reject("embeddings", f"must be numbers of shape (rows, {width}), one row or more", came)
         if shape[1] != width:
             reject("embeddings", f"must be of width {width}", shape[1])
         with np.errstate(over="ignore"):

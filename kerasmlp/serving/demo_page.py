@@ -16,7 +16,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kerasmlp.checks import InputError, reject
+from kerasmlp.checks import InputError
+from kerasmlp.serving.address import check_port, reject_address
 from kerasmlp.serving.demo_answers import DemoAnswers
 from kerasmlp.serving.demo_gate import MAX_UPLOAD_BYTES, DemoGate, uploaded
 
@@ -57,11 +58,12 @@ def serve_demo(
     Raises:
         InputError: if it cannot listen there.
     """
+    check_port(port)
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reject("port", f"must be free on {host} ({error})", port)
+    except OSError as error:
+        reject_address(error, host, port)
     with listener, tempfile.TemporaryDirectory(prefix="kerasmlp-demo-") as name:
         folder = Path(name).resolve()
         address, port = listener.getsockname()[:2]

@@ -12,13 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp import __version__
-from kerasmlp.checks import reject_file
-from kerasmlp.files import sha256_file, write_json
+from kerasmlp.checks import is_number, reject_file
+from kerasmlp.files import read_json, sha256_file, write_json
 from kerasmlp.prediction import Predictor, has_dropout, with_temperature
 from kerasmlp.runs import RunFolder
-from kerasmlp.serving.server_files import write_server_files
+from kerasmlp.serving.server_files import SERVER_FILES, write_server_files
 from kerasmlp.serving.signatures import MAX_SAMPLES, Signatures
-from kerasmlp.serving.version_folder import new_version
+from kerasmlp.serving.version_folder import TEMPORARY, new_version
 from kerasmlp.serving.warmup import PLACE, write_warmup
 
 FORMAT = "kerasmlp.export"
@@ -40,16 +40,21 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
         destination: Folder of the versions; its name is that of the model.
 
     Returns:
-        `version` (its folder), `signatures`, and `files`, a dict from each file
-        beside it to whether it was written or kept.
+        `version` (its folder), `signatures`, `calibrated` (whether the run had
+        intervals and thresholds to give along), and `files`, a dict from each
+        file beside it to whether it was written or kept.
 
     Raises:
-        InputError: if there is no finished run, or the folder cannot be used.
+        InputError: if there is no finished run, or the folder cannot be used:
+            one that holds other things, or versions of another label.
     """
     predictor = Predictor(run_dir)
     name = Path(os.path.abspath(destination)).name
     if not _NAME.fullmatch(name):
-        reject_file(destination, "must be a name of letters, digits, `_`, `-` and `.`", repr(name))
+        reject_file(
+            destination, "must end in a name of letters, digits, `_`, `-` and `.`", repr(name)
+        )
+    _check_destination(Path(destination), predictor.name)
     calibration = predictor.calibration
     model = in_float32(predictor.model)
     mc_model = None
@@ -70,7 +75,28 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
         requests = {k: _warmup(k, predictor.config["width"]) for k in module.functions}
         write_warmup(temporary / PLACE, name, requests)
     files = write_server_files(destination, name)
-    return {"version": str(final), "signatures": list(module.functions), "files": files}
+    return {
+        "version": str(final),
+        "signatures": list(module.functions),
+        "calibrated": calibration is not None,
+        "files": files,
+    }
+
+
+def _check_destination(folder: Path, label: str) -> None:
+    """Rejects a folder whose clients would get other answers, or that is no place for versions."""
+    if not folder.is_dir() or (folder / "config.json").exists():
+        return  # of which `new_version` knows what to say
+    names = sorted(p.name for p in folder.iterdir() if p.name not in (TEMPORARY, *SERVER_FILES))
+    numbers = [int(name) for name in names if name.isdecimal()]
+    if names and not numbers:
+        reject_file(folder, "must be new, empty, or hold versions", f"a folder with {names[0]}")
+    latest = folder / str(max(numbers, default=0)) / "assets" / "model.json"
+    if latest.is_file():
+        description = read_json(latest)
+        before = description.get("label") if isinstance(description, dict) else None
+        if before != label:
+            reject_file(folder, f"must hold versions of {label}", f"a version of {before}")
 
 
 def describe(predictor: Predictor) -> dict:
@@ -90,6 +116,9 @@ def describe(predictor: Predictor) -> dict:
     regrouped = target.measured(np.eye(target.num_classes)).argmax(axis=1)
     abstention = calibration.abstention if calibration else None
     run = RunFolder(predictor.path)
+    temperature = run.report().get("temperature")
+    if not is_number(temperature):
+        reject_file(run / "report.json", "must hold a temperature", f"{temperature!r}")
     return {
         "format": FORMAT,
         "label": predictor.name,
@@ -102,7 +131,7 @@ def describe(predictor: Predictor) -> dict:
         "label_names": list(target.measured_names),
         "class_to_label": regrouped.tolist(),
         "max_samples": MAX_SAMPLES if has_dropout(predictor.model) else 0,
-        "temperature": run.report()["temperature"],
+        "temperature": temperature,
         "mc_temperature": calibration.mc_temperature if calibration else 1.0,
         "interval_offsets_years": dict(calibration.offsets_years) if calibration else {},
         "risk_thresholds_nats": {str(r): abstention.threshold(r) for r in RISKS}

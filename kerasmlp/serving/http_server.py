@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
-from kerasmlp.checks import reject
+from kerasmlp.serving.address import check_port, reject_address
 from kerasmlp.serving.http_service import HttpService
 from kerasmlp.serving.limits import Limits
 from kerasmlp.serving.served_models import ServedModel
 
 _KEPT_S = 75  # an idle connection
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    # Of what is no HTTP, such as a port scan; faults of handlers are told by the service itself.
+    if record.exc_info and record.exc_info[1] is not None:
+        text = " ".join(str(record.exc_info[1]).split())[:100]
+        record.msg, record.args = f"{record.getMessage()}: {text}", ()
+    record.exc_info = record.exc_text = None
+    return True
 
 
 async def serve(
@@ -40,6 +50,8 @@ async def serve(
     Raises:
         InputError: if it cannot listen there.
     """
+    check_port(port)
+    logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     service = HttpService(models, limits)
     # A small compressed body may hold gigabytes: it is refused, not unpacked.
     runner = web.AppRunner(
@@ -55,8 +67,8 @@ async def serve(
         site = web.TCPSite(runner, host, port)
         try:
             await site.start()
-        except (OSError, OverflowError) as error:
-            reject("port", f"must be free on {host} ({error})", port)
+        except OSError as error:
+            reject_address(error, host, port)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

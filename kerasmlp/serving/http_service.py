@@ -108,6 +108,8 @@ class HttpService:
                 headers["Retry-After"] = "1"
         except web.HTTPException as error:
             status, sentence = HTTPStatus(error.status), _SENTENCES.get(error.status, error.reason)
+            if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                sentence += f": at most {self._limits.max_body_bytes} bytes"
             headers |= {k: v for k, v in error.headers.items() if k == "Allow"}
         except ConnectionError:  # nobody is there to answer
             raise
@@ -191,6 +193,7 @@ class HttpService:
             self._body_bytes -= sum(map(len, parts))
         if "num_samples" in question.inputs and question.passes > limits.max_passes:
             sentence = f"rows times num_samples must be at most {limits.max_passes}"
+            sentence += f". Received: {question.passes}"
             raise Refusal(HTTPStatus.BAD_REQUEST, sentence)
         return question
 

@@ -49,8 +49,13 @@ class RestClient(Client):
             reject("urllib3", "must be installed for the REST client (extra `serve`)", None)
         import urllib3
 
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        if not (parts and parts.scheme in ("http", "https") and parts.hostname) or (
+            "/v1/models" in parts.path
+        ):
             reject("url", "must be http://HOST:PORT or https://HOST:PORT", url)
+        if not isinstance(model, str) or not model:
+            reject("model", "must be the name of a model", model)
         check_int("retries", retries, minimum=0)
         timeout_s = check_positive("timeout_s", timeout_s)
         which = "" if version is None else f"/versions/{check_int('version', version, minimum=0)}"
@@ -102,6 +107,8 @@ class RestClient(Client):
             except urllib3.exceptions.HTTPError as error:
                 if last or isinstance(error, urllib3.exceptions.ReadTimeoutError):
                     came = " ".join(str(error).split())[:200]
+                    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+                        came = f"no whole answer within {self._timeout_s:g} s"
                     sentence = f"`{self}` must be a server that answers. Received: {came}"
                     raise ServerError(sentence) from None
             time.sleep(pause_s(tried, wanted_s))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ def load_models(paths: Sequence[str | os.PathLike]) -> dict[str, ServedModel]:
             found = [_loaded(Path(os.path.abspath(path)).name, path, numbers, {})]
         for model in found:
             if model.name in models:
-                reject_file(path, "must have a name of its own", f"a second {model.name!r}")
+                came = f"a second {model.name!r} (a models.config can name them)"
+                reject_file(path, "must have a name of its own", came)
             models[model.name] = model
     return models
 
@@ -107,7 +109,8 @@ def _read_config(path: Path) -> list:
     try:
         config = text_format.Parse(path.read_text(encoding="utf-8"), _server_config_class()())
     except (ValueError, text_format.ParseError) as error:
-        reject_file(path, "must be a models.config of TensorFlow Serving", f"{error}")
+        came = re.sub(r'Message type "kerasmlp\.\w+"', "a message that", str(error))
+        reject_file(path, "must be a models.config of TensorFlow Serving", came)
     if not config.model_config_list.config:
         reject_file(path, "must name at least one model", "none")
     return list(config.model_config_list.config)

@@ -33,10 +33,15 @@ class ServedVersion:
         self.path = Path(path)
         if not (self.path / "saved_model.pb").is_file():
             reject_file(path, "must hold a saved_model.pb", what_is(path))
-        self.description = read_json(self.path / "assets" / "model.json")
+        described = self.path / "assets" / "model.json"
+        self.description = read_json(described)
+        known = self.description if isinstance(self.description, dict) else {}
+        for name in ("width", "max_samples"):
+            if not isinstance(known.get(name), int):
+                reject_file(described, f"must hold an integer {name}", f"{known.get(name)!r}")
         try:
             self._loaded = tf.saved_model.load(os.fspath(path))
-        except (OSError, ValueError, tf.errors.OpError) as error:
+        except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
             reject_file(path, "must be a complete SavedModel", " ".join(str(error).split())[:200])
         self._functions = dict(self._loaded.signatures)
         self.signature_definitions = _signature_definitions(self.path / "saved_model.pb")

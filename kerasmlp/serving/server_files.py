@@ -65,6 +65,9 @@ services:
 _IMAGE_TAG = "2.20.0"
 
 
+SERVER_FILES = ("models.config", "batching_parameters.txt", "docker-compose.yml")
+
+
 def write_server_files(folder: str | os.PathLike, name: str) -> dict[str, bool]:
     """Writes `models.config`, `batching_parameters.txt` and `docker-compose.yml`.
 

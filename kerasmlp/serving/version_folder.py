@@ -12,7 +12,8 @@ from pathlib import Path
 from kerasmlp.checks import reject_file
 from kerasmlp.files import sync
 
-_TEMPORARY = ".export"
+TEMPORARY = ".export"
+"""The version that is being written."""
 
 
 @contextlib.contextmanager
@@ -45,9 +46,10 @@ def new_version(parent: str | os.PathLike) -> Iterator[tuple[Path, Path]]:
         reject_file(parent, "must be a folder", "a file")
     if (parent / "config.json").exists():
         reject_file(parent, "must be a folder of its own", "a run folder")
+    is_new = not parent.exists()
     parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(parent, os.O_RDONLY)
-    temporary = parent / _TEMPORARY
+    temporary = parent / TEMPORARY
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,5 +68,8 @@ def new_version(parent: str | os.PathLike) -> Iterator[tuple[Path, Path]]:
             os.fsync(handle)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            if is_new:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()  # where nothing came of it
     finally:
         os.close(handle)
