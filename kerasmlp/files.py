@@ -97,6 +97,8 @@ def read_json(path: str | os.PathLike) -> Any:
         reject_file(path, "must be a JSON file", what_is(path))
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        reject_file(path, "must be a JSON file", "a file that is no text")
     except (ValueError, RecursionError) as error:
         reject_file(path, "must be a JSON file", f"{error}")
 

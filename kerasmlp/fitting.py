@@ -93,7 +93,8 @@ def compile_model(
     """Compiles a model for epochs of `steps` steps, each run in one call.
 
     XLA makes a step of a small network faster and takes seconds per network, the
-    more the deeper it is: what is trained for a few epochs alone does without.
+    more the deeper it is: what is trained for a few epochs alone does without
+    (see `xla_pays`).
     """
     optimizer = RecipeAdamW(recipe, steps_per_epoch=steps)
     if any(layer.compute_dtype == "float16" for layer in model.layers):

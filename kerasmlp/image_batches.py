@@ -19,6 +19,7 @@ from kerasmlp.pipelines import epoch_batches
 from kerasmlp.stores.image_store import ImageStore
 
 PADDING = 4
+_MOST_CLASSES = 1 << 16
 _SHUFFLE, _CROP, _MIRROR = range(3)  # independent random streams of one seed
 _MEAN_STD = {
     1: ((0.1307,), (0.3081,)),
@@ -84,7 +85,22 @@ def load_images(path: str | os.PathLike) -> ImageSet:
         sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
         arrays[f"x_{part}"] = np.pad(store.images[rows], sides)
         arrays[f"y_{part}"] = classes[rows].astype(np.int32)
+    _check_classes(path, classes, arrays["y_train"], arrays["y_test"])
     return ImageSet(**arrays)
+
+
+def _check_classes(
+    path: Path, classes: np.ndarray, y_train: np.ndarray, y_test: np.ndarray
+) -> None:
+    if classes.max() >= _MOST_CLASSES:
+        requirement = f"must hold classes 0, 1, …, fewer than {_MOST_CLASSES}"
+        reject_file(path, requirement, f"class {classes.max()}")
+    if len(np.unique(y_train)) < 2:
+        came = f"{len(np.unique(y_train))} in {len(y_train)} images"
+        reject_file(path, "must hold 2 classes or more to train on", came)
+    if not np.isin(y_test, y_train).any():
+        came = f"none in {len(y_test)} images"
+        reject_file(path, "must hold test images of classes that are trained on", came)
 
 
 def _open(path: Path) -> ImageStore:

@@ -8,6 +8,7 @@ import numpy as np
 from kerasmlp.fitting import compile_model
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.xla import xla_pays
 
 
 class Workbench:
@@ -24,7 +25,7 @@ class Workbench:
 
     Args:
         max_models: Those handed out last are kept, so many at most; None keeps all.
-        xla: As for `compile_model`.
+        xla: As for `compile_model`; None takes it where `xla_pays`.
 
     Example:
 
@@ -35,7 +36,7 @@ class Workbench:
     True
     """
 
-    def __init__(self, *, max_models: int | None = None, xla: bool = True):
+    def __init__(self, *, max_models: int | None = None, xla: bool | None = None):
         self.max_models = max_models
         self.xla = xla
         self._models: dict[tuple, tuple[keras.Model, list[np.ndarray]]] = {}
@@ -73,7 +74,8 @@ class Workbench:
             if self.max_models is not None and len(self._models) >= self.max_models:
                 self._models.pop(next(iter(self._models)))
                 gc.collect()  # a model and its traced steps refer to each other
-            compile_model(new, recipe, steps=steps, rps_weight=rps_weight, xla=self.xla)
+            xla = xla_pays(recipe, steps) if self.xla is None else self.xla
+            compile_model(new, recipe, steps=steps, rps_weight=rps_weight, xla=xla)
             beginning = [np.array(v) for v in new.optimizer.variables]
             self._models[shape] = new, beginning
             return new

@@ -43,6 +43,7 @@ FLOORS = {
         "precision",
         "sampler",
         "uncertainty",
+        "xla",
     ],
     4: [
         "datasets",

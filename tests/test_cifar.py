@@ -66,9 +66,9 @@ def test_cifar_10_from_a_folder_and_from_the_archive(cifar10, tmp_path):
 
 def test_cifar_100_learns_the_fine_labels(tmp_path):
     make_records([(3, 99), (19, 0)]).tofile(tmp_path / "train.bin")
-    make_records([(0, 42)]).tofile(tmp_path / "test.bin")
+    make_records([(0, 99)]).tofile(tmp_path / "test.bin")
     data = load_images(tmp_path)
-    assert data.y_train.tolist() == [99, 0] and data.y_test.tolist() == [42]
+    assert data.y_train.tolist() == [99, 0] and data.y_test.tolist() == [99]
     assert data.num_classes == 100 and data.y_train.dtype == np.int32
     store = store_of_cifar(tmp_path)
     assert store.labels["superclass"].tolist() == [3, 19, 0]
@@ -250,6 +250,15 @@ def test_bad_input_is_one_sentence(cifar10, tmp_path, capsys):
     faces = ImageStore(np.zeros((3, 32, 32, 1), "uint8"), {"split": ["train", "train", "test"]})
     faces.save(tmp_path / "faces.h5")
     assert "as label 'class'. Received: labels split" in refused(tmp_path / "faces.h5")
+    images = {f"x_{part}": np.zeros((3, 32, 32, 3), "uint8") for part in ("train", "test")}
+    for y_train, y_test, came in (
+        ([0, 0, 0], [0, 0, 0], "must hold 2 classes or more to train on. Received: 1 in 3 images"),
+        ([0, 1, 1], [2, 3, 4], "classes that are trained on. Received: none in 3 images"),
+        ([0, 1, 10**9], [0, 1, 0], "fewer than 65536. Received: class 1000000000"),
+    ):
+        np.savez(tmp_path / "classes.npz", **images, y_train=y_train, y_test=y_test)
+        assert f"{tmp_path / 'classes.npz'}` must" in (line := refused(tmp_path / "classes.npz"))
+        assert came in line
 
 
 def one_line(capsys, code):

@@ -89,12 +89,14 @@ def test_utkface_names(tmp_path):
     names = {
         "24_0_2_20170116.jpg.chip.jpg": None,
         "116_1_4_20170116.jpg": None,
+        "30_0_1_9.PNG": None,
         "39_1_20170116174525125.jpg.chip.jpg": "malformed name",
         "24_0_1_20170116.jpg.chip.jpg.chip.jpg": "malformed name",
         "24_2_1_20170116.jpg.chip.jpg": "malformed name",
         "24_0_5_20170116.jpg.chip.jpg": "malformed name",
         "131_0_1_20170116.jpg.chip.jpg": "malformed name",
         "portrait.jpg": "malformed name",
+        "24_0_1_x.jpg": "malformed name",
     }
     touch(*(tmp_path / name for name in names))
     records = {r.key: r for r in read_records("utkface", tmp_path)}

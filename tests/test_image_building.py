@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_folder_and_archive_give_one_store(tmp_path, capsys):
     bad = {
         "train/30_0_0_90.jpg": b"",
         "train/31_0_0_91.jpg": paths[0].read_bytes()[:-40],
-        "test/32_0_0_92.png": b"no image",
+        "test/32_0_0_portrait.png": b"no image",
         "test/33_0_93.jpg": paths[1].read_bytes(),
         "other/34_0_0_94.jpg": paths[1].read_bytes(),
     }
@@ -113,13 +114,18 @@ def test_what_cannot_be_built(tmp_path, capsys):
         (tmp_path / "text.zip", (), "must be a folder, a complete zip archive"),
         (tmp_path / "faces", ("--size", 0), "`size` must be an integer >= 1"),
         (tmp_path / "faces", ("--split", 1, 1, 1), "`--split` must be left out where folders"),
-        (tmp_path / "empty", ("--split", 1, 1, 0), "`split` must be a finite number > 0"),
+        (tmp_path / "empty", ("--split", 1, 1, 0), "`each number of split` must be a finite"),
+        (tmp_path / "faces", ("--size", 10**6), "`size` must be at most 4096"),
         (tmp_path / "empty", ("--seed", -1), "`seed` must be an integer >= 0"),
     ):
         assert message in refused(capsys, source, output, *flags)
         assert not output.exists()
+    small = next((tmp_path / "faces").rglob("*.jpg"))
+    Image.new("L", (9, 7)).save(small)
+    assert "(or give --size). Received" in refused(capsys, tmp_path / "faces", output, "--gray")
     for path in (tmp_path / "faces").rglob("*.jpg"):
-        path.write_bytes(b"")
+        path.unlink()
+        os.mkfifo(path)  # which nobody writes to
     assert "must hold at least one image to keep" in refused(capsys, tmp_path / "faces", output)
     output.write_text("mine")
     assert "must not exist yet (or --force)" in refused(capsys, tmp_path / "faces", output)

@@ -51,8 +51,8 @@ def conv_net():
     return keras.Model(inputs, keras.layers.Dense(3, "softmax", name="out")(x))
 
 
-def residual_net():
-    return ResidualMLP(num_classes=3, width=8, num_blocks=2, dropout_rate=0.1, seed=1)
+def residual_net(num_blocks=1):
+    return ResidualMLP(num_classes=3, width=8, num_blocks=num_blocks, dropout_rate=0.1, seed=1)
 
 
 def recipe_adamw():
@@ -123,7 +123,7 @@ def test_what_is_frozen_rests_to_the_bit_and_the_rest_moves(build, optimizer, st
 
 
 def test_layers_within_blocks_and_models_are_found_in_order():
-    names = [layer.name for layer in weight_layers(residual_net())]
+    names = [layer.name for layer in weight_layers(residual_net(2))]
     inside = [f"{s}/dense_{k}" for s in ("residual_0_0", "residual_1_0") for k in (0, 1)]
     assert [n for n in names if "residual" in n] == inside
     assert names[-1] == "logits" and len(names) == 7
@@ -334,7 +334,11 @@ def test_bad_arguments(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "optimizer", "message"),
     [
-        ({"schedule": [0.5] * 3}, "sgd", "must have 4 probabilities, one per layer"),
+        (
+            {"schedule": [0.5] * 3},
+            "sgd",
+            r"must have 4 probabilities, one per layer with a kernel \(\w+, \w+, \w+, ",
+        ),
         ({"schedule": [1, 1, 1, 1 - 1e-9]}, "sgd", "`schedule` must leave a layer that is not nea"),
         ({"freeze_probability": 1 - 1e-9}, "sgd", "`freeze_probability` must leave a layer"),
         ({"warmup_epochs": 2}, "sgd", "must be less than the 2 epochs of the fit"),

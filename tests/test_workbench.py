@@ -57,6 +57,13 @@ def test_runs_of_one_shape_trace_once_and_another_shape_anew(tmp_path, monkeypat
     assert counts == [counts[0], counts[0], 2 * counts[0], 2 * counts[0]]
 
 
+def test_xla_compiles_where_it_is_earned_back():
+    shape = {"num_classes": 2, "width": 8, "batch_size": 4, "rps_weight": 0.0, "dtype": "float32"}
+    for wanted, steps, compiled in ((None, 166, False), (None, 167, True), (False, 167, False)):
+        model = Workbench(xla=wanted).model(SMALL, **shape, steps=steps, seed=0)
+        assert model.jit_compile is compiled  # of three epochs
+
+
 def test_the_models_handed_out_last_are_kept():
     bench = Workbench(max_models=2, xla=False)
     shape = {"num_classes": 2, "width": 8, "steps": 3, "rps_weight": 0.0, "dtype": "float32"}

@@ -95,6 +95,7 @@ def fit(
         InputError: if the weights diverge.
     """
     batch_size = recipe.batch_size
+    measured = "MAE" if validation is training else "validation MAE"
     steps = len(training) // batch_size
     compile_model(model, learning_rate or recipe.learning_rate)
     stopper = keras.callbacks.EarlyStopping(
@@ -115,7 +116,7 @@ def fit(
         ) as bar:
 
             def show(epoch, logs):
-                bar.set_postfix_str(f"validation MAE {logs[MEASURE]:.2f}", refresh=False)
+                bar.set_postfix_str(f"{measured} {logs[MEASURE]:.2f}", refresh=False)
                 bar.update()
 
             model.fit(

@@ -15,12 +15,22 @@ SHOWN = 4
 """Faces in a row, as in the paper."""
 
 
-def curves(history: list[dict], path: str | os.PathLike) -> None:
-    """Draws the MAE of training and validation over epochs."""
+TRAINING = {"mae_years": "training", "val_mae_years": "validation"}
+BY_HEART = {
+    "mae_years": "while training (dropout, statistics of the batch)",
+    "val_mae_years": "as the model answers",
+}
+"""Columns of a history, and what they are where the same images are measured twice."""
+
+
+def curves(
+    history: list[dict], path: str | os.PathLike, *, lines: Mapping[str, str] = TRAINING
+) -> None:
+    """Draws columns of MAE over epochs."""
     epochs = [row["epoch"] + 1 for row in history]
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for name, label in (("mae_years", "training"), ("val_mae_years", "validation")):
+    for name, label in lines.items():
         values = [row[name] for row in history]
         axes.plot(epochs, values, marker=".", markersize=4, label=label)
     axes.set_xlabel("epoch")
@@ -80,7 +90,7 @@ def trials(rows: Sequence[dict], best: dict, path: str | os.PathLike) -> None:
             place = best["learning_rate"], best["regularization"]
             axes.plot(*place, "*", color="crimson", markersize=13)
         axes.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="regularization")
-        axes.set_title(f"stage {stage}: {len(shown)} trials", fontsize=10)
+        axes.set_title(f"stage {stage}: {len(shown)} trial{'s' * (len(shown) > 1)}", fontsize=10)
         axes.grid(alpha=0.3)
     label = "validation MAE (years); the worst quarter in one colour"
     figure.colorbar(dots, ax=figure.axes, label=label, shrink=0.9)

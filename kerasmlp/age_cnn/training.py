@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -165,7 +166,7 @@ def overfit_age_cnn(
             **_about(model, history, seed, precision, config, started),
         }
         pictures.faces(faces, predicted, folder / "faces.png")
-        _finish(folder, model, history, report)
+        _finish(folder, model, history, report, pictures.BY_HEART)
         return report
 
 
@@ -199,10 +200,16 @@ def _about(model, history, seed, precision, config, started) -> dict:
     }
 
 
-def _finish(folder: RunFolder, model: keras.Model, history: list[dict], report: dict) -> None:
+def _finish(
+    folder: RunFolder,
+    model: keras.Model,
+    history: list[dict],
+    report: dict,
+    lines: Mapping[str, str] = pictures.TRAINING,
+) -> None:
     save_history(folder / "history.csv", history)
     with atomic_path(folder / "model.keras") as temporary:
         model.save(temporary)
-    pictures.curves(history, folder / "curves.png")
+    pictures.curves(history, folder / "curves.png", lines=lines)
     folder.finish(report)
     (folder / "checkpoint.npz").unlink(missing_ok=True)

@@ -198,7 +198,9 @@ class LayerOut(keras.callbacks.Callback):
     def _draw_probabilities(self, count: int) -> np.ndarray:
         if not isinstance(self.schedule, str):
             if len(self.schedule) != count:
-                requirement = f"must have {count} probabilities, one per layer of the model"
+                names = ", ".join(layer.name for layer in self.layers)
+                requirement = f"must have {count} probabilities, one per layer with a kernel"
+                requirement += f" ({names[:200]})"
                 reject("schedule", requirement, list(self.schedule))
             return np.array(self.schedule)
         if self.schedule == "random":

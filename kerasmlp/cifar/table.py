@@ -35,8 +35,9 @@ def markdown_of(summary: dict[str, dict], depth: int, bottleneck: bool, num_seed
     >>> print(markdown_of(summary, 110, False, 1).splitlines()[-1])
     | ResNet | 110 | Baseline | 92.92 | 93.01 | 88.00 | 0.51 | 60 |
     """
+    seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
     lines = [
-        f"Test accuracy at the end of training, mean ± standard deviation of {num_seeds} seeds.",
+        f"Test accuracy at the end of training, mean ± standard deviation of {seeds}.",
         "The mean of all epochs tells how fast it learns; the mean fall, the sum of all falls of "
         "test accuracy from an epoch to the next by the number of epochs, how unsteadily.",
         "",

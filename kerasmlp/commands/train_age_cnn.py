@@ -32,7 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_age_cnn_arguments(parser)
     data = parser.add_argument_group("data")
     data.add_argument("--rows", type=int, metavar="N", help="train on N images, drawn at random")
-    data.add_argument("--overfit", type=int, metavar="N", help="learn N images by heart")
+    data.add_argument(
+        "--overfit",
+        type=int,
+        metavar="N",
+        help="learn N images by heart: no validation, each epoch is 20 passes over them",
+    )
     recipe = parser.add_argument_group("recipe", "single values go on top of the preset")
     for name, (kind, text) in _HYPERPARAMETERS.items():
         flag = f"--{name.replace('_', '-')}"

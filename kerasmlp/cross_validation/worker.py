@@ -88,6 +88,7 @@ def main() -> None:
             if isinstance(message, dict):
                 path, plan = message["store"], Plan.from_config(message["plan"])
                 stores = {path: stores.get(path) or EmbeddingStore.open(path)}
+                workbench.xla = message.get("xla")
                 trainer = Trainer(stores[path], plan, message["run_dir"], workbench)
             else:
                 trainer.train(message)

@@ -27,6 +27,8 @@ from kerasmlp.splits import grouped_split
 from kerasmlp.stores.image_store import SPLITS, ImageStore
 from kerasmlp.stores.store_info import RowsInfo
 
+_LARGEST_SIDE = 4096  # pixels
+
 
 def build_images(
     source: str | os.PathLike,
@@ -58,13 +60,14 @@ def build_images(
     Raises:
         InputError: if there are no images, or not of one size.
     """
-    check_optional_int("size", size, minimum=1)
+    if check_optional_int("size", size, minimum=1) and size > _LARGEST_SIDE:
+        reject("size", f"must be at most {_LARGEST_SIDE}", size)
     check_seed(check_int("seed", seed, minimum=0))
     if split is not None:
         if len(split) != len(SPLITS):
             reject("split", f"must be {len(SPLITS)} numbers", list(split))
         for share in split:
-            check_positive("split", share)
+            check_positive("each number of split", share)
     with ImageFiles(source) as files:
         folders = [_split_of(name) for name in files.names]
         if split is None and not any(folders):
@@ -124,16 +127,17 @@ class _Kept:
 
     def add(self, name: str, pixels: np.ndarray, labels: dict, data: bytes) -> None:
         if not self.rows:
-            try:
-                self.images = np.empty((self._capacity, *pixels.shape), np.uint8)
-            except MemoryError:
+            if self._capacity * pixels.size > _memory_bytes():
                 requirement = "must hold images that fit into memory together (or give --size)"
                 came = f"{self._capacity} of {_words(pixels.shape)}"
                 reject_file(self._source, requirement, came)
+            self.images = np.empty((self._capacity, *pixels.shape), np.uint8)
         shape = self.images.shape[1:]
         if pixels.shape != shape:
             requirement = f"must hold images of {_words(shape)}, as {self.rows[0]['path']!r} is "
-            requirement += "(or give --size and --gray)"
+            flags = ["--size"] * (pixels.shape[:2] != shape[:2])
+            flags += ["--gray"] * (pixels.shape[2] != shape[2])
+            requirement += f"(or give {' and '.join(flags)})"
             reject_file(self._source, requirement, f"{name!r} of {_words(pixels.shape)}")
         self.images[len(self.rows)] = pixels
         digest = hashlib.sha256(data).digest()
@@ -155,6 +159,10 @@ class _Kept:
                 entry["reason"] = IN_ANOTHER_SPLIT
         self.images = self.images[: len(self.rows)][stay]
         self.rows = [row for row, stays in zip(self.rows, stay, strict=True) if stays]
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _words(shape: tuple[int, ...]) -> str:

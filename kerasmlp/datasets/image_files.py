@@ -69,6 +69,8 @@ class ImageFiles:
             OSError: if they cannot be read, also for every kind of damage of an archive.
         """
         if self._zip is None:
+            if not self._paths[name].is_file():  # a pipe would be waited for
+                raise OSError(what_is(self._paths[name]))
             return self._paths[name].read_bytes()
         size = self._zip.getinfo(name).file_size
         if size > _LARGEST:

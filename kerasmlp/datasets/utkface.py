@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 import re
 
-from kerasmlp.datasets.records import MALFORMED_NAME, Record, check_folder, image_files, printable
+from kerasmlp.datasets.records import (
+    IMAGE_SUFFIXES,
+    MALFORMED_NAME,
+    Record,
+    check_folder,
+    image_files,
+    printable,
+)
 from kerasmlp.labels import decode_gender
 from kerasmlp.stores.label_columns import MAX_AGE_YEARS
 
 RACES = ("White", "Black", "Asian", "Indian", "other")
 
-_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?")
+_NAME = re.compile(
+    rf"(\d{{1,3}})_([01])_([0-4])_\d+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})(\.chip\.jpg)?",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 def parse_name(name: str) -> dict | None:
@@ -31,6 +41,8 @@ def parse_name(name: str) -> dict | None:
 
 def read(source: str | os.PathLike) -> list[Record]:
     """Reads the names `<age>_<gender>_<race>_<time>.jpg[.chip.jpg]` below a folder.
+
+    The time is digits; other suffixes of images will do.
 
     Names that lack a part or have one twice are malformed: which part is
     missing cannot be told from the rest.

@@ -16,6 +16,7 @@ from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tuning.trial import TrialRunner
+from kerasmlp.xla import xla_pays
 
 _SHORT_EPOCHS = 2
 
@@ -86,6 +87,7 @@ def _short_run(
             "store": str(Path(experiment.store_path).resolve()),
             "plan": plan.to_config(),
             "run_dir": folder,
+            "xla": xla_pays(task.recipe, steps[0]),  # as the runs that this one is the measure of
         }
         started = time.time()
         with TrainingPool(workers) as pool:

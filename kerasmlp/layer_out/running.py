@@ -23,7 +23,8 @@ def run_layer_out(
 ) -> dict:
     """Trains every mode × seed of a plan; arguments and report as of `run_experiment`."""
     if data.channels != NETWORKS[plan.network].channels:
-        reject("network", f"must take images of {data.channels} channels", plan.network)
+        kind = "grey" if data.channels == 1 else "colour"
+        reject("network", f"must be one for {kind} images, as the data holds", plan.network)
     return run_experiment(
         data,
         plan,

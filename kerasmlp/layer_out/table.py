@@ -25,7 +25,10 @@ def markdown_of(summary: dict[str, dict], num_seeds: int) -> str:
         "S.No", "Architecture", "Accuracy (%)", "Best epoch (%)",
         "Parameters frozen (expected) (%)", "Training (s)",
     )  # fmt: skip
-    lines = [f"Test accuracy, mean ± standard deviation of {num_seeds} seeds.", ""]
+    lines = [
+        f"Test accuracy, mean ± standard deviation of {num_seeds} seed{'s' * (num_seeds > 1)}.",
+        "",
+    ]
     lines += [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for number, (title, values) in enumerate(summary.items(), 1):
         observed, expected = values["frozen_share"], values["expected_frozen_share"]

@@ -11,11 +11,10 @@ from kerasmlp.checks import reject
 from kerasmlp.models.presets import Recipe
 from kerasmlp.targets import Target
 from kerasmlp.tuning.space import SPACES
+from kerasmlp.xla import XLA_PAYS_STEPS
 
 MAX_EPOCHS = 10
 LONGEST_EPOCHS = 100
-_XLA_PAYS_STEPS = 500
-"""Steps per configuration from which on compiling a small network by XLA is earned back."""
 _XLA_PAYS_BLOCKS = 4
 """Residual blocks up to which XLA compiles in seconds; a deep network takes minutes."""
 
@@ -106,7 +105,7 @@ class TuningPlan:
         if deepest * max(self.dimensions["residuals_per_block"].values) > _XLA_PAYS_BLOCKS:
             return False
         steps = self.num_epochs / self.num_configurations * rows / self.base.batch_size
-        return steps >= _XLA_PAYS_STEPS
+        return steps >= XLA_PAYS_STEPS
 
     def to_config(self) -> dict:
         """The settings as JSON gives them back."""
