@@ -376,7 +376,7 @@ def test_lengths_must_be_given_and_bodies_arrive(models):
         status, answer, _ = http_request(port, "POST", PREDICT, body)
         assert (status, answer["error"]) == (411, "the request must have a Content-Length")
         status, answer, headers = http_request(port, "POST", PREDICT, bytes(5001))
-        assert (status, answer["error"]) == (413, "the body is too large")
+        assert (status, answer["error"]) == (413, "the body is too large: at most 5000 bytes")
         assert headers["Connection"] == "close"
         promised = {"Content-Length": "100"}
         status, answer, _ = http_request(port, "POST", PREDICT, b"{", promised)
@@ -704,13 +704,15 @@ def test_what_cannot_be_served(folder, tmp_path, capsys, monkeypatch):
     assert "must have a name of its own. Received: a second 'age'" in refused(folder, folder)
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"not one")
     (tmp_path / "1" / "assets").mkdir()
-    (tmp_path / "1" / "assets" / "model.json").write_text("{}")
+    (tmp_path / "1" / "assets" / "model.json").write_text('{"width": 4, "max_samples": 0}')
     assert "must be a complete SavedModel" in refused(tmp_path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         assert "`port` must be free on 127.0.0.1" in refused(folder, "--port", port)
+    assert "`port` must be from 0 to 65535" in refused(folder, "--port", 65536)
+    assert "`host` must be an address of this" in refused(folder, "--host", "nohost.invalid")
     assert "`max_rows` must be an integer >= 1" in refused(folder, "--max-rows", 0)
     assert "`timeout_s` must be a finite number > 0" in refused(folder, "--timeout-s", -1)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
