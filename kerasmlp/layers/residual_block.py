@@ -113,9 +113,7 @@ class ResidualBlock(keras.layers.Layer):
         x = ic_dense(self.ic_1, self.dense_1, x, **modes)
         if self.use_residual:
             x = add_skip(x, inputs, sampling)
-        # TensorFlow's remapper breaks graphs of MatMul, BiasAdd, Add and Relu: it says so at length
-        # and optimises nothing. With gradients, `maximum` would differ at 0.
-        return keras.ops.relu(x) if training else keras.ops.maximum(x, 0.0)
+        return keras.ops.relu(x)
 
     def compute_output_shape(self, input_shape):
         return input_shape
