@@ -50,6 +50,8 @@ def test_round_trip(tmp_path, shape):
     before = path.read_bytes()
     with pytest.raises(InputError, match="must not exist yet"):
         store.save(path)
+    with h5py.File(path) as file:  # no times of writing
+        assert not any(h5py.h5o.get_info(file[k].id).mtime for k in ("/", "labels", "image"))
     store.save(path, overwrite=True)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []

@@ -77,14 +77,15 @@ def write_hdf5(
         OSError: if the disk is full.
     """
     image = _SparseFile()
-    # from 1.8 on HDF5 puts checksums on its structures; without, damage there can crash a reader
-    with h5py.File(image, "w", libver=("v108", "latest")) as file:
+    with _new_file(image) as file:
         for key, value in attributes.items():
             if isinstance(value, str):  # of fixed length: the heap of others has no checksum
                 encoded = value.encode("utf-8", "replace") or b"\0"
                 file.attrs.create(key, encoded, dtype=h5py.string_dtype("utf-8", len(encoded)))
             else:
                 file.attrs[key] = value
+        for folder in sorted({key.rpartition("/")[0] for key in columns} - {""}):
+            h5py.h5g.create(file.id, folder.encode(), gcpl=_without_times(h5py.h5p.GROUP_CREATE))
         for key, column in columns.items():
             if column.dtype.kind == "U":
                 encoded = np.strings.encode(column, "utf-8")
@@ -102,6 +103,23 @@ def write_hdf5(
         raw.seek(offset)
         for start in range(0, len(rows), block):
             raw.write(np.ascontiguousarray(rows[start : start + block], dtype))
+
+
+def _new_file(image: _SparseFile) -> h5py.File:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    # from 1.8 on HDF5 puts checksums on its structures; without, damage there can crash a reader
+    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_LATEST)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, image)
+    how = {"fcpl": _without_times(h5py.h5p.FILE_CREATE), "fapl": access}
+    return h5py.File(h5py.h5f.create(repr(image).encode(), h5py.h5f.ACC_TRUNC, **how))
+
+
+def _without_times(kind: h5py.h5p.PropClassID) -> h5py.h5p.PropInstanceID:
+    """So that the same content has the same bytes, whenever it is written."""
+    properties = h5py.h5p.create(kind)
+    properties.set_obj_track_times(False)
+    return properties
 
 
 class _SparseFile:
