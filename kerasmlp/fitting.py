@@ -14,7 +14,7 @@ from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.losses import RankedCrossentropy
 from kerasmlp.models.presets import Recipe
 from kerasmlp.optimizers import RecipeAdamW
-from kerasmlp.pipelines import training_batches
+from kerasmlp.pipelines import chunks_of, training_chunks
 from kerasmlp.runs import RunFolder, load_model
 
 
@@ -24,6 +24,7 @@ def fit(
     y: np.ndarray,
     recipe: Recipe,
     *,
+    steps: int,
     seed: int,
     validation: Validation,
     checkpoint_path: Path,
@@ -33,12 +34,11 @@ def fit(
 ) -> tuple[keras.Model, list[dict], bool]:
     """Runs `model.fit` from the last checkpoint on; returns model, history, stopped.
 
-    The model is one of `compile_model`, whose steps make an epoch. `stop_after`
+    The model is one of `compile_model`, for epochs of as many `steps`. `stop_after`
     epochs it ends, where its checkpoint lets it go on: the schedule is laid out
     for all of the recipe's. `callbacks` see an epoch after its checkpoint is written.
     """
     epochs = stop_after or recipe.epochs
-    batch_size, steps = min(recipe.batch_size, len(x)), model.steps_per_execution
     stopper = None
     if recipe.patience:
         stopper = keras.callbacks.EarlyStopping(
@@ -47,10 +47,10 @@ def fit(
     checkpoint = Checkpoint(checkpoint_path, stopper)
     first_epoch = checkpoint.restore(model)
     if first_epoch < epochs and not checkpoint.stopped:
-        batches = training_batches(
+        chunks = training_chunks(
             x,
             y,
-            batch_size=batch_size,
+            batch_size=min(recipe.batch_size, len(x)),
             num_epochs=epochs,
             seed=seed,
             first_epoch=first_epoch,
@@ -64,10 +64,10 @@ def fit(
 
             bar = [TqdmCallback(verbose=0, initial=first_epoch, epochs=epochs)]
         model.fit(
-            batches,
+            chunks,
             epochs=epochs,
             initial_epoch=first_epoch,
-            steps_per_epoch=steps,
+            steps_per_epoch=chunks_of(steps)[0],
             shuffle=False,
             verbose=0,
             callbacks=[validation, *([stopper] if stopper else []), checkpoint, *bar, *callbacks],
@@ -90,7 +90,12 @@ def steps_of(rows: int, batch_size: int, steps_per_epoch: int | None = None) -> 
 def compile_model(
     model: keras.Model, recipe: Recipe, *, steps: int, rps_weight: float, xla: bool = True
 ) -> None:
-    """Compiles a model for epochs of `steps` steps, each run in one call.
+    """Compiles a model for epochs of `steps` steps, which come in `training_chunks`.
+
+    A step of Keras takes a batch. Here it takes a chunk and runs Keras' own step on
+    each of its batches, in a loop inside of the compiled code: to come back to
+    TensorFlow between batches costs a small network a tenth of its time. An epoch is
+    one call.
 
     XLA makes a step of a small network faster and takes seconds per network, the
     more the deeper it is: what is trained for a few epochs alone does without
@@ -104,10 +109,29 @@ def compile_model(
         optimizer,
         RankedCrossentropy(rps_weight=rps_weight),
         jit_compile=xla,
-        steps_per_execution=steps,
+        steps_per_execution=chunks_of(steps)[0],
     )
+    _take_chunks(model)
     # Variables that are made while a step is traced have it traced twice.
     model.optimizer.build(model.trainable_variables)
+
+
+def _take_chunks(model: keras.Model) -> None:
+    import tensorflow as tf
+
+    step = model.train_step
+
+    def train_step(chunk):
+        x, y, count = chunk
+
+        def run(i):
+            step((x[i], y[i]))
+            return i + 1
+
+        tf.while_loop(lambda i: i < count, run, [0])
+        return model.get_metrics_result()
+
+    model.train_step = train_step
 
 
 def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:

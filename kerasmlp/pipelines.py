@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,22 @@ import tensorflow as tf
 _SHUFFLE, _MIXUP, _NOISE = range(3)  # independent random streams of one seed
 
 
-def training_batches(
+_STEPS_PER_CHUNK = 32
+
+
+def chunks_of(steps: int) -> tuple[int, int]:
+    """Into how many chunks of how many steps an epoch is cut; the last one may be shorter.
+
+    Example:
+
+    >>> chunks_of(20), chunks_of(106)
+    ((1, 20), (4, 27))
+    """
+    number = math.ceil(steps / _STEPS_PER_CHUNK)
+    return number, math.ceil(steps / number)
+
+
+def training_chunks(
     x: np.ndarray,
     y: np.ndarray,
     *,
@@ -22,7 +38,11 @@ def training_batches(
     mixup_alpha: float = 0.0,
     noise_std: float = 0.0,
 ) -> tf.data.Dataset:
-    """Batches of epochs `first_epoch`..`num_epochs - 1`, all of one shape.
+    """Chunks of batches of epochs `first_epoch`..`num_epochs - 1`, all of one shape.
+
+    An element is `(x, y, count)`: batches of `chunks_of` many steps, `(steps,
+    batch_size, …)`, of which the first `count` belong to the epoch and the rest
+    fills the chunk up.
 
     Every epoch is a new permutation that depends on `seed` and its number
     alone, so a resumed run sees what an uninterrupted one would have seen.
@@ -47,36 +67,61 @@ def training_batches(
     Example:
 
     >>> x, y = np.eye(10, 4, dtype="float32"), np.eye(10, 2, dtype="float32")
-    >>> batches = training_batches(x, y, batch_size=3, num_epochs=2, seed=0)
-    >>> len([1 for _ in batches])
-    6
+    >>> chunks = training_chunks(x, y, batch_size=3, num_epochs=2, seed=0)
+    >>> [(batches.shape, int(count)) for batches, _, count in chunks]
+    [(TensorShape([3, 3, 4]), 3), (TensorShape([3, 3, 4]), 3)]
 
     Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
     Deviation: one share per row, not per batch.
     """
     rows, steps = len(x), steps_per_epoch or len(x) // batch_size
+    chunks, size = chunks_of(steps)
+    counts = np.minimum(size, steps - size * np.arange(chunks)).astype(np.int32)
     data_x, data_y = tf.constant(x), tf.constant(y)
 
-    def gather(indices, number):
+    def drawn(draw: Callable, stream: int, numbers):
+        """What `draw` makes of one key per step."""
+
+        def of_step(number):
+            return draw(key=tf.stack([4 * seed + stream, number]))
+
+        return tf.map_fn(of_step, numbers, fn_output_signature=tf.float32)
+
+    def uniform(key):
+        return tf.random.stateless_uniform((batch_size, 1), key)
+
+    def normal(key):
+        return tf.random.stateless_normal((batch_size, x.shape[1]), key)
+
+    def share(key):
+        return _beta(mixup_alpha, batch_size, key)[:, None]
+
+    def gather(indices, numbers, count):
         batch_x, batch_y = tf.gather(data_x, indices), tf.gather(data_y, indices)
-        norm = tf.norm(batch_x, axis=1, keepdims=True) if noise_std else None
+        norm = tf.norm(batch_x, axis=-1, keepdims=True) if noise_std else None
         if mixup_alpha:
             # The permutation makes neighbours in a batch random: a roll is a random partner.
-            share = _beta(mixup_alpha, batch_size, tf.stack([4 * seed + _MIXUP, number]))[:, None]
-            batch_x = share * batch_x + (1 - share) * tf.roll(batch_x, 1, 0)
-            batch_y = share * batch_y + (1 - share) * tf.roll(batch_y, 1, 0)
+            shares = drawn(share, _MIXUP, numbers)
+            batch_x = shares * batch_x + (1 - shares) * tf.roll(batch_x, 1, 1)
+            batch_y = shares * batch_y + (1 - shares) * tf.roll(batch_y, 1, 1)
         if noise_std:
-            key = tf.stack([4 * seed + _NOISE, number])
-            std = noise_std * tf.random.stateless_uniform((batch_size, 1), key)
-            key = tf.stack([4 * seed + _NOISE + 1, number])
-            batch_x += std * norm * tf.random.stateless_normal(tf.shape(batch_x), key)
-            batch_x *= norm / tf.norm(batch_x, axis=1, keepdims=True)
-        return batch_x, batch_y
+            std = noise_std * drawn(uniform, _NOISE, numbers)
+            batch_x += std * norm * drawn(normal, _NOISE + 1, numbers)
+            batch_x *= norm / tf.norm(batch_x, axis=-1, keepdims=True)
+        return batch_x, batch_y, count
 
-    order_seed = 4 * seed + _SHUFFLE
-    return epoch_batches(
-        gather, rows, batch_size, steps, order_seed, range(first_epoch, num_epochs)
-    )
+    def epoch_of_indices(epoch):
+        order_seed = [4 * seed + _SHUFFLE, epoch]
+        order = tf.random.experimental.stateless_shuffle(tf.range(rows), order_seed)
+        order = tf.pad(order[: steps * batch_size], [[0, (chunks * size - steps) * batch_size]])
+        indices = tf.reshape(order, (chunks, size, batch_size))
+        numbers = tf.reshape(
+            epoch * steps + tf.range(chunks * size, dtype=tf.int64), (chunks, size)
+        )
+        return tf.data.Dataset.from_tensor_slices((indices, numbers, counts))
+
+    epochs = tf.data.Dataset.range(first_epoch, num_epochs)
+    return epochs.flat_map(epoch_of_indices).map(gather).prefetch(1).with_options(_untuned())
 
 
 def epoch_batches(
@@ -106,17 +151,21 @@ def epoch_batches(
         numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((batches, numbers))
 
-    # Nothing here is left to tune, and a dataset that is tuned takes up to as long to
-    # delete as it was in use: it waits for its tuner, which looks up at ever longer intervals.
-    options = tf.data.Options()
-    options.autotune.enabled = False
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(epoch_of_indices)
         .map(gather, num_parallel_calls=1)
         .prefetch(4)
-        .with_options(options)
+        .with_options(_untuned())
     )
+
+
+def _untuned() -> tf.data.Options:
+    # Nothing here is left to tune, and a dataset that is tuned takes up to as long to
+    # delete as it was in use: it waits for its tuner, which looks up at ever longer intervals.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _beta(alpha: float, size: int, key):

@@ -101,14 +101,14 @@ def train(
     started = time.time()
     # All that can be refused is refused before anything in the folder changes.
     rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
-    keras.utils.set_random_seed(seed)
+    steps = steps_of(len(rest), recipe.batch_size, steps_per_epoch)
     workbench = workbench or Workbench()
     model = workbench.model(
         recipe,
         num_classes=target.num_classes,
         width=store.width,
         batch_size=min(recipe.batch_size, len(rest)),
-        steps=steps_of(len(rest), recipe.batch_size, steps_per_epoch),
+        steps=steps,
         rps_weight=recipe.rps_weight if target.is_age else 0.0,
         dtype=default_policy(),
         seed=seed,
@@ -157,6 +157,7 @@ def train(
                 rows.embeddings,
                 target.soft_labels(rows, recipe.label_sigma_years),
                 recipe,
+                steps=steps,
                 seed=seed,
                 validation=Validation(part.embeddings, measure_part),
                 checkpoint_path=run / "checkpoint.npz",
@@ -170,13 +171,13 @@ def train(
             run.finish(report)
             return report
         fitted = time.time()
-        model = workbench.in_float32(model, recipe)
-        probabilities = forward(model, part.embeddings)
+        xla, model = model.jit_compile, workbench.in_float32(model, recipe)
+        probabilities = forward(model, part.embeddings, xla=xla)
         before = measured = measure(target, probabilities, part)
         temperature = 1.0
         if recipe.calibrate and len(part) >= MIN_TEMPERATURE_ROWS:
             temperature = calibrate(model, target, part)
-            probabilities = forward(model, part.embeddings)
+            probabilities = forward(model, part.embeddings, xla=xla)
             measured = measure(target, probabilities, part)
         report = {
             "validation": measured,
@@ -195,7 +196,7 @@ def train(
         }
         if test is not None:
             for name, part_store in (("training", rows), ("test", test)):
-                outputs = forward(model, part_store.embeddings)
+                outputs = forward(model, part_store.embeddings, xla=xla)
                 report[name] = measure(target, outputs, part_store)
         save_history(run / "history.csv", history)
         with atomic_path(run / "model.keras") as temporary:

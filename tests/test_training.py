@@ -12,13 +12,13 @@ import pytest
 from data_sets import ROOT, make_store
 
 from kerasmlp import load_model
-from kerasmlp.callbacks.validation import Validation
+from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import InputError
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.fitting import compile_model, fit, steps_of
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.pipelines import training_batches
+from kerasmlp.pipelines import training_chunks
 from kerasmlp.prediction import Predictor, has_dropout
 from kerasmlp.run_calibration import RunCalibration
 from kerasmlp.runs import RunFolder
@@ -106,6 +106,30 @@ def test_same_seed_same_bits_and_another_seed_others(store, tmp_path, workbench)
     assert any((x != y).any() for x, y in zip(a, c, strict=True))
 
 
+def test_global_generators_neither_matter_nor_change(store, tmp_path, workbench):
+    """To set TensorFlow's seed would also have every kernel made anew."""
+    target, drawn = choose_target(store, "gender"), []
+    for name in "ab":
+        keras.utils.set_random_seed(ord(name))
+        random.seed(5)
+        np.random.seed(5)
+        train(store, target, SMALL, tmp_path / name, seed=3, workbench=workbench)
+        drawn.append((random.random(), np.random.random()))
+    a, b = (load_model(tmp_path / name).get_weights() for name in "ab")
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert drawn == [(random.Random(5).random(), np.random.RandomState(5).random())] * 2
+
+
+@pytest.mark.parametrize("rows", [0, 1, 512, 700])
+def test_compiled_outputs_are_those_of_the_model(rows):
+    model = ResidualMLP(num_classes=3, width=8, seed=0)
+    x = np.random.default_rng(0).normal(size=(rows, 8)).astype("float32")
+    outputs = forward(model, x, xla=True)
+    assert outputs.shape == (rows, 3)
+    np.testing.assert_allclose(outputs, forward(model, x), atol=1e-6)
+
+
 def test_the_temperature_is_part_of_the_model(store, tmp_path, workbench):
     target = choose_target(store, "gender")
     half = {"seed": 0, "validation_share": 0.5, "workbench": workbench}
@@ -123,7 +147,8 @@ def test_early_stopping_takes_the_best_weights(store):
     recipe = SMALL.replace(epochs=10, patience=2)
     target = choose_target(store, "gender")
     model = ResidualMLP(num_classes=2, **recipe.network(store.width), seed=0)
-    compile_model(model, recipe, steps=steps_of(len(store), recipe.batch_size), rps_weight=0.0)
+    steps = steps_of(len(store), recipe.batch_size)
+    compile_model(model, recipe, steps=steps, rps_weight=0.0)
     weights = []
 
     def rising(_):
@@ -136,6 +161,7 @@ def test_early_stopping_takes_the_best_weights(store):
         store.embeddings,
         y,
         recipe,
+        steps=steps,
         seed=0,
         validation=Validation(store.embeddings, rising),
         checkpoint_path=_scratch(),
@@ -259,31 +285,57 @@ def test_measures_per_group_add_up(age_run, store):
 
 def test_batches_have_no_tuner_to_wait_for():
     x = np.eye(4, dtype="float32")
-    batches = training_batches(x, x, batch_size=2, num_epochs=1, seed=0)
-    assert batches.options().autotune.enabled is False
+    chunks = training_chunks(x, x, batch_size=2, num_epochs=1, seed=0)
+    assert chunks.options().autotune.enabled is False
 
 
-def test_batches_of_an_epoch_are_a_permutation_and_resume_in_the_middle():
-    x = np.arange(1, 11, dtype="float32")[:, None]
-    whole = list(training_batches(x, x, batch_size=5, num_epochs=3, seed=7))
-    rest = list(training_batches(x, x, batch_size=5, num_epochs=3, seed=7, first_epoch=1))
-    for a, b in zip(whole[2:], rest, strict=True):
-        np.testing.assert_array_equal(a[0], b[0])
-    epochs = [np.concatenate([np.ravel(b[0]) for b in whole[i : i + 2]]) for i in (0, 2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(1, 11))
-    assert list(epochs[0]) != list(epochs[1])
+@pytest.mark.parametrize("steps", [2, 32, 33, 70])
+def test_chunks_of_an_epoch_are_a_permutation_and_resume_in_the_middle(steps):
+    x = np.arange(1, 5 * steps + 1, dtype="float32")[:, None]
+
+    def epochs_of(**which):
+        chunks = training_chunks(x, x, batch_size=5, num_epochs=3, seed=7, **which)
+        steps_of_chunks = [np.array(rows)[:count] for rows, _, count in chunks]
+        return np.concatenate(steps_of_chunks).reshape(-1, 5 * steps)
+
+    whole, rest = epochs_of(), epochs_of(first_epoch=1)
+    np.testing.assert_array_equal(whole[1:], rest)
+    np.testing.assert_array_equal(np.sort(whole), np.tile(x[:, 0], (3, 1)))
+    assert (whole[0] != whole[1]).any()
+
+
+def test_a_chunk_trains_as_its_batches_one_by_one():
+    """Keras' own loop over batches ends with the same weights, up to rounding."""
+    rng, recipe = np.random.default_rng(0), Recipe(batch_size=4, epochs=2, dropout_rate=0.3)
+    x, y = rng.normal(size=(150, 8)).astype("float32"), np.eye(2, dtype="float32")[[0, 1] * 75]
+    chunks = training_chunks(x, y, batch_size=4, num_epochs=2, seed=1)
+    batches = [(rows[i], labels[i]) for rows, labels, count in chunks for i in range(int(count))]
+    assert len(batches) == 2 * 37  # chunks of 19 and 18
+    ends = []
+    for chunked in (False, True):
+        model = ResidualMLP(num_classes=2, seed=0, **recipe.network(8))
+        compile_model(model, recipe, steps=37, rps_weight=0.0, xla=False)
+        if chunked:
+            model.fit(chunks, epochs=2, steps_per_epoch=2, shuffle=False, verbose=0)
+        else:
+            step = keras.Model.train_step.__get__(model)
+            for batch in batches:
+                step(batch)
+        assert int(model.optimizer.iterations) == 74
+        ends.append(model.get_weights())
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_mixup_mixes_rows_and_labels_alike_and_keeps_the_norm():
     rng = np.random.default_rng(0)
     x = np.eye(8, dtype="float32")[rng.integers(0, 8, 64)]
-    (mixed, labels), *_ = training_batches(
-        x, x, batch_size=64, num_epochs=1, seed=0, mixup_alpha=0.4
-    )
+    how = {"batch_size": 64, "num_epochs": 1, "seed": 0}
+    ((mixed,), (labels,), _), *_ = training_chunks(x, x, mixup_alpha=0.4, **how)
     np.testing.assert_allclose(mixed, labels, atol=1e-6)
     np.testing.assert_allclose(np.sum(labels, axis=1), 1, atol=1e-6)
     assert ((np.array(labels) > 0.01) & (np.array(labels) < 0.99)).any()
-    (noisy, _), *_ = training_batches(x, x, batch_size=64, num_epochs=1, seed=0, noise_std=0.1)
+    ((noisy,), _, _), *_ = training_chunks(x, x, noise_std=0.1, **how)
     np.testing.assert_allclose(np.linalg.norm(noisy, axis=1), 1, atol=1e-5)
     assert 0.001 < np.abs(np.array(noisy) - np.round(noisy)).mean() < 0.1
 

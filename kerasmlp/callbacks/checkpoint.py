@@ -100,7 +100,7 @@ class Checkpoint(keras.callbacks.Callback):
             "stopper": stopper,
             "num_best": len(best),
         }
-        arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(_state(self.model))}
+        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(_state(self.model))}
         arrays |= {f"best_{i}": np.asarray(w) for i, w in enumerate(best)}
         with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
             np.savez(file, meta=np.array(json.dumps(meta)), **arrays)

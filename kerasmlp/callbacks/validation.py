@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
 _ROWS_PER_PASS = 8192
+_ROWS_PER_COMPILED_PASS = 512
 
 
 class Validation(keras.callbacks.Callback):
@@ -37,15 +39,42 @@ class Validation(keras.callbacks.Callback):
         self.measure = measure
 
     def on_epoch_end(self, epoch, logs=None):
-        measured = self.measure(forward(self.model, self.x))
+        measured = self.measure(forward(self.model, self.x, xla=self.model.jit_compile))
         logs.update({f"val_{k}": float(v) for k, v in measured.items()})
 
 
-def forward(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """Outputs of a model as `predict` gives them, untraced: for a single look at some rows.
+def forward(model: keras.Model, x: np.ndarray, *, xla: bool = False) -> np.ndarray:
+    """Outputs of a model as `predict` gives them.
 
-    Tracing takes longer than a pass over many thousands of rows.
+    Args:
+        model: To be asked.
+        x: Rows, shape `(rows, width)`.
+        xla: Compile the model for this, once, which pays for many looks. Without, nothing is
+            traced: that takes longer than a pass over many thousands of rows.
     """
-    parts = [x[i : i + _ROWS_PER_PASS] for i in range(0, max(len(x), 1), _ROWS_PER_PASS)]
-    outputs = [keras.ops.convert_to_numpy(model(part, training=False)) for part in parts]
+    if not xla:
+        outputs = [model(part, training=False) for part in _parts(x, _ROWS_PER_PASS)]
+        return np.concatenate([keras.ops.convert_to_numpy(output) for output in outputs])
+    outputs = []
+    for part in _parts(x, _ROWS_PER_COMPILED_PASS):
+        # Of one shape, so that there is one compilation.
+        filled = np.zeros((_ROWS_PER_COMPILED_PASS, *x.shape[1:]), x.dtype)
+        filled[: len(part)] = part
+        outputs.append(_compiled(model)(filled).numpy()[: len(part)])
     return np.concatenate(outputs)
+
+
+def _parts(x: np.ndarray, rows: int) -> list[np.ndarray]:
+    return [x[i : i + rows] for i in range(0, max(len(x), 1), rows)]
+
+
+_functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _compiled(model: keras.Model):
+    import tensorflow as tf
+
+    if model not in _functions:
+        known = weakref.ref(model)  # or the dictionary would keep it
+        _functions[model] = tf.function(lambda x: known()(x, training=False), jit_compile=True)
+    return _functions[model]

@@ -22,17 +22,17 @@ _BATCHING = """\
 # together: more answers per second, at three prices. `num_samples` and `seed` must be
 # given per row; a request that is refused takes those along that it was merged with;
 # and the last bits of an answer depend on how many rows came together.
-max_batch_size { value: 256 }
-batch_timeout_micros { value: 1000 }
-max_enqueued_batches { value: 100 }
-num_batch_threads { value: 4 }
+max_batch_size {{ value: 256 }}
+batch_timeout_micros {{ value: 1000 }}
+max_enqueued_batches {{ value: 100 }}
+num_batch_threads {{ value: 4 }}
 """
 
 _COMPOSE = """\
 # docker compose up --wait; REST on port 8501, gRPC on 8500, for this machine only.
 services:
   {name}:
-    image: tensorflow/serving:{image_tag}
+    image: tensorflow/serving:2.20.0
     volumes:
       - .:/models/{name}:ro
     entrypoint: ["tensorflow_model_server"]
@@ -62,10 +62,13 @@ services:
     restart: unless-stopped
 """
 
-_IMAGE_TAG = "2.20.0"
+_TEMPLATES = {
+    "models.config": _MODELS,
+    "batching_parameters.txt": _BATCHING,
+    "docker-compose.yml": _COMPOSE,
+}
 
-
-SERVER_FILES = ("models.config", "batching_parameters.txt", "docker-compose.yml")
+SERVER_FILES = tuple(_TEMPLATES)
 
 
 def write_server_files(folder: str | os.PathLike, name: str) -> dict[str, bool]:
@@ -88,13 +91,8 @@ def write_server_files(folder: str | os.PathLike, name: str) -> dict[str, bool]:
     ...     write_server_files(folder, "age")["models.config"]
     False
     """
-    texts = {
-        "models.config": _MODELS.format(name=name),
-        "batching_parameters.txt": _BATCHING,
-        "docker-compose.yml": _COMPOSE.format(name=name, image_tag=_IMAGE_TAG),
-    }
-    written = {file: not (Path(folder) / file).exists() for file in texts}
+    written = {file: not (Path(folder) / file).exists() for file in SERVER_FILES}
     for file, new in written.items():
         if new:
-            write_text(Path(folder) / file, texts[file])
+            write_text(Path(folder) / file, _TEMPLATES[file].format(name=name))
     return written

@@ -48,7 +48,7 @@ from kerasmlp.layer_out.plan import NETWORKS, LayerOutPlan
 from kerasmlp.layer_out.training import compile_model
 from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.presets import PRESETS
-from kerasmlp.pipelines import training_batches
+from kerasmlp.pipelines import chunks_of, training_chunks
 from kerasmlp.precision import PRECISIONS, computing_in
 from kerasmlp.targets import age_target
 from kerasmlp.training_rows import split_rows
@@ -151,7 +151,7 @@ def on_embeddings(path: Path) -> dict:
             network = recipe.network(store.width)
             model = ResidualMLP(num_classes=target.num_classes, seed=seed, **network)
             compile_by_recipe(model, recipe, steps=steps, rps_weight=recipe.rps_weight, xla=False)
-            batches = training_batches(
+            chunks = training_chunks(
                 rows.embeddings,
                 labels,
                 batch_size=recipe.batch_size,
@@ -163,9 +163,9 @@ def on_embeddings(path: Path) -> dict:
             clock = Clock()
             freezing = [LayerOut(schedule=schedule, warmup_epochs=4, seed=seed)] if schedule else []
             model.fit(
-                batches,
+                chunks,
                 epochs=epochs,
-                steps_per_epoch=steps,
+                steps_per_epoch=chunks_of(steps)[0],
                 shuffle=False,
                 verbose=0,
                 callbacks=[*freezing, clock],

@@ -6,9 +6,8 @@ Two questions, each with both sides alternating in the same run, medians:
 
 1. Steady state: samples per second of the paper's age network (837,733
    parameters) at batch 128 and 512, tracing and first epoch left out. Ours is
-   `model.compile(jit_compile=True, steps_per_execution=<one epoch>)` and
-   `model.fit` on `training_batches`, as the commands do it; float32 on both
-   sides, each in its own process.
+   `compile_model` and `model.fit` on `training_chunks`, as the commands do it;
+   float32 on both sides, each in its own process.
 2. From process start to a finished run: `bin/train-age --preset paper-age`
    for 10 epochs at batch 128, its run folder with report and pictures
    included, against `torch_mlp.py` as a script.
@@ -35,10 +34,9 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import torch_mlp
 
-from kerasmlp.losses import RankedCrossentropy
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.pipelines import training_batches
+from kerasmlp.pipelines import chunks_of, training_chunks
 
 ROWS, EPOCHS_PER_ROUND = 16_384, 3
 
@@ -52,12 +50,8 @@ def our_round(batch_size: int):
     y = np.eye(101, dtype="float32")[rng.integers(0, 101, ROWS)]
     model = ResidualMLP(num_classes=101, seed=0, **PRESETS["paper-age"].network(512))
     steps = ROWS // batch_size
-    model.compile(
-        keras.optimizers.AdamW(0.00116701, weight_decay=0.000123372, epsilon=1e-8),
-        RankedCrossentropy(rps_weight=0.0),
-        jit_compile=True,
-        steps_per_execution=steps,
-    )
+    recipe = PRESETS["paper-age"].replace(epochs=EPOCHS_PER_ROUND + 1, batch_size=batch_size)
+    compile_model(model, recipe, steps=steps, rps_weight=0.0)
     ends = []
     clock = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda *_: ends.append(time.perf_counter()),
@@ -66,13 +60,13 @@ def our_round(batch_size: int):
 
     def run() -> float:
         ends.clear()
-        batches = training_batches(
+        chunks = training_chunks(
             x, y, batch_size=batch_size, num_epochs=EPOCHS_PER_ROUND + 1, seed=0
         )
         model.fit(
-            batches,
+            chunks,
             epochs=EPOCHS_PER_ROUND + 1,
-            steps_per_epoch=steps,
+            steps_per_epoch=chunks_of(steps)[0],
             shuffle=False,
             verbose=0,
             callbacks=[clock],
