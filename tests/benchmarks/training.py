@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import torch_mlp
 
+from kerasmlp.fitting import compile_model
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.pipelines import chunks_of, training_chunks
