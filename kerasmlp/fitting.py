@@ -119,13 +119,11 @@ def compile_model(
 def _take_chunks(model: keras.Model) -> None:
     import tensorflow as tf
 
-    step = model.train_step
-
     def train_step(chunk):
         x, y, count = chunk
 
         def run(i):
-            step((x[i], y[i]))
+            type(model).train_step(model, (x[i], y[i]))
             return i + 1
 
         tf.while_loop(lambda i: i < count, run, [0])
