@@ -16,12 +16,11 @@ from kerasmlp.files import read_json, what_is
 class ServedVersion:
     """Loads a SavedModel of `export_model` and answers from its signatures.
 
-    A batch is filled up to one of few sizes, of two rows or more, by
+    Every batch is filled up to one of few sizes, of two rows or more, by
     repeating its last row; what that adds is cut off again. A product of a
     matrix with one row alone is summed up in another order than one with
     several: this way the deterministic answer to a row has the same bits
-    whichever rows come with it. MC answers agree to rounding anyway, and rows
-    are dear there: they are made two at least, and no more.
+    whichever rows come with it.
 
     Args:
         path: Version folder, numbered.
@@ -82,8 +81,7 @@ class ServedVersion:
             Outputs by name, one entry per row; texts as bytes.
         """
         rows = len(inputs["embedding"])
-        size = max(rows, 2) if "num_samples" in inputs else batch_size(rows)
-        lacking = size - rows
+        lacking = batch_size(rows) - rows
         filled = {k: np.concatenate([v, np.repeat(v[-1:], lacking, 0)]) for k, v in inputs.items()}
         outputs = self._functions[signature](**{k: tf.constant(v) for k, v in filled.items()})
         return {k: v.numpy()[:rows] for k, v in outputs.items()}

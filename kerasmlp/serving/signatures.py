@@ -15,7 +15,7 @@ from kerasmlp.targets import Target
 MAX_SAMPLES = 4096
 """A request for more stochastic passes is refused."""
 
-_ROWS_PER_STEP = 1024  # rows × passes that are computed at once, and stay in a core's cache
+_ROWS_PER_STEP = 4096  # rows × passes that are computed at once: bounds the memory
 
 
 class Signatures(tf.Module):
