@@ -13,7 +13,7 @@ from kerasmlp.callbacks.validation import Validation
 from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.losses import RankedCrossentropy
 from kerasmlp.models.presets import Recipe
-from kerasmlp.optimizers import RecipeAdamW
+from kerasmlp.optimizers import RecipeAdamW, recipe_optimizer
 from kerasmlp.pipelines import chunks_of, training_chunks
 from kerasmlp.runs import RunFolder, load_model
 
@@ -24,7 +24,6 @@ def fit(
     y: np.ndarray,
     recipe: Recipe,
     *,
-    steps: int,
     seed: int,
     validation: Validation,
     checkpoint_path: Path,
@@ -34,11 +33,12 @@ def fit(
 ) -> tuple[keras.Model, list[dict], bool]:
     """Runs `model.fit` from the last checkpoint on; returns model, history, stopped.
 
-    The model is one of `compile_model`, for epochs of as many `steps`. `stop_after`
+    The model is one of `compile_model`, whose steps make an epoch. `stop_after`
     epochs it ends, where its checkpoint lets it go on: the schedule is laid out
     for all of the recipe's. `callbacks` see an epoch after its checkpoint is written.
     """
     epochs = stop_after or recipe.epochs
+    batch_size, steps = min(recipe.batch_size, len(x)), recipe_optimizer(model).steps_per_epoch
     stopper = None
     if recipe.patience:
         stopper = keras.callbacks.EarlyStopping(
@@ -50,7 +50,7 @@ def fit(
         chunks = training_chunks(
             x,
             y,
-            batch_size=min(recipe.batch_size, len(x)),
+            batch_size=batch_size,
             num_epochs=epochs,
             seed=seed,
             first_epoch=first_epoch,
@@ -67,7 +67,7 @@ def fit(
             chunks,
             epochs=epochs,
             initial_epoch=first_epoch,
-            steps_per_epoch=chunks_of(steps)[0],
+            steps_per_epoch=model.steps_per_execution,
             shuffle=False,
             verbose=0,
             callbacks=[validation, *([stopper] if stopper else []), checkpoint, *bar, *callbacks],
@@ -109,7 +109,7 @@ def compile_model(
         optimizer,
         RankedCrossentropy(rps_weight=rps_weight),
         jit_compile=xla,
-        steps_per_execution=chunks_of(steps)[0],
+        steps_per_execution=chunks_of(steps, recipe.batch_size)[0],
     )
     _take_chunks(model)
     # Variables that are made while a step is traced have it traced twice.

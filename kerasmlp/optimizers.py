@@ -52,6 +52,11 @@ class RecipeAdamW(keras.optimizers.AdamW):
         self.schedule.weight_decay.assign(recipe.weight_decay)
 
 
+def recipe_optimizer(model: keras.Model) -> RecipeAdamW:
+    """The one that a model was compiled with, out of its loss scaling where it has that."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
 class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """Looks the learning rate of a step up; past the end it is the last one.
 

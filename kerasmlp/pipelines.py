@@ -12,17 +12,19 @@ _SHUFFLE, _MIXUP, _NOISE = range(3)  # independent random streams of one seed
 
 
 _STEPS_PER_CHUNK = 32
+_ROWS_PER_CHUNK = 8192  # bounds the memory
 
 
-def chunks_of(steps: int) -> tuple[int, int]:
+def chunks_of(steps: int, batch_size: int) -> tuple[int, int]:
     """Into how many chunks of how many steps an epoch is cut; the last one may be shorter.
 
     Example:
 
-    >>> chunks_of(20), chunks_of(106)
-    ((1, 20), (4, 27))
+    >>> chunks_of(20, 128), chunks_of(106, 128), chunks_of(106, 4096)
+    ((1, 20), (4, 27), (53, 2))
     """
-    number = math.ceil(steps / _STEPS_PER_CHUNK)
+    most = min(_STEPS_PER_CHUNK, max(_ROWS_PER_CHUNK // batch_size, 1))
+    number = math.ceil(steps / most)
     return number, math.ceil(steps / number)
 
 
@@ -75,7 +77,7 @@ def training_chunks(
     Deviation: one share per row, not per batch.
     """
     rows, steps = len(x), steps_per_epoch or len(x) // batch_size
-    chunks, size = chunks_of(steps)
+    chunks, size = chunks_of(steps, batch_size)
     counts = np.minimum(size, steps - size * np.arange(chunks)).astype(np.int32)
     data_x, data_y = tf.constant(x), tf.constant(y)
 

@@ -101,18 +101,18 @@ def train(
     started = time.time()
     # All that can be refused is refused before anything in the folder changes.
     rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
-    steps = steps_of(len(rest), recipe.batch_size, steps_per_epoch)
-    workbench = workbench or Workbench()
+    shared, workbench = workbench is not None, workbench or Workbench()
     model = workbench.model(
         recipe,
         num_classes=target.num_classes,
         width=store.width,
         batch_size=min(recipe.batch_size, len(rest)),
-        steps=steps,
+        steps=steps_of(len(rest), recipe.batch_size, steps_per_epoch),
         rps_weight=recipe.rps_weight if target.is_age else 0.0,
         dtype=default_policy(),
         seed=seed,
     )
+    xla = shared and model.jit_compile
     config = {
         "target": asdict(target) | {"class_names": list(target.class_names)},
         "recipe": recipe.to_config(),
@@ -157,9 +157,8 @@ def train(
                 rows.embeddings,
                 target.soft_labels(rows, recipe.label_sigma_years),
                 recipe,
-                steps=steps,
                 seed=seed,
-                validation=Validation(part.embeddings, measure_part),
+                validation=Validation(part.embeddings, measure_part, xla=xla),
                 checkpoint_path=run / "checkpoint.npz",
                 progress=progress,
             )
@@ -171,7 +170,7 @@ def train(
             run.finish(report)
             return report
         fitted = time.time()
-        xla, model = model.jit_compile, workbench.in_float32(model, recipe)
+        model = workbench.in_float32(model, recipe)
         probabilities = forward(model, part.embeddings, xla=xla)
         before = measured = measure(target, probabilities, part)
         temperature = 1.0

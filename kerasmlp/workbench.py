@@ -8,6 +8,7 @@ import numpy as np
 from kerasmlp.fitting import compile_model
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.optimizers import recipe_optimizer
 from kerasmlp.xla import xla_pays
 
 
@@ -80,8 +81,7 @@ class Workbench:
             self._models[shape] = new, beginning
             return new
         shared, beginning = self._models[shape] = self._models.pop(shape)  # the latest is last
-        optimizer = shared.optimizer
-        getattr(optimizer, "inner_optimizer", optimizer).follow(recipe)
+        recipe_optimizer(shared).follow(recipe)
         for variable, value in zip(shared.variables, new.variables, strict=True):
             variable.assign(value)
         for variable, value in zip(shared.optimizer.variables, beginning, strict=True):
@@ -90,7 +90,7 @@ class Workbench:
         return shared
 
     def in_float32(self, model: keras.Model, recipe: Recipe) -> keras.Model:
-        """Returns a float32 model with the same weights, so that a run loads alike on any machine.
+        """Returns a float32 model with the same variables: a run loads alike on any machine.
 
         The one of a shape stays the same, and so does what is compiled for it
         (the sampler above all). It is overwritten by the next call.
@@ -103,6 +103,8 @@ class Workbench:
         network = recipe.network(width)
         shape = (*network.values(), num_classes)
         if shape not in self._plain:
-            self._plain[shape] = ResidualMLP(num_classes=num_classes, dtype="float32", **network)
-        self._plain[shape].set_weights(model.get_weights())
+            how = {"num_classes": num_classes, "seed": 0, "dtype": "float32"}
+            self._plain[shape] = ResidualMLP(**how, **network)
+        for variable, value in zip(self._plain[shape].variables, model.variables, strict=True):
+            variable.assign(value)
         return self._plain[shape]

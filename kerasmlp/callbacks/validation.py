@@ -21,6 +21,7 @@ class Validation(keras.callbacks.Callback):
         x: Rows, shape `(rows, width)`.
         measure: From outputs, an array, to a dict of numbers; each is logged
             as `val_<name>`.
+        xla: As for `forward`.
 
     Example:
 
@@ -33,13 +34,20 @@ class Validation(keras.callbacks.Callback):
     ['loss', 'val_mean']
     """
 
-    def __init__(self, x: np.ndarray, measure: Callable[[np.ndarray], dict[str, float]]):
+    def __init__(
+        self,
+        x: np.ndarray,
+        measure: Callable[[np.ndarray], dict[str, float]],
+        *,
+        xla: bool = False,
+    ):
         super().__init__()
         self.x = x
         self.measure = measure
+        self.xla = xla
 
     def on_epoch_end(self, epoch, logs=None):
-        measured = self.measure(forward(self.model, self.x, xla=self.model.jit_compile))
+        measured = self.measure(forward(self.model, self.x, xla=self.xla))
         logs.update({f"val_{k}": float(v) for k, v in measured.items()})
 
 
@@ -49,8 +57,8 @@ def forward(model: keras.Model, x: np.ndarray, *, xla: bool = False) -> np.ndarr
     Args:
         model: To be asked.
         x: Rows, shape `(rows, width)`.
-        xla: Compile the model for this, once, which pays for many looks. Without, nothing is
-            traced: that takes longer than a pass over many thousands of rows.
+        xla: Compile the model for this, once, which pays where many runs share it. Without,
+            nothing is traced: that takes longer than a pass over many thousands of rows.
     """
     if not xla:
         outputs = [model(part, training=False) for part in _parts(x, _ROWS_PER_PASS)]
@@ -60,7 +68,7 @@ def forward(model: keras.Model, x: np.ndarray, *, xla: bool = False) -> np.ndarr
         # Of one shape, so that there is one compilation.
         filled = np.zeros((_ROWS_PER_COMPILED_PASS, *x.shape[1:]), x.dtype)
         filled[: len(part)] = part
-        outputs.append(_compiled(model)(filled).numpy()[: len(part)])
+        outputs.append(_compiled(model)(filled)[: len(part)])
     return np.concatenate(outputs)
 
 

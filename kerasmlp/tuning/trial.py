@@ -90,13 +90,12 @@ class TrialRunner:
             weights have an infinite loss.
         """
         started, plan = time.perf_counter(), self._plan
-        steps = steps_of(len(self.rows), recipe.batch_size)
         model = self.workbench.model(
             recipe,
             num_classes=plan.target.num_classes,
             width=self.rows.width,
             batch_size=min(recipe.batch_size, len(self.rows)),
-            steps=steps,
+            steps=steps_of(len(self.rows), recipe.batch_size),
             rps_weight=recipe.rps_weight if plan.target.is_age else 0.0,
             dtype=default_policy(),
             seed=plan.seed,
@@ -112,7 +111,6 @@ class TrialRunner:
                 self.rows.embeddings,
                 plan.target.soft_labels(self.rows, recipe.label_sigma_years),
                 recipe.replace(patience=None),  # the search stops what does not improve
-                steps=steps,
                 seed=plan.seed,
                 validation=Validation(self.part.embeddings, self._measure),
                 checkpoint_path=checkpoint_path,

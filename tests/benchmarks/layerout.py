@@ -48,7 +48,7 @@ from kerasmlp.layer_out.plan import NETWORKS, LayerOutPlan
 from kerasmlp.layer_out.training import compile_model
 from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.presets import PRESETS
-from kerasmlp.pipelines import chunks_of, training_chunks
+from kerasmlp.pipelines import training_chunks
 from kerasmlp.precision import PRECISIONS, computing_in
 from kerasmlp.targets import age_target
 from kerasmlp.training_rows import split_rows
@@ -165,7 +165,7 @@ def on_embeddings(path: Path) -> dict:
             model.fit(
                 chunks,
                 epochs=epochs,
-                steps_per_epoch=chunks_of(steps)[0],
+                steps_per_epoch=model.steps_per_execution,
                 shuffle=False,
                 verbose=0,
                 callbacks=[*freezing, clock],

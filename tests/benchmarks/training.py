@@ -37,7 +37,7 @@ import torch_mlp
 from kerasmlp.fitting import compile_model
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.pipelines import chunks_of, training_chunks
+from kerasmlp.pipelines import training_chunks
 
 ROWS, EPOCHS_PER_ROUND = 16_384, 3
 
@@ -67,7 +67,7 @@ def our_round(batch_size: int):
         model.fit(
             chunks,
             epochs=EPOCHS_PER_ROUND + 1,
-            steps_per_epoch=chunks_of(steps)[0],
+            steps_per_epoch=model.steps_per_execution,
             shuffle=False,
             verbose=0,
             callbacks=[clock],
