@@ -10,7 +10,6 @@ import tensorflow as tf
 
 _SHUFFLE, _MIXUP, _NOISE = range(3)  # independent random streams of one seed
 
-
 _STEPS_PER_CHUNK = 32
 _ROWS_PER_CHUNK = 8192  # bounds the memory
 

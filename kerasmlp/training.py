@@ -101,7 +101,7 @@ def train(
     started = time.time()
     # All that can be refused is refused before anything in the folder changes.
     rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
-    shared, workbench = workbench is not None, workbench or Workbench()
+    workbench = workbench or Workbench()
     model = workbench.model(
         recipe,
         num_classes=target.num_classes,
@@ -112,7 +112,7 @@ def train(
         dtype=default_policy(),
         seed=seed,
     )
-    xla = shared and model.jit_compile
+    xla = test is not None and model.jit_compile  # looks at every row, and some more than once
     config = {
         "target": asdict(target) | {"class_names": list(target.class_names)},
         "recipe": recipe.to_config(),

@@ -57,8 +57,8 @@ def forward(model: keras.Model, x: np.ndarray, *, xla: bool = False) -> np.ndarr
     Args:
         model: To be asked.
         x: Rows, shape `(rows, width)`.
-        xla: Compile the model for this, once, which pays where many runs share it. Without,
-            nothing is traced: that takes longer than a pass over many thousands of rows.
+        xla: Compile the model for this, once, which pays for many rows or where runs share it.
+            Without, nothing is traced: that takes longer than a pass over many thousands of rows.
     """
     if not xla:
         outputs = [model(part, training=False) for part in _parts(x, _ROWS_PER_PASS)]
