@@ -10,7 +10,8 @@ import numpy as np
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation
-from kerasmlp.checks import check_int, reject, reject_file
+from kerasmlp.checks import check_int, reject
+from kerasmlp.initial_weights import check_init
 from kerasmlp.losses import RankedCrossentropy
 from kerasmlp.models.presets import Recipe
 from kerasmlp.optimizers import RecipeAdamW, recipe_optimizer
@@ -141,16 +142,9 @@ def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
         config: Of the run that the model belongs to.
 
     Raises:
-        InputError: if there is no such run, or it saw other embeddings.
+        InputError: as of `check_init`, or if no layer fits.
     """
-    init.require_model()
-    other = init.config()
-    for key in ("embedder_sha256", "normalized", "width"):
-        if None not in (other[key], config[key]) and other[key] != config[key]:
-            reject_file(init.path, f"must be a run on {key} {config[key]!r}", f"{other[key]!r}")
-    if other["recipe"]["scale_inputs"] != config["recipe"]["scale_inputs"]:
-        scaled = config["recipe"]["scale_inputs"]
-        reject_file(init.path, f"must be a run with scale_inputs={scaled}", f"{not scaled}")
+    check_init(init, config)
     source = {layer.name: layer for layer in load_model(init.path).layers if layer.weights}
     copied, left = [], []
     for layer in model.layers:

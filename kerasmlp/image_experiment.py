@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -13,10 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from kerasmlp.checks import DivergedError, reject
-from kerasmlp.cross_validation.table import csv_of, summarize
+from kerasmlp.cross_validation.table import summarize
 from kerasmlp.files import write_text
 from kerasmlp.image_batches import ImageSet
 from kerasmlp.runs import RunFolder, environment
+from kerasmlp.tables import csv_of, read_csv
 
 
 class Plan(Protocol):
@@ -127,8 +127,7 @@ def run_experiment(
                 bar.update(shown + plan.epochs - bar.n)  # what an earlier process did
                 reports.append(report)
                 title = presentation.title_of(report)
-                with open(run_folder / "history.csv", encoding="utf-8", newline="") as file:
-                    histories.setdefault(title, []).append(list(csv.DictReader(file)))
+                histories.setdefault(title, []).append(read_csv(run_folder / "history.csv"))
         if not reports:
             raise next(iter(diverged.values()))
         rows = [presentation.row_of(report) for report in reports]

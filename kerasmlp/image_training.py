@@ -13,11 +13,11 @@ import tensorflow as tf
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.checks import DivergedError
-from kerasmlp.files import atomic_path
+from kerasmlp.files import atomic_path, write_text
 from kerasmlp.image_batches import ImageSet, augmented_batches, plain_batches
 from kerasmlp.precision import computing_in
 from kerasmlp.runs import RunFolder, environment
-from kerasmlp.training import save_history
+from kerasmlp.tables import csv_of
 
 
 class Schedule(Protocol):
@@ -134,7 +134,7 @@ def train_on_images(
             "seconds": {"fit": sum(seconds), "median_epoch": sorted(seconds)[len(seconds) // 2]},
             **environment(),
         }
-        save_history(folder / "history.csv", history)
+        write_text(folder / "history.csv", csv_of(history))
         with atomic_path(folder / "model.keras") as temporary:
             network.save(temporary)
         folder.finish(report)

@@ -46,16 +46,14 @@ def curves(history: list[dict], path: str | os.PathLike) -> None:
 def curves_with_bands(histories: Sequence[list[dict]], path: str | os.PathLike) -> None:
     """Draws mean and standard deviation over runs of training and validation loss.
 
-    Where runs stop early, an epoch's mean is over those that still train.
+    Where runs stop early, an epoch's mean is over those that still train; it
+    is drawn as far as half of them do.
     """
-    longest = max(len(history) for history in histories)
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name in ("loss", "val_loss"):
-        values = np.full((len(histories), longest), np.nan)
-        for row, history in zip(values, histories, strict=True):
-            row[: len(history)] = [float(epoch[name]) for epoch in history]
-        epochs, (mean, std) = np.arange(1, longest + 1), mean_and_band(values)
+        mean, std = band_of(histories, name)
+        epochs = np.arange(1, len(mean) + 1)
         (line,) = axes.plot(epochs, mean, marker=".", markersize=4, label=_LABELS[name])
         axes.fill_between(epochs, mean - std, mean + std, alpha=0.25, color=line.get_color())
     axes.set_xlabel("epoch")
@@ -64,6 +62,15 @@ def curves_with_bands(histories: Sequence[list[dict]], path: str | os.PathLike) 
     axes.grid(alpha=0.3)
     axes.legend()
     save_png(figure, path)
+
+
+def band_of(histories: Sequence[list[dict]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of a column per epoch, as far as half of the runs train."""
+    length = sorted(map(len, histories))[len(histories) // 2]
+    values = np.full((len(histories), length), np.nan)
+    for row, history in zip(values, histories, strict=True):
+        row[: len(history)] = [float(epoch[name]) for epoch in history[:length]]
+    return mean_and_band(values)
 
 
 def mean_and_band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

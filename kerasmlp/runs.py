@@ -25,7 +25,7 @@ FORMAT = "kerasmlp.run"
 FILES = (
     "config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz",
     "calibration.json", "curves.png", "confusion_matrix.png", "runs.csv", "table.md",
-    "best.json", "trials.csv", "trials.png", "ages.png", "faces.png", "DONE",
+    "seen.npy", "best.json", "trials.csv", "trials.png", "ages.png", "faces.png", "DONE",
 )  # fmt: skip
 _INNER = re.compile(r"seed\d+_fold\d+|[a-z-]+_seed\d+")
 _TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")

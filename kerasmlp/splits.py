@@ -38,7 +38,7 @@ def grouped_split(
     """
     if not is_number(fraction) or not 0 < fraction < 1:
         reject("fraction", "must be in (0, 1)", fraction)
-    codes, sizes = _group_codes(groups, minimum=2)
+    codes, sizes = _codes_and_sizes(groups, minimum=2)
     order = _shuffled(sizes, seed)
     taken = np.cumsum(sizes[order])
     target = fraction * len(codes)
@@ -70,7 +70,7 @@ def grouped_folds(groups: Sequence | np.ndarray, num_folds: int, seed: int) -> l
     [[3, 4, 5], [0, 1], [2]]
     """
     check_int("num_folds", num_folds, minimum=2)
-    codes, sizes = _group_codes(groups, minimum=num_folds)
+    codes, sizes = _codes_and_sizes(groups, minimum=num_folds)
     order = _shuffled(sizes, seed)
     order = order[np.argsort(-sizes[order], kind="stable")]
     fold_of_group = np.empty(len(sizes), int)
@@ -83,15 +83,26 @@ def grouped_folds(groups: Sequence | np.ndarray, num_folds: int, seed: int) -> l
     return [np.flatnonzero(fold_of_row == fold) for fold in range(num_folds)]
 
 
-def _group_codes(groups: Sequence | np.ndarray, minimum: int) -> tuple[np.ndarray, np.ndarray]:
-    """Group of each row as 0..n-1, and the size of each."""
+def group_codes(groups: Sequence | np.ndarray) -> np.ndarray:
+    """Group of each row as 0..n-1; every unknown group is one of its own.
+
+    Example:
+
+    >>> group_codes(["ann", "ann", "bob", "", ""])
+    array([0, 0, 1, 2, 3])
+    """
     groups = np.asarray(groups)
     if groups.ndim != 1 or groups.dtype.kind not in "iuU":
         reject("groups", "must be one integer or text per row", f"{groups.dtype} {groups.shape}")
     unknown = groups == ("" if groups.dtype.kind == "U" else UNKNOWN)
     codes = np.unique(groups, return_inverse=True)[1]
     codes[unknown] = len(groups) + np.arange(unknown.sum())
-    codes, sizes = np.unique(codes, return_inverse=True, return_counts=True)[1:]
+    return np.unique(codes, return_inverse=True)[1]
+
+
+def _codes_and_sizes(groups: Sequence | np.ndarray, minimum: int) -> tuple[np.ndarray, np.ndarray]:
+    codes = group_codes(groups)
+    sizes = np.bincount(codes)
     if len(sizes) < minimum:
         reject("groups", f"must hold at least {minimum} different groups", f"{len(sizes)} groups")
     return codes, sizes

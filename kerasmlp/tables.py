@@ -1,15 +1,42 @@
-"""Rows of answers as JSON lines or CSV, to the screen or into a file that appears whole."""
+"""Rows as JSON lines or CSV, to the screen or into a file that appears whole."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from kerasmlp.files import atomic_path
+
+
+def csv_of(rows: Sequence[dict]) -> str:
+    """Rows as the text of a CSV file, with the columns of all of them.
+
+    Example:
+
+    >>> print(csv_of([{"seed": 0}, {"seed": 1, "nll": 0.5}]), end="")
+    seed,nll
+    0,
+    1,0.5
+    """
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Rows of a CSV file as `csv_of` makes it; values stay text."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 class RowWriter:
@@ -59,10 +86,7 @@ class RowWriter:
             self._rows.append(dict(_flatten(row)))
 
     def _write_table(self) -> None:
-        columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        writer = csv.DictWriter(self._file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
+        self._file.write(csv_of(self._rows))
 
 
 def _flatten(row: dict, prefix: str = ""):

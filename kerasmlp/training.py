@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
 import os
 import threading
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,7 +22,9 @@ from kerasmlp.precision import default_policy
 from kerasmlp.prediction import has_dropout
 from kerasmlp.run_calibration import MIN_TEMPERATURE_ROWS, RunCalibration, fit_mc_temperature
 from kerasmlp.runs import RunFolder, environment
+from kerasmlp.seen import save_seen
 from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.tables import csv_of
 from kerasmlp.targets import Target
 from kerasmlp.training_rows import VALIDATION_SHARE, split_rows
 from kerasmlp.uncertainty import predict_samples
@@ -101,7 +100,7 @@ def train(
     started = time.time()
     # All that can be refused is refused before anything in the folder changes.
     rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
-    workbench = workbench or Workbench()
+    workbench, dtype = workbench or Workbench(), default_policy()
     model = workbench.model(
         recipe,
         num_classes=target.num_classes,
@@ -109,7 +108,7 @@ def train(
         batch_size=min(recipe.batch_size, len(rest)),
         steps=steps_of(len(rest), recipe.batch_size, steps_per_epoch),
         rps_weight=recipe.rps_weight if target.is_age else 0.0,
-        dtype=default_policy(),
+        dtype=dtype,
         seed=seed,
     )
     xla = test is not None and model.jit_compile  # looks at every row, and some more than once
@@ -121,7 +120,7 @@ def train(
         "validation_share": validation_share,
         "group": group,
         "init": None,
-        "init_data_digests": [],
+        "dtype": dtype,
         "steps_per_epoch": steps_per_epoch,
         "test_digest": None if test is None else test.digest(),
         "data_digest": store.digest(),
@@ -133,7 +132,6 @@ def train(
     if init is not None:
         copied = copy_weights(RunFolder(init), model, config)
         config["init"] = sha256_file(RunFolder(init) / "model.keras")
-        config["init_data_digests"] = _digests_of(RunFolder(init).config())
     run = RunFolder(run_dir)
     with run.working(config, resume=resume, force=force):
         if run.done:
@@ -197,7 +195,8 @@ def train(
             for name, part_store in (("training", rows), ("test", test)):
                 outputs = forward(model, part_store.embeddings, xla=xla)
                 report[name] = measure(target, outputs, part_store)
-        save_history(run / "history.csv", history)
+        write_text(run / "history.csv", csv_of(history))
+        save_seen(run, store.embeddings, None if init is None else RunFolder(init))
         with atomic_path(run / "model.keras") as temporary:
             model.save(temporary)
         if recipe.calibrate:
@@ -208,12 +207,6 @@ def train(
         run.finish(report)
         (run / "checkpoint.npz").unlink(missing_ok=True)
         return report
-
-
-def _digests_of(config: dict) -> list[str]:
-    """Of all data that a run has learned from."""
-    own = config.get("data_digest")
-    return [*([own] if own else []), *config.get("init_data_digests", ())]
 
 
 def calibrate(model: keras.Model, target: Target, part: EmbeddingStore) -> float:
@@ -243,14 +236,6 @@ def calibrate_answers(
             means.append(mean_of_passes(predict_samples(model, rows, **how), temperature))
         of_model["mc_mean"] = np.concatenate(means)
     return RunCalibration.fit(target, part, of_model, CALIBRATION_SAMPLES, temperature)
-
-
-def save_history(path: Path, history: list[dict]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_text(path, text.getvalue())
 
 
 def draw(

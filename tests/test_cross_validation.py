@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 from data_sets import ROOT, make_store
 
-from kerasmlp import load_model
+from kerasmlp import EmbeddingStore, load_model
 from kerasmlp.checks import InputError
-from kerasmlp.cross_validation.comparison import compare, comparison_table
+from kerasmlp.cross_validation.comparison import TooFewPairs, compare, comparison_table
 from kerasmlp.cross_validation.plan import Plan, plan_runs, shared_steps
 from kerasmlp.cross_validation.pool import TrainingPool
 from kerasmlp.cross_validation.running import cross_validate
@@ -78,6 +79,12 @@ def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out()
         plan_runs(make_store(fold=np.zeros(400, int)), plan_of(store))
     whole = make_store(fold=fold, group=np.arange(400) % 30)
     assert len(plan_runs(whole, plan_of(whole))) == 6
+    some = make_store(fold=fold, group=np.where(np.arange(400) < 100, np.arange(400) % 30, -1))
+    assert len(plan_runs(some, plan_of(some))) == 6  # an unknown group is one of its own
+    numbered = make_store(fold=np.where(np.arange(400) % 2, 7, 3))
+    runs = plan_runs(numbered, plan_of(numbered, seeds=(0,)))
+    assert [run.name for run in runs] == ["seed0_fold3", "seed0_fold7"]
+    assert (numbered.labels["fold"][runs[1].test] == 7).all()
     split = make_store(fold=fold, group=np.arange(400) // 4)
     with pytest.raises(InputError, match=r"`fold` must keep the rows of one group together \(col"):
         plan_runs(split, plan_of(split))
@@ -92,6 +99,7 @@ def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out()
         ({"validation_share": 1.0}, r"`validation_share` must be in \(0, 1\)"),
         ({"group": "persno"}, "`group` must be a column of the store"),
         ({"num_folds": 1}, "`num_folds` must be an integer >= 2"),
+        ({"num_folds": 0}, "`num_folds` must be an integer >= 2"),
     ],
 )
 def test_bad_plans(changes, message):
@@ -221,18 +229,45 @@ def test_a_run_that_diverged_is_counted_and_left_out(finished, tmp_path):
 
 def test_weights_that_have_seen_the_store_are_refused(finished, tmp_path):
     folder, store, _, _ = finished
-    digest = store.digest()
-    for name, config in (
-        ("same", {"data_digest": digest}),
-        ("later", {"data_digest": "1" * 64, "init_data_digests": [digest]}),
-    ):
+    inner = folder / "cv" / "seed3_fold0"
+    others = make_store(seed=9)
+    train(others, plan_of(others).target, SMALL, tmp_path / "later", init=inner, pictures=False)
+    half = EmbeddingStore(store.embeddings[:50].astype("float16"), {"gender": np.arange(50) % 2})
+    half.save(tmp_path / "half.h5")
+    seen = {
+        "store.h5": 200,
+        "half.h5": np.isin(np.arange(50), plan_runs(*finished[1:3])[0].training).sum(),
+    }
+    for name, number in seen.items():
+        path = folder / name if name == "store.h5" else tmp_path / name
+        for init in (inner, tmp_path / "later"):
+            plan = plan_of(store, init=str(init), num_folds=2)
+            with pytest.raises(
+                InputError, match="must have learned from other faces than"
+            ) as caught:
+                cross_validate(path, plan, tmp_path / "cv")
+            assert f"a run that has seen {number} of the store's rows" in str(caught.value)
+
+
+def test_weights_of_other_kinds_are_one_sentence(finished, tmp_path):
+    folder, store, _, _ = finished
+    for name, config in (("cnn", {"recipe": {"epochs": 1}}), ("torch", {"width": 3})):
         run = RunFolder(tmp_path / name)
         with run.working(config, resume=False, force=False):
             (run / "model.keras").write_bytes(b"")
             run.finish({})
-        plan = plan_of(store, init=str(tmp_path / name))
-        with pytest.raises(InputError, match="must have learned from other faces than those"):
-            cross_validate(folder / "store.h5", plan, tmp_path / "cv")
+        with pytest.raises(InputError, match="must be a training on embeddings"):
+            cross_validate(folder / "store.h5", plan_of(store, init=str(run.path)), tmp_path / "cv")
+
+
+def test_runs_of_two_precisions_make_no_mean(finished, tmp_path):
+    folder, _, plan, _ = finished
+    shutil.copytree(folder / "cv", tmp_path / "cv")
+    (tmp_path / "cv" / "DONE").unlink()
+    inner = tmp_path / "cv" / "seed3_fold1" / "config.json"
+    inner.write_text(inner.read_text().replace('"dtype": "float32"', '"dtype": "mixed_float16"'))
+    with pytest.raises(InputError, match="must hold runs of one precision .* float32 and mixed_"):
+        cross_validate(folder / "store.h5", plan, tmp_path / "cv", workers=1, resume=True)
 
 
 def test_force_deletes_runs_and_nothing_else(tmp_path):
@@ -368,6 +403,20 @@ def test_a_full_disk_is_said_as_such(quick, monkeypatch):
     assert (caught.value.errno, caught.value.filename) == (28, "runs/a")
 
 
+def test_a_pool_without_workers_is_refused():
+    with pytest.raises(InputError, match="`workers` must be an integer >= 1"):
+        TrainingPool(-1)
+
+
+def test_a_worker_that_cannot_be_started_is_said(monkeypatch):
+    def fail():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("kerasmlp.cross_validation.pool._start", fail)
+    with TrainingPool(1) as pool, pytest.raises(OSError, match="Too many open files"):
+        list(pool.train({}, [0, 1], [7, 7]))
+
+
 def test_a_search_is_no_run_to_begin_with(finished, tmp_path):
     folder, store, _, _ = finished
     search = RunFolder(tmp_path / "search")
@@ -443,11 +492,10 @@ def test_killed_and_resumed_ends_with_the_same_table(tmp_path):
 
 def fake(path, *, nll, folds_from="seed", seeds=(0, 1), **changes):
     """A finished cross-validation whose numbers are given."""
-    rows = [
-        {"seed": s, "fold": f, "test_nll": nll[i * 2 + f]}
-        for i, s in enumerate(seeds)
-        for f in (0, 1)
-    ]
+    rows = []
+    for i, (s, f) in enumerate((s, f) for s in seeds for f in (0, 1)):
+        result = {"diverged": True} if nll[i] is None else {"test_nll": nll[i]}
+        rows.append({"seed": s, "fold": f, **result})
     config = {
         "kind": "cross-validation", "data_digest": "d", "seeds": list(seeds), "num_folds": 2,
         "folds_from": folds_from, "folds_digest": "f",
@@ -455,7 +503,7 @@ def fake(path, *, nll, folds_from="seed", seeds=(0, 1), **changes):
     }  # fmt: skip
     run = RunFolder(path)
     with run.working(config | changes, resume=False, force=False):
-        run.finish({"runs": rows, "summary": summarize(rows), "test_share": 0.25})
+        run.finish({"runs": rows, "test_share": 0.25})
     return path
 
 
@@ -471,6 +519,17 @@ def test_paired_differences_and_their_test(tmp_path):
     assert row["t"] == pytest.approx(t) and row["degrees_of_freedom"] == 3
     assert row["p"] == pytest.approx(2 * stats.t.sf(abs(t), 3))
     assert "nll" in comparison_table({"nll": row})
+
+
+def test_means_beside_a_difference_are_those_of_its_pairs(tmp_path):
+    a = fake(tmp_path / "a", nll=[1.0, 1.1, 1.2, None])
+    b = fake(tmp_path / "b", nll=[None, 1.0, 1.0, 0.9])
+    row = compare(a, b)["nll"]
+    assert (row["a"]["mean"], row["b"]["mean"], row["pairs"]) == (pytest.approx(1.15), 1.0, 2)
+    assert row["difference"] == pytest.approx(row["b"]["mean"] - row["a"]["mean"])
+    c = fake(tmp_path / "c", nll=[None, None, None, 0.9])
+    with pytest.raises(TooFewPairs, match="must have sound runs on two test sets where the other"):
+        compare(b, c)
 
 
 def test_seeds_on_the_same_folds_are_averaged_first(tmp_path):

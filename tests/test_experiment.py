@@ -16,8 +16,8 @@ from kerasmlp.cli import run_command
 from kerasmlp.experiment.claims import check_claims
 from kerasmlp.experiment.design import INITS, TASKS, VARIANTS, Experiment, make_tasks
 from kerasmlp.experiment.figures import distributions, network
-from kerasmlp.experiment.paper import is_comparable, paper_test
-from kerasmlp.experiment.running import check
+from kerasmlp.experiment.paper import is_comparable, paper_results
+from kerasmlp.experiment.running import check, reproduce
 from kerasmlp.experiment.search import with_searched_recipes
 from kerasmlp.experiment.table import lowest_validation_losses, table_markdown
 from kerasmlp.labels import age_classes
@@ -90,6 +90,7 @@ def test_the_table_holds_the_means_of_the_runs(finished):
         assert len(losses) == 2
         assert float(row["test_nll_mean"]) == pytest.approx(np.mean(losses))
         assert "paper_test_nll_mean" not in row
+        assert (row["runs"], row["diverged"]) == ("2", "0")
     counts = {row["variant"]: int(row["trainable_parameters"]) for row in rows}
     assert counts["full"] == counts["no skip"] == counts["no dropout"] > counts["no IC"]
 
@@ -193,6 +194,17 @@ def test_bad_tasks(names, message):
         make_tasks(names, make_store(), groups_store())
 
 
+def test_bad_settings(folder):
+    with pytest.raises(InputError, match="`classes` must be age groups"):
+        make_tasks(["age"], make_store(), make_store(), classes="years")
+    paths = {"pretraining_path": folder / "years.h5", "store_path": folder / "groups.h5"}
+    tasks = make_tasks(["gender"], make_store(), groups_store())
+    with pytest.raises(InputError, match="`search_epochs` must be at most 100"):
+        Experiment(**paths, tasks=tasks, search_epochs=101)
+    with pytest.raises(InputError, match="`workers` must be an integer >= 1"):
+        reproduce(Experiment(**paths, tasks=tasks), folder / "none", workers=-1)
+
+
 def test_stores_that_do_not_fit_are_refused_before_anything_runs(folder, tmp_path, capsys):
     other = make_store(rows=300, width=16)
     other.save(tmp_path / "narrow.h5")
@@ -240,24 +252,32 @@ def test_photos_that_cannot_be_drawn_are_refused_before_anything_runs(folder, tm
 
 def test_the_papers_numbers_stand_beside_those_of_adience():
     of_adience = replace(INFO, source="adience: photos")
-    labels = make_store().labels
+    labels = make_store(fold=np.arange(400) % 5).labels
     store = EmbeddingStore(make_store().embeddings, labels, of_adience)
     for classes, is_like in (("adience", True), ("fairface", False)):
         target = choose_age_target(store, None, classes, by_years=False)
         assert is_comparable(store, target) == is_like
     assert is_comparable(store, choose_target(store, "gender"))
-    assert not is_comparable(make_store(), choose_target(store, "gender"))
-    assert paper_test("age-modified", "pretrained", "no skip")["nll"]["mean"] == 1.4405
+    for others in (
+        make_store(),
+        EmbeddingStore(store.embeddings, make_store().labels, of_adience),  # no folds
+        EmbeddingStore(store.embeddings, labels, replace(INFO, source="adience: a; utkface: b")),
+        EmbeddingStore(store.embeddings, labels, replace(INFO, source="not Adience")),
+    ):
+        assert not is_comparable(others, choose_target(store, "gender"))
+    results = paper_results("age-modified", "pretrained", "no skip")
+    assert (results["test_nll_mean"], results["validation_accuracy_mean"]) == (1.4405, 0.9188)
     rows = [
-        {"task": "age", "variant": variant, "init": init, "runs": 25}
+        {"task": "age", "variant": variant, "init": init, "runs": 25, "diverged": 0}
         | {f"{p}_{m}_{k}": 0.5 for p in ("training", "validation", "test")
            for m in ("nll", "accuracy") for k in ("mean", "std")}
-        | {f"paper_test_{m}_{k}": v for m, values in paper_test("age", init, variant).items()
-           for k, v in values.items()}
+        | {f"paper_{k}": v for k, v in paper_results("age", init, variant).items()}
         for variant in VARIANTS for init in INITS
     ]  # fmt: skip
     table = table_markdown(rows)
-    assert "| no IC, no skip | random |" in table and "2.0719 ± 0.2454 | 0.4068 ± 0.0529" in table
+    ours = table.index("| no IC, no skip | random | 0.5000 ± 0.5000")
+    papers = table.index("| … in the paper | random | 0.4202 ± 0.0797", ours)
+    assert "2.0719 ± 0.2454 | 0.4068 ± 0.0529 |" in table[papers:]
     rows[1]["validation_nll_mean"] = 0.4  # full, pretrained
     assert lowest_validation_losses(rows) == {"age": "full"}
 
@@ -265,7 +285,7 @@ def test_the_papers_numbers_stand_beside_those_of_adience():
 def test_verdicts_follow_sign_and_p(monkeypatch):
     def result(nll, nll_p, accuracy, accuracy_p):
         values = {"nll": (nll, nll_p), "accuracy": (accuracy, accuracy_p)}
-        return {k: {"difference": d, "p": p} for k, (d, p) in values.items()}
+        return {k: {"difference": d, "p": p, "pairs": 10} for k, (d, p) in values.items()}
 
     better, worse = result(-0.1, 0.01, 0.1, 0.2), result(0.1, 0.01, -0.1, 0.04)
     monkeypatch.setattr(
@@ -306,3 +326,32 @@ def test_a_killed_experiment_goes_on_where_it_was(finished, folder, tmp_path):
     assert all(p.stat().st_mtime_ns == written for p, written in kept.items())
     for name in ("table.csv", "table.md", "claims.csv"):
         assert (broken / name).read_text() == (finished / name).read_text()
+
+
+def test_a_variant_that_diverges_is_a_result(finished, folder, tmp_path, monkeypatch):
+    wild = {"use_ic": False, "learning_rate": 1e30}
+    monkeypatch.setitem(VARIANTS, "no IC", wild)
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "DONE").unlink()
+    for path in run.glob("*/gender-no-IC*"):
+        if "skip" not in path.name:
+            shutil.rmtree(path)
+    assert run_command("reproduce", command(folder, "--run-dir", run, "--resume")) == 0
+    with open(run / "table.csv", newline="") as file:
+        rows = {(row["variant"], row["init"]): row for row in csv.DictReader(file)}
+    lost, kept = rows.pop(("no IC", "random")), rows.pop(("no IC", "pretrained"))
+    assert (lost["runs"], lost["diverged"], lost["test_nll_mean"]) == ("0", "2", "")
+    assert (kept["runs"], kept["diverged"]) == ("0", "0")
+    assert all(row["runs"] == "2" for row in rows.values())
+    assert not (run / "cross-validation" / "gender-no-IC-pretrained").exists()
+    table = (run / "table.md").read_text()
+    assert "| no IC (2 of 2 runs diverged) | random |" in table
+    assert "| no IC (its pre-training diverged) | pretrained |" in table
+    with open(run / "claims.csv", newline="") as file:
+        verdicts = {(r["claim"], r["init"]): r for r in csv.DictReader(file)}
+    for init in INITS:
+        row = verdicts["IC layers help", init]
+        assert (row["pairs"], row["nll_verdict"], row["nll_p"]) == ("0", "diverged", "")
+    assert verdicts["dropout helps", "random"]["pairs"] == "2"
+    assert "its pre-training diverged" in (run / "report.html").read_text()

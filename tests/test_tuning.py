@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ from kerasmlp.tuning import running
 from kerasmlp.tuning.oracle import SearchOracle, hyperparameters
 from kerasmlp.tuning.plan import Cost, TuningPlan, describe, longest_within
 from kerasmlp.tuning.running import project_name, tune, work
-from kerasmlp.tuning.space import SPACES, Choice, LogRange, recipe_of, rounded
+from kerasmlp.tuning.space import SPACES, Choice, LogRange, place_of, recipe_of, rounded
 from kerasmlp.tuning.table import best_of
 from kerasmlp.tuning.trial import TrialRunner
-from kerasmlp.tuning.workers import WorkerPool, role
+from kerasmlp.tuning.workers import WorkerPool, role, serve
 
 TINY = {
     "learning_rate": LogRange(1e-4, 1e-1),
@@ -211,7 +212,17 @@ def test_seeds_give_other_trials_and_zero_is_one(store, tmp_path):
         {row[2] for row in simulated(plan_of(store, seed=seed), tmp_path / f"{name}")}
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
-    assert rates[0] == rates[1] and not rates[0] & rates[2]
+    assert rates[0] == rates[1] and rates[0] & rates[2] == {BASE.learning_rate}
+
+
+def test_a_search_begins_with_the_base_where_the_space_holds_it(store, tmp_path):
+    first = SearchOracle(plan_of(store), tmp_path / "a").create_trial("a").hyperparameters.values
+    assert {name: first[name] for name in TINY} == {name: getattr(BASE, name) for name in TINY}
+    outside = plan_of(store, base=BASE.replace(learning_rate=1.0))
+    other = SearchOracle(outside, tmp_path / "b").create_trial("a").hyperparameters.values
+    assert other["learning_rate"] < 0.1
+    for preset, space in (("paper-age", "paper"), ("paper-gender", "paper"), ("age", "narrow")):
+        assert place_of(PRESETS[preset], SPACES[space]) is not None
 
 
 def test_a_state_cut_short_is_refused(store, tmp_path):
@@ -240,6 +251,32 @@ def test_after_the_deadline_nothing_is_begun_and_nothing_lost(store, tmp_path):
     again.reload()
     begun = {again.create_trial(tuner).trial_id for tuner in ("a", "b")}
     assert begun == {first.trial_id, second.trial_id}
+
+
+def test_the_trial_of_a_worker_that_is_gone_goes_to_the_next(store, tmp_path):
+    oracle = SearchOracle(plan_of(store), tmp_path)
+    lost, other = oracle.create_trial("elsewhere"), oracle.create_trial("here")
+    assert oracle.silent_for(60) == []
+    time.sleep(0.05)
+    oracle.get_trial(other.trial_id)
+    assert oracle.silent_for(0.04) == ["elsewhere"]
+    oracle.take_back("elsewhere")
+    assert oracle.tuner_ids == {"here"}
+    assert oracle.create_trial("third").trial_id == lost.trial_id
+    oracle.take_back("unknown")
+
+
+def test_a_state_that_cannot_be_saved_is_the_chiefs_to_tell(store, tmp_path, monkeypatch):
+    oracle = SearchOracle(plan_of(store), tmp_path)
+
+    def full(path, text):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("kerasmlp.tuning.one_file.write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        oracle.create_trial("a")
+    with pytest.raises(OSError, match="No space left"):
+        serve(SimpleNamespace(state=oracle, search=lambda: None), None, None)
 
 
 # ---- trials
@@ -460,6 +497,12 @@ def test_best_is_trained_to_the_end_where_any_is(store):
         ({}, {"workers": -1}, "`workers` must be an integer >= 0"),
         ({}, {"budget_minutes": 0.0}, "`budget_minutes` must be a finite number > 0"),
         ({"group": "none"}, {}, "`group` must be a column of the store"),
+        ({"space": "paper"}, {}, "`schedule` must be 'exponential' for the space 'paper'"),
+        (
+            {"space": "paper", "base": PRESETS["paper-age"]},
+            {},
+            "`width` must be at least 32 for the space 'paper', whose networks halve it 5 times",
+        ),
     ],
 )
 def test_refused(store, path, tmp_path, values, settings, message):

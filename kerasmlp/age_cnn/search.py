@@ -17,10 +17,10 @@ from kerasmlp.age_cnn.fitting import compile_model, new_model, predict_years
 from kerasmlp.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.age_cnn.stages import STAGES, StageOracle
 from kerasmlp.checks import check_int, check_seed, reject
-from kerasmlp.cross_validation.table import csv_of
 from kerasmlp.files import write_json, write_text
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.image_store import ImageStore
+from kerasmlp.tables import csv_of
 
 
 def search_age_cnn(

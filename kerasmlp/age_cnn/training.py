@@ -14,10 +14,10 @@ from kerasmlp.age_cnn.data import Faces, faces_of, some_faces
 from kerasmlp.age_cnn.fitting import MEASURE, fit, in_float32, new_model, predict_years
 from kerasmlp.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.checks import check_int, check_seed
-from kerasmlp.files import atomic_path
+from kerasmlp.files import atomic_path, write_text
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.image_store import SPLITS, ImageStore
-from kerasmlp.training import save_history
+from kerasmlp.tables import csv_of
 
 OVERFIT_PASSES = 20
 """Passes over the few images in an epoch of `overfit_age_cnn`."""
@@ -207,7 +207,7 @@ def _finish(
     report: dict,
     lines: Mapping[str, str] = pictures.TRAINING,
 ) -> None:
-    save_history(folder / "history.csv", history)
+    write_text(folder / "history.csv", csv_of(history))
     with atomic_path(folder / "model.keras") as temporary:
         model.save(temporary)
     pictures.curves(history, folder / "curves.png", lines=lines)

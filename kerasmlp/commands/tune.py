@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
     if trials["diverged"]:
         print(f"{trials['diverged']} trials diverged")
     kept = f"on {report['rows']['validation']} rows kept back"
-    short = best["epochs"] < plan.max_epochs and not report["complete"]
+    short = best["epochs"] < report["max_epochs"] and not report["complete"]
     so_far = f" after {best['epochs']} epochs of the schedule" if short else ""
     print(f"best validation NLL {best['val_loss']:.4f} {kept}{so_far}: ", end="")
     print(f"--preset {run_dir / 'best.json'}")

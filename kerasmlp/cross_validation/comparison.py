@@ -6,13 +6,17 @@ import os
 
 import numpy as np
 
-from kerasmlp.checks import reject_file
+from kerasmlp.checks import InputError, reject_file
 from kerasmlp.cross_validation.running import open_finished
 from kerasmlp.cross_validation.significance import corrected_t_test
-from kerasmlp.cross_validation.table import mean_and_std
+from kerasmlp.cross_validation.table import mean_and_std, summarize
 
 MEASURES = ("nll", "accuracy", "one_off_accuracy", "mae_years", "ece", "brier")
 _SAME = ("data_digest", "seeds", "num_folds", "folds_from", "folds_digest")
+
+
+class TooFewPairs(InputError):
+    """Too many runs diverged for any test of a difference."""
 
 
 def compare(a: str | os.PathLike, b: str | os.PathLike) -> dict:
@@ -28,12 +32,14 @@ def compare(a: str | os.PathLike, b: str | os.PathLike) -> dict:
         b: Another, with the same data, seeds and folds, measured in the same classes.
 
     Returns:
-        Per measure on the test rows `a`, `b` (mean and standard deviation),
-        `difference` (mean of b - a over pairs), `t`, `degrees_of_freedom`, `p`,
-        `pairs`: a pair of which one run diverged is left out.
+        Per measure on the test rows `a`, `b` (mean and standard deviation over
+        pairs), `difference` (mean of b - a over test sets), `t`,
+        `degrees_of_freedom`, `p`, `pairs`: a pair of which one run diverged is
+        left out.
 
     Raises:
-        InputError: if one is not finished, or they were not tested alike.
+        InputError: if one is not finished, or they were not tested alike; a
+            `TooFewPairs` if fewer than two test sets are left.
     """
     (config_a, report_a), (config_b, report_b) = open_finished(a), open_finished(b)
     for key in _SAME:
@@ -49,19 +55,22 @@ def compare(a: str | os.PathLike, b: str | os.PathLike) -> dict:
         for x, y in zip(report_a["runs"], report_b["runs"], strict=True)
         if "diverged" not in x and "diverged" not in y
     ]
-    if not pairs:
-        reject_file(b, "must have a run that did not diverge where the other has one", "none")
     folds = [x["fold"] if fixed else (x["seed"], x["fold"]) for x, _ in pairs]
+    if (number := len(set(folds))) < 2:
+        raise TooFewPairs(
+            f"`{b}` must have sound runs on two test sets where the other has. Received: {number}"
+        )
+    summary_a, summary_b = (summarize(runs) for runs in zip(*pairs, strict=True))
     result = {}
     for measure in MEASURES:
         name = f"test_{measure}"
-        if name not in report_a["summary"] or name not in report_b["summary"]:
+        if name not in summary_a or name not in summary_b:
             continue
         differences = [y[name] - x[name] for x, y in pairs]
         test = corrected_t_test(_per_test_set(differences, folds), report_a["test_share"])
         result[measure] = {
-            "a": report_a["summary"][name],
-            "b": report_b["summary"][name],
+            "a": summary_a[name],
+            "b": summary_b[name],
             "difference": test.pop("mean"),
             **test,
             "pairs": len(pairs),

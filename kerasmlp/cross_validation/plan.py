@@ -11,7 +11,7 @@ import numpy as np
 from kerasmlp.checks import check_int, check_seed, reject
 from kerasmlp.labels import UNKNOWN
 from kerasmlp.models.presets import Recipe
-from kerasmlp.splits import grouped_folds, grouped_split
+from kerasmlp.splits import group_codes, grouped_folds, grouped_split
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
 from kerasmlp.training_rows import groups_of_rows
@@ -102,7 +102,7 @@ def plan_runs(store: EmbeddingStore, plan: Plan) -> list[PlannedRun]:
     rows, groups = rows[usable], groups[usable]
     runs, sizes = [], []
     for seed in plan.seeds:
-        for fold, test in enumerate(_folds(store, plan, groups, rows, seed)):
+        for fold, test in _folds(store, plan, groups, rows, seed):
             training = ~np.isin(rows, test)
             rest, _ = grouped_split(groups[training], plan.validation_share, seed)
             runs.append(PlannedRun(seed, fold, rows[training], test))
@@ -152,13 +152,13 @@ def _usable(store: EmbeddingStore, rows: np.ndarray) -> np.ndarray:
 
 def _folds(
     store: EmbeddingStore, plan: Plan, groups: np.ndarray, rows: np.ndarray, seed: int
-) -> list[np.ndarray]:
+) -> list[tuple[int, np.ndarray]]:
+    """Number and rows of each fold; where the store has folds, its own numbers."""
     if not has_folds(store):
-        drawn = grouped_folds(groups, plan.num_folds or NUM_FOLDS, seed)
-        return [rows[fold] for fold in drawn]
-    column = store.labels["fold"][rows]
-    pairs = np.unique(np.stack([groups, column]), axis=1)
-    split = pairs.shape[1] - len(np.unique(groups))
+        number = NUM_FOLDS if plan.num_folds is None else plan.num_folds
+        return [(k, rows[fold]) for k, fold in enumerate(grouped_folds(groups, number, seed))]
+    column, codes = store.labels["fold"][rows], group_codes(groups)
+    split = len(np.unique(np.stack([codes, column]), axis=1).T) - len(np.unique(codes))
     if split:
         group = plan.group or "group"
         requirement = f"must keep the rows of one group together (column `{group}`)"
@@ -169,4 +169,4 @@ def _folds(
     if plan.num_folds not in (None, len(present)):
         requirement = f"must be {len(present)}, as the store's column `fold` has"
         reject("num_folds", requirement, plan.num_folds)
-    return [rows[column == k] for k in present]
+    return [(k, rows[column == k]) for k in present]

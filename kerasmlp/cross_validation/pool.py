@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
-from kerasmlp.checks import InputError
-from kerasmlp.processes import start_worker
+from kerasmlp.checks import InputError, check_int
+from kerasmlp.processes import describe_os_error, os_error, start_worker
 
 
 class Worker(NamedTuple):
@@ -49,10 +49,13 @@ class TrainingPool:
 
     Args:
         workers: Number of processes.
+
+    Raises:
+        InputError: if there would be none.
     """
 
     def __init__(self, workers: int):
-        self._number = workers
+        self._number = check_int("workers", workers, minimum=1)
         self._lock = threading.Lock()
         self._working: list[Worker] = []
         self._idle: list[Worker] = []
@@ -79,20 +82,28 @@ class TrainingPool:
         """
         work = _Work(settings, list(pending), steps)
         for _ in range(min(self._number, len(pending))):
-            threading.Thread(target=self._serve, args=(work,), daemon=True).start()
+            threading.Thread(target=self._serve_or_say, args=(work,), daemon=True).start()
         try:
             for _ in pending:
                 kind, value = work.events.get()
                 if kind == "error":
                     raise InputError(value)
                 if kind == "errno":
-                    raise OSError(value["errno"], value["strerror"], value["filename"])
+                    raise os_error(value)
                 if kind == "died":
                     raise RuntimeError(value)
                 yield value
         finally:
             with self._lock:
                 work.over = True
+
+    def _serve_or_say(self, work: _Work) -> None:
+        try:
+            self._serve(work)
+        except OSError as error:  # no process can be started, say
+            work.events.put(("errno", describe_os_error(error)))
+        except Exception as error:
+            work.events.put(("died", f"{type(error).__name__}: {error}"))
 
     def _serve(self, work: _Work) -> None:
         worker, known = self._take_worker(work), None

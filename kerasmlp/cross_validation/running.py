@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import time
 from pathlib import Path
@@ -11,11 +10,13 @@ from pathlib import Path
 from kerasmlp.checks import InputError, check_int, reject_file
 from kerasmlp.cross_validation.plan import Plan, folds_digest, has_folds, plan_runs
 from kerasmlp.cross_validation.pool import TrainingPool
-from kerasmlp.cross_validation.table import csv_of, markdown_of, row_of, summarize
+from kerasmlp.cross_validation.table import markdown_of, row_of, summarize
 from kerasmlp.files import sha256_file, write_text
+from kerasmlp.initial_weights import check_init, check_untested
 from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.tables import csv_of, read_csv
 
 KIND = "cross-validation"
 
@@ -27,6 +28,7 @@ def cross_validate(
     *,
     workers: int | None = None,
     pool: TrainingPool | None = None,
+    keep_diverged: bool = False,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -46,6 +48,8 @@ def cross_validate(
         workers: Processes, one core each; None takes as many as there are
             cores. The result does not depend on it.
         pool: Instead of `workers`: processes that several cross-validations share.
+        keep_diverged: Whether it is a result too that every run diverged: then the
+            summary is empty.
         resume: Go on with a killed cross-validation.
         force: Replace what is in the folder.
         progress: Show a bar over runs.
@@ -65,15 +69,12 @@ def cross_validate(
     check_int("workers", workers, minimum=1)
     store = EmbeddingStore.open(store_path)
     runs = plan_runs(store, plan)
-    if plan.init is not None:
-        RunFolder(plan.init).require_model()
-        _check_untested(plan.init, store)
     config = {
         "kind": KIND,
         **plan.to_config(),
         "num_folds": len(runs) // len(plan.seeds),
         "folds_from": "column" if has_folds(store) else "seed",
-        "init": None if plan.init is None else sha256_file(Path(plan.init) / "model.keras"),
+        "init": None,
         "data_digest": store.digest(),
         "folds_digest": folds_digest(runs),
         "width": store.width,
@@ -81,6 +82,10 @@ def cross_validate(
         "embedder_sha256": store.info.embedder_sha256,
         "normalized": store.info.normalized,
     }
+    if plan.init is not None:
+        check_init(RunFolder(plan.init), config)
+        check_untested(RunFolder(plan.init), store.embeddings)
+        config["init"] = sha256_file(Path(plan.init) / "model.keras")
     folder = RunFolder(run_dir)
     with folder.working(config, resume=resume, force=force):
         if folder.done:
@@ -101,13 +106,18 @@ def cross_validate(
         reports = [run.report() for run in inner]
         rows = [row_of(run.seed, run.fold, r) for run, r in zip(runs, reports, strict=True)]
         sound = [n for n, r in enumerate(reports) if "diverged" not in r]
-        if not sound:
+        if not sound and not keep_diverged:
             raise InputError(reports[0]["diverged"])
+        _check_same_precision(inner)
         summary = summarize([rows[n] for n in sound])
         write_text(folder / "runs.csv", csv_of(rows))
         write_text(folder / "table.md", markdown_of(rows, summary))
-        _draw(folder, [inner[n] for n in sound])
-        first = reports[sound[0]]
+        if sound:
+            histories = [read_csv(inner[n] / "history.csv") for n in sound]
+            from kerasmlp import plots
+
+            plots.curves_with_bands(histories, folder / "curves.png")
+        first = reports[sound[0]] if sound else {}
         report = {
             "summary": summary,
             "runs": rows,
@@ -115,8 +125,8 @@ def cross_validate(
             "rows": {"used": len(runs[0].training) + len(runs[0].test), "store": len(store)},
             "different_steps": sorted({run.steps_per_epoch for run in runs}),
             "diverged": len(runs) - len(sound),
-            "trainable_parameters": first["trainable_parameters"],
-            "weights_from_init": first["weights_from_init"],
+            "trainable_parameters": first.get("trainable_parameters"),
+            "weights_from_init": first.get("weights_from_init"),
             "seconds": {
                 "total": time.time() - started,
                 "runs": sum(reports[n]["seconds"]["total"] for n in sound),
@@ -128,11 +138,12 @@ def cross_validate(
         return report
 
 
-def _check_untested(init: str, store: EmbeddingStore) -> None:
-    config = RunFolder(init).config()
-    if store.digest() in (config.get("data_digest"), *config.get("init_data_digests", ())):
-        requirement = "must have learned from other faces than those that test it"
-        reject_file(init, requirement, "a run on the same store")
+def _check_same_precision(inner: list[RunFolder]) -> None:
+    """Those of a resumed cross-validation may come from a GPU and from a CPU."""
+    precisions = sorted({run.config()["dtype"] for run in inner})
+    if len(precisions) > 1:
+        requirement = "must hold runs of one precision (--force begins anew)"
+        reject_file(inner[0].path.parent, requirement, " and ".join(precisions))
 
 
 def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
@@ -149,16 +160,6 @@ def _with_bar(done, total: int, pending: int):
     from tqdm import tqdm
 
     return tqdm(done, total=total, initial=total - pending, desc="runs", unit="run")
-
-
-def _draw(folder: RunFolder, inner: list[RunFolder]) -> None:
-    from kerasmlp import plots
-
-    histories = []
-    for run in inner:
-        with open(run / "history.csv", encoding="utf-8", newline="") as file:
-            histories.append(list(csv.DictReader(file)))
-    plots.curves_with_bands(histories, folder / "curves.png")
 
 
 def _test_share(runs) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,7 +36,7 @@ def summarize(rows: Sequence[dict]) -> dict:
     {'test_nll': {'mean': 1.5, 'std': 0.7071067811865476}}
     """
     summary = {}
-    for name in rows[0]:
+    for name in rows[0] if rows else ():
         counted = name in ("seed", "fold") or name.endswith("_rows")
         if counted or not all(name in row for row in rows):
             continue
@@ -46,15 +44,6 @@ def summarize(rows: Sequence[dict]) -> dict:
         std = float(values.std(ddof=1)) if len(values) > 1 else None
         summary[name] = {"mean": float(values.mean()), "std": std}
     return summary
-
-
-def csv_of(rows: Sequence[dict]) -> str:
-    text = io.StringIO()
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def mean_and_std(values: dict) -> str:

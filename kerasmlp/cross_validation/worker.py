@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kerasmlp.checks import InputError
 from kerasmlp.cross_validation.plan import Plan, plan_runs
+from kerasmlp.processes import describe_os_error
 from kerasmlp.quiet import import_tensorflow
 from kerasmlp.stores.embedding_store import EmbeddingStore
 
@@ -96,7 +97,7 @@ def main() -> None:
     except InputError as error:
         answer({"error": str(error)})
     except OSError as error:  # a full disk, above all: no other worker can help
-        answer({"errno": error.errno, "strerror": error.strerror, "filename": error.filename})
+        answer(describe_os_error(error))
 
 
 def _listen(given: queue.Queue) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kerasmlp.cross_validation.comparison import compare
+from kerasmlp.cross_validation.comparison import TooFewPairs, compare
 from kerasmlp.experiment.design import INITS, VARIANTS
 
 SIGNIFICANT = 0.05
@@ -18,21 +19,23 @@ _SAYS = {
 }
 
 
-def check_claims(folders: Mapping[tuple[str, str, str], Path], tasks: Sequence[str]) -> list[dict]:
+def check_claims(
+    folders: Mapping[tuple[str, str, str], Path | None], tasks: Sequence[str]
+) -> list[dict]:
     """Returns one row per claim, task and initialisation.
 
     A claim holds where the full network is better by the corrected t-test of
     `compare` with p below 0.05, and is contradicted where it is worse; else
-    these runs do not tell.
+    these runs do not tell, or too many of them diverged.
 
     Args:
-        folders: Cross-validation of each (task, variant, init).
+        folders: Cross-validation of each (task, variant, init), or None.
         tasks: Names, in order.
 
     Returns:
-        `claim`, `task`, `init` and, of test `nll` and `accuracy`, the
-        `<measure>_difference` full minus other, `<measure>_p` and
-        `<measure>_verdict`.
+        `claim`, `task`, `init`, `pairs` of runs compared and, of test `nll` and
+        `accuracy`, the `<measure>_difference` full minus other, `<measure>_p`
+        (both None where too few are left) and `<measure>_verdict`.
     """
     rows = []
     for task in tasks:
@@ -49,13 +52,17 @@ def check_claims(folders: Mapping[tuple[str, str, str], Path], tasks: Sequence[s
     return rows
 
 
-def _compared(other: Path, full: Path) -> dict:
-    result = compare(other, full)
-    row = {}
+def _compared(other: Path | None, full: Path | None) -> dict:
+    result = {}
+    if other is not None and full is not None:
+        with contextlib.suppress(TooFewPairs):
+            result = compare(other, full)
+    row = {"pairs": result["nll"]["pairs"] if result else 0}
     for measure, sign in (("nll", -1), ("accuracy", 1)):
-        difference, p = result[measure]["difference"], result[measure]["p"]
-        verdict = "not told"
-        if p < SIGNIFICANT:
+        found = result.get(measure, {"difference": None, "p": None})
+        difference, p = found["difference"], found["p"]
+        verdict = "not told" if result else "diverged"
+        if p is not None and p < SIGNIFICANT:
             verdict = "holds" if sign * difference > 0 else "contradicted"
         row |= {
             f"{measure}_difference": difference,

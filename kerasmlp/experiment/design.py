@@ -11,6 +11,7 @@ from kerasmlp.cross_validation.plan import Plan
 from kerasmlp.models.presets import Recipe, find_recipe
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target, age_target, choose_age_target, choose_target
+from kerasmlp.tuning.plan import LONGEST_EPOCHS
 
 VARIANTS = {
     "full": {},
@@ -92,7 +93,9 @@ class Experiment:
         check_int("seed", self.seed, minimum=0)
         for name in ("num_seeds", "pretraining_epochs"):
             check_int(name, getattr(self, name), minimum=1)
-        check_optional_int("search_epochs", self.search_epochs, minimum=1)
+        epochs = check_optional_int("search_epochs", self.search_epochs, minimum=1)
+        if epochs is not None and epochs > LONGEST_EPOCHS:
+            reject("search_epochs", f"must be at most {LONGEST_EPOCHS}", epochs)
 
     @property
     def seeds(self) -> list[int]:
@@ -169,6 +172,8 @@ def make_tasks(
 
 
 def _groups(store: EmbeddingStore, classes: str | None, *, by_years: bool) -> Target:
+    if classes == "years":
+        reject("classes", "must be age groups, in which this experiment measures", classes)
     target = choose_age_target(store, None, classes, by_years=by_years)
     if target.classes == "years":
         target = choose_age_target(store, None, "adience", by_years=by_years)

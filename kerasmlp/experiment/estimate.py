@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from kerasmlp.checks import check_int
 from kerasmlp.cross_validation.plan import plan_runs
 from kerasmlp.cross_validation.pool import TrainingPool
 from kerasmlp.cross_validation.worker import MAX_MODELS
@@ -42,7 +43,7 @@ def estimate_seconds(
         `cross_validations` and `pretraining`: at most so long in all, because
         early stopping is not reckoned with; `search`: about so long.
     """
-    workers = workers or num_cores()
+    workers = num_cores() if workers is None else check_int("workers", workers, minimum=1)
     plans, result = search_plans(experiment), {}
     for task in experiment.tasks:
         measured = _short_run(experiment, task, store, workers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +12,9 @@ from matplotlib.figure import Figure
 
 from kerasmlp.experiment.design import INITS, VARIANTS
 from kerasmlp.labels import GENDER_NAMES, NUM_YEARS
-from kerasmlp.plots import mean_and_band, save_png
+from kerasmlp.plots import band_of, save_png
 from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.tables import read_csv
 
 
 def distributions(stores: Mapping[str, EmbeddingStore], path: str | os.PathLike) -> None:
@@ -46,20 +46,24 @@ def distributions(stores: Mapping[str, EmbeddingStore], path: str | os.PathLike)
 
 
 def loss_curves(
-    folders: Mapping[tuple[str, str, str], Path], task: str, path: str | os.PathLike
+    folders: Mapping[tuple[str, str, str], Path | None], task: str, path: str | os.PathLike
 ) -> None:
     """Draws mean and standard deviation of the losses per epoch, as in Figure 4.
 
     Where runs stop early, an epoch's mean is over those that still train; it
-    is drawn as far as half of them do.
+    is drawn as far as half of them do. Runs that diverged are left out.
     """
     figure = Figure(figsize=(11, 7), layout="constrained")
     grid = figure.subplots(2, 2, sharex="col")
     for column, init in enumerate(INITS):
+        histories = {v: _histories(folders[task, v, init]) for v in VARIANTS}
         for row, (name, words) in enumerate((("loss", "training"), ("val_loss", "validation"))):
             axes = grid[row, column]
-            for variant in VARIANTS:
-                mean, std = _bands(folders[task, variant, init], name)
+            for variant, of_runs in histories.items():
+                if not of_runs:
+                    axes.plot([], label=variant)  # the colours of the others stay
+                    continue
+                mean, std = band_of(of_runs, name)
                 epochs = np.arange(1, len(mean) + 1)
                 (line,) = axes.plot(epochs, mean, marker=".", markersize=3, label=variant)
                 axes.fill_between(
@@ -135,16 +139,9 @@ _BOXES = {
 }  # fmt: skip
 
 
-def _bands(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    histories = []
-    for path in sorted(folder.glob("seed*_fold*/history.csv")):
-        with open(path, encoding="utf-8", newline="") as file:
-            histories.append([float(row[name]) for row in csv.DictReader(file)])
-    longest = sorted(map(len, histories))[len(histories) // 2]
-    values = np.full((len(histories), longest), np.nan)
-    for row, history in zip(values, histories, strict=True):
-        row[: len(history)] = history[:longest]
-    return mean_and_band(values)
+def _histories(folder: Path | None) -> list[list[dict]]:
+    paths = sorted(folder.glob("seed*_fold*/history.csv")) if folder else ()
+    return [read_csv(path) for path in paths]
 
 
 def _first_year(group: str) -> int:

@@ -11,9 +11,10 @@ import numpy as np
 
 from kerasmlp.cross_validation.plan import plan_runs
 from kerasmlp.experiment import figures
-from kerasmlp.experiment.design import Experiment
+from kerasmlp.experiment.design import Experiment, Task
 from kerasmlp.experiment.table import claims_markdown, lowest_validation_losses, table_markdown
 from kerasmlp.files import write_text
+from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.prediction import Predictor
 from kerasmlp.quantifiers import entropy_nats
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -32,7 +33,7 @@ def write_report(
     pretraining: EmbeddingStore,
     store: EmbeddingStore,
     report: Mapping,
-    folders: Mapping[tuple[str, str, str], Path],
+    folders: Mapping[tuple[str, str, str], Path | None],
 ) -> None:
     """Draws the figures and writes `report.html`, which needs nothing beside it.
 
@@ -42,7 +43,8 @@ def write_report(
         pretraining: Its store to pre-train on.
         store: Its store to cross-validate on.
         report: `rows`, `claims`, `search`, `pretraining`, `seconds` and the versions.
-        folders: Cross-validation of each (task, variant, init).
+        folders: Cross-validation of each (task, variant, init), None where the
+            pre-training diverged.
     """
     names = [task.name for task in experiment.tasks]
     pictures = folder / "figures"
@@ -50,7 +52,7 @@ def write_report(
     stores = {"pre-training": pretraining, "cross-validation": store}
     figures.distributions(stores, pictures / "distributions.png")
     parts = [_h("The data"), _picture(pictures / "distributions.png"), _removals(stores)]
-    parts += [_h("The network"), *_networks(pictures, names, folders)]
+    parts += [_h("The network"), *_networks(pictures, experiment, store.width)]
     if report["search"]:
         rows = [[_short(value) for value in row.values()] for row in report["search"]]
         heads = list(report["search"][0])
@@ -64,12 +66,7 @@ def write_report(
     for name in names:
         figures.loss_curves(folders, name, pictures / f"losses-{name}.png")
         parts.append(_picture(pictures / f"losses-{name}.png"))
-    values = {
-        task.name: _uncertainty(experiment, task, store, folders) for task in experiment.tasks
-    }
-    figures.entropies(values, pictures / "entropies.png")
-    parts += [_h("Uncertainty on a test fold"), _picture(pictures / "entropies.png")]
-    parts.append(_p("The full network from pre-trained weights, first seed and fold, 512 passes."))
+    parts += _uncertainty(pictures, experiment, store, folders)
     if (pictures / "faces.png").is_file():
         parts += [_h("Surest and least sure faces"), _picture(pictures / "faces.png")]
         parts.append(_p("The full networks as they were pre-trained, 512 passes."))
@@ -86,13 +83,13 @@ def write_report(
     write_text(folder / "report.html", page)
 
 
-def _networks(pictures: Path, names: Sequence[str], folders) -> list[str]:
+def _networks(pictures: Path, experiment: Experiment, width: int) -> list[str]:
     parts = []
-    for name in dict.fromkeys(n.split("-")[0] for n in names):
-        task = next(n for n in names if n.startswith(name))
-        run = sorted(folders[task, "full", "random"].glob("seed*_fold*"))[0]
-        figures.network(Predictor(run).model, pictures / f"network-{task}.png")
-        parts += [_p(f"{task}:"), _picture(pictures / f"network-{task}.png")]
+    for task in {task.pretraining: task for task in experiment.pretrainings().values()}.values():
+        path = pictures / f"network-{task.name}.png"
+        network = task.recipe.network(width)
+        figures.network(ResidualMLP(num_classes=task.target.num_classes, **network), path)
+        parts += [_p(f"{task.name}:"), _picture(path)]
     return parts
 
 
@@ -111,6 +108,8 @@ def _removals(stores: Mapping[str, EmbeddingStore]) -> str:
 def _pretraining_table(reports: Mapping[str, Mapping]) -> str:
     rows = [
         [name, *(f"{r['validation'][k]:.4f}" for k in ("nll", "accuracy")), r["rows"]["training"]]
+        if "diverged" not in r
+        else [name, "diverged", "", ""]
         for name, r in reports.items()
     ]
     return _table(["model", "validation loss", "validation accuracy", "rows"], rows)
@@ -118,7 +117,7 @@ def _pretraining_table(reports: Mapping[str, Mapping]) -> str:
 
 def _claims(report: Mapping) -> str:
     best = lowest_validation_losses(report["rows"])
-    words = "; ".join(f"{task}: {variant}" for task, variant in best.items())
+    words = "; ".join(f"{task}: {variant}" for task, variant in best.items()) or "None was trained"
     text = (
         "Differences are those of the full network minus the other on the test folds, p that of "
         "the corrected resampled t-test; a claim holds, or is contradicted, where p is below 0.05. "
@@ -131,13 +130,31 @@ def _claims(report: Mapping) -> str:
     return _p(text) + _tables(claims_markdown(report["claims"])) + _p(main)
 
 
-def _uncertainty(experiment: Experiment, task, store: EmbeddingStore, folders):
+def _uncertainty(
+    pictures: Path, experiment: Experiment, store: EmbeddingStore, folders
+) -> list[str]:
+    values, names = {}, []
+    for task in experiment.tasks:
+        folder = folders[task.name, "full", "pretrained"]
+        plan = task.plan("full", experiment.seeds, experiment.num_folds, None)
+        for run in plan_runs(store, plan) if folder else ():
+            if (folder / run.name / "model.keras").is_file():  # else it diverged
+                test = store.subset(run.test)
+                values[task.name] = _entropies(experiment.seed, task, test, folder / run.name)
+                names.append(run.name)
+                break
+    if not values:
+        return []
+    figures.entropies(values, pictures / "entropies.png")
+    which = f"The full network from pre-trained weights ({', '.join(names)}), 512 passes."
+    parts = [_h("Uncertainty on a test fold"), _picture(pictures / "entropies.png")]
+    return [*parts, _p(which)]
+
+
+def _entropies(seed: int, task: Task, test: EmbeddingStore, run: Path):
     """Entropies of a test fold and whether the answers are right."""
-    plan = task.plan("full", experiment.seeds, experiment.num_folds, None)
-    run = plan_runs(store, plan)[0]
-    predictor = Predictor(folders[task.name, "full", "pretrained"] / run.name)
-    test = store.subset(run.test)
-    chunks = predictor.uncertainty(test.embeddings, num_samples=512, seed=experiment.seed)
+    predictor = Predictor(run)
+    chunks = predictor.uncertainty(test.embeddings, num_samples=512, seed=seed)
     mean = task.target.measured(np.concatenate([chunk["mean"] for chunk in chunks]))
     return entropy_nats(mean), mean.argmax(axis=1) == task.target.encode(test, task.target.classes)
 

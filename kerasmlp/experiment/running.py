@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from kerasmlp.checks import reject_file
+from kerasmlp.checks import check_int, reject_file
 from kerasmlp.cross_validation.plan import plan_runs
 from kerasmlp.cross_validation.pool import TrainingPool
 from kerasmlp.cross_validation.running import cross_validate
-from kerasmlp.cross_validation.table import csv_of
 from kerasmlp.experiment.claims import check_claims
 from kerasmlp.experiment.design import Experiment
 from kerasmlp.experiment.faces import draw_extreme_faces
@@ -27,8 +26,10 @@ from kerasmlp.files import write_text
 from kerasmlp.photos import photos_of
 from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment
+from kerasmlp.seen import row_hashes
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.store_info import check_same_embedder
+from kerasmlp.tables import csv_of
 from kerasmlp.training_rows import VALIDATION_SHARE, split_rows
 
 KIND = "experiment"
@@ -45,7 +46,8 @@ def check(experiment: Experiment) -> tuple[EmbeddingStore, EmbeddingStore]:
             f"must hold embeddings of width {store.width}, as the other store",
             f"{pretraining.width}",
         )
-    if both := rows_in_both(pretraining, store):
+    hashes = row_hashes(pretraining.embeddings), row_hashes(store.embeddings)
+    if both := int(np.isin(hashes[1], hashes[0]).sum()):
         reject_file(
             experiment.pretraining_path,
             "must hold no face of the other store, whose folds are tested on",
@@ -55,20 +57,6 @@ def check(experiment: Experiment) -> tuple[EmbeddingStore, EmbeddingStore]:
         plan_runs(store, task.plan("full", experiment.seeds, experiment.num_folds, None))
         split_rows(pretraining, task.pretraining_target, None, VALIDATION_SHARE, experiment.seed)
     return pretraining, store
-
-
-def rows_in_both(a: EmbeddingStore, b: EmbeddingStore) -> int:
-    """Rows of `b` whose embedding, to the bit, is one of `a`'s.
-
-    Example:
-
-    >>> a = EmbeddingStore(np.eye(4, dtype="float32"), {})
-    >>> rows_in_both(a, a.subset(np.arange(3)))
-    3
-    """
-    seen = {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in a.embeddings}
-    hashes = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in b.embeddings)
-    return sum(digest in seen for digest in hashes)
 
 
 def check_photos(photos: Path, model_dir: str | os.PathLike, store: EmbeddingStore) -> None:
@@ -112,6 +100,7 @@ def reproduce(
         InputError: if the stores cannot be used so.
     """
     started = time.time()
+    workers = num_cores() if workers is None else check_int("workers", workers, minimum=1)
     pretraining, store = check(experiment)
     if photos is not None:
         check_photos(photos, model_dir, store)
@@ -130,7 +119,8 @@ def reproduce(
     }
     folder = RunFolder(run_dir)
     with folder.working(config, resume=resume, force=False):
-        if folder.done:
+        faces = folder / "figures" / "faces.png"
+        if folder.done and (photos is None or faces.is_file()):
             return folder.report()
         searched = []
         if experiment.search_epochs is not None:
@@ -156,14 +146,12 @@ def reproduce(
             "pretraining_digest": config["pretraining_digest"],
             **environment(),
         }
-        full = [
-            inits[name, "full"] for name in dict.fromkeys(t.pretraining for t in experiment.tasks)
-        ]
-        if photos is not None:
-            (folder / "figures").mkdir(exist_ok=True)
-            path = folder / "figures" / "faces.png"
+        full = [run for (_, variant), run in inits.items() if variant == "full"]
+        full = [run for run in full if "diverged" not in RunFolder(run).report()]
+        if photos is not None and full:
+            faces.parent.mkdir(exist_ok=True)
             draw_extreme_faces(
-                full, photos, model_dir, path, seed=experiment.seed, progress=progress
+                full, photos, model_dir, faces, seed=experiment.seed, progress=progress
             )
         write_report(folder.path, experiment, pretraining, store, report, folders)
         folder.finish(report)
@@ -185,7 +173,8 @@ def _pretrain(
         bar.set_description("pre-training " + " ".join(key))
         task = experiment.pretrainings()[key]
         recipe = task.pretraining_recipe(key[1], experiment.pretraining_epochs)
-        train(store, task.pretraining_target, recipe, path, seed=experiment.seed, resume=True)
+        how = {"seed": experiment.seed, "keep_diverged": True, "resume": True}
+        train(store, task.pretraining_target, recipe, path, **how)
     return runs
 
 
@@ -193,13 +182,14 @@ def _cross_validate(
     experiment: Experiment,
     inits: dict[tuple[str, str], Path],
     folder: Path,
-    workers: int | None,
+    workers: int,
     progress: bool,
-) -> dict[tuple[str, str, str], Path]:
-    folders = {}
+) -> dict[tuple[str, str, str], Path | None]:
+    """Folder of each cross-validation; None where there are no weights to begin with."""
+    folders: dict[tuple[str, str, str], Path | None] = {}
     tasks = {task.name: task for task in experiment.tasks}
     with (
-        TrainingPool(workers or num_cores()) as pool,
+        TrainingPool(workers) as pool,
         tqdm(experiment.steps(), unit="cross-validation", disable=not progress) as steps,
     ):
         for step in steps:
@@ -207,9 +197,13 @@ def _cross_validate(
             name, variant, init = step
             task = tasks[name]
             run = inits[task.pretraining, variant] if init == "pretrained" else None
+            if run is not None and "diverged" in RunFolder(run).report():
+                folders[step] = None
+                continue
             plan = task.plan(variant, experiment.seeds, experiment.num_folds, run)
             folders[step] = folder / "cross-validation" / _slug(*step)
-            cross_validate(experiment.store_path, plan, folders[step], pool=pool, resume=True)
+            how = {"pool": pool, "keep_diverged": True, "resume": True}
+            cross_validate(experiment.store_path, plan, folders[step], **how)
     return folders
 
 

@@ -7,80 +7,93 @@ from pathlib import Path
 
 from kerasmlp.cross_validation.running import open_finished
 from kerasmlp.cross_validation.table import PARTS, mean_and_std
-from kerasmlp.experiment.design import INITS, VARIANTS
-from kerasmlp.experiment.paper import is_comparable, paper_test
+from kerasmlp.experiment.paper import is_comparable, paper_results
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
 
 _MORE = ("one_off_accuracy", "ece")
+_SHOWN = tuple(f"{part}_{measure}" for part in PARTS for measure in ("nll", "accuracy"))
 
 
-def long_table(folders: Mapping[tuple[str, str, str], Path], store: EmbeddingStore) -> list[dict]:
+def long_table(
+    folders: Mapping[tuple[str, str, str], Path | None], store: EmbeddingStore
+) -> list[dict]:
     """Returns one row per task, variant and initialisation.
 
     Args:
-        folders: Finished cross-validation of each (task, variant, init).
-        store: That they are of; of Adience in its own age groups,
-            `paper_test_<measure>_mean` and `_std` stand beside ours.
+        folders: Finished cross-validation of each (task, variant, init), None
+            where there is none because its pre-training diverged.
+        store: That they are of; of Adience in its own age groups and folds,
+            `paper_<part>_<measure>_mean` and `_std` stand beside ours.
 
     Returns:
-        `task`, `variant`, `init`, `runs`, `trainable_parameters`, `epochs_mean`,
-        and of loss (NLL) and accuracy on every part
-        `<part>_<measure>_mean` and `_std`; on the test rows also one-off
-        accuracy, where classes have an order, and ECE.
+        `task`, `variant`, `init`, `runs` that the means are over, `diverged`
+        runs that they are not over; where there are any `runs` also
+        `trainable_parameters`, `epochs_mean`, and of loss (NLL) and accuracy on
+        every part `<part>_<measure>_mean` and `_std`; on the test rows also
+        one-off accuracy, where classes have an order, and ECE.
     """
     rows = []
     for (task, variant, init), path in folders.items():
-        config, report = open_finished(path)
-        summary = report["summary"]
-        row = {
-            "task": task,
-            "variant": variant,
-            "init": init,
-            "runs": len(report["runs"]),
-            "trainable_parameters": report["trainable_parameters"],
-            "epochs_mean": summary["epochs"]["mean"],
-        }
-        shown = [f"{part}_{measure}" for part in PARTS for measure in ("nll", "accuracy")]
-        for name in shown + [f"test_{measure}" for measure in _MORE]:
-            if name in summary:
-                row |= {f"{name}_{k}": summary[name][k] for k in ("mean", "std")}
-        if is_comparable(store, Target.from_config(config["target"])):
-            for measure, values in paper_test(task, init, variant).items():
-                row |= {f"paper_test_{measure}_{k}": v for k, v in values.items()}
+        row = {"task": task, "variant": variant, "init": init, "runs": 0, "diverged": 0}
         rows.append(row)
+        if path is None:
+            continue
+        config, report = open_finished(path)
+        row["diverged"] = report["diverged"]
+        row["runs"] = len(report["runs"]) - report["diverged"]
+        if row["runs"]:
+            summary = report["summary"]
+            row["trainable_parameters"] = report["trainable_parameters"]
+            row["epochs_mean"] = summary["epochs"]["mean"]
+            for name in (*_SHOWN, *(f"test_{measure}" for measure in _MORE)):
+                if name in summary:
+                    row |= {f"{name}_{k}": summary[name][k] for k in ("mean", "std")}
+        if is_comparable(store, Target.from_config(config["target"])):
+            row |= {f"paper_{k}": v for k, v in paper_results(task, init, variant).items()}
     return rows
 
 
 def table_markdown(rows: Sequence[dict]) -> str:
     """One table per task: loss and accuracy on training, validation and test rows."""
     lines = []
+    heads = ["init", *(f"{part} {name}" for part in PARTS for name in ("loss", "accuracy"))]
     for task in dict.fromkeys(row["task"] for row in rows):
         chosen = [row for row in rows if row["task"] == task]
-        paper = "paper_test_nll_mean" in chosen[0]
-        heads = ["init", *(f"{part} {name}" for part in PARTS for name in ("loss", "accuracy"))]
-        heads += ["paper: test loss", "accuracy"] if paper else []
-        lines += [f"### {task}", "", f"Mean ± standard deviation of {chosen[0]['runs']} runs.", ""]
+        most = max(row["runs"] + row["diverged"] for row in chosen)
+        lines += [f"### {task}", "", f"Mean ± standard deviation of {most} runs.", ""]
         lines += [f"| {task} | {' | '.join(heads)} |", "| --- " * (len(heads) + 1) + "|"]
-        for init in INITS:
-            for variant in VARIANTS:
-                row = next(r for r in chosen if (r["variant"], r["init"]) == (variant, init))
-                names = [f"{part}_{m}" for part in PARTS for m in ("nll", "accuracy")]
-                names += ["paper_test_nll", "paper_test_accuracy"] if paper else []
-                cells = [mean_and_std({k: row[f"{n}_{k}"] for k in ("mean", "std")}) for n in names]
-                lines.append(f"| {variant} | {init} | {' | '.join(cells)} |")
+        for row in sorted(chosen, key=lambda row: row["init"] != "random"):
+            name = row["variant"] + _what_diverged(row)
+            lines.append(f"| {name} | {row['init']} | {' | '.join(_cells(row))} |")
+            if "paper_test_nll_mean" in row:
+                cells = " | ".join(_cells(row, "paper_"))
+                lines.append(f"| … in the paper | {row['init']} | {cells} |")
         lines.append("")
     return "\n".join(lines)
 
 
+def _what_diverged(row: Mapping) -> str:
+    if row["diverged"]:
+        return f" ({row['diverged']} of {row['runs'] + row['diverged']} runs diverged)"
+    return "" if row["runs"] else " (its pre-training diverged)"
+
+
+def _cells(row: Mapping, prefix: str = "") -> list[str]:
+    if f"{prefix}test_nll_mean" not in row:
+        return ["" for _ in _SHOWN]
+    return [mean_and_std({k: row[f"{prefix}{n}_{k}"] for k in ("mean", "std")}) for n in _SHOWN]
+
+
 def claims_markdown(claims: Sequence[dict]) -> str:
     """One row per claim: differences full minus other on the test rows, p and verdict."""
-    heads = ("claim", "task", "init", "Δ loss", "p", "", "Δ accuracy", "p", "")
+    heads = ("claim", "task", "init", "pairs", "Δ loss", "p", "", "Δ accuracy", "p", "")
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in claims:
-        cells = [row["claim"], row["task"], row["init"]]
+        cells = [row["claim"], row["task"], row["init"], str(row["pairs"])]
         for measure in ("nll", "accuracy"):
-            cells += [f"{row[f'{measure}_difference']:+.4f}", _p_value(row[f"{measure}_p"])]
+            difference, p = row[f"{measure}_difference"], row[f"{measure}_p"]
+            cells += ["", ""] if p is None else [f"{difference:+.4f}", _p_value(p)]
             cells.append(row[f"{measure}_verdict"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -89,12 +102,14 @@ def claims_markdown(claims: Sequence[dict]) -> str:
 def lowest_validation_losses(rows: Sequence[dict]) -> dict[str, str]:
     """Of each task, the variant of lowest validation loss from pre-trained weights.
 
-    The paper's main claim is that this is the full network.
+    The paper's main claim is that this is the full network. A task of which nothing
+    could be trained is left out.
     """
     best = {}
     for task in dict.fromkeys(row["task"] for row in rows):
-        chosen = [r for r in rows if (r["task"], r["init"]) == (task, "pretrained")]
-        best[task] = min(chosen, key=lambda r: r["validation_nll_mean"])["variant"]
+        chosen = [r for r in rows if (r["task"], r["init"]) == (task, "pretrained") and r["runs"]]
+        if chosen:
+            best[task] = min(chosen, key=lambda r: r["validation_nll_mean"])["variant"]
     return best
 
 

@@ -6,12 +6,12 @@ import copy
 import time
 from pathlib import Path
 
-from keras_tuner import HyperParameters, Objective, Oracle
+from keras_tuner import HyperParameters, Objective, Oracle, synchronized
 from keras_tuner.engine.trial import Trial
 
 from kerasmlp.tuning.one_file import OneFileState, oracle_seed
 from kerasmlp.tuning.plan import TuningPlan
-from kerasmlp.tuning.space import LogRange
+from kerasmlp.tuning.space import LogRange, place_of
 
 OBJECTIVE = "val_loss"
 
@@ -26,8 +26,14 @@ class SearchOracle(OneFileState, Oracle):
       the speed of workers decides nothing. Meanwhile they begin the next bracket.
     - Its state is one file, see `OneFileState`.
     - Every seed is a seed, see `oracle_seed`.
+    - The first configuration is that of the base recipe, where the space holds it:
+      what is found is not worse than that, trained for as long.
     - It can have a deadline. Then nothing is begun any more, and a trial that is
       asked for and still goes on has the status `"STOPPED"`.
+    - It knows when it last heard of a trial, so that another worker can take over
+      from one that is gone: see `take_back`.
+    - A state that cannot be saved is kept as `failure`: the worker whose request it
+      was hears only that something went wrong.
 
     Args:
         plan: Space, rounds and seed.
@@ -41,6 +47,8 @@ class SearchOracle(OneFileState, Oracle):
         self.plan = plan
         self.folder = Path(folder)
         self.deadline = deadline
+        self.failure: OSError | None = None
+        self._heard: dict[str, float] = {}
         super().__init__(
             Objective(OBJECTIVE, "min"),
             hyperparameters=hyperparameters(plan),
@@ -79,14 +87,41 @@ class SearchOracle(OneFileState, Oracle):
         if self.time_is_up:
             self.tuner_ids.discard(tuner_id)
             return Trial(self.get_space(), status="STOPPED")
-        return super().create_trial(tuner_id)
+        trial = super().create_trial(tuner_id)
+        self._heard[trial.trial_id] = time.monotonic()
+        return trial
 
     def get_trial(self, trial_id: str) -> Trial:
+        self._heard[trial_id] = time.monotonic()
         trial = super().get_trial(trial_id)
         if self.time_is_up and trial.status == "RUNNING":
             trial = copy.copy(trial)  # its own status says that a resumed search goes on with it
             trial.status = "STOPPED"
         return trial
+
+    def save(self) -> None:
+        try:
+            super().save()
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def silent_for(self, seconds: float) -> list[str]:
+        """Workers that have not been heard of for so long, although they have a trial."""
+        before = time.monotonic() - seconds
+        ongoing = list(self.ongoing_trials.items())
+        return [name for name, trial in ongoing if self._heard[trial.trial_id] < before]
+
+    @synchronized
+    def take_back(self, tuner_id: str) -> None:
+        """Gives the trial of a worker that is gone to the next one that asks, with its checkpoint.
+
+        Should it come back and finish, nothing is lost: what it finds is the same.
+        """
+        trial = self.ongoing_trials.pop(tuner_id, None)
+        if trial is not None:
+            self._retry_queue.append(trial.trial_id)
+        self.tuner_ids.discard(tuner_id)
 
     def populate_space(self, trial_id: str) -> dict:
         brackets = self.plan.brackets
@@ -114,6 +149,9 @@ class SearchOracle(OneFileState, Oracle):
 
     def _drawn(self) -> dict:
         drawn = sum(t.hyperparameters.values["tuner/round"] == 0 for t in self.trials.values())
+        start = place_of(self.plan.base, self.plan.dimensions)
+        if drawn == 0 and start is not None:
+            return start
         space = self.hyperparameters.space
         seeds = range(self.seed + drawn * len(space), self.seed + (drawn + 1) * len(space))
         return {kind.name: kind.random_sample(s) for kind, s in zip(space, seeds, strict=True)}

@@ -57,6 +57,20 @@ class TuningPlan:
     def dimensions(self) -> dict:
         return SPACES[self.space]
 
+    def check(self, width: int) -> None:
+        """Rejects a search of which a trial could not be built, or a value decides nothing.
+
+        Args:
+            width: Of the embeddings.
+        """
+        if "gamma" in self.dimensions and self.base.schedule != "exponential":
+            requirement = f"must be 'exponential' for the space {self.space!r}, which varies gamma"
+            reject("schedule", requirement, self.base.schedule)
+        deepest = max(self.dimensions["num_blocks"].values)
+        if width < 2**deepest:
+            requirement = f"must be at least {2**deepest} for the space {self.space!r}"
+            reject("width", f"{requirement}, whose networks halve it {deepest} times", width)
+
     @property
     def recipe(self) -> Recipe:
         """The base with schedules laid out for the longest trials."""
@@ -129,10 +143,13 @@ class Cost:
     def seconds(self, plan: TuningPlan, workers: int = 1) -> float:
         """About how long a search takes: every configuration traced once."""
         traced = plan.num_configurations * self.trace_seconds
-        return (traced + plan.num_epochs * self.epoch_seconds) / workers
+        shared = (traced + plan.num_epochs * self.epoch_seconds) / workers
+        # Trials are promoted one round after the other, however many workers there are.
+        chain = len(plan.brackets) * self.trace_seconds + plan.max_epochs * self.epoch_seconds
+        return max(shared, chain)
 
 
-def describe(plan: TuningPlan, cost: Cost | None, workers: int = 1) -> str:
+def describe(plan: TuningPlan, cost: Cost, workers: int = 1) -> str:
     """The plan and its cost in words."""
     lines = [
         f"space {plan.space!r}: {', '.join(plan.dimensions)}",
@@ -140,12 +157,11 @@ def describe(plan: TuningPlan, cost: Cost | None, workers: int = 1) -> str:
     ]
     for rounds in plan.brackets:
         lines.append("  " + " → ".join(f"{n} × {epochs}" for n, epochs in rounds))
-    if cost is not None:
-        minutes = cost.seconds(plan, workers) / 60
-        lines.append(
-            f"about {minutes:.1f} min: {cost.trace_seconds:.1f} s to trace a network, "
-            f"{cost.epoch_seconds:.2f} s an epoch (measured in the middle of the space)"
-        )
+    minutes = cost.seconds(plan, workers) / 60
+    lines.append(
+        f"about {minutes:.1f} min: {cost.trace_seconds:.1f} s to trace a network, "
+        f"{cost.epoch_seconds:.2f} s an epoch (measured in the middle of the space)"
+    )
     return "\n".join(lines)
 
 

@@ -13,10 +13,11 @@ from functools import cache
 from pathlib import Path
 
 from kerasmlp.checks import check_int, check_positive, check_seed, reject, reject_file
-from kerasmlp.cross_validation.table import csv_of
 from kerasmlp.files import write_json, write_text
+from kerasmlp.precision import default_policy
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.tables import csv_of
 from kerasmlp.tuning.plan import LONGEST_EPOCHS, Cost, TuningPlan, describe, longest_within
 from kerasmlp.tuning.space import recipe_of
 from kerasmlp.tuning.table import best_of, rows_of
@@ -84,6 +85,7 @@ def tune(
     if budget_minutes is not None:
         check_positive("budget_minutes", budget_minutes)
     store, folder = EmbeddingStore.open(store_path), RunFolder(run_dir)
+    plan.check(store.width)
     from kerasmlp.tuning.trial import TrialRunner
 
     runner = TrialRunner(store, plan)
@@ -120,7 +122,7 @@ def tune(
         rows = rows_of(plan, search.state.completed())
         if not rows:
             reject("--budget-minutes", "must be enough for one trial", budget_minutes)
-        complete = search.state.finished
+        complete = len(rows) == plan.num_trials
         sizes = {"training": len(runner.rows), "validation": len(runner.part)}
         report = _write(folder, plan, rows, config, complete, sizes, time.time() - started)
         if complete:
@@ -141,7 +143,7 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
             answered for an hour.
     """
     require_keras_tuner()
-    from grpc import RpcError
+    from grpc import RpcError, StatusCode
 
     from kerasmlp.tuning.trial import TrialRunner
 
@@ -152,11 +154,16 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
     if config["data_digest"] != store.digest():
         digest = config["data_digest"][:12]
         reject_file(store_path, f"must hold the chief's data ({digest})", store.digest()[:12])
+    if config["dtype"] != default_policy():
+        requirement = f"must be the folder of a search in {default_policy()}, as on this machine"
+        reject_file(folder.path, requirement, config["dtype"])
     plan = TuningPlan.from_config(config)
     search = _search(plan, folder, config, TrialRunner(store, plan))
     try:
         search.run()
-    except RpcError:
+    except RpcError as error:
+        if error.code() not in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED):
+            raise RuntimeError(f"the chief could not answer: {error.details()}") from None
         reject(IP, "must be that of a chief at work", os.environ[IP])
 
 
@@ -195,6 +202,7 @@ def _config_of(plan: TuningPlan, store: EmbeddingStore) -> dict:
         **plan.to_config(),
         "dimensions": [f"{name}: {kind}" for name, kind in plan.dimensions.items()],
         "data_digest": store.digest(),
+        "dtype": default_policy(),
         "width": store.width,
         "embedder": store.info.embedder,
         "embedder_sha256": store.info.embedder_sha256,
@@ -267,6 +275,7 @@ def _write(
             "planned": plan.num_trials,
             "diverged": sum(not math.isfinite(row["val_loss"]) for row in rows),
         },
+        "max_epochs": plan.max_epochs,
         "epochs": {
             "run": sum(row["epochs"] - row["first_epoch"] for row in rows),
             "planned": plan.num_epochs,

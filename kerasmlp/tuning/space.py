@@ -24,6 +24,9 @@ class LogRange:
     def middle(self) -> float:
         return math.sqrt(self.low * self.high)
 
+    def holds(self, value: Value) -> bool:
+        return self.low <= value <= self.high
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -34,6 +37,9 @@ class Choice:
     @property
     def middle(self) -> Value:
         return self.values[len(self.values) // 2]
+
+    def holds(self, value: Value) -> bool:
+        return value in self.values
 
 
 SPACES: dict[str, dict[str, LogRange | Choice]] = {
@@ -80,6 +86,21 @@ def recipe_of(base: Recipe, values: Mapping[str, Value]) -> Recipe:
     2
     """
     return base.replace(**{k: rounded(v) for k, v in values.items() if "/" not in k})
+
+
+def place_of(recipe: Recipe, space: Mapping[str, LogRange | Choice]) -> dict[str, Value] | None:
+    """The values of a recipe in a space, or None where it lies outside.
+
+    Example:
+
+    >>> from kerasmlp.models.presets import PRESETS
+    >>> place_of(PRESETS["paper-age"], SPACES["paper"])["gamma"]
+    0.394794
+    >>> place_of(PRESETS["paper-age"], SPACES["narrow"]) is None
+    True
+    """
+    values = {name: getattr(recipe, name) for name in space}
+    return values if all(kind.holds(values[name]) for name, kind in space.items()) else None
 
 
 def middle_of(base: Recipe, space: Mapping[str, LogRange | Choice]) -> Recipe:

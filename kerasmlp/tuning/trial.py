@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp.callbacks.validation import Validation
-from kerasmlp.checks import reject
+from kerasmlp.checks import DivergedError, reject
 from kerasmlp.evaluation import measure
 from kerasmlp.fitting import fit, steps_of
 from kerasmlp.labels import UNKNOWN
@@ -35,10 +35,6 @@ def trace_faster() -> None:
     It takes a quarter of the time to trace a network and makes its steps no faster.
     """
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-
-class _Diverged(Exception):
-    pass
 
 
 class TrialRunner:
@@ -101,6 +97,11 @@ class TrialRunner:
             seed=plan.seed,
         )
 
+        def measured(probabilities: np.ndarray) -> dict[str, float]:
+            if not np.isfinite(probabilities).all():
+                raise DivergedError(recipe.learning_rate)
+            return {"loss": measure(plan.target, probabilities, self.part)["nll"]}
+
         def after_epoch(epoch, logs):
             if on_epoch:
                 on_epoch(epoch + 1)
@@ -112,22 +113,17 @@ class TrialRunner:
                 plan.target.soft_labels(self.rows, recipe.label_sigma_years),
                 recipe.replace(patience=None),  # the search stops what does not improve
                 seed=plan.seed,
-                validation=Validation(self.part.embeddings, self._measure),
+                validation=Validation(self.part.embeddings, measured),
                 checkpoint_path=checkpoint_path,
                 stop_after=stop_after,
                 callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)],
             )
             losses = [row["val_loss"] for row in history[:stop_after]]
             loss = min(losses) if recipe.patience else losses[-1]
-        except _Diverged:
+        except DivergedError:
             loss = float("inf")
         # 32 bits, so that a loss is the same whether or not it went over the wire.
         return {"val_loss": float(np.float32(loss)), "seconds": time.perf_counter() - started}
-
-    def _measure(self, probabilities: np.ndarray) -> dict[str, float]:
-        if not np.isfinite(probabilities).all():
-            raise _Diverged
-        return {"loss": measure(self._plan.target, probabilities, self.part)["nll"]}
 
     def measure_cost(self, *, xla: bool) -> Cost:
         """Trains a network in the middle of the space for three epochs, compiled by XLA or not."""

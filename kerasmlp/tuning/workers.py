@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TUNER_ID, IP, PORT = (f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"))
 _MAX_DEATHS = 5
 _POLL_SECONDS = 0.25
+_SILENT_SECONDS, _SILENT_EPOCHS = 600, 20
+"""A worker of another machine that says nothing for so long, and so many epochs, is gone."""
+
 _GOODBYE_SECONDS = 5
 """Given to workers to hear that the search is over, on top of an epoch where time is up."""
 
@@ -79,6 +82,11 @@ class WorkerPool:
         self._workers: list[subprocess.Popen | None] = [None] * number
         self._deaths = 0
 
+    @property
+    def names(self) -> list[str]:
+        """By which the chief knows them."""
+        return [f"worker-{os.getpid()}-{number}" for number in range(len(self._workers))]
+
     def start(self) -> None:
         (self._run_dir / "search").mkdir(exist_ok=True)
         for number in range(len(self._workers)):
@@ -87,7 +95,7 @@ class WorkerPool:
     def _start(self, number: int) -> None:
         ip = os.environ[IP]
         environment = {
-            TUNER_ID: f"worker-{os.getpid()}-{number}",
+            TUNER_ID: self.names[number],
             IP: "127.0.0.1" if ip == "0.0.0.0" else ip,
         }
         with open(self._log(number), "wb") as log:
@@ -150,9 +158,12 @@ def serve(search: Search, pool: WorkerPool, on_progress: Callable) -> None:
     threading.Thread(target=answer, daemon=True).start()
     oracle = search.state
     while not (oracle.finished or oracle.time_is_up):
-        if failed:
-            raise failed[0]
+        if failed or oracle.failure:
+            raise oracle.failure or failed[0]
         at_work = pool.restart_dead()
+        for name in oracle.silent_for(max(_SILENT_SECONDS, _SILENT_EPOCHS * oracle.longest_epoch)):
+            if name not in pool.names:  # those are started again
+                oracle.take_back(name)
         on_progress(oracle, oracle.num_epochs)
         if not (at_work or oracle.finished or oracle.time_is_up):
             raise RuntimeError("all workers ended before the search did")

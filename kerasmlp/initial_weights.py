@@ -1,0 +1,49 @@
+"""Which run's weights another one may begin with, and be tested after."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerasmlp.checks import reject_file
+from kerasmlp.runs import RunFolder
+from kerasmlp.seen import load_seen, row_hashes
+
+_EMBEDDINGS = ("embedder_sha256", "normalized", "width")
+
+
+def check_init(init: RunFolder, config: dict) -> None:
+    """Rejects a run whose weights another one cannot begin with.
+
+    Args:
+        init: To take weights from.
+        config: Of the other run: its recipe, and the embeddings it learns from.
+
+    Raises:
+        InputError: if there is no such run, or it saw other embeddings.
+    """
+    init.require_model()
+    other = init.config()
+    known = {"recipe", *_EMBEDDINGS} <= other.keys()
+    if not (known and "scale_inputs" in other["recipe"]):
+        reject_file(init.path, "must be a training on embeddings", "another one")
+    for key in _EMBEDDINGS:
+        if None not in (other[key], config[key]) and other[key] != config[key]:
+            reject_file(init.path, f"must be a run on {key} {config[key]!r}", f"{other[key]!r}")
+    if other["recipe"]["scale_inputs"] != config["recipe"]["scale_inputs"]:
+        scaled = config["recipe"]["scale_inputs"]
+        reject_file(init.path, f"must be a run with scale_inputs={scaled}", f"{not scaled}")
+
+
+def check_untested(init: RunFolder, embeddings: np.ndarray) -> None:
+    """Rejects a run that has learned from rows which are to test what it becomes.
+
+    Args:
+        init: To take weights from.
+        embeddings: Of all folds, `(rows, width)`.
+
+    Raises:
+        InputError: if there is such a row, whatever store it came from.
+    """
+    if known := int(np.isin(row_hashes(embeddings), load_seen(init)).sum()):
+        requirement = "must have learned from other faces than those that test it"
+        reject_file(init.path, requirement, f"a run that has seen {known} of the store's rows")
