@@ -134,7 +134,7 @@ def test_a_dry_run_measures_and_writes_nothing(folder, capsys, monkeypatch):
 
 
 def test_the_search_decides_the_recipes_on_the_first_store_alone(folder, tmp_path):
-    base = Recipe(epochs=7, patience=3, batch_size=32, calibrate=False)
+    base = Recipe(epochs=7, patience=3, batch_size=32, schedule="exponential", calibrate=False)
     (tmp_path / "base.json").write_text(json.dumps(base.to_config()))
     tasks = make_tasks(
         ("age", "age-modified"), make_store(), groups_store(), age_preset=tmp_path / "base.json"
@@ -203,6 +203,9 @@ def test_bad_settings(folder):
         Experiment(**paths, tasks=tasks, search_epochs=101)
     with pytest.raises(InputError, match="`workers` must be an integer >= 1"):
         reproduce(Experiment(**paths, tasks=tasks), folder / "none", workers=-1)
+    cosine = make_tasks(["gender"], make_store(), groups_store(), gender_preset="gender")
+    with pytest.raises(InputError, match="`schedule` must be 'exponential' for the space 'paper'"):
+        check(Experiment(**paths, tasks=cosine, search_epochs=1))
 
 
 def test_stores_that_do_not_fit_are_refused_before_anything_runs(folder, tmp_path, capsys):

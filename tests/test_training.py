@@ -47,7 +47,7 @@ def test_a_run_folder_is_complete(age_run, store):
     names = {p.name for p in path.iterdir()}
     assert names == {
         "DONE", "config.json", "report.json", "history.csv", "model.keras", "calibration.json",
-        "curves.png", "confusion_matrix.png", ".lock",
+        "curves.png", "confusion_matrix.png", "seen.npy", ".lock",
     }  # fmt: skip
     assert json.loads((path / "report.json").read_text()) == report
     assert report["rows"] == {"training": 360, "validation": 40, "unlabelled": 0}

@@ -18,7 +18,7 @@ from kerasmlp.experiment.claims import check_claims
 from kerasmlp.experiment.design import Experiment
 from kerasmlp.experiment.faces import draw_extreme_faces
 from kerasmlp.experiment.report import write_report
-from kerasmlp.experiment.search import with_searched_recipes
+from kerasmlp.experiment.search import search_plans, with_searched_recipes
 from kerasmlp.experiment.table import long_table, table_markdown
 from kerasmlp.face_models import find_models
 from kerasmlp.faces import MIN_DET_SCORE
@@ -53,6 +53,8 @@ def check(experiment: Experiment) -> tuple[EmbeddingStore, EmbeddingStore]:
             "must hold no face of the other store, whose folds are tested on",
             f"{both} embeddings of {os.fspath(experiment.store_path)}",
         )
+    for search in search_plans(experiment).values():
+        search.check(pretraining.width)
     for task in experiment.tasks:
         plan_runs(store, task.plan("full", experiment.seeds, experiment.num_folds, None))
         split_rows(pretraining, task.pretraining_target, None, VALIDATION_SHARE, experiment.seed)
