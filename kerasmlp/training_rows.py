@@ -18,18 +18,28 @@ def split_rows(
     store: EmbeddingStore, target: Target, group: str | None, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Returns the training rows, the validation rows and the number of rows without the label."""
-    labels = target.encode(store)
-    rows = np.flatnonzero(labels != UNKNOWN)
-    present = np.unique(labels[rows])
-    if len(present) < 2:
-        names = [target.class_names[k] for k in present]
-        reject(target.label, "must hold at least two classes to be trained on", names)
+    labels, rows = labelled_rows(store, target)
     groups = groups_of_rows(store, group)[rows]
     rest, validation = grouped_split(groups, share, seed)
     if len(rest) < 2 or len(np.unique(labels[rows[rest]])) < 2:
         came = f"{len(rest)} rows to train on after the split"
         reject(target.label, "must hold two classes on both sides of the split", came)
     return rows[rest], rows[validation], len(store) - len(rows)
+
+
+def labelled_rows(store: EmbeddingStore, target: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the class of each row, and the rows where it is known.
+
+    Raises:
+        InputError: if fewer than two classes are there.
+    """
+    labels = target.encode(store)
+    rows = np.flatnonzero(labels != UNKNOWN)
+    present = np.unique(labels[rows])
+    if len(present) < 2:
+        names = [target.class_names[k] for k in present]
+        reject(target.label, "must hold at least two classes to be trained on", names)
+    return labels, rows
 
 
 def groups_of_rows(store: EmbeddingStore, group: str | None) -> np.ndarray:

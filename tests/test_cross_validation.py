@@ -100,12 +100,19 @@ def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out()
         ({"group": "persno"}, "`group` must be a column of the store"),
         ({"num_folds": 1}, "`num_folds` must be an integer >= 2"),
         ({"num_folds": 0}, "`num_folds` must be an integer >= 2"),
+        ({"recipe": SMALL.replace(num_blocks=100)}, "`num_blocks` must leave a width of at least"),
     ],
 )
 def test_bad_plans(changes, message):
     store = make_store()
     with pytest.raises(InputError, match=message):
         plan_runs(store, plan_of(store, **changes))
+
+
+def test_one_class_is_refused_before_anything_runs():
+    store = make_store(gender=np.zeros(400, int))
+    with pytest.raises(InputError, match="`gender` must hold at least two classes to be trained"):
+        plan_runs(store, plan_of(store))
 
 
 def test_close_numbers_of_steps_are_made_equal_and_others_kept():
@@ -560,3 +567,17 @@ def test_what_cannot_be_compared(tmp_path, changes, message):
         compare(a, b)
     with pytest.raises(InputError, match="must be a run folder"):
         compare(a, tmp_path / "none")
+
+
+def test_damaged_folders_are_one_sentence(tmp_path):
+    a = fake(tmp_path / "a", nll=[1.0, 1.1, 1.2, 1.0])
+    for name, change, message in (
+        ("report.json", {"runs": []}, r"report.json` must hold 4 runs. Received: 0"),
+        ("report.json", {"runs": None}, r"report.json` must hold `runs`. Received: a damaged file"),
+        ("config.json", {"seeds": None}, r"config.json` must hold `seeds`. Received: a damaged"),
+    ):
+        b = RunFolder(fake(tmp_path / f"{len(list(tmp_path.iterdir()))}", nll=[1.0, 1.1, 1.2, 1.0]))
+        values = json.loads((b / name).read_text()) | change
+        (b / name).write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+        with pytest.raises(InputError, match=message):
+            compare(a, b.path)

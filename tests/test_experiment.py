@@ -13,11 +13,12 @@ from data_sets import INFO, make_store
 from kerasmlp import EmbeddingStore
 from kerasmlp.checks import InputError
 from kerasmlp.cli import run_command
+from kerasmlp.experiment.checking import check
 from kerasmlp.experiment.claims import check_claims
 from kerasmlp.experiment.design import INITS, TASKS, VARIANTS, Experiment, make_tasks
 from kerasmlp.experiment.figures import distributions, network
 from kerasmlp.experiment.paper import is_comparable, paper_results
-from kerasmlp.experiment.running import check, reproduce
+from kerasmlp.experiment.running import reproduce
 from kerasmlp.experiment.search import with_searched_recipes
 from kerasmlp.experiment.table import lowest_validation_losses, table_markdown
 from kerasmlp.labels import age_classes
@@ -113,7 +114,9 @@ def test_a_finished_experiment_is_not_computed_again(finished, folder, capsys):
     again = command(folder, "--run-dir", finished, "--resume")
     assert run_command("reproduce", again) == 0
     assert (finished / "report.json").stat().st_mtime_ns == before
-    verdicts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr().out
+    assert "lowest validation loss from pre-trained weights" in printed
+    verdicts = json.loads(printed.splitlines()[-1])
     assert len(verdicts) == 1 + 4 * 2 and verdicts[0]["claim"] == "pre-training helps"
     assert run_command("reproduce", command(folder, "--run-dir", finished)) == 2
     assert "must be empty (or give --resume" in capsys.readouterr().err

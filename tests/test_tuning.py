@@ -670,6 +670,11 @@ def test_the_environment_says_who_is_a_worker(path, capsys, monkeypatch, tmp_pat
     assert "`--run-dir` must be given where several machines search" in capsys.readouterr().err
     assert command("--store", path, "--run-dir", tmp_path) == 2
     assert "must be the folder of a search that its chief has begun" in capsys.readouterr().err
+    for port in ("abc", "0", "-5", "65536", "²"):
+        monkeypatch.setenv("KERASTUNER_ORACLE_PORT", port)
+        with pytest.raises(InputError, match="`KERASTUNER_ORACLE_PORT` must be a port, 1 to 65535"):
+            role()
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "1")
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker-on-chief01")
     with pytest.raises(InputError, match="must be `chief`, or a name without that word"):
         role()

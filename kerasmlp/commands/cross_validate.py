@@ -35,11 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.checks import check_int, reject
-    from kerasmlp.cross_validation.plan import Plan, plan_runs
+    from kerasmlp.cross_validation.plan import MAX_SEEDS, Plan, plan_runs
     from kerasmlp.cross_validation.running import cross_validate
     from kerasmlp.runs import next_free
 
-    check_int("--seeds", args.seeds, minimum=1)
+    if check_int("--seeds", args.seeds, minimum=1) > MAX_SEEDS:
+        reject("--seeds", f"must be at most {MAX_SEEDS}", args.seeds)
     check_int("--seed", args.seed, minimum=0)
     if args.resume and args.run_dir is None:
         reject("--run-dir", "must be given to be resumed", None)

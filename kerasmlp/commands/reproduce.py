@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import reject
+    from kerasmlp.checks import check_int, reject
     from kerasmlp.quiet import import_tensorflow
 
     if args.photos and not args.model_dir:
@@ -66,13 +66,13 @@ def run(args: argparse.Namespace) -> None:
         from kerasmlp.tuning.running import require_keras_tuner
 
         require_keras_tuner()
-    import_tensorflow()
+    from kerasmlp.experiment.checking import check, check_photos
     from kerasmlp.experiment.design import Experiment, make_tasks
-    from kerasmlp.experiment.running import check, check_photos, reproduce
-    from kerasmlp.experiment.table import claims_markdown
     from kerasmlp.runs import next_free
     from kerasmlp.stores.embedding_store import EmbeddingStore
 
+    if args.workers is not None:
+        check_int("--workers", args.workers, minimum=1)
     tasks = make_tasks(
         args.tasks,
         EmbeddingStore.open(args.pretraining),
@@ -93,9 +93,14 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.photos:
         check_photos(args.photos, args.model_dir, EmbeddingStore.open(args.store))
+    stores = check(experiment)
+    import_tensorflow()
     if args.dry_run:
-        _estimate(experiment, *check(experiment), args.workers)
+        _estimate(experiment, *stores, args.workers)
         return
+    from kerasmlp.experiment.running import reproduce
+    from kerasmlp.experiment.table import claims_markdown, lowest_validation_losses
+
     run_dir = args.run_dir or next_free(Path("runs") / "experiment")
     report = reproduce(
         experiment,
@@ -108,6 +113,9 @@ def run(args: argparse.Namespace) -> None:
     )
     print(f"{run_dir / 'report.html'}: {report['seconds'] / 60:.1f} minutes\n")
     print(claims_markdown(report["claims"]))
+    best = lowest_validation_losses(report["rows"]).items()
+    print("lowest validation loss from pre-trained weights, by the paper the full network's:")
+    print("".join(f"  {task}: {variant}\n" for task, variant in best))
     keys = ("claim", "task", "init", "nll_verdict", "accuracy_verdict")
     print(json.dumps([{k: row[k] for k in keys} for row in report["claims"]]))
 

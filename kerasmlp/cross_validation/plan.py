@@ -14,9 +14,10 @@ from kerasmlp.models.presets import Recipe
 from kerasmlp.splits import group_codes, grouped_folds, grouped_split
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
-from kerasmlp.training_rows import groups_of_rows
+from kerasmlp.training_rows import groups_of_rows, labelled_rows
 
 NUM_FOLDS = 5
+MAX_SEEDS = 1000
 SHARED_LOSS = 0.02
 """Share of an epoch's steps that a run gives up at most, to share its step with others."""
 
@@ -91,12 +92,13 @@ def plan_runs(store: EmbeddingStore, plan: Plan) -> list[PlannedRun]:
     """
     if not plan.seeds or len(set(plan.seeds)) < len(plan.seeds):
         reject("seeds", "must be one or more different integers", list(plan.seeds))
+    plan.recipe.check_width(store.width)
     for seed in plan.seeds:
         check_int("seed", seed, minimum=0)
         check_seed(seed)
     if not 0 < plan.validation_share < 1:
         reject("validation_share", "must be in (0, 1)", plan.validation_share)
-    rows = np.flatnonzero(plan.target.encode(store) != UNKNOWN)
+    _, rows = labelled_rows(store, plan.target)
     groups = groups_of_rows(store, plan.group)[rows]
     usable = _usable(store, rows)
     rows, groups = rows[usable], groups[usable]

@@ -153,7 +153,18 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
     config = folder.config()
     if config.get("kind") != KIND:
         reject_file(path, "must be the folder of a cross-validation", "another run folder")
-    return config, folder.report()
+    report = folder.report()
+    for name, values, keys in (
+        ("config.json", config, ("seeds", "num_folds", "folds_from", "folds_digest", "target")),
+        ("report.json", report, ("runs", "test_share")),
+    ):
+        if absent := [key for key in keys if key not in values]:
+            reject_file(folder / name, f"must hold `{absent[0]}`", "a damaged file")
+    number = len(config["seeds"]) * config["num_folds"]
+    if len(report["runs"]) != number:
+        came = f"{len(report['runs'])}"
+        reject_file(folder / "report.json", f"must hold {number} runs", came)
+    return config, report
 
 
 def _with_bar(done, total: int, pending: int):

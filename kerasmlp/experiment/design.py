@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kerasmlp.checks import check_choice, check_int, check_optional_int, reject, reject_file
-from kerasmlp.cross_validation.plan import Plan
+from kerasmlp.cross_validation.plan import MAX_SEEDS, Plan
 from kerasmlp.models.presets import Recipe, find_recipe
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target, age_target, choose_age_target, choose_target
@@ -93,6 +93,8 @@ class Experiment:
         check_int("seed", self.seed, minimum=0)
         for name in ("num_seeds", "pretraining_epochs"):
             check_int(name, getattr(self, name), minimum=1)
+        if self.num_seeds > MAX_SEEDS:
+            reject("num_seeds", f"must be at most {MAX_SEEDS}", self.num_seeds)
         epochs = check_optional_int("search_epochs", self.search_epochs, minimum=1)
         if epochs is not None and epochs > LONGEST_EPOCHS:
             reject("search_epochs", f"must be at most {LONGEST_EPOCHS}", epochs)

@@ -45,6 +45,9 @@ def distributions(stores: Mapping[str, EmbeddingStore], path: str | os.PathLike)
     save_png(figure, path)
 
 
+_LOSSES = {"loss": "training loss (with dropout)", "val_loss": "validation loss"}
+
+
 def loss_curves(
     folders: Mapping[tuple[str, str, str], Path | None], task: str, path: str | os.PathLike
 ) -> None:
@@ -57,8 +60,7 @@ def loss_curves(
     grid = figure.subplots(2, 2, sharex="col")
     for column, init in enumerate(INITS):
         histories = {v: _histories(folders[task, v, init]) for v in VARIANTS}
-        for row, (name, words) in enumerate((("loss", "training"), ("val_loss", "validation"))):
-            axes = grid[row, column]
+        for axes, (name, words) in zip(grid[:, column], _LOSSES.items(), strict=True):
             for variant, of_runs in histories.items():
                 if not of_runs:
                     axes.plot([], label=variant)  # the colours of the others stay
@@ -69,8 +71,8 @@ def loss_curves(
                 axes.fill_between(
                     epochs, mean - std, mean + std, alpha=0.15, color=line.get_color()
                 )
-            axes.set_title(f"{task}: {words} loss, {init} initialisation", fontsize=10)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.set_title(f"{task}: {words}, {init} initialisation", fontsize=10)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axes.grid(alpha=0.3)
     for axes in grid[1]:
         axes.set_xlabel("epoch")

@@ -118,6 +118,12 @@ class Recipe:
         scale = width**0.5 if self.scale_inputs else 1.0
         return {"width": width, "input_scale": scale} | {n: getattr(self, n) for n in names}
 
+    def check_width(self, width: int) -> None:
+        """Rejects embeddings that the network cannot halve as often as it has stages."""
+        if width < 2**self.num_blocks:
+            requirement = f"must leave a width of at least 1, starting at {width}"
+            reject("num_blocks", requirement, self.num_blocks)
+
     def replace(self, **changes) -> Recipe:
         return dataclasses.replace(self, **changes)
 

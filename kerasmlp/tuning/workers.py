@@ -32,8 +32,8 @@ def role() -> str | None:
     """What the environment makes of this process: `"chief"`, `"worker"`, or neither.
 
     Raises:
-        InputError: if one of the three variables is missing, or a worker is named as
-            one that Keras Tuner takes for a chief.
+        InputError: if one of the three variables is missing or no port, or a worker
+            is named as one that Keras Tuner takes for a chief.
     """
     given = [name for name in (TUNER_ID, IP, PORT) if os.environ.get(name)]
     if not given:
@@ -41,6 +41,9 @@ def role() -> str | None:
     for name in (TUNER_ID, IP, PORT):
         if name not in given:
             reject(name, f"must be set where {given[0]} is", os.environ.get(name))
+    port = os.environ[PORT]
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        reject(PORT, "must be a port, 1 to 65535", port)
     name = os.environ[TUNER_ID]
     if name != "chief" and "chief" in name:
         reject(TUNER_ID, "must be `chief`, or a name without that word", name)
