@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -500,8 +501,9 @@ def test_killed_and_resumed_ends_with_the_same_table(tmp_path):
 def fake(path, *, nll, folds_from="seed", seeds=(0, 1), **changes):
     """A finished cross-validation whose numbers are given."""
     rows = []
-    for i, (s, f) in enumerate((s, f) for s in seeds for f in (0, 1)):
-        result = {"diverged": True} if nll[i] is None else {"test_nll": nll[i]}
+    folds = range(changes.get("num_folds", 2))
+    for loss, (s, f) in zip(itertools.cycle(nll), itertools.product(seeds, folds), strict=False):
+        result = {"diverged": True} if loss is None else {"test_nll": loss}
         rows.append({"seed": s, "fold": f, **result})
     config = {
         "kind": "cross-validation", "data_digest": "d", "seeds": list(seeds), "num_folds": 2,
