@@ -1,5 +1,6 @@
 """Every code block of the README runs, in order, in one folder; commands as a user types them."""
 
+import json
 import os
 import re
 import subprocess
@@ -38,17 +39,40 @@ def folder(tmp_path_factory):
     return path
 
 
+ENVIRONMENT = os.environ | {
+    "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+    "PYTHONPATH": str(ROOT),
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+@pytest.fixture(scope="module")
+def run_python(folder, tmp_path_factory):
+    """Runs code in a process of its own; returns exit code and standard error."""
+    errors = tmp_path_factory.mktemp("errors") / "errors.txt"
+    command = [sys.executable, ROOT / "tests" / "forked.py"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **pipes) as process:
+
+        def run(code):
+            print(json.dumps([code, str(errors)]), file=process.stdin, flush=True)
+            return int(process.stdout.readline()), errors.read_text()
+
+        yield run
+        process.stdin.close()
+
+
+def run_bash(code, folder):
+    command = ["bash", "-ec", code]
+    run = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    return run.returncode, run.stderr
+
+
 @pytest.mark.parametrize("number", range(len(CODE)))
-def test_block(number, folder):
+def test_block(number, folder, run_python):
     kind, code = CODE[number]
     if needs_photos(code) and not SHARED.is_dir():
         pytest.skip("needs the photos and models")
-    environment = os.environ | {
-        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    command = ["bash", "-ec", code] if kind == "bash" else [sys.executable, "-c", code]
-    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert "Traceback" not in run.stderr
+    exit_code, errors = run_python(code) if kind == "python" else run_bash(code, folder)
+    assert exit_code == 0, errors[-3000:]
+    assert "Traceback" not in errors
