@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("evaluation")
     store = make_store()
     target = choose_age_target(store, None, "adience", by_years=True)
-    train(store, target, SMALL, path / "age", seed=1)
+    train(store, target, SMALL, path / "age", seed=1, pictures=False)
     race = np.array(["Black", "White", "", "White"] * 50)
     fresh = make_store(rows=200, seed=5, race=race)
     fresh.labels["age_years"][:10] = np.nan
@@ -205,7 +205,7 @@ def test_a_model_without_dropout_or_calibration_is_measured_too(tmp_path, capsys
     store.save(tmp_path / "store.h5")
     run = tmp_path / "run"
     recipe = SMALL.replace(epochs=1, dropout_rate=0.0)
-    train(store, choose_target(store, "gender"), recipe, run)
+    train(store, choose_target(store, "gender"), recipe, run, pictures=False)
     (run / "calibration.json").unlink()
     assert run_command("evaluate", [str(run), str(tmp_path / "store.h5")]) == 0
     captured = capsys.readouterr()

@@ -14,6 +14,7 @@ from data_sets import ROOT, make_store
 from kerasmlp import load_model
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import InputError
+from kerasmlp.cli import run_command
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.fitting import compile_model, fit, steps_of
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
@@ -79,7 +80,8 @@ def test_a_run_is_calibrated_as_it_answers(age_run, store):
 
 def test_a_model_without_dropout_is_calibrated_as_it_is(store, tmp_path):
     recipe = SMALL.replace(epochs=1, dropout_rate=0.0)
-    train(store, choose_age_target(store, None, None, by_years=True), recipe, tmp_path / "run")
+    target = choose_age_target(store, None, None, by_years=True)
+    train(store, target, recipe, tmp_path / "run", pictures=False)
     predictor = Predictor(tmp_path / "run")
     assert not has_dropout(predictor.model)
     assert predictor.calibration.offsets_years.keys() == {"deterministic"}
@@ -99,8 +101,8 @@ def test_it_learns(age_run, store):
 def test_same_seed_same_bits_and_another_seed_others(store, tmp_path, workbench):
     target = choose_target(store, "gender")
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        shared = workbench if name != "a" else None
-        train(store, target, SMALL, tmp_path / name, seed=seed, workbench=shared)
+        how = {"seed": seed, "workbench": workbench if name != "a" else None}
+        train(store, target, SMALL, tmp_path / name, **how, pictures=False)
     a, b, c = (load_model(tmp_path / name).get_weights() for name in "abc")
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
@@ -114,7 +116,7 @@ def test_global_generators_neither_matter_nor_change(store, tmp_path):
         keras.utils.set_random_seed(ord(name))
         random.seed(5)
         np.random.seed(5)
-        train(store, target, SMALL, tmp_path / name, seed=3)
+        train(store, target, SMALL, tmp_path / name, seed=3, pictures=False)
         drawn.append((random.random(), np.random.random()))
     a, b = (load_model(tmp_path / name).variables for name in "ab")
     assert len(a) > len(load_model(tmp_path / "a").weights)  # dropout's generators are compared too
@@ -134,7 +136,7 @@ def test_compiled_outputs_are_those_of_the_model(rows):
 
 def test_the_temperature_is_part_of_the_model(store, tmp_path, workbench):
     target = choose_target(store, "gender")
-    half = {"seed": 0, "validation_share": 0.5, "workbench": workbench}
+    half = {"seed": 0, "validation_share": 0.5, "workbench": workbench, "pictures": False}
     report = train(store, target, SMALL, tmp_path / "with", **half)
     train(store, target, SMALL.replace(calibrate=False), tmp_path / "without", **half)
     scaled, plain = (load_model(tmp_path / n).get_layer("logits") for n in ("with", "without"))
@@ -183,7 +185,7 @@ def test_init_copies_what_fits_across_another_number_of_classes(age_run, store, 
     path, _, _ = age_run
     target = age_target("age_years", "adience", by_years=False)
     recipe = SMALL.replace(epochs=1, learning_rate=1e-12, weight_decay=0.0, label_sigma_years=0.0)
-    report = train(store, target, recipe, tmp_path / "run", init=path)
+    report = train(store, target, recipe, tmp_path / "run", init=path, pictures=False)
     assert report["weights_from_init"]["new"] == ["logits"]
     assert "residual_0_0" in report["weights_from_init"]["copied"]
     seen = load_seen(RunFolder(tmp_path / "run"))
@@ -204,12 +206,13 @@ def test_groups_are_never_split():
     assert len(rest) + len(validation) == 400
 
 
-def test_rows_without_the_label_are_counted(tmp_path):
-    gender = np.where(np.arange(400) < 30, -1, np.arange(400) % 2)
+def test_rows_without_the_label_are_counted(tmp_path, workbench):
+    gender = np.where(np.arange(400) < 8, -1, np.arange(400) % 2)
     store = make_store(gender=gender)
-    report = train(store, choose_target(store, "gender"), SMALL.replace(epochs=1), tmp_path / "r")
-    assert report["rows"]["unlabelled"] == 30
-    assert report["rows"]["training"] + report["rows"]["validation"] == 370
+    how = {"workbench": workbench, "pictures": False}
+    report = train(store, choose_target(store, "gender"), SMALL, tmp_path / "r", **how)
+    assert report["rows"]["unlabelled"] == 8
+    assert report["rows"]["training"] + report["rows"]["validation"] == 392
 
 
 @pytest.mark.parametrize(
@@ -414,9 +417,13 @@ def test_resume_refuses_another_configuration(tmp_path):
         pass
 
 
-def start(store_path, run_dir, *flags):
-    command = [sys.executable, str(ROOT / "bin" / "train-gender"), "--store", str(store_path)]
-    command += ["--run-dir", str(run_dir), "--epochs", "40", "--batch-size", "32", *flags]
+def words_of(store_path, run_dir, *flags):
+    words = ["--store", str(store_path), "--run-dir", str(run_dir), *flags]
+    return [*words, "--epochs", "40", "--batch-size", "32"]
+
+
+def start(*words):
+    command = [sys.executable, str(ROOT / "bin" / "train-gender"), *words_of(*words)]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ}
     )
@@ -448,7 +455,8 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path):
     assert histories[0] == histories[1]
     # A finished run is not computed again.
     before = (tmp_path / "whole" / "model.keras").stat().st_mtime_ns
-    assert start(store_path, tmp_path / "whole", "--resume").wait() == 0
+    words = words_of(store_path, tmp_path / "whole", "--resume")
+    assert run_command("train-gender", words) == 0
     assert (tmp_path / "whole" / "model.keras").stat().st_mtime_ns == before
 
 
@@ -459,22 +467,25 @@ def test_float16_policy_trains_and_is_saved_as_float32(store, tmp_path, monkeypa
     monkeypatch.setattr(
         keras.optimizers, "LossScaleOptimizer", lambda inner: scaled.append(1) or wrap(inner)
     )
-    train(store, choose_target(store, "gender"), SMALL.replace(epochs=2), tmp_path / "run")
+    recipe = SMALL.replace(epochs=2)
+    train(store, choose_target(store, "gender"), recipe, tmp_path / "run", pictures=False)
     model = load_model(tmp_path / "run")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
     assert scaled
 
 
-def test_diverged_weights_are_said_and_keep_the_run(store, tmp_path):
+def test_diverged_weights_are_said_and_keep_the_run(store, tmp_path, workbench):
+    target = choose_target(store, "gender")
     recipe = SMALL.replace(learning_rate=1e30, warmup_share=0.0)
     with pytest.raises(InputError, match="`learning_rate` must be lower: the weights diverged"):
-        train(store, choose_target(store, "gender"), recipe, tmp_path / "run")
+        train(store, target, recipe, tmp_path / "run", workbench=workbench)
 
 
-def test_odd_ages_do_not_spoil_another_label(tmp_path):
+def test_odd_ages_do_not_spoil_another_label(tmp_path, workbench):
     store = make_store(age_years=np.full(400, np.nan), age_group=np.array(["young", "old"] * 200))
-    report = train(store, choose_target(store, "gender"), SMALL.replace(epochs=1), tmp_path / "r")
+    how = {"workbench": workbench, "pictures": False}
+    report = train(store, choose_target(store, "gender"), SMALL, tmp_path / "r", **how)
     assert {row["age_group"] for row in report["validation_groups"]} == {"all"}
 
 
@@ -500,5 +511,6 @@ def test_init_refuses_another_embedder_or_scale(age_run, store, tmp_path):
 def test_few_rows_are_not_calibrated_on(store, tmp_path, workbench):
     """The 40 rows kept back are fewer than a temperature needs."""
     target = choose_target(store, "gender")
-    report = train(store, target, SMALL, tmp_path / "run", workbench=workbench)
+    how = {"workbench": workbench, "pictures": False}
+    report = train(store, target, SMALL, tmp_path / "run", **how)
     assert report["temperature"] == 1.0

@@ -13,6 +13,7 @@ from kerasmlp.training import train
 from kerasmlp.workbench import Workbench
 
 SMALL = Recipe(epochs=3, batch_size=32, dropout_rate=0.3)
+BARE = SMALL.replace(epochs=2, calibrate=False)  # where it is about the weights alone
 
 
 def weights(path):
@@ -29,7 +30,7 @@ def test_a_shared_step_gives_the_bits_of_a_fresh_run(recipe, tmp_path):
     other = recipe.replace(learning_rate=0.02, weight_decay=0.3, schedule="cosine", noise_std=0.2)
     for seed, first, values in ((5, 0, other), (6, 20, recipe), (5, 40, recipe)):
         rows = store.subset(np.arange(first, first + 260))
-        settings = {"seed": seed, "test": test, "steps_per_epoch": 7}
+        settings = {"seed": seed, "test": test, "steps_per_epoch": 7, "pictures": False}
         shared = train(rows, target, values, tmp_path / f"{first}", workbench=bench, **settings)
     assert len(bench._models) == 1
     alone = train(rows, target, recipe, tmp_path / "alone", **settings)
@@ -51,7 +52,7 @@ def test_runs_of_one_shape_trace_once_and_another_shape_anew(tmp_path, monkeypat
     target, counts = choose_target(store, "gender"), []
     for name, seed, steps in (("a", 0, 8), ("b", 1, 8), ("c", 2, 7), ("d", 3, 8)):
         settings = {"seed": seed, "workbench": bench, "steps_per_epoch": steps}
-        train(store, target, SMALL.replace(epochs=2), tmp_path / name, **settings)
+        train(store, target, BARE, tmp_path / name, **settings, pictures=False)
         counts.append(len(traced))
     assert counts[0] > 0
     assert counts == [counts[0], counts[0], 2 * counts[0], 2 * counts[0]]
@@ -76,10 +77,11 @@ def test_the_models_handed_out_last_are_kept():
 def test_init_goes_into_a_shared_model(tmp_path):
     store, bench = make_store(), Workbench()
     target = choose_target(store, "gender")
-    train(store, target, SMALL, tmp_path / "init", seed=9)
+    train(store, target, BARE, tmp_path / "init", seed=9, pictures=False)
+    how = {"init": tmp_path / "init", "pictures": False}
     for name in ("other", "shared"):
-        train(store, target, SMALL, tmp_path / name, init=tmp_path / "init", workbench=bench)
-    train(store, target, SMALL, tmp_path / "alone", init=tmp_path / "init")
+        train(store, target, BARE, tmp_path / name, workbench=bench, **how)
+    train(store, target, BARE, tmp_path / "alone", **how)
     for a, b in zip(weights(tmp_path / "shared"), weights(tmp_path / "alone"), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -87,7 +89,8 @@ def test_init_goes_into_a_shared_model(tmp_path):
 def test_measures_on_test_rows(tmp_path):
     store = make_store()
     test = make_store(rows=100, seed=3)
-    report = train(store, choose_target(store, "gender"), SMALL, tmp_path / "run", test=test)
+    how = {"test": test, "pictures": False}
+    report = train(store, choose_target(store, "gender"), SMALL, tmp_path / "run", **how)
     assert report["training"]["rows"] == 360 and report["test"]["rows"] == 100
     config = (tmp_path / "run" / "config.json").read_text()
     assert test.digest() in config
