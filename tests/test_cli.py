@@ -1,6 +1,8 @@
 """The commands as a user runs them: what they print, what they write, how they refuse."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -45,11 +47,18 @@ def age_run(folder, store):
 
 
 @pytest.fixture(scope="module")
-def gender_run(folder, store):
-    path = folder / "gender"
+def printed(folder, store):
+    """A run on gender, and what its training printed."""
+    path, text = folder / "gender", io.StringIO()
     arguments = ["--store", str(store), "--run-dir", str(path), "--epochs", "3"]
-    assert run_command("train-gender", arguments) == 0
-    return path
+    with contextlib.redirect_stdout(text):
+        assert run_command("train-gender", arguments) == 0
+    return path, text.getvalue()
+
+
+@pytest.fixture(scope="module")
+def gender_run(printed):
+    return printed[0]
 
 
 def refused(capsys, command, *arguments):
@@ -62,11 +71,10 @@ def refused(capsys, command, *arguments):
     return lines[0]
 
 
-def test_training_prints_groups_and_metrics(folder, store, capsys):
-    arguments = ["--store", str(store), "--run-dir", str(folder / "printed"), "--epochs", "1"]
-    assert run_command("train-gender", arguments) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{folder / 'printed'}: 1 epochs")
+def test_training_prints_groups_and_metrics(printed):
+    path, text = printed
+    lines = text.splitlines()
+    assert lines[0].startswith(f"{path}: 3 epochs")
     assert lines[1] == "360 rows trained on, 40 kept back, 0 without the label"
     assert any(line.split()[:3] == ["age_group", "gender", "rows"] for line in lines)
     assert set(json.loads(lines[-1])) >= {"rows", "accuracy", "nll"}
@@ -280,12 +288,11 @@ def test_bad_labels_and_options(tmp_path, store, capsys):
     assert "must be given to be resumed" in refused(capsys, "train-age", "--resume")
 
 
-def test_an_existing_run_is_refused_and_replaced_by_force(tmp_path, store, capsys):
+def test_an_existing_run_is_refused_and_replaced_by_force(tmp_path, gender_run, store, capsys):
+    shutil.copytree(gender_run, tmp_path / "run")
     arguments = ["--store", store, "--run-dir", tmp_path / "run", "--epochs", "1"]
     arguments = [str(a) for a in arguments]
-    assert run_command("train-gender", arguments) == 0
     before = (tmp_path / "run" / "report.json").read_text()
-    capsys.readouterr()
     assert "must be empty (or give --resume" in refused(capsys, "train-gender", *arguments)
     assert (tmp_path / "run" / "report.json").read_text() == before
     assert run_command("train-gender", [*arguments, "--force", "--seed", "3"]) == 0
