@@ -383,7 +383,8 @@ def test_a_search_leaves_one_folder(found, store):
 def test_training_with_the_preset_gives_the_loss_that_was_found(found, store, tmp_path):
     folder, report, _ = found
     recipe = find_recipe(folder / "best.json")
-    trained = train(store, choose_target(store, "gender"), recipe, tmp_path / "run")
+    target = choose_target(store, "gender")
+    trained = train(store, target, recipe, tmp_path / "run", pictures=False)
     assert trained["before_temperature"]["nll"] == pytest.approx(
         report["best"]["val_loss"], abs=2e-3
     )
@@ -531,7 +532,7 @@ def start_tune(path, folder, *options):
     )
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=600):
     until = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.stdout.read().decode()
