@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -17,7 +18,8 @@ import numpy as np
 import pytest
 from data_sets import ROOT, SHARED, make_store
 
-pytest.importorskip("gradio", reason="needs gradio (extra `demo`)")
+if not importlib.util.find_spec("gradio"):  # the server alone imports it, which takes seconds
+    pytest.skip("needs gradio (extra `demo`)", allow_module_level=True)
 from gradio_client import Client, handle_file
 
 from kerasmlp import EmbeddingStore

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from data_sets import make_store
 
-from kerasmlp import load_model
 from kerasmlp.cli import run_command
 from kerasmlp.prediction import Predictor
 from kerasmlp.runs import RunFolder
@@ -105,9 +104,11 @@ def test_every_variant_has_equal_outputs(
     saved = {"arch": {"type": "ResMLP", "args": arguments}, "state_dict": network.state_dict()}
     torch.save(saved, tmp_path / "a.pth")
     convert(tmp_path / "a.pth", "-o", tmp_path / "run")
-    model = load_model(tmp_path / "run")
-    np.testing.assert_allclose(model.predict(X, verbose=0), outputs_of(network, X), atol=1e-5)
-    rates = {v for layer in model.layers if (v := getattr(layer, "dropout_rate", None)) is not None}
+    predictor = Predictor(tmp_path / "run")
+    outputs = predictor.probabilities(X)
+    np.testing.assert_allclose(outputs, outputs_of(network, X), atol=1e-5)
+    layers = predictor.model.layers
+    rates = {v for layer in layers if (v := getattr(layer, "dropout_rate", None)) is not None}
     assert rates == {0.1}
 
 
