@@ -5,7 +5,10 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-_LONG = ("test_readme.py", "test_experiment.py", "test_tuning.py", "test_cross_validation.py")
+_LONG = [
+    *("test_readme.py", "test_tuning.py", "test_cross_validation.py", "test_experiment.py"),
+    *("test_training.py", "test_workbench.py", "test_torch_import.py"),
+]
 
 
 def pytest_collection_modifyitems(items):
