@@ -37,13 +37,20 @@ def plan_of(store, **changes):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def pool():
+    """Two worker processes, which keep what they have compiled."""
+    with TrainingPool(2) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, pool):
     """A real one: two worker processes, one seed, two folds."""
     folder = tmp_path_factory.mktemp("cv")
     store = make_store()
     store.save(folder / "store.h5")
     plan = plan_of(store, seeds=(3,), num_folds=2)
-    report = cross_validate(folder / "store.h5", plan, folder / "cv", workers=2)
+    report = cross_validate(folder / "store.h5", plan, folder / "cv", pool=pool)
     return folder, store, plan, report
 
 
@@ -200,12 +207,12 @@ def test_init_across_another_number_of_classes(tmp_path):
     assert report["test"]["rows"] == 200 and "mae_years" in report["test"]
 
 
-def test_what_a_worker_refuses_is_said_and_finished_runs_stay(finished, tmp_path):
+def test_what_a_worker_refuses_is_said_and_finished_runs_stay(finished, pool, tmp_path):
     folder, store, _, _ = finished
     recipe = SMALL.replace(learning_rate=1e30, warmup_share=0.0)
     plan = plan_of(store, recipe=recipe, num_folds=2)
     with pytest.raises(InputError, match="`learning_rate` must be lower: the weights diverged"):
-        cross_validate(folder / "store.h5", plan, tmp_path / "cv", workers=1)
+        cross_validate(folder / "store.h5", plan, tmp_path / "cv", pool=pool)
 
 
 def test_a_run_that_diverged_is_counted_and_left_out(finished, tmp_path):
