@@ -151,7 +151,8 @@ def test_early_stopping_takes_the_best_weights(store):
     recipe = SMALL.replace(epochs=10, patience=2)
     target = choose_target(store, "gender")
     model = ResidualMLP(num_classes=2, **recipe.network(store.width), seed=0)
-    compile_model(model, recipe, steps=steps_of(len(store), recipe.batch_size), rps_weight=0.0)
+    steps = steps_of(len(store), recipe.batch_size)
+    compile_model(model, recipe, steps=steps, rps_weight=0.0, xla=False)
     weights = []
 
     def rising(_):
