@@ -1,5 +1,6 @@
 """Commands that are killed in the midst of their work, and finish it when told to resume."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,18 +11,26 @@ from pathlib import Path
 
 from data_sets import ROOT
 
+_ALL = """
+import json, sys
+from kerasmlp.cli import run_command
+sys.exit(max(run_command(sys.argv[1], words) for words in json.loads(sys.argv[2])))
+"""
 
-def _start(command: str, words: list[str]) -> subprocess.Popen:
+
+def _start(*words: str) -> subprocess.Popen:
     # Convolutions on several threads add up in another order on a busy machine.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    path = str(ROOT / "bin" / command)
-    return subprocess.Popen([sys.executable, path, *words], env=environment, **pipes)
+    return subprocess.Popen([sys.executable, *words], env=environment, **pipes)
 
 
-def finish(command: str, words: list[str]) -> tuple[str, str]:
-    """What the command prints, to stdout and stderr, in a process of its own on one thread."""
-    process = _start(command, words)
+def finish(command: str, *several: list[str]) -> tuple[str, str]:
+    """What the command prints, to stdout and stderr, with one list of words after the other.
+
+    All in one process, on one thread: to start one takes longer than some trainings.
+    """
+    process = _start("-c", _ALL, command, json.dumps(several))
     out, err = process.communicate()
     assert process.returncode == 0, err
     return out, err
@@ -30,7 +39,7 @@ def finish(command: str, words: list[str]) -> tuple[str, str]:
 def kill(command: str, words: list[str], folder: Path, checkpoint: Path) -> None:
     """Kills the command, which works in `folder`, as soon as `checkpoint` appears there."""
     for _ in range(5):
-        process = _start(command, words)
+        process = _start(str(ROOT / "bin" / command), *words)
         while process.poll() is None and not checkpoint.exists():
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)

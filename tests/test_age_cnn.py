@@ -171,8 +171,8 @@ def train(folder, name, *flags):
 def test_killed_and_resumed_ends_with_the_same_bits(folder):
     checkpoint = folder / "broken" / "checkpoint.npz"
     kill("train-age-cnn", train(folder, "broken"), folder / "broken", checkpoint)
-    finish("train-age-cnn", train(folder, "broken", "--resume"))
-    out, err = finish("train-age-cnn", train(folder, "whole"))
+    broken = train(folder, "broken", "--resume")
+    out, err = finish("train-age-cnn", broken, train(folder, "whole"))
     measured = json.loads(out.splitlines()[-1])
     assert set(measured["mae_years"]) == set(measured["median_mae_years"])
     assert "best validation MAE after epoch" in out and "epoch" in err
