@@ -135,7 +135,7 @@ def _pretrain(
         bar.set_description("pre-training " + " ".join(key))
         task = experiment.pretrainings()[key]
         recipe = task.pretraining_recipe(key[1], experiment.pretraining_epochs)
-        how = {"seed": experiment.seed, "keep_diverged": True, "resume": True}
+        how = {"seed": experiment.seed, "keep_diverged": True, "pictures": False, "resume": True}
         train(store, task.pretraining_target, recipe, path, **how)
     return runs
 
