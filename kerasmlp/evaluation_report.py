@@ -18,7 +18,8 @@ from kerasmlp.labels import NUM_YEARS, UNKNOWN
 from kerasmlp.prediction import Predictor
 from kerasmlp.quantifiers import UNCERTAINTIES, age_interval_years, entropy_nats
 from kerasmlp.run_calibration import class_entropy_nats
-from kerasmlp.runs import environment
+from kerasmlp.runs import RunFolder, environment
+from kerasmlp.seen import count_seen
 from kerasmlp.selective import aurc, auroc, risk_coverage
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tables import RowWriter
@@ -88,6 +89,7 @@ def write_evaluation(
         "num_samples": num_samples,
         "seed": seed,
         "rows_without_label": total - len(store),
+        "rows_learned_from": count_seen(RunFolder(predictor.path), store.embeddings),
         "ece_binning": BINNING,
         "conformal": bool(predictor.calibration and predictor.calibration.offsets_years),
     }

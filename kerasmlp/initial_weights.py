@@ -6,7 +6,7 @@ import numpy as np
 
 from kerasmlp.checks import reject_file
 from kerasmlp.runs import RunFolder
-from kerasmlp.seen import load_seen, row_hashes
+from kerasmlp.seen import count_seen
 
 _EMBEDDINGS = ("embedder_sha256", "normalized", "width")
 
@@ -44,6 +44,6 @@ def check_untested(init: RunFolder, embeddings: np.ndarray) -> None:
     Raises:
         InputError: if there is such a row, whatever store it came from.
     """
-    if known := int(np.isin(row_hashes(embeddings), load_seen(init)).sum()):
+    if known := count_seen(init, embeddings):
         requirement = "must have learned from other faces than those that test it"
         reject_file(init.path, requirement, f"a run that has seen {known} of the store's rows")

@@ -42,6 +42,11 @@ def save_seen(run: RunFolder, embeddings: np.ndarray, init: RunFolder | None) ->
         np.save(file, np.unique(hashes), allow_pickle=False)
 
 
+def count_seen(run: RunFolder, embeddings: np.ndarray) -> int:
+    """How many of the rows a run has learned from, whatever store they came from."""
+    return int(np.isin(row_hashes(embeddings), load_seen(run)).sum())
+
+
 def load_seen(run: RunFolder) -> np.ndarray:
     """The hashes that a run holds; none where it does not tell, as the original's weights do not.
 

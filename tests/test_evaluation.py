@@ -58,6 +58,7 @@ def test_the_folder_is_whole(evaluated):
 
 def test_the_report_against_numbers_from_the_arrays(folder, evaluated):
     report = json.loads((evaluated / "report.json").read_text())
+    assert report["rows_learned_from"] == 0
     predictor = Predictor(folder / "age")
     target = predictor.target
     whole = EmbeddingStore.open(folder / "fresh.h5")
@@ -210,5 +211,6 @@ def test_a_model_without_dropout_or_calibration_is_measured_too(tmp_path, capsys
     assert run_command("evaluate", [str(run), str(tmp_path / "store.h5")]) == 0
     captured = capsys.readouterr()
     assert "note: the model has no dropout, nothing to sample" in captured.err
+    assert "note: the run has learned from 120 of these rows, which flatters it" in captured.out
     assert "mc_mean" not in json.loads(captured.out.splitlines()[-1])
     assert not (run / "evaluation-store" / "intervals.png").exists()

@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> None:
     plain = [g for g in report["groups"] if g["model"] == "deterministic" and g["race"] == "all"]
     if report["rows_without_label"]:
         print(f"{report['rows_without_label']} rows without the label are left out")
+    if known := report["rows_learned_from"]:
+        print(f"note: the run has learned from {known} of these rows, which flatters it")
     if "mc_mean" in report:
         print("the deterministic model, by groups of people (the others are in groups.csv):")
     print(groups_table(plain))
