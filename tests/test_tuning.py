@@ -254,8 +254,16 @@ def test_after_the_deadline_nothing_is_begun_and_nothing_lost(store, tmp_path):
     assert begun == {first.trial_id, second.trial_id}
 
 
+class AskedWhileSaving(SearchOracle):
+    """By the thread that looks for silent workers, in the midst of a worker's request."""
+
+    def save(self):
+        assert self.silent_for(60) == []
+        super().save()
+
+
 def test_the_trial_of_a_worker_that_is_gone_goes_to_the_next(store, tmp_path):
-    oracle = SearchOracle(plan_of(store), tmp_path)
+    oracle = AskedWhileSaving(plan_of(store), tmp_path)
     lost, other = oracle.create_trial("elsewhere"), oracle.create_trial("here")
     assert oracle.silent_for(60) == []
     time.sleep(0.05)

@@ -140,7 +140,7 @@ def cross_validate(
 
 def _check_same_precision(inner: list[RunFolder]) -> None:
     """Those of a resumed cross-validation may come from a GPU and from a CPU."""
-    precisions = sorted({run.config()["dtype"] for run in inner})
+    precisions = sorted({run.config().get("dtype", "unknown") for run in inner})
     if len(precisions) > 1:
         requirement = "must hold runs of one precision (--force begins anew)"
         reject_file(inner[0].path.parent, requirement, " and ".join(precisions))

@@ -108,9 +108,12 @@ class SearchOracle(OneFileState, Oracle):
 
     def silent_for(self, seconds: float) -> list[str]:
         """Workers that have not been heard of for so long, although they have a trial."""
-        before = time.monotonic() - seconds
-        ongoing = list(self.ongoing_trials.items())
-        return [name for name, trial in ongoing if self._heard[trial.trial_id] < before]
+        now = time.monotonic()
+        return [
+            name
+            for name, trial in list(self.ongoing_trials.items())
+            if now - self._heard.get(trial.trial_id, now) > seconds  # else it begins right now
+        ]
 
     @synchronized
     def take_back(self, tuner_id: str) -> None:
