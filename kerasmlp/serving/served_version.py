@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from kerasmlp.files import read_json, what_is
 class ServedVersion:
     """Loads a SavedModel of `export_model` and answers from its signatures.
 
-    Every batch is filled up to one of few sizes, of two rows or more, by
-    repeating its last row; what that adds is cut off again. A product of a
-    matrix with one row alone is summed up in another order than one with
-    several: this way the deterministic answer to a row has the same bits
-    whichever rows come with it.
+    Every batch is filled up to one of few sizes by repeating its last row; what
+    that adds is cut off again. This way the deterministic answer to a row has
+    the same bits whichever rows come with it: what is left over of the tiles
+    of rows that a processor multiplies, and of the numbers that it takes the
+    exponential of at once, may be computed in another way than the rest. See
+    `row_tile`.
 
     Args:
         path: Version folder, numbered.
@@ -81,22 +83,44 @@ class ServedVersion:
             Outputs by name, one entry per row; texts as bytes.
         """
         rows = len(inputs["embedding"])
-        lacking = batch_size(rows) - rows
+        lacking = batch_size(rows, row_tile()) - rows
         filled = {k: np.concatenate([v, np.repeat(v[-1:], lacking, 0)]) for k, v in inputs.items()}
         outputs = self._functions[signature](**{k: tf.constant(v) for k, v in filled.items()})
         return {k: v.numpy()[:rows] for k, v in outputs.items()}
 
 
-def batch_size(rows: int) -> int:
-    """The size to which a batch is filled up: 2, 3, 4, 6, 8, 12, … (at most half as much again).
+def batch_size(rows: int, tile: int) -> int:
+    """The size to which a batch is filled up: 1, 2, 3, 4, 6, 8, 12, … tiles, two rows at least.
 
     Example:
 
-    >>> [batch_size(rows) for rows in (1, 2, 5, 9, 64, 65)]
+    >>> [batch_size(rows, tile=1) for rows in (1, 2, 5, 9, 64, 65)]
     [2, 2, 6, 12, 64, 96]
+    >>> [batch_size(rows, tile=48) for rows in (1, 64, 97, 200)]
+    [48, 96, 144, 288]
     """
-    power = 1 << (max(rows, 2) - 1).bit_length()
-    return power * 3 // 4 if rows <= power * 3 // 4 and power > 2 else power
+    tiles = -(-max(rows, 2) // tile)
+    power = 1 << (tiles - 1).bit_length()
+    return tile * (power * 3 // 4 if tiles <= power * 3 // 4 and power > 2 else power)
+
+
+@cache
+def row_tile() -> int:
+    """1 where this processor gives a row the same bits in batches of any of the sizes, else 48.
+
+    Batches of two or more rows do so on a Xeon with AVX-512. An EPYC with AVX2
+    multiplies tiles of six rows and takes exponentials of eight numbers.
+    """
+    rng = np.random.default_rng(0)
+    weights = tf.constant(rng.normal(size=(64, 101)).astype(np.float32))
+    function = tf.function(lambda rows: tf.exp(tf.matmul(rows, weights) / 8))
+    rows = rng.normal(size=(97, 64)).astype(np.float32)
+    whole = function(tf.constant(rows)).numpy()
+    for size in (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96):
+        chosen = rng.permutation(len(rows))[:size]
+        if not np.array_equal(function(tf.constant(rows[chosen])).numpy(), whole[chosen]):
+            return 48
+    return 1
 
 
 def _signature_definitions(path: Path) -> dict:

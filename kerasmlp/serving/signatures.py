@@ -61,7 +61,7 @@ class Signatures(tf.Module):
         self._offsets_years = offsets_years or {"50": 0.0, "90": 0.0}
         embedding = tf.TensorSpec((None, model.input_shape[-1]), tf.float32, "embedding")
         specs = {"serving_default": (embedding,)}
-        self._model = _Hidden(model)
+        self._logits = _Hidden(keras.Model(model.input, model.get_layer("logits").output))
         if mc_model:
             masks = SampleMasks()
             self._masks, self._passes = masks, _Hidden(sampling_model(mc_model, masks=masks))
@@ -78,7 +78,7 @@ class Signatures(tf.Module):
 
     def serving_default(self, embedding):
         x, known = _known_rows(embedding)
-        return _only(known, self._answers(self._model(x, training=False)))
+        return _only(known, self._answers(_softmax(self._logits(x, training=False))))
 
     def serve_mc(self, embedding, num_samples, seed):
         rows = tf.shape(embedding)[0]
@@ -176,6 +176,12 @@ class _Hidden:
 
     def __call__(self, *args, **kwargs):
         return self.call(*args, **kwargs)
+
+
+def _softmax(logits):
+    """Probabilities; TensorFlow's own kernel gives a row other bits at another place of a batch."""
+    powers = tf.exp(logits - tf.reduce_max(logits, axis=1, keepdims=True))
+    return powers / tf.reduce_sum(powers, axis=1, keepdims=True)
 
 
 def _known_rows(embedding):
