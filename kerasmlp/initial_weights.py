@@ -6,7 +6,7 @@ import numpy as np
 
 from kerasmlp.checks import reject_file
 from kerasmlp.runs import RunFolder
-from kerasmlp.seen import count_seen
+from kerasmlp.seen import count_seen, load_seen
 
 _EMBEDDINGS = ("embedder_sha256", "normalized", "width")
 
@@ -19,9 +19,10 @@ def check_init(init: RunFolder, config: dict) -> None:
         config: Of the other run: its recipe, and the embeddings it learns from.
 
     Raises:
-        InputError: if there is no such run, or it saw other embeddings.
+        InputError: if there is no such run, it saw other embeddings, or does not tell which.
     """
     init.require_model()
+    load_seen(init)
     other = init.config()
     known = {"recipe", *_EMBEDDINGS} <= other.keys()
     if not (known and "scale_inputs" in other["recipe"]):
@@ -42,7 +43,7 @@ def check_untested(init: RunFolder, embeddings: np.ndarray) -> None:
         embeddings: Of all folds, `(rows, width)`.
 
     Raises:
-        InputError: if there is such a row, whatever store it came from.
+        InputError: if there is such a row, in whatever store it came.
     """
     if known := count_seen(init, embeddings):
         requirement = "must have learned from other faces than those that test it"

@@ -1,4 +1,8 @@
-"""Which rows a run has learned from, so that no later test is on one of them."""
+"""Which rows a run has learned from, so that no later test is on one of them.
+
+A row is known again in half and in single precision. The embedding of another copy of
+a photo, or by another version of the embedder's runtime, is another row.
+"""
 
 from __future__ import annotations
 
@@ -43,20 +47,28 @@ def save_seen(run: RunFolder, embeddings: np.ndarray, init: RunFolder | None) ->
         np.save(file, np.unique(hashes), allow_pickle=False)
 
 
-def count_seen(run: RunFolder, embeddings: np.ndarray) -> int:
-    """How many of the rows a run has learned from, whatever store they came from."""
+def count_seen(run: RunFolder, embeddings: np.ndarray) -> int | None:
+    """How many of the rows a run has learned from; None where nobody knows.
+
+    Raises:
+        InputError: as `load_seen`.
+    """
+    if _is_imported(run):
+        return None
     return int(np.isin(row_hashes(embeddings), load_seen(run)).sum())
 
 
 def load_seen(run: RunFolder) -> np.ndarray:
-    """The hashes that a run holds; none where it does not tell, as the original's weights do not.
+    """The hashes that a run holds; none where its weights come from the original's code.
 
     Raises:
-        InputError: if the file is damaged.
+        InputError: if the file is absent or damaged.
     """
     path = run / FILE
-    if not path.is_file():
+    if _is_imported(run):
         return np.empty(0, np.uint64)
+    if not path.is_file():
+        reject_file(path, "must tell what the run has learned from", "no such file")
     try:
         hashes = np.load(path, allow_pickle=False)
         good = hashes.ndim == 1 and hashes.dtype == np.uint64
@@ -65,3 +77,7 @@ def load_seen(run: RunFolder) -> np.ndarray:
     if not good:
         reject_file(path, "must hold one 64-bit number per row", "a damaged file")
     return hashes
+
+
+def _is_imported(run: RunFolder) -> bool:
+    return run.config().get("data_digest") is None

@@ -166,8 +166,12 @@ def choose_target(store: EmbeddingStore, label: str) -> Target:
         return Target(label, GENDER_NAMES)
     if column.dtype.kind == "f":
         reject("label", "must be a column of integers or text", f"{label} ({column.dtype})")
-    missing = "" if column.dtype.kind == "U" else UNKNOWN
-    return Target(label, tuple(str(v) for v in np.unique(column) if v != missing))
+    known = column[column != ("" if column.dtype.kind == "U" else UNKNOWN)]
+    values = np.unique(known)
+    if len(values) == len(known) > 2:
+        came = f"{len(values)} different values in as many rows"
+        reject(label, "must hold classes, which rows share", came)
+    return Target(label, tuple(str(v) for v in values))
 
 
 def truth_years(store: EmbeddingStore) -> np.ndarray | None:

@@ -196,7 +196,8 @@ def train(
                 outputs = forward(model, part_store.embeddings, xla=xla)
                 report[name] = measure(target, outputs, part_store)
         write_text(run / "history.csv", csv_of(history))
-        save_seen(run, store.embeddings, None if init is None else RunFolder(init))
+        learned_from = store.embeddings[np.concatenate([rest, validation])]
+        save_seen(run, learned_from, None if init is None else RunFolder(init))
         with atomic_path(run / "model.keras") as temporary:
             model.save(temporary)
         if recipe.calibrate:

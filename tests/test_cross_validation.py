@@ -85,6 +85,8 @@ def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out()
         plan_runs(store, plan_of(store, num_folds=5))
     with pytest.raises(InputError, match="`fold` must hold at least two folds"):
         plan_runs(make_store(fold=np.zeros(400, int)), plan_of(store))
+    with pytest.raises(InputError, match="`fold` must hold numbers of folds"):
+        plan_runs(make_store(fold=np.arange(400) % 3 - 2), plan_of(store))
     whole = make_store(fold=fold, group=np.arange(400) % 30)
     assert len(plan_runs(whole, plan_of(whole))) == 6
     some = make_store(fold=fold, group=np.where(np.arange(400) < 100, np.arange(400) % 30, -1))
@@ -277,14 +279,18 @@ def test_weights_of_other_kinds_are_one_sentence(finished, tmp_path):
             cross_validate(folder / "store.h5", plan_of(store, init=str(run.path)), tmp_path / "cv")
 
 
-def test_runs_of_two_precisions_make_no_mean(finished, tmp_path):
-    folder, _, plan, _ = finished
+def test_runs_of_two_precisions_make_no_mean(finished, pool, tmp_path):
+    folder, _, plan, report = finished
+    assert report["dtype"] == "float32"
     shutil.copytree(folder / "cv", tmp_path / "cv")
-    (tmp_path / "cv" / "DONE").unlink()
-    inner = tmp_path / "cv" / "seed3_fold1" / "config.json"
-    inner.write_text(inner.read_text().replace('"dtype": "float32"', '"dtype": "mixed_float16"'))
-    with pytest.raises(InputError, match="must hold runs of one precision .* float32 and mixed_"):
-        cross_validate(folder / "store.h5", plan, tmp_path / "cv", workers=1, resume=True)
+    first, *_, last = [tmp_path / "cv" / f"seed{r['seed']}_fold{r['fold']}" for r in report["runs"]]
+    for path in (tmp_path / "cv", last):
+        (path / "DONE").unlink()
+    config = json.loads((first / "config.json").read_text()) | {"dtype": "mixed_float16"}
+    (first / "config.json").write_text(json.dumps(config))
+    message = "must be resumed where runs are trained in mixed_float16. Received: float32"
+    with pytest.raises(InputError, match=message):
+        cross_validate(folder / "store.h5", plan, tmp_path / "cv", pool=pool, resume=True)
 
 
 def test_force_deletes_runs_and_nothing_else(tmp_path):
@@ -507,7 +513,7 @@ def test_killed_and_resumed_ends_with_the_same_table(tmp_path):
         assert (whole / name).read_text() == (broken / name).read_text()
 
 
-def fake(path, *, nll, folds_from="seed", seeds=(0, 1), **changes):
+def fake(path, *, nll, folds_from="seed", seeds=(0, 1), dtype="float32", **changes):
     """A finished cross-validation whose numbers are given."""
     rows = []
     folds = range(changes.get("num_folds", 2))
@@ -521,7 +527,8 @@ def fake(path, *, nll, folds_from="seed", seeds=(0, 1), **changes):
     }  # fmt: skip
     run = RunFolder(path)
     with run.working(config | changes, resume=False, force=False):
-        run.finish({"runs": rows, "test_share": 0.25})
+        report = {"runs": rows, "summary": {}, "diverged": 0, "test_share": 0.25}
+        run.finish(report | {"dtype": dtype})
     return path
 
 
@@ -580,15 +587,23 @@ def test_what_cannot_be_compared(tmp_path, changes, message):
         compare(a, tmp_path / "none")
 
 
+def test_two_precisions_are_not_compared(tmp_path):
+    a = fake(tmp_path / "a", nll=[1.0, 1.1, 1.2, 1.0])
+    b = fake(tmp_path / "b", nll=[1.0, 1.1, 1.2, 1.0], dtype="mixed_float16")
+    with pytest.raises(InputError, match="must be trained in float32, as the other"):
+        compare(a, b)
+
+
 def test_damaged_folders_are_one_sentence(tmp_path):
     a = fake(tmp_path / "a", nll=[1.0, 1.1, 1.2, 1.0])
     for name, change, message in (
         ("report.json", {"runs": []}, r"report.json` must hold 4 runs. Received: 0"),
-        ("report.json", {"runs": None}, r"report.json` must hold `runs`. Received: a damaged file"),
-        ("config.json", {"seeds": None}, r"config.json` must hold `seeds`. Received: a damaged"),
+        ("report.json", {"runs": None}, r"report.json` must hold a list `runs`. Received: None"),
+        ("config.json", {"seeds": 5}, r"config.json` must hold a list `seeds`. Received: 5"),
+        ("config.json", {"data_digest": ...}, r"must hold a str `data_digest`. Received: None"),
     ):
         b = RunFolder(fake(tmp_path / f"{len(list(tmp_path.iterdir()))}", nll=[1.0, 1.1, 1.2, 1.0]))
         values = json.loads((b / name).read_text()) | change
-        (b / name).write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+        (b / name).write_text(json.dumps({k: v for k, v in values.items() if v is not ...}))
         with pytest.raises(InputError, match=message):
             compare(a, b.path)

@@ -17,13 +17,14 @@ from kerasmlp.checks import InputError
 from kerasmlp.cli import run_command
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.fitting import compile_model, fit, steps_of
+from kerasmlp.initial_weights import check_init
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.pipelines import training_chunks
 from kerasmlp.prediction import Predictor, has_dropout
 from kerasmlp.run_calibration import RunCalibration
 from kerasmlp.runs import RunFolder
-from kerasmlp.seen import load_seen, row_hashes
+from kerasmlp.seen import count_seen, load_seen, row_hashes
 from kerasmlp.targets import Target, age_target, choose_age_target, choose_target
 from kerasmlp.training import split_rows, train
 from kerasmlp.uncertainty import predict_uncertainty
@@ -207,13 +208,19 @@ def test_groups_are_never_split():
     assert len(rest) + len(validation) == 400
 
 
-def test_rows_without_the_label_are_counted(tmp_path, workbench):
+def test_rows_without_the_label_are_counted_and_not_learned_from(tmp_path, workbench):
     gender = np.where(np.arange(400) < 8, -1, np.arange(400) % 2)
     store = make_store(gender=gender)
     how = {"workbench": workbench, "pictures": False}
     report = train(store, choose_target(store, "gender"), SMALL, tmp_path / "r", **how)
     assert report["rows"]["unlabelled"] == 8
     assert report["rows"]["training"] + report["rows"]["validation"] == 392
+    run = RunFolder(tmp_path / "r")
+    np.testing.assert_array_equal(load_seen(run), np.unique(row_hashes(store.embeddings[8:])))
+    assert count_seen(run, store.embeddings) == 392
+    (run / "seen.npy").unlink()
+    with pytest.raises(InputError, match="seen.npy` must tell what the run has learned from"):
+        check_init(run, run.config())
 
 
 @pytest.mark.parametrize(
@@ -235,6 +242,9 @@ def test_targets_say_what_a_store_lacks(store):
         choose_target(store, "race")
     with pytest.raises(InputError, match="`label` must be a column of integers or text"):
         choose_target(store, "age_years")
+    names = make_store(name=np.arange(400).astype(str))
+    with pytest.raises(InputError, match="`name` must hold classes, which rows share"):
+        choose_target(names, "name")
     groups = make_store(age_group=np.array(["0-2", "3-9"] * 200))
     with pytest.raises(InputError, match="`classes` must be 'fairface'"):
         choose_age_target(groups, "age_group", "adience", by_years=True)

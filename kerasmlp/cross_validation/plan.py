@@ -166,6 +166,8 @@ def _folds(
         requirement = f"must keep the rows of one group together (column `{group}`)"
         reject("fold", requirement, f"{split} times a group in one more fold")
     present = np.unique(column).tolist()
+    if min(present, default=0) < 0:
+        reject("fold", "must hold numbers of folds, or -1 where there is none", present)
     if len(present) < 2:
         reject("fold", "must hold at least two folds", present)
     if plan.num_folds not in (None, len(present)):

@@ -19,6 +19,11 @@ from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tables import csv_of, read_csv
 
 KIND = "cross-validation"
+_CONFIG = {
+    "data_digest": str, "seeds": list, "num_folds": int, "folds_from": str, "folds_digest": str,
+    "target": dict,
+}  # fmt: skip
+_REPORT = {"runs": list, "summary": dict, "diverged": int, "test_share": float, "dtype": str}
 
 
 def cross_validate(
@@ -96,6 +101,9 @@ def cross_validate(
             "store": str(Path(store_path).resolve()),
             "plan": plan.to_config(),
             "run_dir": str(folder.path.resolve()),
+            "dtype": next(
+                (run.config().get("dtype", "unknown") for run in inner if run.done), None
+            ),
         }
         steps = [run.steps_per_epoch for run in runs]
         with contextlib.ExitStack() as stack:
@@ -108,7 +116,6 @@ def cross_validate(
         sound = [n for n, r in enumerate(reports) if "diverged" not in r]
         if not sound and not keep_diverged:
             raise InputError(reports[0]["diverged"])
-        _check_same_precision(inner)
         summary = summarize([rows[n] for n in sound])
         write_text(folder / "runs.csv", csv_of(rows))
         write_text(folder / "table.md", markdown_of(rows, summary))
@@ -127,6 +134,7 @@ def cross_validate(
             "diverged": len(runs) - len(sound),
             "trainable_parameters": first.get("trainable_parameters"),
             "weights_from_init": first.get("weights_from_init"),
+            "dtype": inner[0].config()["dtype"],
             "seconds": {
                 "total": time.time() - started,
                 "runs": sum(reports[n]["seconds"]["total"] for n in sound),
@@ -138,28 +146,23 @@ def cross_validate(
         return report
 
 
-def _check_same_precision(inner: list[RunFolder]) -> None:
-    """Those of a resumed cross-validation may come from a GPU and from a CPU."""
-    precisions = sorted({run.config().get("dtype", "unknown") for run in inner})
-    if len(precisions) > 1:
-        requirement = "must hold runs of one precision (--force begins anew)"
-        reject_file(inner[0].path.parent, requirement, " and ".join(precisions))
-
-
 def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
-    """Returns config and report of a finished cross-validation."""
+    """Returns config and report of a finished cross-validation.
+
+    Raises:
+        InputError: if there is none, or a damaged one.
+    """
     folder = RunFolder(path)
     folder.require_done()
     config = folder.config()
     if config.get("kind") != KIND:
         reject_file(path, "must be the folder of a cross-validation", "another run folder")
     report = folder.report()
-    for name, values, keys in (
-        ("config.json", config, ("seeds", "num_folds", "folds_from", "folds_digest", "target")),
-        ("report.json", report, ("runs", "test_share")),
-    ):
-        if absent := [key for key in keys if key not in values]:
-            reject_file(folder / name, f"must hold `{absent[0]}`", "a damaged file")
+    for name, values, kinds in (("config.json", config, _CONFIG), ("report.json", report, _REPORT)):
+        for key, kind in kinds.items():
+            if not isinstance(values.get(key), kind):
+                came = f"{values.get(key)!r}"
+                reject_file(folder / name, f"must hold a {kind.__name__} `{key}`", came)
     number = len(config["seeds"]) * config["num_folds"]
     if len(report["runs"]) != number:
         came = f"{len(report['runs'])}"

@@ -10,8 +10,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kerasmlp.checks import InputError
+from kerasmlp.checks import InputError, reject_file
 from kerasmlp.cross_validation.plan import Plan, plan_runs
+from kerasmlp.precision import default_policy
 from kerasmlp.processes import describe_os_error
 from kerasmlp.quiet import import_tensorflow
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -90,6 +91,7 @@ def main() -> None:
                 path, plan = message["store"], Plan.from_config(message["plan"])
                 stores = {path: stores.get(path) or EmbeddingStore.open(path)}
                 workbench.xla = message.get("xla")
+                _check_precision(message)
                 trainer = Trainer(stores[path], plan, message["run_dir"], workbench)
             else:
                 trainer.train(message)
@@ -98,6 +100,14 @@ def main() -> None:
         answer({"error": str(error)})
     except OSError as error:  # a full disk, above all: no other worker can help
         answer(describe_os_error(error))
+
+
+def _check_precision(settings: dict) -> None:
+    """Rejects runs that were begun on another kind of machine: two precisions are no comparison."""
+    before, here = settings.get("dtype"), default_policy()
+    if before not in (None, here):
+        path = settings["run_dir"]
+        reject_file(path, f"must be resumed where runs are trained in {before}", here)
 
 
 def _listen(given: queue.Queue) -> None:

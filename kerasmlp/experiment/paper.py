@@ -6,6 +6,7 @@ import numpy as np
 
 from kerasmlp.cross_validation.table import PARTS
 from kerasmlp.experiment.design import VARIANTS
+from kerasmlp.labels import UNKNOWN
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target
 
@@ -64,7 +65,7 @@ def is_comparable(store: EmbeddingStore, target: Target) -> bool:
     if not source.startswith("adience") or ";" in source:  # ";" joins sources of joined stores
         return False
     folds = set(np.unique(store.labels["fold"]).tolist()) if "fold" in store.labels else set()
-    if folds != set(range(_NUM_FOLDS)):
+    if folds - {UNKNOWN} != set(range(_NUM_FOLDS)):
         return False
     return target.classes == "adience" if target.is_age else target.label == "gender"
 

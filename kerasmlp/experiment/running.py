@@ -20,6 +20,7 @@ from kerasmlp.experiment.report import write_report
 from kerasmlp.experiment.search import with_searched_recipes
 from kerasmlp.experiment.table import long_table, table_markdown
 from kerasmlp.files import write_text
+from kerasmlp.precision import default_policy
 from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -78,6 +79,7 @@ def reproduce(
         "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
         "classes": {t.name: t.target.classes for t in experiment.tasks},
         "tasks": [t.name for t in experiment.tasks],
+        "dtype": default_policy(),
     }
     folder = RunFolder(run_dir)
     with folder.working(config, resume=resume, force=False):

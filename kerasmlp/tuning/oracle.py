@@ -26,8 +26,7 @@ class SearchOracle(OneFileState, Oracle):
       the speed of workers decides nothing. Meanwhile they begin the next bracket.
     - Its state is one file, see `OneFileState`.
     - Every seed is a seed, see `oracle_seed`.
-    - The first configuration is that of the base recipe, where the space holds it:
-      what is found is not worse than that, trained for as long.
+    - The first configuration is that of the base recipe, where the space holds it.
     - It can have a deadline. Then nothing is begun any more, and a trial that is
       asked for and still goes on has the status `"STOPPED"`.
     - It knows when it last heard of a trial, so that another worker can take over
@@ -119,12 +118,19 @@ class SearchOracle(OneFileState, Oracle):
     def take_back(self, tuner_id: str) -> None:
         """Gives the trial of a worker that is gone to the next one that asks, with its checkpoint.
 
-        Should it come back and finish, nothing is lost: what it finds is the same.
+        Should it come back and finish before that, nothing is done twice.
         """
         trial = self.ongoing_trials.pop(tuner_id, None)
         if trial is not None:
             self._retry_queue.append(trial.trial_id)
+            self._heard.pop(trial.trial_id, None)
         self.tuner_ids.discard(tuner_id)
+
+    @synchronized
+    def end_trial(self, trial: Trial) -> None:
+        if trial.trial_id in self._retry_queue:
+            self._retry_queue.remove(trial.trial_id)
+        super().end_trial(trial)
 
     def populate_space(self, trial_id: str) -> dict:
         brackets = self.plan.brackets
