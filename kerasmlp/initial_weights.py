@@ -22,11 +22,11 @@ def check_init(init: RunFolder, config: dict) -> None:
         InputError: if there is no such run, it saw other embeddings, or does not tell which.
     """
     init.require_model()
-    load_seen(init)
     other = init.config()
     known = {"recipe", *_EMBEDDINGS} <= other.keys()
     if not (known and "scale_inputs" in other["recipe"]):
         reject_file(init.path, "must be a training on embeddings", "another one")
+    load_seen(init)
     for key in _EMBEDDINGS:
         if None not in (other[key], config[key]) and other[key] != config[key]:
             reject_file(init.path, f"must be a run on {key} {config[key]!r}", f"{other[key]!r}")

@@ -127,7 +127,8 @@ def caption(row: dict) -> list[str]:
             text = f"{name}: not sure"
         elif "age_years" in answer:
             low, high = answer["age_interval_90"]
-            text = f"{answer['age_years']:.0f} years ({low:.0f}–{high:.0f})"
+            years = f"{answer['age_years']:.0f}"
+            text = f"{years} year{'s' * (years != '1')} ({low:.0f}–{high:.0f})"
         else:
             text = f"{answer[name]} {answer['probability']:.0%}"
         if "predictive_entropy_scaled" in answer:
