@@ -85,6 +85,9 @@ def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out()
         plan_runs(store, plan_of(store, num_folds=5))
     with pytest.raises(InputError, match="`fold` must hold at least two folds"):
         plan_runs(make_store(fold=np.zeros(400, int)), plan_of(store))
+    rare = make_store(fold=np.arange(400) % 2, gender=(np.arange(400) == 7).astype(int))
+    with pytest.raises(InputError, match="must hold two classes to train on where fold 1 is test"):
+        plan_runs(rare, plan_of(rare))
     with pytest.raises(InputError, match="`fold` must hold numbers of folds"):
         plan_runs(make_store(fold=np.arange(400) % 3 - 2), plan_of(store))
     whole = make_store(fold=fold, group=np.arange(400) % 30)
@@ -598,6 +601,12 @@ def test_damaged_folders_are_one_sentence(tmp_path):
     a = fake(tmp_path / "a", nll=[1.0, 1.1, 1.2, 1.0])
     for name, change, message in (
         ("report.json", {"runs": []}, r"report.json` must hold 4 runs. Received: 0"),
+        ("report.json", {"runs": [{}] * 4}, r"report.json` must hold 4 runs. Received: 0"),
+        (
+            "report.json",
+            {"runs": [{"seed": 0, "fold": 0, "test_nll": 1.0}] * 4},
+            r"report.json` must hold each of 4 pairs of seed and fold once",
+        ),
         ("report.json", {"runs": None}, r"report.json` must hold a list `runs`. Received: None"),
         ("config.json", {"seeds": 5}, r"config.json` must hold a list `seeds`. Received: 5"),
         ("config.json", {"data_digest": ...}, r"must hold a str `data_digest`. Received: None"),

@@ -237,6 +237,10 @@ def test_a_state_cut_short_is_refused(store, tmp_path):
     oracle.path.write_text(oracle.path.read_text()[:100])
     with pytest.raises(InputError, match="search.json` must be a JSON file"):
         oracle.reload()
+    for damaged in ("null", "{}", '{"trials": [1]}'):
+        oracle.path.write_text(damaged)
+        with pytest.raises(InputError, match="search.json` must be"):
+            oracle.reload()
 
 
 def test_after_the_deadline_nothing_is_begun_and_nothing_lost(store, tmp_path):

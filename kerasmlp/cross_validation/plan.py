@@ -98,7 +98,7 @@ def plan_runs(store: EmbeddingStore, plan: Plan) -> list[PlannedRun]:
         check_seed(seed)
     if not 0 < plan.validation_share < 1:
         reject("validation_share", "must be in (0, 1)", plan.validation_share)
-    _, rows = labelled_rows(store, plan.target)
+    labels, rows = labelled_rows(store, plan.target)
     groups = groups_of_rows(store, plan.group)[rows]
     usable = _usable(store, rows)
     rows, groups = rows[usable], groups[usable]
@@ -107,6 +107,9 @@ def plan_runs(store: EmbeddingStore, plan: Plan) -> list[PlannedRun]:
         for fold, test in _folds(store, plan, groups, rows, seed):
             training = ~np.isin(rows, test)
             rest, _ = grouped_split(groups[training], plan.validation_share, seed)
+            if len(np.unique(labels[rows[training]][rest])) < 2:
+                requirement = f"must hold two classes to train on where fold {fold} is tested"
+                reject(plan.target.label, requirement, f"one, by seed {seed}")
             runs.append(PlannedRun(seed, fold, rows[training], test))
             sizes.append(len(rest))
     steps = shared_steps(sizes, plan.recipe.batch_size)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from pathlib import Path
 
-from kerasmlp.checks import InputError, check_int, reject_file
+from kerasmlp.checks import InputError, check_int, is_number, reject_file
 from kerasmlp.cross_validation.plan import Plan, folds_digest, has_folds, plan_runs
 from kerasmlp.cross_validation.pool import TrainingPool
 from kerasmlp.cross_validation.table import markdown_of, row_of, summarize
@@ -94,7 +95,7 @@ def cross_validate(
     folder = RunFolder(run_dir)
     with folder.working(config, resume=resume, force=force):
         if folder.done:
-            return folder.report()
+            return open_finished(folder.path)[1]
         inner = [RunFolder(folder / run.name) for run in runs]
         pending = [number for number, run in enumerate(inner) if not run.done]
         settings = {
@@ -134,7 +135,7 @@ def cross_validate(
             "diverged": len(runs) - len(sound),
             "trainable_parameters": first.get("trainable_parameters"),
             "weights_from_init": first.get("weights_from_init"),
-            "dtype": inner[0].config()["dtype"],
+            "dtype": inner[0].config().get("dtype", "unknown"),
             "seconds": {
                 "total": time.time() - started,
                 "runs": sum(reports[n]["seconds"]["total"] for n in sound),
@@ -163,11 +164,21 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
             if not isinstance(values.get(key), kind):
                 came = f"{values.get(key)!r}"
                 reject_file(folder / name, f"must hold a {kind.__name__} `{key}`", came)
-    number = len(config["seeds"]) * config["num_folds"]
-    if len(report["runs"]) != number:
-        came = f"{len(report['runs'])}"
-        reject_file(folder / "report.json", f"must hold {number} runs", came)
+    number, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]
+    if len(sound) != number or not all(sound):
+        reject_file(folder / "report.json", f"must hold {number} runs", f"{sum(sound)}")
+    pairs = {(run["seed"], run["fold"]) for run in report["runs"]}
+    if len(pairs) != number or {seed for seed, _ in pairs} != set(config["seeds"]):
+        requirement = f"must hold each of {number} pairs of seed and fold once"
+        reject_file(folder / "report.json", requirement, f"{sorted(pairs)}")
     return config, report
+
+
+def _is_run(row) -> bool:
+    """Whether a row of a report is one of `row_of`."""
+    if not (isinstance(row, dict) and is_number(row.get("seed")) and is_number(row.get("fold"))):
+        return False
+    return "diverged" in row or (is_number(row.get("test_nll")) and math.isfinite(row["test_nll"]))
 
 
 def _with_bar(done, total: int, pending: int):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 from keras_tuner.engine.trial import Trial
 
+from kerasmlp.checks import reject_file
 from kerasmlp.files import read_json, write_text
 
 
@@ -36,9 +37,12 @@ class OneFileState:
 
     def reload(self) -> None:
         state = read_json(self.path)
-        self.trials = {t["trial_id"]: Trial.from_state(t) for t in state["trials"]}
-        again = state["retry_queue"] + list(state["ongoing_trials"].values())
-        self.set_state(state | {"ongoing_trials": {}, "retry_queue": again})
+        try:
+            self.trials = {t["trial_id"]: Trial.from_state(t) for t in state["trials"]}
+            again = state["retry_queue"] + list(state["ongoing_trials"].values())
+            self.set_state(state | {"ongoing_trials": {}, "retry_queue": again})
+        except (AttributeError, KeyError, TypeError):
+            reject_file(self.path, "must be the state of a search", "a damaged file")
 
 
 def oracle_seed(seed: int) -> int:

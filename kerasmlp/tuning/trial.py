@@ -16,7 +16,6 @@ from kerasmlp.callbacks.validation import Validation
 from kerasmlp.checks import DivergedError, reject
 from kerasmlp.evaluation import measure
 from kerasmlp.fitting import fit, steps_of
-from kerasmlp.labels import UNKNOWN
 from kerasmlp.models.presets import Recipe
 from kerasmlp.precision import default_policy
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -142,7 +141,9 @@ def _without_fold(store: EmbeddingStore, fold: int | None) -> EmbeddingStore:
     if "fold" not in store.labels:
         reject("leave_out_fold", "must be left out for a store without a column `fold`", fold)
     folds = store.labels["fold"]
-    present = sorted({int(k) for k in folds} - {UNKNOWN})
+    present = sorted({int(k) for k in folds if k >= 0})
+    if len(present) < 2:
+        reject("leave_out_fold", "must be left out for a store without two folds", fold)
     if fold not in present:
         reject("leave_out_fold", f"must be one of {', '.join(map(str, present))}", fold)
     return store.subset(np.flatnonzero(folds != fold))
