@@ -48,12 +48,12 @@ def save_seen(run: RunFolder, embeddings: np.ndarray, init: RunFolder | None) ->
 
 
 def count_seen(run: RunFolder, embeddings: np.ndarray) -> int | None:
-    """How many of the rows a run has learned from; None where nobody knows.
+    """How many of the rows a run has learned from; None where it does not tell.
 
     Raises:
-        InputError: as `load_seen`.
+        InputError: if its file is damaged.
     """
-    if _is_imported(run):
+    if _is_imported(run) or not (run / FILE).is_file():
         return None
     return int(np.isin(row_hashes(embeddings), load_seen(run)).sum())
 

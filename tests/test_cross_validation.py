@@ -291,6 +291,12 @@ def test_runs_of_two_precisions_make_no_mean(finished, pool, tmp_path):
         (path / "DONE").unlink()
     config = json.loads((first / "config.json").read_text()) | {"dtype": "mixed_float16"}
     (first / "config.json").write_text(json.dumps(config))
+    message = "must hold runs of one precision. Received: float32 and mixed_float16"
+    with pytest.raises(InputError, match=message):
+        cross_validate(folder / "store.h5", plan, tmp_path / "cv", pool=pool, resume=True)
+    (first / "DONE").unlink()  # now it had only begun, and no other one
+    for path in {p.parent for p in (tmp_path / "cv").glob("*/config.json")} - {first}:
+        shutil.rmtree(path)
     message = "must be resumed where runs are trained in mixed_float16. Received: float32"
     with pytest.raises(InputError, match=message):
         cross_validate(folder / "store.h5", plan, tmp_path / "cv", pool=pool, resume=True)
@@ -608,6 +614,7 @@ def test_damaged_folders_are_one_sentence(tmp_path):
             r"report.json` must hold each of 4 pairs of seed and fold once",
         ),
         ("report.json", {"runs": None}, r"report.json` must hold a list `runs`. Received: None"),
+        ("config.json", {"seeds": [[0], [1]]}, r"config.json` must hold numbers as seeds"),
         ("config.json", {"seeds": 5}, r"config.json` must hold a list `seeds`. Received: 5"),
         ("config.json", {"data_digest": ...}, r"must hold a str `data_digest`. Received: None"),
     ):

@@ -102,9 +102,7 @@ def cross_validate(
             "store": str(Path(store_path).resolve()),
             "plan": plan.to_config(),
             "run_dir": str(folder.path.resolve()),
-            "dtype": next(
-                (run.config().get("dtype", "unknown") for run in inner if run.done), None
-            ),
+            "dtype": _precision_of(inner),
         }
         steps = [run.steps_per_epoch for run in runs]
         with contextlib.ExitStack() as stack:
@@ -135,7 +133,7 @@ def cross_validate(
             "diverged": len(runs) - len(sound),
             "trainable_parameters": first.get("trainable_parameters"),
             "weights_from_init": first.get("weights_from_init"),
-            "dtype": inner[0].config().get("dtype", "unknown"),
+            "dtype": _precision_of(inner),
             "seconds": {
                 "total": time.time() - started,
                 "runs": sum(reports[n]["seconds"]["total"] for n in sound),
@@ -145,6 +143,16 @@ def cross_validate(
         }
         folder.finish(report)
         return report
+
+
+def _precision_of(inner: list[RunFolder]) -> str | None:
+    """Of the runs that have begun: those of a GPU and those of a CPU make no mean."""
+    begun = [run for run in inner if (run / "config.json").is_file()]
+    found = sorted({run.config().get("dtype", "unknown") for run in begun})
+    if len(found) > 1:
+        requirement = "must hold runs of one precision"
+        reject_file(inner[0].path.parent, requirement, " and ".join(found))
+    return found[0] if found else None
 
 
 def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
@@ -158,12 +166,14 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
     config = folder.config()
     if config.get("kind") != KIND:
         reject_file(path, "must be the folder of a cross-validation", "another run folder")
-    report = folder.report()
+    report = {"dtype": "unknown"} | folder.report()
     for name, values, kinds in (("config.json", config, _CONFIG), ("report.json", report, _REPORT)):
         for key, kind in kinds.items():
             if not isinstance(values.get(key), kind):
                 came = f"{values.get(key)!r}"
                 reject_file(folder / name, f"must hold a {kind.__name__} `{key}`", came)
+    if not all(map(is_number, config["seeds"])):
+        reject_file(folder / "config.json", "must hold numbers as seeds", f"{config['seeds']!r}")
     number, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]
     if len(sound) != number or not all(sound):
         reject_file(folder / "report.json", f"must hold {number} runs", f"{sum(sound)}")
