@@ -53,7 +53,7 @@ def count_seen(run: RunFolder, embeddings: np.ndarray) -> int | None:
     Raises:
         InputError: if its file is damaged.
     """
-    if _is_imported(run) or not (run / FILE).is_file():
+    if not (run / FILE).is_file():
         return None
     return int(np.isin(row_hashes(embeddings), load_seen(run)).sum())
 
@@ -65,9 +65,9 @@ def load_seen(run: RunFolder) -> np.ndarray:
         InputError: if the file is absent or damaged.
     """
     path = run / FILE
-    if _is_imported(run):
-        return np.empty(0, np.uint64)
     if not path.is_file():
+        if run.config().get("data_digest") is None:
+            return np.empty(0, np.uint64)
         reject_file(path, "must tell what the run has learned from", "no such file")
     try:
         hashes = np.load(path, allow_pickle=False)
@@ -77,7 +77,3 @@ def load_seen(run: RunFolder) -> np.ndarray:
     if not good:
         reject_file(path, "must hold one 64-bit number per row", "a damaged file")
     return hashes
-
-
-def _is_imported(run: RunFolder) -> bool:
-    return run.config().get("data_digest") is None

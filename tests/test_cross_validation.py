@@ -86,7 +86,7 @@ def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out()
     with pytest.raises(InputError, match="`fold` must hold at least two folds"):
         plan_runs(make_store(fold=np.zeros(400, int)), plan_of(store))
     rare = make_store(fold=np.arange(400) % 2, gender=(np.arange(400) == 7).astype(int))
-    with pytest.raises(InputError, match="must hold two classes to train on where fold 1 is test"):
+    with pytest.raises(InputError, match="two classes to train on where seed 0 tests fold 1"):
         plan_runs(rare, plan_of(rare))
     with pytest.raises(InputError, match="`fold` must hold numbers of folds"):
         plan_runs(make_store(fold=np.arange(400) % 3 - 2), plan_of(store))

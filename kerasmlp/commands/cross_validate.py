@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> None:
     runs = plan_runs(store, plan)
     used = len(runs[0].training) + len(runs[0].test)
     folds = len(runs) // len(plan.seeds)
-    print(f"{len(plan.seeds)} seeds × {folds} folds = {len(runs)} runs on {used} rows", end="")
+    seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
+    print(f"{seeds} × {folds} folds = {len(runs)} runs on {used} rows", end="")
     left = len(store) - used
     print(f"; {left} without label or fold left out" if left else "", flush=True)
     report = cross_validate(

@@ -107,9 +107,11 @@ def plan_runs(store: EmbeddingStore, plan: Plan) -> list[PlannedRun]:
         for fold, test in _folds(store, plan, groups, rows, seed):
             training = ~np.isin(rows, test)
             rest, _ = grouped_split(groups[training], plan.validation_share, seed)
-            if len(np.unique(labels[rows[training]][rest])) < 2:
-                requirement = f"must hold two classes to train on where fold {fold} is tested"
-                reject(plan.target.label, requirement, f"one, by seed {seed}")
+            present = np.unique(labels[rows[training]][rest])
+            if len(present) < 2:
+                where = f"where seed {seed} tests fold {fold}"
+                names = [plan.target.class_names[k] for k in present]
+                reject(plan.target.label, f"must hold two classes to train on {where}", names)
             runs.append(PlannedRun(seed, fold, rows[training], test))
             sizes.append(len(rest))
     steps = shared_steps(sizes, plan.recipe.batch_size)
