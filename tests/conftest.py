@@ -1,8 +1,19 @@
 import os
 
+import forked
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        forked.prepare_folder()
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        forked.remove_folder()
 
 
 _LONG = [

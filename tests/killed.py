@@ -5,11 +5,11 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from data_sets import ROOT
+from forked import fresh_python
 
 _ALL = """
 import json, sys
@@ -22,7 +22,7 @@ def _start(*words: str) -> subprocess.Popen:
     # Convolutions on several threads add up in another order on a busy machine.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_NUM_INTRAOP_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *words], env=environment, **pipes)
+    return subprocess.Popen([fresh_python(), *words], env=environment, **pipes)
 
 
 def finish(command: str, *several: list[str]) -> tuple[str, str]:

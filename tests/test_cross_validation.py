@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from data_sets import ROOT, make_store
+from forked import fresh_python
 
 from kerasmlp import EmbeddingStore, load_model
 from kerasmlp.checks import InputError
@@ -474,9 +475,9 @@ def test_a_worker_that_dies_last_is_replaced(monkeypatch):
     assert len(started) == 2
 
 
-def start(store, run_dir, workers):
+def start(store, run_dir, workers, python=sys.executable):
     command = [
-        sys.executable, ROOT / "bin" / "cross-validate", "--store", store, "--label", "gender",
+        python, ROOT / "bin" / "cross-validate", "--store", store, "--label", "gender",
         "--run-dir", run_dir, "--seeds", "1", "--folds", "3", "--epochs", "30", "--batch-size",
         "32", "--workers", workers, "--resume",
     ]  # fmt: skip
@@ -502,12 +503,12 @@ def test_killed_and_resumed_ends_with_the_same_table(tmp_path):
     store = tmp_path / "store.h5"
     make_store(rows=600, width=64).save(store)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    process = start(store, whole, 1)
+    process = start(store, whole, 1, fresh_python())
     assert process.wait() == 0, process.stderr.read().decode()
-    process = start(store, broken, 2)
+    process = start(store, broken, 2, fresh_python())
     wait_for_a_checkpoint(process, broken)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not (broken / "DONE").exists()
     for path in broken.glob("*/checkpoint.npz"):
         path.unlink()  # so that the next one is the second process's

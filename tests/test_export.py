@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import warnings
 import zipfile
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from data_sets import ROOT
+from forked import fresh_python
 
 from kerasmlp import InputError, ResidualMLP
 from kerasmlp.abstention import Abstention
@@ -290,7 +290,7 @@ def test_tensorflow_alone_loads_it(exported, signatures, tmp_path):
         f"np.savez({str(tmp_path / 'y.npz')!r}, p=plain['probabilities'],\n"
         "    q=sampled['probabilities'])\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    subprocess.run([fresh_python(), "-c", code], check=True, cwd=tmp_path)
     with np.load(tmp_path / "y.npz") as answers:
         np.testing.assert_array_equal(answers["p"], ask(signatures, X)["probabilities"])
         expected = ask_mc(signatures, X, 16, 4)["probabilities"]
@@ -402,7 +402,7 @@ def test_a_killed_export_leaves_no_version(tmp_path):
         "    (temporary / 'saved_model.pb').write_text('half')\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [fresh_python(), "-c", code, str(tmp_path)]
     killed = subprocess.run(command, cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     assert not [p for p in tmp_path.iterdir() if p.name.isdecimal()]

@@ -1,13 +1,13 @@
 """IC ResNets: sizes, the order of their layers, an independent forward pass, sampling."""
 
 import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from data_sets import ROOT
+from forked import fresh_python
 
 from kerasmlp import (
     ICResNet,
@@ -344,7 +344,7 @@ def test_a_fresh_process_loads_it(sampled, tmp_path):
         "x = np.load(f'{folder}/x.npy')\n"
         "np.save(f'{folder}/y.npy', load_model(f'{folder}/model.keras').predict(x, verbose=0))\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [fresh_python(), "-c", code, str(tmp_path)]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), sampled.predict(X, verbose=0))
 

@@ -1,14 +1,13 @@
 """Every code block of the README runs, in order, in one checkout; commands as a user types them."""
 
-import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
 from data_sets import ROOT, SHARED
+from forked import fresh_python
 
 from kerasmlp import EmbeddingStore
 
@@ -46,40 +45,28 @@ def folder(tmp_path_factory):
     return path
 
 
-ENVIRONMENT = os.environ | {
-    "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_NUM_INTRAOP_THREADS": "1",  # the tests of other files keep the other core busy
-}
-
-
 @pytest.fixture(scope="module")
-def run_python(folder, tmp_path_factory):
-    """Runs code in a process of its own; returns exit code and standard error."""
-    errors = tmp_path_factory.mktemp("errors") / "errors.txt"
-    command = [sys.executable, ROOT / "tests" / "forked.py"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **pipes) as process:
+def run(folder):
+    """Runs a block with `python` and `bash` as a user does; returns exit code and errors."""
+    environment = os.environ | {
+        "PATH": os.pathsep.join([os.path.dirname(fresh_python()), os.environ["PATH"]]),
+        "TF_NUM_INTRAOP_THREADS": "1",  # the tests of other files keep the other core busy
+    }
 
-        def run(code):
-            print(json.dumps([code, str(errors)]), file=process.stdin, flush=True)
-            return int(process.stdout.readline()), errors.read_text()
+    def run(kind, code):
+        words = ["bash", "-ec"] if kind == "bash" else [fresh_python(), "-c"]
+        how = {"capture_output": True, "text": True, "cwd": folder, "env": environment}
+        done = subprocess.run([*words, code], **how)
+        return done.returncode, done.stderr
 
-        yield run
-        process.stdin.close()
-
-
-def run_bash(code, folder):
-    command = ["bash", "-ec", code]
-    run = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
-    return run.returncode, run.stderr
+    return run
 
 
 @pytest.mark.parametrize("number", range(len(CODE)))
-def test_block(number, folder, run_python):
+def test_block(number, run):
     kind, code = CODE[number]
     if needs_photos(code) and not SHARED.is_dir():
         pytest.skip("needs the photos and models")
-    exit_code, errors = run_python(code) if kind == "python" else run_bash(code, folder)
+    exit_code, errors = run(kind, code)
     assert exit_code == 0, errors[-3000:]
     assert "Traceback" not in errors

@@ -1,9 +1,9 @@
 import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
+from forked import fresh_python
 
 from kerasmlp import ResidualMLP, load_model
 from kerasmlp.models.presets import PRESETS
@@ -156,7 +156,7 @@ def test_loads_in_a_fresh_process_with_equal_outputs(tmp_path):
         "m = kerasmlp.load_model(p + '/model.keras');"
         "np.save(p + '/y.npy', m.predict(np.load(p + '/x.npy'), verbose=0))"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    subprocess.run([fresh_python(), "-c", code, str(tmp_path)], check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model.predict(X, verbose=0))
 
 

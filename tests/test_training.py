@@ -3,7 +3,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from data_sets import ROOT, make_store
+from forked import fresh_python
 
 from kerasmlp import load_model
 from kerasmlp.callbacks.validation import Validation, forward
@@ -437,7 +437,7 @@ def words_of(store_path, run_dir, *flags):
 
 
 def start(*words):
-    command = [sys.executable, str(ROOT / "bin" / "train-gender"), *words_of(*words)]
+    command = [fresh_python(), str(ROOT / "bin" / "train-gender"), *words_of(*words)]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ}
     )
@@ -457,7 +457,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path):
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         kills += 1
         process = start(store_path, tmp_path / "broken", "--resume")
     assert process.wait() == 0, process.stderr.read().decode()

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from data_sets import ROOT, make_store
+from forked import fresh_python
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.oracles import HyperbandOracle
 
@@ -552,8 +553,8 @@ def test_a_worker_needs_a_search_on_its_data(found, path, tmp_path):
 # ---- processes
 
 
-def start_tune(path, folder, *options):
-    command = [sys.executable, ROOT / "tests" / "tiny_tune.py", path, folder, *options]
+def start_tune(path, folder, *options, python=sys.executable):
+    command = [python, ROOT / "tests" / "tiny_tune.py", path, folder, *options]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     return subprocess.Popen(
         [str(c) for c in command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -570,11 +571,11 @@ def wait_for(condition, process, seconds=600):
 
 def test_killed_and_resumed_ends_with_the_same(found, path, tmp_path):
     folder = tmp_path / "run"
-    process = start_tune(path, folder, "tiny", 4)
+    process = start_tune(path, folder, "tiny", 4, python=fresh_python())
     wait_for(lambda: len(list(folder.rglob("trial_*"))) > 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    process = start_tune(path, folder, "tiny", 4)
+    process = start_tune(path, folder, "tiny", 4, python=fresh_python())
     output = process.communicate()[0].decode()
     assert process.returncode == 0, output
     assert trials_of(folder) == trials_of(found[0])
