@@ -17,6 +17,7 @@ FLOORS = {
         "files",
         "initial_weights",
         "labels",
+        "locks",
         "metrics",
         "photos",
         "processes",

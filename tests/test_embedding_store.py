@@ -91,7 +91,7 @@ def test_file_is_plain_for_other_programs(store, tmp_path):
 
 
 def test_many_rows_in_several_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("kerasmlp.stores.hdf5._BLOCK_BYTES", 1000)
+    monkeypatch.setattr("kerasmlp.stores.row_reader._TASK_BYTES", 1000)
     store = EmbeddingStore(unit_rows(1003, 24), {"group": np.arange(1003)})
     store.save(tmp_path / "a.h5")
     assert_same(EmbeddingStore.open(tmp_path / "a.h5"), store)
