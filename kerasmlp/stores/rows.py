@@ -36,7 +36,9 @@ def selected_rows(indices: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
 
 def label_words(labels: Mapping[str, np.ndarray]) -> str:
     """The names of labels, for a store's `repr`."""
-    return f"labels {', '.join(labels)}" if labels else "no labels"
+    named = ", ".join(list(labels)[:8])
+    others = f" and {len(labels) - 8} others" if len(labels) > 8 else ""
+    return f"labels {named}{others}" if labels else "no labels"
 
 
 def digest_of(values: np.ndarray, labels: Mapping[str, np.ndarray]) -> str:
