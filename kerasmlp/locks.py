@@ -33,7 +33,8 @@ def lock_file(path: str | os.PathLike) -> BinaryIO | None:
     """
     folder = Path(path).parent
     for _ in range(_TRIES):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700, parents=True)
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
             file = stack.enter_context(open(path, "ab", opener=_private))
             if not try_lock(file.fileno(), folder):

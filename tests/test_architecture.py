@@ -15,6 +15,7 @@ FLOORS = {
         "checks",
         "evaluation_folder",
         "files",
+        "home",
         "initial_weights",
         "labels",
         "locks",
