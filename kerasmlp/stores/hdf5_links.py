@@ -1,0 +1,48 @@
+"""HDF5 files that reach outside themselves: refused before anything else is opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+
+from kerasmlp.checks import reject_file
+
+
+def refuse_outside(path: Any, group: h5py.Group) -> None:
+    """Rejects a file of which a part lies in another one; links inside it are no matter.
+
+    A label could be any other file's bytes, and a pipe in its place never
+    ends. Nothing outside is opened to find out.
+
+    Args:
+        path: The file, for the error.
+        group: The open file, or the part of it that is to be read.
+
+    Raises:
+        InputError: if an external link, external storage or a virtual data
+            set is anywhere in it.
+
+    Example:
+
+    >>> with h5py.File("a.h5", "w", driver="core", backing_store=False) as file:
+    ...     file["age"] = h5py.ExternalLink("/etc/passwd", "/")
+    ...     refuse_outside("a.h5", file)
+    Traceback (most recent call last):
+        ...
+    kerasmlp.checks.InputError: `a.h5` must hold all of its data itself. Received: a link to \
+another file in 'age'
+    """
+
+    def outside(name: str, item: Any) -> str | None:
+        what = {
+            isinstance(item, h5py.ExternalLink): "a link to another file",
+            bool(getattr(item, "is_virtual", False)): "a virtual data set of other data",
+            bool(getattr(item, "external", None)): "values stored in another file",
+        }.get(True)
+        return what and f"{what} in {name!r}"
+
+    # found, then raised: h5py loses an exception that is raised while it visits links
+    came = group.visititems_links(outside) or group.visititems(outside)
+    if came:
+        reject_file(path, "must hold all of its data itself", came)
