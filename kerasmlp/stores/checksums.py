@@ -14,7 +14,7 @@ from kerasmlp.checks import reject_file
 _BLOCK_BYTES = 1 << 18  # stays in a core's cache between reading and summing
 _MAX_BLOCKS = 1 << 13  # HDF5 has room for 64 kB in an attribute, beside which it keeps a checksum
 _FOLD = 1021  # words of eight bytes; a prime, so that no two rows lie upon each other
-_TABLE, _ROWS = "checksums", "rows_per_checksum"
+_NAME = "checksums"  # of the attribute: rows in a block, then the checksum of each
 
 
 def checksum(values: np.ndarray) -> int:
@@ -49,12 +49,11 @@ def rows_per_block(rows: int, row_bytes: int) -> int:
 
 
 def add_checksums(dataset: h5py.Dataset, values: np.ndarray) -> None:
-    """Keeps the checksums of what a dataset is going to hold, as its attributes."""
+    """Keeps the checksums of what a dataset is going to hold, as an attribute of it."""
     rows = rows_per_block(len(values), dataset.dtype.itemsize * values[0].size)
     blocks = (values[start : start + rows] for start in range(0, len(values), rows))
     kept = [checksum(np.ascontiguousarray(block, dataset.dtype)) for block in blocks]
-    dataset.attrs.create(_TABLE, np.array(kept, np.uint32))
-    dataset.attrs.create(_ROWS, rows)
+    dataset.attrs.create(_NAME, np.array([rows, *kept], np.uint32))
 
 
 class Checksums:
@@ -79,13 +78,13 @@ class Checksums:
         self._table = None
         self._damaged: set[int] = set()
         self._lock = threading.Lock()
-        if verify and _TABLE in dataset.attrs:
-            table, rows = dataset.attrs[_TABLE], dataset.attrs.get(_ROWS)
-            blocks = -(-self._count // int(rows)) if np.ndim(rows) == 0 and rows > 0 else None
-            if table.dtype != np.uint32 or table.shape != (blocks,):
-                came = f"{_TABLE} of another form for `{self.name}`"
+        kept = dataset.attrs.get(_NAME) if verify else None
+        if kept is not None:
+            if np.ndim(kept) == 1 and kept.dtype == np.uint32 and kept[0] > 0:
+                self.rows, self._table = int(kept[0]), kept[1:]
+            if self._table is None or len(self._table) != -(-self._count // self.rows):
+                came = f"{_NAME} of another form for `{self.name}`"
                 reject_file(path, "must be a complete HDF5 file", came)
-            self._table, self.rows = table, int(rows)
 
     def compare(self, values: np.ndarray, start: int = 0) -> None:
         """Compares rows from `start`, the first of a block; of any thread."""

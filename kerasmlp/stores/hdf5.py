@@ -15,6 +15,7 @@ from kerasmlp.stores.allowance import Allowance
 from kerasmlp.stores.raw_file import RawFile
 
 _MAX_ATTRIBUTES_BYTES = 1 << 26
+_POINTER_BYTES = 16
 _FILTERS = {
     h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32,
     h5py.h5z.FILTER_SZIP, h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET, h5py.h5z.FILTER_LZF,
@@ -62,8 +63,8 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
     left = _MAX_ATTRIBUTES_BYTES
     for name in file.attrs:
         attribute = file.attrs.get_id(name)
-        values = int(np.prod(attribute.shape or (), dtype=np.int64))
-        if values * attribute.dtype.itemsize > left or (attribute.dtype.hasobject and values > 1):
+        size = attribute.get_storage_size()  # of a text of variable length that of a pointer
+        if size > left or (size > _POINTER_BYTES and attribute.dtype.hasobject):
             continue
         value = file.attrs[name]
         left -= getattr(value, "nbytes", None) or len(str(value))
@@ -90,15 +91,12 @@ def memory_bytes(dataset: h5py.Dataset, itemsize: int) -> int:
     return int(dataset.size) * (dataset.dtype.itemsize + itemsize) + int(chunk)
 
 
-def read_column(dataset: h5py.Dataset, name: str, allowance: Allowance) -> np.ndarray:
-    """All values of a dataset of one dimension; text that takes more than is allowed is rejected.
+def read_texts(dataset: h5py.Dataset, name: str, allowance: Allowance) -> np.ndarray:
+    """The values of a dataset of one dimension, of variable length, as far as is allowed.
 
     Raises:
-        InputError: naming what wants too much memory.
+        InputError: if they want too much memory, be it all one and the same text.
     """
-    allowance.take(memory_bytes(dataset, 5 * dataset.dtype.itemsize), name)  # text: four times
-    if not dataset.dtype.hasobject:
-        return dataset[()]
     parts, widest = [], 0
     for start in range(0, len(dataset), _TEXT_ROWS):
         part = dataset[start : start + _TEXT_ROWS]

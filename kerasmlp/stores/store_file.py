@@ -19,10 +19,10 @@ from kerasmlp.stores.hdf5 import (
     hdf5_of,
     memory_bytes,
     read_attributes,
-    read_column,
+    read_texts,
     require_written,
 )
-from kerasmlp.stores.hdf5_links import refuse_outside
+from kerasmlp.stores.hdf5_links import own_part
 from kerasmlp.stores.hdf5_writing import write_hdf5
 from kerasmlp.stores.label_columns import as_column
 from kerasmlp.stores.raw_file import RawFile
@@ -63,7 +63,7 @@ class StoreFile:
             kinds: Of NumPy's, that it may be of.
             itemsize: Bytes of each number in memory.
         """
-        dataset = self._own(self._file, name)
+        dataset = own_part(self.path, self._file, name)
         if (
             not isinstance(dataset, h5py.Dataset)
             or dataset.ndim != ndim
@@ -82,27 +82,25 @@ class StoreFile:
 
     def labels(self, rows: int) -> dict[str, np.ndarray]:
         """The label columns."""
-        labels, group = {}, self._own(self._file, "labels")
+        columns, group = {}, own_part(self.path, self._file, "labels")
         for key in () if group is None else group.keys():
-            column = self._own(group, key)
+            column = own_part(self.path, group, key)
             if getattr(column, "shape", None) != (rows,):
                 came = f"shape {getattr(column, 'shape', None)}"
                 reject_file(self.path, f"must hold {rows} values of label {key!r}", came)
             require_written(self.path, column, key, self.raw)
-            values = read_column(column, key, self._allowance)
-            if not column.dtype.hasobject:
-                checksums = self.checksums(column)
-                checksums.compare(values)
-                checksums.require()
-            labels[key] = as_column(self.path, key, values, rows)
-        return labels
+            # text takes four times in memory what it takes in the file, and once as it is read
+            self._allowance.take(memory_bytes(column, 5 * column.dtype.itemsize), key)
+            columns[key] = column
+        return {key: self._label(key, column) for key, column in columns.items()}
 
-    def _own(self, group: h5py.Group, key: str) -> Any:
-        """What lies in the group itself under a name, or None; a link is rejected."""
-        link = group.get(key, getlink=True) if key in group.keys() else None  # noqa: SIM118
-        if link is not None and not isinstance(link, h5py.HardLink):
-            reject_file(self.path, "must hold all of its data itself", f"a link as `{key}`")
-        return None if link is None else group[key]
+    def _label(self, key: str, column: h5py.Dataset) -> np.ndarray:
+        if column.dtype.hasobject:
+            return as_column(self.path, key, read_texts(column, key, self._allowance), len(column))
+        values, checksums = column[()], self.checksums(column)
+        checksums.compare(values)
+        checksums.require()
+        return as_column(self.path, key, values, len(column))
 
 
 @contextlib.contextmanager
@@ -138,7 +136,6 @@ def open_store(
         lists = sorted({*file.attrs} - {*attributes})
         if lists:
             reject_file(path, "must hold single values as attributes", f"a list in {lists[0]!r}")
-        refuse_outside(path, file)
         yield StoreFile(raw, file, attributes, verify=verify, most_bytes=most_bytes)
 
 
