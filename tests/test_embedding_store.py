@@ -349,7 +349,7 @@ print(noticed)
 
 @pytest.mark.parametrize("half", [False, True])
 def test_bits_that_turned_are_named(tmp_path, half):
-    rows = unit_rows(1000, 512).astype(np.float16 if half else np.float32)
+    rows = unit_rows(1000, 1024).astype(np.float16 if half else np.float32)
     store = EmbeddingStore(rows, {"gender": np.arange(1000) % 2, "name": ["né"] * 1000})
     path = tmp_path / "a.h5"
     store.save(path)
@@ -357,7 +357,7 @@ def test_bits_that_turned_are_named(tmp_path, half):
     with h5py.File(path) as file:
         size = file["embedding"].attrs["checksums"][0]
         ends = {n: file[n].id.get_offset() + file[n].nbytes for n in ("embedding", "labels/name")}
-    assert size == (256 if half else 128)
+    assert size == (512 if half else 256)
     for name, offset, came in (
         ("embedding", rows.nbytes - rows[0].nbytes * 300, f"rows {300 // size * size} to "),
         ("embedding", 1, f"rows {999 // size * size} to 999 of `embedding`"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasmlp.checks import reject_file
 
-_BLOCK_BYTES = 1 << 18  # stays in a core's cache between reading and summing
+_BLOCK_BYTES = 1 << 20  # measured: smaller blocks name rows more closely, but calls cost time
 _MAX_BLOCKS = 1 << 13  # HDF5 has room for 64 kB in an attribute, beside which it keeps a checksum
 _FOLD = 1021  # words of eight bytes; a prime, so that no two rows lie upon each other
 _NAME = "checksums"  # of the attribute: rows in a block, then the checksum of each
@@ -33,13 +33,12 @@ def checksum(values: np.ndarray) -> int:
     >>> checksum(long) == before
     False
     """
-    bytes_ = values.reshape(-1).view(np.uint8)
+    bytes_ = np.frombuffer(values, np.uint8)
     count = len(bytes_) // (8 * _FOLD)
     if count < 2:
         return zlib.crc32(bytes_)
-    end = count * 8 * _FOLD
-    folded = bytes_[:end].view("<u8").reshape(count, _FOLD).sum(axis=0)
-    return zlib.crc32(bytes_[end:], zlib.crc32(folded))
+    words = np.frombuffer(values, "<u8", count * _FOLD).reshape(count, _FOLD)
+    return zlib.crc32(bytes_[words.nbytes :], zlib.crc32(np.add.reduce(words)))
 
 
 def rows_per_block(rows: int, row_bytes: int) -> int:
