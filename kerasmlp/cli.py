@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from kerasmlp import __version__
 from kerasmlp.checks import InputError
+from kerasmlp.home import require_caches
 
 COMMANDS = {
     "import-embeddings": "arrays, tables and plain HDF5 files → embedding store",
@@ -70,6 +71,7 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
         if threading.current_thread() is threading.main_thread():
             # So that a stopped command takes its temporary files along.
             signal.signal(signal.SIGTERM, _interrupt)
+        require_caches()
         module.run(args)
         sys.stdout.flush()
         return 0

@@ -51,8 +51,8 @@ def evaluation_folder(path: str | os.PathLike, *, force: bool) -> Iterator[Path]
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield temporary
-        temporary.chmod(path.parent.stat().st_mode & 0o777)
         if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o777)
             aside = temporary.with_name(f"{temporary.name}.old")
             path.rename(aside)
             temporary.rename(path)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +16,23 @@ from kerasmlp.checks import reject_file
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(
+    path: str | os.PathLike, *, replace: bool = True, private: bool = True
+) -> Iterator[Path]:
     """Yields a temporary path; moves it to `path` if the block succeeds, removes it if not.
 
     The content is on disk before the name appears, so a killed process or a
     full disk leaves either the old file or the new one. A file that is
     replaced keeps its permissions; a link keeps pointing to it.
 
+    Args:
+        path: The file.
+        replace: Whether one that is there, or that came meanwhile, is replaced.
+        private: A new file is for its owner only, as most of them tell of faces;
+            False for what others are to read, such as a server.
+
     Raises:
-        InputError: if the folder is not there.
+        InputError: if the folder is not there, or a file is that is not replaced.
         OSError: if the file cannot be written.
 
     Example:
@@ -35,21 +44,48 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     ['a.txt']
     """
     require_file_place(path)
-    path = Path(os.path.realpath(path))
+    named, path = path, Path(os.path.realpath(path))
     prefix, suffix = f".{path.stem[:60]}.", path.suffix[:20]
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        # replacing a private file must not open it to others: stores are biometric data
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-        temporary.chmod(mode)
+        temporary.chmod(_mode(path, private))
         sync(temporary)
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _move_to_free(temporary, path, named)
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _mode(path: Path, private: bool) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mode & 0o777
+    return 0o600 if private else 0o666 & ~_umask()
+
+
+def _move_to_free(temporary: Path, path: Path, named: str | os.PathLike) -> None:
+    """Moves a file to where none is: of two processes that look and then move, one would lose."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        require_free(named)
+    except OSError:  # a file system without links: the name is taken by an empty file
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            require_free(named)
+        os.replace(temporary, path)
+
+
+def require_free(path: str | os.PathLike) -> None:
+    """Rejects a path at which something is."""
+    if os.path.lexists(os.path.realpath(path)):
+        reject_file(path, "must not exist yet", f"an existing {_kind(path) or 'file'}")
 
 
 def require_file_place(path: str | os.PathLike) -> None:
@@ -63,8 +99,18 @@ def require_file_place(path: str | os.PathLike) -> None:
 
 def what_is(path: str | os.PathLike) -> str:
     """What lies at a path, for the end of an error: "a folder", "a file" or that there is none."""
-    path = Path(path)
-    return "a folder" if path.is_dir() else "a file" if path.is_file() else "no such file or folder"
+    kind = _kind(path)
+    return f"a {kind}" if kind else "no such file or folder"
+
+
+def _kind(path: str | os.PathLike) -> str | None:
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # nothing, a ring of links, a zero byte in the name
+        return None
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "file" if stat.S_ISREG(mode) else "pipe, socket or device"
 
 
 def _umask() -> int:

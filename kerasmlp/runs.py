@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import importlib.metadata
 import os
@@ -12,7 +11,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from kerasmlp import __version__
 from kerasmlp.checks import InputError, reject_file
 from kerasmlp.evaluation_folder import is_evaluation_of_run
 from kerasmlp.files import read_json, what_is, write_json, write_text
+from kerasmlp.locks import lock_file
 
 FORMAT = "kerasmlp.run"
 FILES = (
@@ -93,13 +93,11 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             reject_file(self.path, "must be a folder", "a file")
-        self.path.mkdir(parents=True, exist_ok=True)
         locked_before = (self / ".lock").exists()
-        with open(self / ".lock", "a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                reject_file(self.path, "must not be in use", "a run that is working in it now")
+        lock = lock_file(self / ".lock")
+        if lock is None:
+            reject_file(self.path, "must not be in use", "a run that is working in it now")
+        with lock:
             config = {"format": FORMAT, **config}
             try:
                 if force:
@@ -117,7 +115,8 @@ class RunFolder:
                 if fresh and not (self / "checkpoint.npz").exists() and not inner:
                     self._clear()
                     (self / ".lock").unlink()
-                    self.path.rmdir()
+                    with suppress(OSError):  # another run has begun in it
+                        self.path.rmdir()
                 raise
 
     def _clear(self) -> None:

@@ -1,10 +1,13 @@
 import ast
 import json
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import h5py
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 
 import kerasmlp
 from kerasmlp.checks import InputError
+from kerasmlp.stores.checksums import checksum
 from kerasmlp.stores.embedding_store import EmbeddingStore, StoreInfo
 
 SAMPLE = Path(__file__).parent.parent / "data" / "fairface_sample.h5"
@@ -91,7 +95,7 @@ def test_file_is_plain_for_other_programs(store, tmp_path):
 
 
 def test_many_rows_in_several_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("kerasmlp.stores.hdf5._BLOCK_BYTES", 1000)
+    monkeypatch.setattr("kerasmlp.stores.row_reader._TASK_BYTES", 1000)
     store = EmbeddingStore(unit_rows(1003, 24), {"group": np.arange(1003)})
     store.save(tmp_path / "a.h5")
     assert_same(EmbeddingStore.open(tmp_path / "a.h5"), store)
@@ -341,6 +345,247 @@ print(noticed)
     result = run_python(code, path)
     assert result.returncode == 0, result.stderr[-2000:]
     assert int(result.stdout) > 100
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_bits_that_turned_are_named(tmp_path, half):
+    rows = unit_rows(1000, 1024).astype(np.float16 if half else np.float32)
+    store = EmbeddingStore(rows, {"gender": np.arange(1000) % 2, "name": ["né"] * 1000})
+    path = tmp_path / "a.h5"
+    store.save(path)
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        size = file["embedding"].attrs["checksums"][0]
+        ends = {n: file[n].id.get_offset() + file[n].nbytes for n in ("embedding", "labels/name")}
+    assert size == (512 if half else 256)
+    for name, offset, came in (
+        ("embedding", rows.nbytes - rows[0].nbytes * 300, f"rows {300 // size * size} to "),
+        ("embedding", 1, f"rows {999 // size * size} to 999 of `embedding`"),
+        ("labels/name", 3, "rows 0 to 999 of `labels/name`"),
+    ):
+        damaged = bytearray(content)
+        damaged[ends[name] - offset] ^= 1
+        path.write_bytes(damaged)
+        message = f"a.h5` must hold what was written, by its checksums. Received: damage in {came}"
+        with pytest.raises(InputError, match=re.escape(message)):
+            EmbeddingStore.open(path)
+        assert EmbeddingStore.open(path, verify=False).digest() != store.digest()
+    damaged = bytearray(content)
+    damaged[ends["embedding"] - rows.nbytes] ^= 1
+    damaged[ends["embedding"] - 1] ^= 128
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=f"rows 0 to {size - 1} .*and in 1 other blocks of rows"):
+        EmbeddingStore.open(path)
+
+
+def test_a_checksum_tells_what_sums_do_not():
+    values = np.random.default_rng(0).integers(0, 256, 50_001).astype(np.uint8)
+    seen = {checksum(values)}
+    for first, second in ((0, 2048), (8, 8168), (8192, 16384), (0, 40_000)):
+        swapped = values.copy()  # rows, pages
+        swapped[first : first + 512], swapped[second : second + 512] = (
+            values[second : second + 512], values[first : first + 512],
+        )  # fmt: skip
+        seen.add(checksum(swapped))
+    for place in (0, 7, 8167, 8168, 49_999, 50_000):
+        for bit in (0, 7):
+            turned = values.copy()
+            turned[place] ^= 1 << bit
+            seen.add(checksum(turned))
+    seen |= {checksum(values[:-1]), checksum(values[1:])}
+    assert len(seen) == 1 + 4 + 12 + 2
+
+
+def damage(content, rng):
+    damaged, size = bytearray(content), len(content)
+    kind = rng.choice(["bits", "bytes", "cut", "splice", "zeros", "swap"])
+    start, other = rng.randrange(size), rng.randrange(size)
+    length = rng.choice([16, 512, 4096])
+    if kind == "bits":
+        for _ in range(rng.choice([1, 1, 2, 8])):
+            damaged[rng.randrange(size)] ^= 1 << rng.randrange(8)
+    elif kind == "bytes":
+        for _ in range(rng.choice([1, 30, 300])):
+            damaged[rng.randrange(size)] = rng.randrange(256)
+    elif kind == "cut":
+        del damaged[start:]
+    elif kind == "splice":
+        damaged[start : start + length] = content[other : other + length]
+    elif kind == "zeros":
+        damaged[start : start + length] = bytes(min(length, size - start))
+    else:
+        first, second = sorted((start // 512 * 512, other // 512 * 512))
+        damaged[first : first + 512] = content[second : second + 512]
+        damaged[second : second + 512] = content[first : first + 512]
+    return bytes(damaged)
+
+
+def test_damage_is_refused_or_changes_nothing(tmp_path):
+    labels = {"gender": np.arange(90) % 2, "name": [f"é{i}.jpg" for i in range(90)]}
+    path, refused = tmp_path / "a.h5", 0
+    for dtype in (np.float32, np.float16):
+        store = EmbeddingStore(unit_rows(90, 64).astype(dtype), labels, INFO)
+        store.save(path, overwrite=True)
+        content = path.read_bytes()
+        for seed in range(120):
+            path.write_bytes(damage(content, random.Random(seed)))
+            try:
+                assert_same(EmbeddingStore.open(path), store)
+            except InputError as error:
+                assert "\n" not in str(error)
+                refused += 1
+    assert refused > 200
+
+
+def test_a_store_replaced_while_it_is_opened_is_one_of_the_two(tmp_path):
+    path, other = tmp_path / "a.h5", tmp_path / "other.h5"
+    stores = [
+        EmbeddingStore(unit_rows(rows, 64, seed=rows), {"gender": np.full(rows, rows % 2)})
+        for rows in (300, 301)
+    ]
+    contents = []
+    for store in stores:
+        store.save(path, overwrite=True)
+        contents.append(path.read_bytes())
+    stop = threading.Event()
+
+    def replace():
+        while not stop.is_set():
+            for content in contents:
+                other.write_bytes(content)
+                os.replace(other, path)
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        opened = [EmbeddingStore.open(path).digest() for _ in range(150)]
+    finally:
+        stop.set()
+        thread.join()
+    assert set(opened) == {store.digest() for store in stores}  # each came at some time
+
+
+def _pipe(file, folder):
+    os.mkfifo(folder / "pipe")
+    return str(folder / "pipe")
+
+
+def _external_link(file, folder):
+    del file["labels/gender"]
+    file["labels/gender"] = h5py.ExternalLink(_pipe(file, folder), "labels/gender")
+
+
+def _external_storage(file, folder):
+    del file["embedding"]
+    file.create_dataset("embedding", (6, 16), "f4", external=[(_pipe(file, folder), 0, 384)])
+
+
+def _virtual(file, folder):
+    del file["embedding"]
+    layout = h5py.VirtualLayout((6, 16), "f4")
+    layout[:] = h5py.VirtualSource(_pipe(file, folder), "embedding", (6, 16))
+    file.create_virtual_dataset("embedding", layout)
+
+
+def _soft_link(file, folder):
+    file["labels/x"] = h5py.SoftLink("/labels/gender")
+
+
+def _packed(file, folder):  # 200 kB that say they are 4 GB
+    del file["embedding"]
+    how = {"chunks": (1000, 1024), "compression": 9, "fillvalue": 1 / 32}
+    file.create_dataset("embedding", (1_000_000, 1024), "f4", **how)[0] = 1
+
+
+def _never_written(file, folder):
+    del file["labels/gender"]
+    file.create_dataset("labels/gender", (6,), "i1", fillvalue=1)
+
+
+def _one_long_text(file, folder):
+    del file["labels"], file["embedding"]
+    file["embedding"] = unit_rows(20_000)
+    texts = np.array(["x" * 60_000] + ["y"] * 19_999, object)
+    file.create_dataset("labels/x", data=texts, dtype=h5py.string_dtype())
+
+
+def _many_names(file, folder):
+    file["labels/long"] = np.array([b"x" * 40_000] * 6)
+    for number in range(500):
+        file[f"labels/name{number}"] = file["labels/long"]
+
+
+def _list_of_texts(file, folder):
+    file.attrs.create("embedder", ["a"] * 1000, dtype=h5py.string_dtype())
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (
+            _external_link,
+            "all of its data itself. Received: a link to another file in 'labels/gend",
+        ),
+        (_external_storage, "Received: values stored in another file in 'embedding'"),
+        (_virtual, "Received: a virtual data set of other data in 'embedding'"),
+        (
+            _soft_link,
+            "must hold all of its data itself. Received: a link to another part in 'labels/x'",
+        ),
+        (_packed, "bytes of memory, as it has .* Received: 8,196,096,000 bytes for `embedding`"),
+        (_never_written, "must hold the values of `gender`. Received: none that were ever written"),
+        (_one_long_text, "Received: 6,000,000,000 bytes for `x`"),
+        (_many_names, "must take at most .* bytes of memory"),
+        (_list_of_texts, "single values as attributes. Received: a list in 'embedder'"),
+    ],
+)
+def test_files_that_reach_outside_or_claim_more_than_they_are(store, tmp_path, edit, text):
+    path = edited(store, tmp_path / "a.h5", lambda file: edit(file, tmp_path))
+    with pytest.raises(InputError, match=text) as caught:
+        EmbeddingStore.open(path)
+    assert ERROR.fullmatch(str(caught.value))
+
+
+def test_locks_of_hdf5_do_not_matter(store, tmp_path):
+    store.save(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+"):  # locks it, as another program that writes
+        assert_same(EmbeddingStore.open(tmp_path / "a.h5"), store)
+
+
+def test_a_pipe_is_no_store(tmp_path):
+    os.mkfifo(tmp_path / "a.h5")
+    with pytest.raises(InputError, match="an HDF5 file. Received: a pipe, socket or device"):
+        EmbeddingStore.open(tmp_path / "a.h5")
+
+
+def test_older_stores_have_no_checksums_and_open(store, tmp_path):
+    def forget(file):
+        for name in ("embedding", *(f"labels/{key}" for key in store.labels)):
+            del file[name].attrs["checksums"]
+
+    assert_same(EmbeddingStore.open(edited(store, tmp_path / "a.h5", forget)), store)
+
+
+@pytest.mark.parametrize(
+    "value", [[1.5], [[1]], "x", 3, *(np.array(v, "u4") for v in ([0, 1], [8]))]
+)
+def test_checksums_that_are_none(store, tmp_path, value):
+    def spoil(file):
+        file["labels/fold"].attrs["checksums"] = value
+
+    with pytest.raises(InputError, match="must be a complete HDF5 file. Received: checksums of an"):
+        EmbeddingStore.open(edited(store, tmp_path / "a.h5", spoil))
+
+
+def test_repr(store):
+    assert repr(store) == (
+        "EmbeddingStore of 6 rows, 16 wide, float32, normalised, of r50.onnx, "
+        "labels age_years, gender, age_group, group, fold, name"
+    )
+    many = EmbeddingStore(unit_rows(2), {f"n{i}": [1, 2] for i in range(11)})
+    assert repr(many).endswith("of an unknown embedder, labels n0, n1, n2, n3, n4, n5, n6, n7 and "
+                               "3 others")  # fmt: skip
 
 
 def _tmpfs(folder, size):

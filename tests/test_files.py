@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -23,12 +24,39 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_permissions_and_links_stay(tmp_path):
     path, link = tmp_path / "private.txt", tmp_path / "link.txt"
     write_text(path, "old")
-    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
-    path.chmod(0o600)
+    assert path.stat().st_mode & 0o777 == 0o600  # files tell of faces, whatever the umask
+    path.chmod(0o640)
     link.symlink_to(path)
     write_text(link, "new")
     assert link.is_symlink() and path.read_text() == "new"
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_mode & 0o777 == 0o640
+    with atomic_path(tmp_path / "model.onnx", private=False) as temporary:
+        temporary.write_text("for a server")
+    assert (tmp_path / "model.onnx").stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+@pytest.mark.parametrize("linkable", [True, False])
+def test_of_two_that_save_to_a_free_place_one_is_told(tmp_path, monkeypatch, linkable):
+    if not linkable:
+        monkeypatch.setattr(os, "link", _no_links)
+    path = tmp_path / "a.txt"
+    message = r"a.txt` must not exist yet\. Received: an existing file"
+    with pytest.raises(InputError, match=message), atomic_path(path, replace=False) as mine:
+        mine.write_text("mine")
+        with atomic_path(path, replace=False) as other:
+            other.write_text("theirs")
+    assert path.read_text() == "theirs" and os.listdir(tmp_path) == ["a.txt"]
+    assert path.stat().st_nlink == 1
+
+
+def _no_links(*_):
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_pipe_is_named(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(InputError, match="Received: a pipe, socket or device"):
+        read_json(tmp_path / "a.json")
 
 
 def test_long_names(tmp_path):

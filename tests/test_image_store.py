@@ -124,6 +124,28 @@ def test_other_files_are_refused(tmp_path):
             ImageStore.open(tmp_path / "a.h5")
 
 
+def test_pixels_are_those_that_were_written(tmp_path):
+    store = make_store((40, 3, 2))
+    path = tmp_path / "a.h5"
+    store.save(path)
+    content = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        end = file["image"].id.get_offset() + file["image"].nbytes
+    content[end - 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"by its checksums. Received: damage in .* of `image`"):
+        ImageStore.open(path)
+    assert ImageStore.open(path, verify=False).images.sum() != store.images.sum()
+    store.save(tmp_path / "b.h5")
+    with h5py.File(tmp_path / "b.h5", "r+") as file:  # an image of the right shape, elsewhere
+        shape, size = file["image"].shape, file["image"].nbytes
+        del file["image"]
+        file.create_dataset("image", shape, np.uint8, external=[(str(path), 0, size)])
+    with pytest.raises(InputError, match="values stored in another file in 'image'"):
+        ImageStore.open(tmp_path / "b.h5")
+    assert re.fullmatch(r"ImageStore of 45 images, \d+×\d+ pixels, \w+, labels .*", repr(store))
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("fuzz") / "whole.h5"

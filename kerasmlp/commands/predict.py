@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
             predictor.check(args.model_dir, finder.width, finder.info)
     pictures: list[Path | None] = [None] * len(photos)
     if args.annotate:
-        args.annotate.mkdir(parents=True, exist_ok=True)
+        args.annotate.mkdir(mode=0o700, parents=True, exist_ok=True)
         pictures = picture_paths(photos, args.annotate)
 
     extremes = [Extremes(name) for name in names if args.extremes]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -24,7 +22,7 @@ from kerasmlp.photo_prediction import (
     predict_store,
 )
 from kerasmlp.prediction import Predictor
-from kerasmlp.stores.hdf5 import open_hdf5
+from kerasmlp.stores.embedding_store import EmbeddingStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -32,9 +30,7 @@ if TYPE_CHECKING:
     from kerasmlp.faces import FaceFinder
 
 MAX_ROWS = 2000
-_MAX_STORE_BYTES = 1 << 28
-_MAX_CHUNK_BYTES = 1 << 24  # each is unpacked whole
-_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
+_MAX_STORE_BYTES = 1 << 28  # in memory
 _MAX_SIDE = 1600  # pixels of the picture in the page
 _NUM_EXTREMES = 5
 
@@ -92,7 +88,7 @@ class DemoAnswers:
         Raises:
             InputError: if it is no store, or of embeddings that a model does not know.
         """
-        total = _check_store(path)
+        total = len(EmbeddingStore.open(path, most_bytes=_MAX_STORE_BYTES))
         count = min(total, MAX_ROWS)
         answers = predict_store(self.predictors, path, **self.how)
         rows = list(progress(islice(answers, count), count))
@@ -103,43 +99,6 @@ class DemoAnswers:
         text = f"{total:,} rows" if count == total else f"The first {count:,} of {total:,} rows"
         html = f"<p>{text}</p>" + _histograms(self.predictors, rows)
         return html + "".join(_extremes(p.name, rows) for p in self.predictors), headers, table
-
-
-def _check_store(path: Path) -> int:
-    """Returns the number of rows of a file that lies about nothing and points nowhere."""
-    with open_hdf5(path) as file:
-        parts = [(file, "embedding")]
-        labels = file.get("labels") if _is_inside(file, "labels") else None
-        if isinstance(labels, h5py.Group):
-            parts += [(labels, key) for key in labels]
-        elif "labels" in file:
-            parts += [(file, "labels")]
-        bytes_ = 0
-        for group, key in parts:
-            part = group.get(key) if _is_inside(group, key) else None
-            if not isinstance(part, h5py.Dataset) or part.external or part.is_virtual:
-                reject_file(path, "must be an embedding store", f"a file without its own `{key}`")
-            if not _is_plain(part):
-                came = f"`{key}` in another form than this package writes"
-                reject_file(path, "must be an embedding store", came)
-            bytes_ += part.nbytes
-        if bytes_ > _MAX_STORE_BYTES:
-            reject_file(path, f"must hold {_MAX_STORE_BYTES:,} bytes at most", f"{bytes_:,} bytes")
-        return len(file["embedding"]) if file["embedding"].shape else 0
-
-
-def _is_plain(part: h5py.Dataset) -> bool:
-    """Whether to read some rows takes little more memory than they do."""
-    if part.dtype.hasobject:  # values of variable length, all of which may be one and the same
-        return False
-    how = part.id.get_create_plist()
-    filters = {how.get_filter(i)[0] for i in range(how.get_nfilters())}
-    chunk = math.prod(part.chunks or ()) * part.dtype.itemsize
-    return filters <= _FILTERS and chunk <= _MAX_CHUNK_BYTES
-
-
-def _is_inside(group: h5py.Group, key: str) -> bool:
-    return isinstance(group.get(key, getlink=True), h5py.HardLink)
 
 
 def _cells(predictor: Predictor, rows: Sequence[dict]) -> dict[str, list]:

@@ -32,5 +32,5 @@ def new_model_file(
         reject_file(path, "must not exist yet", what_is(path))
     require_file_place(path)
     predictor = Predictor(run_dir)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, replace=False, private=False) as temporary:
         yield predictor, in_float32(predictor.model), temporary

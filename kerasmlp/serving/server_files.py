@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kerasmlp.files import write_text
+from kerasmlp.files import atomic_path
 
 _MODELS = """\
 model_config_list {{
@@ -94,5 +94,6 @@ def write_server_files(folder: str | os.PathLike, name: str) -> dict[str, bool]:
     written = {file: not (Path(folder) / file).exists() for file in SERVER_FILES}
     for file, new in written.items():
         if new:
-            write_text(Path(folder) / file, _TEMPLATES[file].format(name=name))
+            with atomic_path(Path(folder) / file, replace=False, private=False) as temporary:
+                temporary.write_text(_TEMPLATES[file].format(name=name), encoding="utf-8")
     return written

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from kerasmlp.checks import reject_file
 from kerasmlp.files import sync
+from kerasmlp.locks import try_lock
 
 TEMPORARY = ".export"
 """The version that is being written."""
@@ -51,9 +51,7 @@ def new_version(parent: str | os.PathLike) -> Iterator[tuple[Path, Path]]:
     handle = os.open(parent, os.O_RDONLY)
     temporary = parent / TEMPORARY
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_lock(handle, parent):
             reject_file(parent, "must not be in use", "an export that is writing to it now")
         try:
             if temporary.exists():

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kerasmlp.checks import reject, reject_file
-from kerasmlp.stores.hdf5 import RowReader
 from kerasmlp.stores.label_columns import as_column, unknown_like
-from kerasmlp.stores.rows import digest_of, selected_rows
-from kerasmlp.stores.store_file import open_store, read_labels, require_rows, save_store
+from kerasmlp.stores.row_reader import RowReader
+from kerasmlp.stores.rows import digest_of, label_words, selected_rows
+from kerasmlp.stores.store_file import open_store, save_store
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder, joined_info
 
 FORMAT = "kerasmlp.embedding_store"
@@ -45,8 +44,8 @@ class EmbeddingStore:
     >>> store = EmbeddingStore(np.eye(3, 8), {"gender": [0, 1, 1]})
     >>> len(store), store.width, store.labels["gender"]
     (3, 8, array([0, 1, 1], dtype=int8))
-    >>> len(store.subset(store.labels["gender"] == 1))
-    2
+    >>> store.subset(store.labels["gender"] == 1)
+    EmbeddingStore of 2 rows, 8 wide, float32, normalised, of an unknown embedder, labels gender
     """
 
     def __init__(
@@ -82,6 +81,12 @@ class EmbeddingStore:
 
     def __len__(self) -> int:
         return len(self.embeddings)
+
+    def __repr__(self) -> str:
+        of = f"of {self.info.embedder or 'an unknown embedder'}"
+        norm = _norm_word(self.info.normalized)
+        parts = [f"{len(self):,} rows", f"{self.width} wide", f"{self.storage_dtype}", norm, of]
+        return f"EmbeddingStore of {', '.join(parts)}, {label_words(self.labels)}"
 
     @property
     def width(self) -> int:
@@ -158,20 +163,34 @@ class EmbeddingStore:
         )  # fmt: skip
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> EmbeddingStore:
-        """Reads a whole store and checks schema, sizes, NaN and norms.
+    def open(
+        cls, path: str | os.PathLike, *, verify: bool = True, most_bytes: int | None = None
+    ) -> EmbeddingStore:
+        """Reads a whole store and checks schema, sizes, checksums, NaN and norms.
+
+        Args:
+            path: Of the file; of an older one, that has no checksums, none are checked.
+            verify: False reads rows and labels although they differ from their
+                checksums, as after another program changed them in place.
+            most_bytes: That it may take in memory, or None: eight times the
+                file's size and 512 MiB.
 
         Raises:
             InputError: naming the file, what was expected and what came.
         """
-        path = Path(path)
-        with open_store(path, FORMAT, SCHEMA_VERSION, _KIND) as (file, attributes):
-            info = StoreInfo.from_attributes(path, attributes)
-            dataset = file.get("embedding")
-            require_rows(path, dataset, "embedding", "rows of numbers", 2, "fiu")
-            with RowReader(path, dataset) as reader:
-                labels = read_labels(path, file, len(dataset))
-                embeddings, squared_norms = reader.result()
+        with open_store(
+            path, FORMAT, SCHEMA_VERSION, _KIND, verify=verify, most_bytes=most_bytes
+        ) as file:
+            info = StoreInfo.from_attributes(path, file.attributes)
+            dataset = file.rows("embedding", "rows of numbers", 2, "fiu", 4)
+            squared_norms = np.empty(len(dataset), np.float32)
+
+            def square(start: int, block: np.ndarray) -> None:
+                np.vecdot(block, block, out=squared_norms[start : start + len(block)])
+
+            with RowReader(file.raw, dataset, np.float32, file.checksums(dataset), square) as rows:
+                labels = file.labels(len(dataset))
+                embeddings = rows.result()
             storage_dtype = _storage_dtype(dataset.dtype)
         _check_norms(path, squared_norms, info.normalized)
         return cls._trusted(embeddings, labels, info, storage_dtype)

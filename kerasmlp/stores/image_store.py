@@ -4,13 +4,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from kerasmlp.checks import reject_file
 from kerasmlp.stores.label_columns import as_column
-from kerasmlp.stores.rows import digest_of, selected_rows
-from kerasmlp.stores.store_file import open_store, read_labels, require_rows, save_store
+from kerasmlp.stores.row_reader import RowReader
+from kerasmlp.stores.rows import digest_of, label_words, selected_rows
+from kerasmlp.stores.store_file import open_store, save_store
 from kerasmlp.stores.store_info import RowsInfo
 
 FORMAT = "kerasmlp.image_store"
@@ -47,6 +47,8 @@ class ImageStore:
     (3, array([0, 2]))
     >>> store.subset(store.rows("train")).labels["class"]
     array([0, 1])
+    >>> store
+    ImageStore of 3 images, 32×32 pixels, colour, labels class, split
 
     Reference: Dalva and Altındış, "Age Estimation" (CS 559, Bilkent University), section II-A.
     """
@@ -78,6 +80,11 @@ class ImageStore:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        height, width, channels = self.images.shape[1:]
+        what = f"{height}×{width} pixels, {'grey' if channels == 1 else 'colour'}"
+        return f"ImageStore of {len(self):,} images, {what}, {label_words(self.labels)}"
 
     def rows(self, split: str) -> np.ndarray:
         """Indices of the rows of one split.
@@ -115,31 +122,29 @@ class ImageStore:
         )  # fmt: skip
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> ImageStore:
-        """Reads a whole store and checks schema, sizes and labels.
+    def open(cls, path: str | os.PathLike, *, verify: bool = True) -> ImageStore:
+        """Reads a whole store and checks schema, sizes, checksums and labels.
+
+        Args:
+            path: Of the file; of an older one, that has no checksums, none are checked.
+            verify: False reads pixels and labels although they differ from their
+                checksums, as after another program changed them in place.
 
         Raises:
             InputError: naming the file, what was expected and what came.
         """
         path = Path(path)
-        with open_store(path, FORMAT, SCHEMA_VERSION, _KIND) as (file, attributes):
-            info = RowsInfo.from_attributes(path, attributes)
-            dataset = file.get("image")
-            require_rows(path, dataset, "image", _SHAPE, 4, "u")
+        with open_store(path, FORMAT, SCHEMA_VERSION, _KIND, verify=verify) as file:
+            info = RowsInfo.from_attributes(path, file.attributes)
+            dataset = file.rows("image", _SHAPE, 4, "u", 1)
             if dataset.dtype != np.uint8:
                 reject_file(path, f"must hold {_SHAPE} as `image`", f"dtype {dataset.dtype}")
             _check_channels(path, dataset.shape)
-            labels = read_labels(path, file, len(dataset))
-            _check_splits(path, labels)
-            images = _read(path, dataset)
+            with RowReader(file.raw, dataset, np.uint8, file.checksums(dataset)) as rows:
+                labels = file.labels(len(dataset))
+                _check_splits(path, labels)
+                images = rows.result()
         return cls._trusted(images, labels, info, path)
-
-
-def _read(path: Path, dataset: h5py.Dataset) -> np.ndarray:
-    offset = dataset.id.get_offset()
-    if offset is None:  # rewritten by another program: chunked or compressed
-        return dataset[()]
-    return np.fromfile(path, np.uint8, dataset.size, offset=offset).reshape(dataset.shape)
 
 
 def _check_channels(name: str | os.PathLike, shape: tuple[int, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ import numpy as np
 
 from kerasmlp.checks import check_int, reject_file
 from kerasmlp.files import read_json, write_json
+from kerasmlp.locks import lock_file
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.store_info import StoreInfo
 
@@ -69,6 +69,7 @@ class PartialStore:
         self.entries: list[dict[str, Any]] = []
         self._rows = 0
         self._files: list[Any] = []
+        self._replaces = force or self.target.exists()
         if not self.target.parent.is_dir():
             reject_file(target, "must lie in an existing folder", f"no {str(self.target.parent)!r}")
         existed = self.folder.is_dir()
@@ -76,7 +77,6 @@ class PartialStore:
             reject_file(
                 self.folder, "must be resumed (--resume) or thrown away (--force)", "neither"
             )
-        self.folder.mkdir(exist_ok=True)
         self._lock()
         try:
             self._open({**settings, "width": self.width}, fresh=not (existed and resume))
@@ -110,9 +110,15 @@ class PartialStore:
         return np.fromfile(self._embeddings.name, "<f4").reshape(-1, self.width)
 
     def finish(self, labels: Mapping[str, Any], info: StoreInfo) -> EmbeddingStore:
-        """Writes the store, which replaces an older one whole, and removes the journal."""
+        """Writes the store, and removes the journal.
+
+        It replaces an older one whole that was there when this journal was opened.
+
+        Raises:
+            InputError: if another one came meanwhile; the journal stays.
+        """
         store = EmbeddingStore(self.embeddings(), labels, info, name=str(self.target))
-        store.save(self.target, overwrite=True)
+        store.save(self.target, overwrite=self._replaces)
         self.remove()
         return store
 
@@ -136,17 +142,10 @@ class PartialStore:
         self.close()
 
     def _lock(self) -> None:
-        path = self.folder / "lock"
-        file = open(path, "ab")  # noqa: SIM115 — held until close
-        self._files.append(file)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except BlockingIOError:
-            alone = False
-        if not alone:
-            self.close()
+        file = lock_file(self.folder / "lock")
+        if file is None:
             reject_file(self.folder, "must not be in use", "a journal of another running process")
+        self._files.append(file)
 
     def _open(self, settings: dict[str, Any], *, fresh: bool) -> None:
         meta = self.folder / "meta.json"

@@ -34,6 +34,13 @@ def selected_rows(indices: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
     return indices
 
 
+def label_words(labels: Mapping[str, np.ndarray]) -> str:
+    """The names of labels, for a store's `repr`."""
+    named = ", ".join(list(labels)[:8])
+    others = f" and {len(labels) - 8} others" if len(labels) > 8 else ""
+    return f"labels {named}{others}" if labels else "no labels"
+
+
 def digest_of(values: np.ndarray, labels: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of contiguous rows and their labels."""
     digest = hashlib.sha256(repr(values.shape).encode())

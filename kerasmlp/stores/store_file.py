@@ -12,63 +12,131 @@ import h5py
 import numpy as np
 
 from kerasmlp.checks import reject_file
-from kerasmlp.files import atomic_path
-from kerasmlp.stores.hdf5 import open_hdf5, read_attributes, write_hdf5
+from kerasmlp.files import atomic_path, require_free
+from kerasmlp.stores.allowance import Allowance
+from kerasmlp.stores.checksums import Checksums
+from kerasmlp.stores.hdf5 import (
+    hdf5_of,
+    memory_bytes,
+    read_attributes,
+    read_texts,
+    require_written,
+)
+from kerasmlp.stores.hdf5_links import own_part
+from kerasmlp.stores.hdf5_writing import write_hdf5
 from kerasmlp.stores.label_columns import as_column
+from kerasmlp.stores.raw_file import RawFile
 from kerasmlp.stores.store_info import RowsInfo
+
+
+class StoreFile:
+    """A store's file, open for reading; `open_store` makes it.
+
+    Args:
+        raw: The file.
+        file: As HDF5 sees it.
+        attributes: Of it.
+        verify: Whether what is read is held against its checksums.
+        most_bytes: That it may take in memory, or None.
+    """
+
+    def __init__(
+        self,
+        raw: RawFile,
+        file: h5py.File,
+        attributes: dict[str, Any],
+        *,
+        verify: bool,
+        most_bytes: int | None,
+    ):
+        self.raw, self.path, self.attributes = raw, raw.path, attributes
+        self._file, self._verify = file, verify
+        self._allowance = Allowance(raw.path, raw.size, most_bytes)
+
+    def rows(self, name: str, what: str, ndim: int, kinds: str, itemsize: int) -> h5py.Dataset:
+        """The dataset of rows, whole, and of a size that the file can have.
+
+        Args:
+            name: Of the dataset.
+            what: It holds, for the error.
+            ndim: Its dimensions.
+            kinds: Of NumPy's, that it may be of.
+            itemsize: Bytes of each number in memory.
+        """
+        dataset = own_part(self.path, self._file, name)
+        if (
+            not isinstance(dataset, h5py.Dataset)
+            or dataset.ndim != ndim
+            or 0 in dataset.shape
+            or dataset.dtype.kind not in kinds
+        ):
+            came = f"shape {getattr(dataset, 'shape', None)}, "
+            came += f"dtype {getattr(dataset, 'dtype', None)}"
+            reject_file(self.path, f"must hold {what} as `{name}`", came)
+        require_written(self.path, dataset, name, self.raw)
+        self._allowance.take(memory_bytes(dataset, itemsize), name)
+        return dataset
+
+    def checksums(self, dataset: h5py.Dataset) -> Checksums:
+        return Checksums(self.path, dataset, verify=self._verify)
+
+    def labels(self, rows: int) -> dict[str, np.ndarray]:
+        """The label columns."""
+        columns, group = {}, own_part(self.path, self._file, "labels")
+        for key in () if group is None else group.keys():
+            column = own_part(self.path, group, key)
+            if getattr(column, "shape", None) != (rows,):
+                came = f"shape {getattr(column, 'shape', None)}"
+                reject_file(self.path, f"must hold {rows} values of label {key!r}", came)
+            require_written(self.path, column, key, self.raw)
+            # text takes four times in memory what it takes in the file, and once as it is read
+            self._allowance.take(memory_bytes(column, 5 * column.dtype.itemsize), key)
+            columns[key] = column
+        return {key: self._label(key, column) for key, column in columns.items()}
+
+    def _label(self, key: str, column: h5py.Dataset) -> np.ndarray:
+        if column.dtype.hasobject:
+            return as_column(self.path, key, read_texts(column, key, self._allowance), len(column))
+        values, checksums = column[()], self.checksums(column)
+        checksums.compare(values)
+        checksums.require()
+        return as_column(self.path, key, values, len(column))
 
 
 @contextlib.contextmanager
 def open_store(
-    path: Path, format_name: str, version: int, kind: str
-) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
-    """Opens a store's file and reads its attributes.
+    path: str | os.PathLike,
+    format_name: str,
+    version: int,
+    kind: str,
+    *,
+    verify: bool,
+    most_bytes: int | None = None,
+) -> Iterator[StoreFile]:
+    """Opens a store's file, once, and reads its attributes.
 
     Args:
         path: Of the file.
         format_name: That the file must name.
         version: Of its schema.
         kind: What it must be, in words, for the error.
+        verify: Whether what is read is held against its checksums.
+        most_bytes: That it may take in memory, or None.
 
     Raises:
         InputError: naming the file, what was expected and what came.
     """
-    with open_hdf5(path) as file:
+    with RawFile(path, "an HDF5 file") as raw, hdf5_of(raw) as file:
         attributes = read_attributes(file)
         if attributes.get("format") != format_name:
             reject_file(path, f"must be {kind}", "an HDF5 file of another kind")
         came = attributes.get("schema_version")
         if came != version:
             reject_file(path, f"must have schema version {version}", f"{came}")
-        yield file, attributes
-
-
-def require_rows(path: Path, dataset: Any, name: str, what: str, ndim: int, kinds: str) -> None:
-    """Rejects a dataset that is none, has no rows, or whose file ends before them."""
-    if (
-        not isinstance(dataset, h5py.Dataset)
-        or dataset.ndim != ndim
-        or 0 in dataset.shape
-        or dataset.dtype.kind not in kinds
-    ):
-        came = f"shape {getattr(dataset, 'shape', None)}, dtype {getattr(dataset, 'dtype', None)}"
-        reject_file(path, f"must hold {what} as `{name}`", came)
-    offset = dataset.id.get_offset()
-    end = (offset or 0) + dataset.nbytes
-    size = path.stat().st_size
-    if offset is not None and end > size:
-        reject_file(path, f"must be complete, {end:,} bytes or more", f"{size:,} bytes")
-
-
-def read_labels(path: Path, file: h5py.File, rows: int) -> dict[str, np.ndarray]:
-    """The label columns of a store's file."""
-    labels = {}
-    for key, column in file["labels"].items() if "labels" in file else ():
-        if getattr(column, "shape", None) != (rows,):
-            came = f"shape {getattr(column, 'shape', None)}"
-            reject_file(path, f"must hold {rows} values of label {key!r}", came)
-        labels[key] = as_column(path, key, column[()], rows)
-    return labels
+        lists = sorted({*file.attrs} - {*attributes})
+        if lists:
+            reject_file(path, "must hold single values as attributes", f"a list in {lists[0]!r}")
+        yield StoreFile(raw, file, attributes, verify=verify, most_bytes=most_bytes)
 
 
 def save_store(
@@ -90,9 +158,9 @@ def save_store(
         OSError: if the disk is full; an old file is still there.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        reject_file(path, "must not exist yet", "an existing file")
+    if not overwrite:
+        require_free(path)
     attributes = {"format": format_name, "schema_version": version, **info.to_attributes()}
     columns = {f"labels/{key}": column for key, column in labels.items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, replace=overwrite) as temporary:
         write_hdf5(temporary, name, rows, dtype, columns, attributes)

@@ -1,0 +1,105 @@
+"""Checksums of arrays by block of rows, quick enough to be compared whenever a file is read."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kerasmlp.checks import reject_file
+
+_BLOCK_BYTES = 1 << 20  # measured: smaller blocks name rows more closely, but calls cost time
+_MAX_BLOCKS = 1 << 13  # HDF5 has room for 64 kB in an attribute, beside which it keeps a checksum
+_FOLD = 1021  # words of eight bytes; a prime, so that no two rows lie upon each other
+_NAME = "checksums"  # of the attribute: rows in a block, then the checksum of each
+
+
+def checksum(values: np.ndarray) -> int:
+    """CRC-32 of the bytes of a contiguous array, folded by addition to 8168 bytes where it is long.
+
+    Whatever changes within 8 kB changes it, and every single bit. A CRC of
+    all bytes would take as long as reading them.
+
+    Example:
+
+    >>> hex(checksum(np.frombuffer(b"123456789", np.uint8)))
+    '0xcbf43926'
+    >>> long = np.zeros(10_000, np.uint64)
+    >>> before = checksum(long)
+    >>> long[5_000] = 1
+    >>> checksum(long) == before
+    False
+    """
+    bytes_ = np.frombuffer(values, np.uint8)
+    count = len(bytes_) // (8 * _FOLD)
+    if count < 2:
+        return zlib.crc32(bytes_)
+    words = np.frombuffer(values, "<u8", count * _FOLD).reshape(count, _FOLD)
+    return zlib.crc32(bytes_[words.nbytes :], zlib.crc32(np.add.reduce(words)))
+
+
+def rows_per_block(rows: int, row_bytes: int) -> int:
+    """A number of rows that fit a cache; a multiple of 8, as sums of aligned words are faster."""
+    fitting = max(_BLOCK_BYTES // max(row_bytes, 1), -(-rows // _MAX_BLOCKS), 1)
+    return -(-fitting // 8) * 8
+
+
+def add_checksums(dataset: h5py.Dataset, values: np.ndarray) -> None:
+    """Keeps the checksums of what a dataset is going to hold, as an attribute of it."""
+    rows = rows_per_block(len(values), dataset.dtype.itemsize * values[0].size)
+    blocks = (values[start : start + rows] for start in range(0, len(values), rows))
+    kept = [checksum(np.ascontiguousarray(block, dataset.dtype)) for block in blocks]
+    dataset.attrs.create(_NAME, np.array([rows, *kept], np.uint32))
+
+
+class Checksums:
+    """The checksums that a file has of a dataset, against which its blocks are held.
+
+    Args:
+        path: The file, for the error.
+        dataset: Of that file; without checksums, as older files are, all is taken.
+        verify: False takes all in any case.
+
+    Attributes:
+        rows: In each block but the last.
+
+    Raises:
+        InputError: if the checksums are not such.
+    """
+
+    def __init__(self, path: Any, dataset: h5py.Dataset, *, verify: bool):
+        self.path, self.name, self._count = path, dataset.name.strip("/"), len(dataset)
+        row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
+        self.rows = rows_per_block(self._count, row_bytes)
+        self._table = None
+        self._damaged: set[int] = set()
+        self._lock = threading.Lock()
+        kept = dataset.attrs.get(_NAME) if verify else None
+        if kept is not None:
+            if np.ndim(kept) == 1 and kept.dtype == np.uint32 and kept[0] > 0:
+                self.rows, self._table = int(kept[0]), kept[1:]
+            if self._table is None or len(self._table) != -(-self._count // self.rows):
+                came = f"{_NAME} of another form for `{self.name}`"
+                reject_file(path, "must be a complete HDF5 file", came)
+
+    def compare(self, values: np.ndarray, start: int = 0) -> None:
+        """Compares rows from `start`, the first of a block; of any thread."""
+        if self._table is None:
+            return
+        for first in range(start, start + len(values), self.rows):
+            block = values[first - start : first - start + self.rows]
+            if checksum(np.ascontiguousarray(block)) != self._table[first // self.rows]:
+                with self._lock:
+                    self._damaged.add(first)
+
+    def require(self) -> None:
+        """Rejects the file if a block differed."""
+        if self._damaged:
+            first, others = min(self._damaged), len(self._damaged) - 1
+            last = min(first + self.rows, self._count) - 1
+            came = f"damage in rows {first} to {last} of `{self.name}`"
+            came += f" and in {others} other blocks of rows" if others else ""
+            reject_file(self.path, "must hold what was written, by its checksums", came)
