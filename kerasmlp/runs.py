@@ -15,13 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kerasmlp import __version__
+from kerasmlp import __version__, schema
 from kerasmlp.checks import InputError, reject_file
 from kerasmlp.evaluation_folder import is_evaluation_of_run
 from kerasmlp.files import read_json, what_is, write_json
 from kerasmlp.keras_file import load_keras_file
 from kerasmlp.manifest import check_against_manifest, read_manifest, write_manifest
-from kerasmlp.schema import Schema, check_object, check_same, one_of
 
 FORMAT = "kerasmlp.run"
 FILES = (
@@ -30,7 +29,8 @@ FILES = (
     "seen.npy", "best.json", "trials.csv", "trials.png", "ages.png", "faces.png", "DONE",
 )  # fmt: skip
 _UNHASHED = ("DONE", "checkpoint.npz")  # the one holds the hashes, the other goes when all is done
-_CONFIG = {"format": one_of(FORMAT)}
+_CONFIG = {"format": schema.one_of(FORMAT)}
+_REPORT = {"temperature": schema.optional(schema.TEMPERATURE)}
 _INNER = re.compile(r"seed\d+_fold\d+|[a-z-]+_seed\d+")
 _TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
 _SEARCH = "search"  # state and checkpoints of Keras Tuner, ours where the run is a search
@@ -75,17 +75,17 @@ class RunFolder:
     def config(self) -> dict:
         return self.read_json("config.json", _CONFIG, "that of a run")
 
-    def report(self, schema: Schema | None = None) -> dict:
-        return self.read_json("report.json", schema or {}, "that of a run")
+    def report(self) -> dict:
+        return self.read_json("report.json", _REPORT, "that of a run")
 
-    def read_json(self, name: str, schema: Schema, what: str) -> dict:
+    def read_json(self, name: str, kinds: schema.Schema, what: str) -> dict:
         """Reads an object that is as it was written, and as the schema says.
 
         Raises:
             InputError: naming the file.
         """
         self.check_file(name)
-        return check_object(self / name, read_json(self / name), schema, what)
+        return schema.check_object(self / name, read_json(self / name), kinds, what)
 
     def check_file(self, name: str) -> None:
         """Rejects a file that is no more what it was when the run was finished."""
@@ -201,7 +201,7 @@ class RunFolder:
 
     def _plain_config(self) -> dict:
         """Also of a damaged run: it may be replaced."""
-        return check_object(self / "config.json", read_json(self / "config.json"), {})
+        return schema.check_object(self / "config.json", read_json(self / "config.json"), {})
 
     def _claim(self, config: dict, resume: bool) -> bool:
         """Makes the folder that of this run; returns whether it is a new one."""
@@ -221,7 +221,7 @@ class RunFolder:
         if not there:
             write_json(self / "config.json", config)
             return True
-        check_same(self.path, self.config(), config)
+        schema.check_same(self.path, self.config(), config)
         return False
 
     def finish(self, report: dict) -> None:

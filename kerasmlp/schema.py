@@ -185,6 +185,9 @@ def made_by(build: Callable[[Any], Any], words: str) -> Kind:
     return kind(words, holds)
 
 
+TEMPERATURE = number(0.01, 100)
+"""By which logits are divided; fits end at 0.2 and 5."""
+
 flag = kind("true or false", lambda v: isinstance(v, bool))
 sha256 = kind("a hash of 64 digits", lambda v: isinstance(v, str) and bool(_HASH.fullmatch(v)))
 

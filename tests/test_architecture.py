@@ -38,6 +38,7 @@ FLOORS = {
         "splits",
         "stores",
         "targets",
+        "training_files",
     ],
     2: ["initializers", "layers", "losses", "masks"],
     3: [

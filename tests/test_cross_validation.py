@@ -532,11 +532,12 @@ def fake(path, *, nll, folds_from="seed", seeds=(0, 1), dtype="float32", **chang
     config = {
         "kind": "cross-validation", "data_digest": "d", "seeds": list(seeds), "num_folds": 2,
         "folds_from": folds_from, "folds_digest": "f",
-        "target": {"classes": None, "class_names": ["male", "female"]},
+        "target": {"label": "gender", "classes": None, "class_names": ["male", "female"]},
     }  # fmt: skip
     run = RunFolder(path)
     with run.working(config | changes, resume=False, force=False):
-        report = {"runs": rows, "summary": {}, "diverged": 0, "test_share": 0.25}
+        report = {"runs": rows, "summary": {}, "test_share": 0.25, "seconds": {"total": 1.0}}
+        report["diverged"] = sum("diverged" in row for row in rows)
         run.finish(report | {"dtype": dtype})
     return path
 
@@ -584,7 +585,10 @@ def test_seeds_on_the_same_folds_are_averaged_first(tmp_path):
         ({"num_folds": 3}, "must have the same num_folds"),
         ({"folds_digest": "g"}, "must have the same folds_digest"),
         ({"kind": "x"}, "must be the folder of a cross-validation. Received: another run folder"),
-        ({"target": {"classes": "adience", "class_names": []}}, "must be measured in the same"),
+        (
+            {"target": {"label": "age_group", "classes": "adience", "class_names": []}},
+            "must be measured in the same",
+        ),
     ],
 )
 def test_what_cannot_be_compared(tmp_path, changes, message):
@@ -613,13 +617,16 @@ def test_damaged_folders_are_one_sentence(tmp_path):
             {"runs": [{"seed": 0, "fold": 0, "test_nll": 1.0}] * 4},
             r"report.json` must hold each of 4 pairs of seed and fold once",
         ),
-        ("report.json", {"runs": None}, r"report.json` must hold a list `runs`. Received: None"),
-        ("config.json", {"seeds": [[0], [1]]}, r"config.json` must hold numbers as seeds"),
-        ("config.json", {"seeds": 5}, r"config.json` must hold a list `seeds`. Received: 5"),
-        ("config.json", {"data_digest": ...}, r"must hold a str `data_digest`. Received: None"),
+        ("report.json", {"runs": None}, r"whose `runs` is a list of .*. Received: runs=None"),
+        ("report.json", {"diverged": 1}, r"must count the runs that diverged. Received: 1"),
+        ("report.json", {"test_share": "1"}, r"`test_share` is a number from 0 to 1e\+06. Rec"),
+        ("config.json", {"seeds": [[0], [1]]}, r"whose `seeds\[0\]` is a whole number from 0 to"),
+        ("config.json", {"seeds": 5}, r"whose `seeds` is a list of .*. Received: seeds=5"),
+        ("config.json", {"data_digest": ...}, r"`data_digest` is a text .*: data_digest=nothing"),
     ):
         b = RunFolder(fake(tmp_path / f"{len(list(tmp_path.iterdir()))}", nll=[1.0, 1.1, 1.2, 1.0]))
         values = json.loads((b / name).read_text()) | change
+        (b / "DONE").write_text("")  # as of an older version, which kept no hashes
         (b / name).write_text(json.dumps({k: v for k, v in values.items() if v is not ...}))
         with pytest.raises(InputError, match=message):
             compare(a, b.path)
