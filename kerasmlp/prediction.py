@@ -42,15 +42,15 @@ class Predictor:
         run.require_done()
         self.path = run.path
         self.config, self.target = read_settings(run)
+        run.check_file("calibration.json")
+        path = run / "calibration.json"
+        self.calibration = RunCalibration.open(path, self.target) if path.exists() else None
         self.model = load_model(run.path)
         shapes = self.model.input_shape, self.model.output_shape
         expected = (None, self.config["width"]), (None, self.target.num_classes)
         if shapes != expected:
             requirement = "must hold a model from {} to {}, as config.json says".format(*expected)
             reject_file(run / "model.keras", requirement, "one from {} to {}".format(*shapes))
-        run.check_file("calibration.json")
-        path = run / "calibration.json"
-        self.calibration = RunCalibration.open(path, self.target) if path.exists() else None
         temperature = self.calibration.mc_temperature if self.calibration else 1.0
         self.mc_model = with_temperature(self.model, temperature)
 

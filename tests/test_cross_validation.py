@@ -113,7 +113,7 @@ def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out()
         ({"group": "persno"}, "`group` must be a column of the store"),
         ({"num_folds": 1}, "`num_folds` must be an integer >= 2"),
         ({"num_folds": 0}, "`num_folds` must be an integer >= 2"),
-        ({"recipe": SMALL.replace(num_blocks=100)}, "`num_blocks` must leave a width of at least"),
+        ({"recipe": SMALL.replace(num_blocks=16)}, "`num_blocks` must leave a width of at least"),
     ],
 )
 def test_bad_plans(changes, message):
