@@ -95,8 +95,16 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file of up to 64 MiB, or says in one sentence why it cannot be read."""
+def read_json(path: str | os.PathLike, *, infinite: bool = False) -> Any:
+    """Reads a JSON file of up to 64 MiB, or says in one sentence why it cannot be read.
+
+    Args:
+        path: Of the file.
+        infinite: Take `NaN` and `Infinity`, as older versions wrote them in the state of a search.
+
+    Raises:
+        InputError: naming the file.
+    """
     path = Path(path)
     if not path.is_file():
         reject_file(path, "must be a JSON file", what_is(path))
@@ -107,7 +115,7 @@ def read_json(path: str | os.PathLike) -> Any:
             path, f"must be a JSON file of at most {_MOST_JSON_BYTES} bytes", "a longer one"
         )
     try:
-        return strict_json.loads(content.decode("utf-8-sig"))
+        return strict_json.loads(content.decode("utf-8-sig"), infinite=infinite)
     except UnicodeDecodeError:
         reject_file(path, "must be a JSON file", "a file that is no text")
     except ValueError as error:

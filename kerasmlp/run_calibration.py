@@ -144,6 +144,8 @@ class RunCalibration:
         """
         what = "the calibration of a run"
         config = read_object(path, _SCHEMA, what)
+        if unknown := sorted(set(config) - set(_SCHEMA)):
+            reject_file(path, f"must be {what} by this version", f"one with {unknown[0]!r}"[:100])
         known = {name: config.get(name) for name in cls.__dataclass_fields__}
         if known["abstention"] is not None:
             columns = {k: known["abstention"][k] for k in Abstention.__dataclass_fields__}
@@ -151,8 +153,8 @@ class RunCalibration:
                 known["abstention"] = Abstention(**columns)
             except InputError as error:
                 reject_file(path, f"must be {what}", f"{error}")
-            if known["num_samples"] < 1 or columns["rows"][-1] > known["rows"]:
-                reject_file(path, f"must be {what}", "thresholds of no passes or of other rows")
+            if known["num_samples"] < 1:
+                reject_file(path, f"must be {what}", "thresholds of no passes")
             highest = _MOST_NATS if target is None else math.log(len(target.measured_names))
             if columns["thresholds"][-1] > highest + 1e-3:
                 came = f"{columns['thresholds'][-1]:g}"

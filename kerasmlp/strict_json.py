@@ -11,8 +11,12 @@ _MOST_DIGITS = 20  # of whole numbers, as those of 64 bits
 _SPELLED = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 
-def loads(text: str) -> Any:
+def loads(text: str, *, infinite: bool = False) -> Any:
     """Reads JSON.
+
+    Args:
+        text: To read.
+        infinite: Take `NaN` and `Infinity` too.
 
     Raises:
         ValueError: with what is wrong, in a few words.
@@ -27,7 +31,7 @@ def loads(text: str) -> Any:
     try:
         value = json.loads(
             text,
-            parse_constant=_no_constant,
+            parse_constant=_SPELLED.get if infinite else _no_constant,
             parse_float=_finite,
             parse_int=_whole,
             object_pairs_hook=_object,
