@@ -7,6 +7,7 @@ from kerasmlp.labels import age_classes
 from kerasmlp.runs import RunFolder
 from kerasmlp.schema import (
     check_object,
+    check_same,
     dict_of,
     fields,
     flag,
@@ -76,6 +77,22 @@ def read_settings(run: RunFolder) -> tuple[dict, Target]:
             came = f"a head of {target.head!r} with {len(names)} names and {target.classes!r}"
             reject_file(path, f"must be {what} whose classes are those of its head", came)
     return config, target
+
+
+def check_taken_over(run: RunFolder, settings: dict) -> None:
+    """Rejects a finished run that is to be a part of another result, if it is not whole or was
+    made with other settings.
+
+    Args:
+        run: With a `config.json`.
+        settings: Those of `config.json` that must be as they are here.
+
+    Raises:
+        InputError: naming the file or the setting.
+    """
+    run.check_files()
+    before = run.config()
+    check_same(run.path, {name: before.get(name) for name in settings}, settings)
 
 
 def read_report(run: RunFolder) -> dict:

@@ -282,6 +282,48 @@ def test_weights_of_other_kinds_are_one_sentence(finished, tmp_path):
             cross_validate(folder / "store.h5", plan_of(store, init=str(run.path)), tmp_path / "cv")
 
 
+def test_finished_runs_are_taken_over_only_as_they_were_asked_for(finished, pool, tmp_path):
+    folder, _, plan, report = finished
+    for number, (change, message) in enumerate(
+        (
+            ({}, None),
+            ({"recipe": {"learning_rate": 0.5}}, r"the same recipe.learning_rate \(0.5\)"),
+            ({"recipe": {"num_blocks": 3}}, r"the same recipe.num_blocks \(3\)"),
+            ({"target": {"label": "age_group"}}, r"the same target.label \('age_group'\)"),
+            ({"seed": 77}, r"the same seed \(77\)"),
+            ({"data_digest": "other"}, r"the same data_digest \('other'\)"),
+            ({"test_digest": "other"}, r"the same test_digest \('other'\)"),
+        )
+    ):
+        path = shutil.copytree(folder / "cv", tmp_path / f"{number}")
+        (path / "DONE").unlink()
+        inner = next(path.glob("seed*_fold1"))
+        config = json.loads((inner / "config.json").read_text())
+        for key, value in change.items():
+            config[key] = {**config[key], **value} if isinstance(value, dict) else value
+        (inner / "config.json").write_text(json.dumps(config))
+        (inner / "DONE").write_text("")
+        if message is None:
+            result = cross_validate(folder / "store.h5", plan, path, pool=pool, resume=True)
+            assert result["summary"] == report["summary"]
+            continue
+        with pytest.raises(InputError, match=f"seed.*must be resumed with {message}"):
+            cross_validate(folder / "store.h5", plan, path, pool=pool, resume=True)
+
+
+@pytest.mark.parametrize("name", ["report.json", "history.csv", "model.keras", "config.json"])
+def test_damaged_finished_runs_are_not_taken_over(finished, pool, tmp_path, name):
+    folder, _, plan, _ = finished
+    path = shutil.copytree(folder / "cv", tmp_path / "cv")
+    (path / "DONE").unlink()
+    inner = next(path.glob("seed*_fold1"))
+    content = bytearray((inner / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (inner / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}` must be as it was written"):
+        cross_validate(folder / "store.h5", plan, path, pool=pool, resume=True)
+
+
 def test_runs_of_two_precisions_make_no_mean(finished, pool, tmp_path):
     folder, _, plan, report = finished
     assert report["dtype"] == "float32"
@@ -291,6 +333,7 @@ def test_runs_of_two_precisions_make_no_mean(finished, pool, tmp_path):
         (path / "DONE").unlink()
     config = json.loads((first / "config.json").read_text()) | {"dtype": "mixed_float16"}
     (first / "config.json").write_text(json.dumps(config))
+    (first / "DONE").write_text("")  # as of an older version, which kept no hashes
     message = "must hold runs of one precision. Received: float32 and mixed_float16"
     with pytest.raises(InputError, match=message):
         cross_validate(folder / "store.h5", plan, tmp_path / "cv", pool=pool, resume=True)

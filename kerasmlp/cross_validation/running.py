@@ -25,7 +25,6 @@ from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.schema import (
     check_object,
-    check_same,
     dict_of,
     fields,
     kind,
@@ -38,7 +37,7 @@ from kerasmlp.schema import (
 )
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tables import csv_of, read_csv
-from kerasmlp.training_files import TARGET, read_report
+from kerasmlp.training_files import TARGET, check_taken_over, read_report
 
 KIND = "cross-validation"
 _SEED = whole(0, (1 << 31) - 1)
@@ -134,10 +133,7 @@ def cross_validate(
         inner = [RunFolder(folder / run.name) for run in runs]
         for run, done in zip(runs, inner, strict=True):
             if done.done:  # it is taken over: it must be whole, and of these settings
-                done.check_files()
-                settings = settings_of(store, plan, run, config["init"])
-                before = done.config()
-                check_same(done.path, {name: before.get(name) for name in settings}, settings)
+                check_taken_over(done, settings_of(store, plan, run, config["init"]))
         pending = [number for number, run in enumerate(inner) if not run.done]
         settings = {
             "store": str(Path(store_path).resolve()),
