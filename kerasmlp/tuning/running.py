@@ -16,42 +16,18 @@ from kerasmlp.checks import check_int, check_positive, check_seed, reject, rejec
 from kerasmlp.files import write_json, write_text
 from kerasmlp.precision import default_policy
 from kerasmlp.runs import RunFolder, environment
-from kerasmlp.schema import (
-    check_object,
-    dict_of,
-    fields,
-    flag,
-    made_by,
-    number,
-    one_of,
-    optional,
-    text,
-    whole,
-)
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tables import csv_of
 from kerasmlp.tuning.plan import LONGEST_EPOCHS, Cost, TuningPlan, describe, longest_within
-from kerasmlp.tuning.space import SPACES, recipe_of
+from kerasmlp.tuning.search_files import (
+    KIND,
+    plan_of_search,
+    report_of_search,
+    settings_of_search,
+)
+from kerasmlp.tuning.space import recipe_of
 from kerasmlp.tuning.table import best_of, rows_of
 from kerasmlp.tuning.workers import IP, WorkerPool, as_chief, serve
-
-KIND = "tuning"
-_COUNT = whole(0, 1_000_000)
-_SETTINGS = {
-    "max_epochs": optional(whole(1, LONGEST_EPOCHS)),
-    "data_digest": text(200),
-    "dtype": optional(text(100)),
-    "space": one_of(*SPACES),
-    "seed": whole(0, (1 << 31) - 1),
-}
-_REPORT = {
-    "best": dict_of(optional(number())),
-    "complete": flag,
-    "trials": fields(dict.fromkeys(("run", "planned", "diverged"), _COUNT)),
-    "max_epochs": whole(1, LONGEST_EPOCHS),
-    "rows": fields({"training": whole(0, 10**12), "validation": whole(0, 10**12)}),
-    "seconds": fields({"total": number(), "trials": number()}),
-}
 
 
 def tune(
@@ -117,7 +93,7 @@ def tune(
     from kerasmlp.tuning.trial import TrialRunner
 
     runner = TrialRunner(store, plan)
-    before = _config_before(folder) if resume else None
+    before = settings_of_search(folder) if resume else None
     chosen = before["max_epochs"] if before is not None else None
     if any_epochs and chosen is not None:
         plan, any_epochs = replace(plan, max_epochs=chosen), False
@@ -128,8 +104,7 @@ def tune(
     claim = config | {"max_epochs": None} if open_plan else config
     with folder.working(claim, resume=resume, force=force):
         if folder.done:
-            path = folder / "report.json"
-            return check_object(path, folder.report(), _REPORT, "that of a search")
+            return report_of_search(folder)
         seconds = None if budget_minutes is None else 60 * budget_minutes
         at_once = max(workers or 1, 1)
         plan, cost = _costed(plan, runner, seconds if by_budget else None, at_once)
@@ -177,7 +152,7 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
     from kerasmlp.tuning.trial import TrialRunner
 
     folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path)
-    config = _config_before(folder)
+    config = settings_of_search(folder)
     if config is None or config["max_epochs"] is None:
         reject_file(folder.path, "must be the folder of a search that its chief has begun", "none")
     if config["data_digest"] != store.digest():
@@ -186,9 +161,7 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
     if config.get("dtype") != default_policy():
         requirement = f"must be the folder of a search in {default_policy()}, as on this machine"
         reject_file(folder.path, requirement, f"{config.get('dtype')}")
-    a_plan = made_by(lambda _: TuningPlan.from_config(config), "that of a plan")
-    check_object(folder / "config.json", config, {"base": a_plan}, "that of a search")
-    plan = TuningPlan.from_config(config)
+    plan = plan_of_search(folder, config)
     search = _search(plan, folder, config, TrialRunner(store, plan))
     try:
         search.run()
@@ -249,15 +222,6 @@ def _costed(
     if budget is not None:
         plan = longest_within(plan, rows, cost_of, budget, workers)
     return plan, cost_of(plan.uses_xla(rows))
-
-
-def _config_before(folder: RunFolder) -> dict | None:
-    if not (folder / "config.json").is_file():
-        return None
-    config = folder.config()
-    if config.get("kind") != KIND:
-        reject_file(folder.path, "must be the folder of a search", "another run folder")
-    return check_object(folder / "config.json", config, _SETTINGS, "that of a search")
 
 
 def _silent(*_: object) -> None:
