@@ -118,6 +118,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
         super().error(one_sentence(message))
 
+    def exit(self, status: int = 0, message: str | None = None):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            status, message = _fail(_CLOSED, 2), None
+        super().exit(status, message)
+
 
 def _usable_streams() -> bool:
     """Makes output that no character ends; returns whether there is standard output at all.

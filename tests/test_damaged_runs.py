@@ -1,8 +1,10 @@
 """Run folders that were damaged or altered: the same answers or one sentence, never a traceback."""
 
+import io
 import json
 import random
 import shutil
+import sys
 import zipfile
 
 import numpy as np
@@ -11,6 +13,7 @@ from damage import altered, is_one_sentence, outcome, turned
 from data_sets import make_store
 
 from kerasmlp import EmbeddingStore, InputError
+from kerasmlp.cli import run_command
 from kerasmlp.runs import RunFolder
 
 JSON_FILES = ("config.json", "report.json", "calibration.json")
@@ -242,6 +245,28 @@ def test_files_that_are_no_files(store, broken):
         if name == "config.json":
             assert "config.json` must be a JSON file" in refused(broken, store)
     assert "RunFolder(" in repr(RunFolder(broken)) and "finished" in repr(RunFolder(broken))
+
+
+def test_lines_of_json_survive_an_encoding_that_lacks_their_letters(
+    run, store, tmp_path, monkeypatch
+):
+    path = shutil.copy(store, tmp_path / "grüße \N{GRINNING FACE} λ.h5")
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", screen)
+        assert run_command("predict", [str(run), str(path), "--num-samples", "0"]) == 0
+        screen.flush()
+        lines = screen.buffer.getvalue().decode(encoding).splitlines()
+        assert [json.loads(line)["input"] for line in lines] == [str(path)] * 120
+
+
+def test_too_little_memory_is_one_sentence(monkeypatch):
+    import tensorflow as tf
+
+    for need in (lambda _: bytearray(1 << 62), lambda _: tf.zeros((1 << 45,))):
+        monkeypatch.setattr("kerasmlp.commands.compare.run", need)
+        code, out, err = outcome("compare", "a", "b")
+        assert (code, out, err) == (2, "", "error: this needs more memory than there is\n")
 
 
 @pytest.mark.parametrize("option", ["--num-blocks", "--residuals-per-block", "--batch-size"])
