@@ -7,6 +7,7 @@ import math
 import os
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,9 @@ def load_keras_file(path: str | os.PathLike):
 
     config, num_values = check_keras_file(path)
     try:
-        # Built without memory for its weights first: an altered file can name any size.
-        with keras.StatelessScope(initialize_variables=False):
-            plan = keras.saving.deserialize_keras_object(config, safe_mode=True)
-            size = sum(math.prod(v.shape) for v in plan.variables if not _is_seed(v))
+        # In a thread of its own: in this one, Keras would make up for the variables later.
+        with ThreadPoolExecutor(1) as thread:
+            size = thread.submit(_size_of, config).result()
         if size <= num_values:
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except MemoryError:
@@ -55,6 +55,15 @@ def load_keras_file(path: str | os.PathLike):
         if variable.path.endswith("moving_variance") and (values < 0).any():
             reject_file(path, "must hold variances >= 0", f"less in {variable.path}")
     return model
+
+
+def _size_of(config: dict) -> int:
+    """How many numbers a model needs, built without memory for them: a file can name any size."""
+    import keras
+
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        return sum(math.prod(v.shape) for v in model.variables if not _is_seed(v))
 
 
 def _is_seed(variable) -> bool:
