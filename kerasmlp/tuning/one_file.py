@@ -62,7 +62,14 @@ class OneFileState:
     A process killed between the files of Keras Tuner leaves trials that the oracle
     does not know of; and a trial that has ended is not run again because its
     oracle was killed before anything else happened.
+
+    Attributes:
+        places: Names of a trial's values that are no hyperparameters: where it stands.
+        measures: Names of what is measured of a trial.
     """
+
+    places: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
 
     def completed(self) -> list[Trial]:
         return [t for t in list(self.trials.values()) if t.status == "COMPLETED"]
@@ -101,7 +108,7 @@ class OneFileState:
             reject_file(self.path, f"must be {what}", "trials that are not there, or there twice")
         for trial in trials:
             values = trial["hyperparameters"]["values"]
-            known = trial["status"] != "COMPLETED" or _is_measured(trial)
+            known = trial["status"] != "COMPLETED" or self._is_measured(trial)
             if not known or not self._holds(values, ids):
                 came = f"trial {trial['trial_id']} with {shown(values)}"
                 reject_file(self.path, f"must be {what} whose trials lie in its space", came)
@@ -124,14 +131,14 @@ class OneFileState:
             for name, kind in kinds.items()
         )
         rest = {k: v for k, v in values.items() if k not in kinds}
-        good = rest.pop("tuner/trial_id", None) in (*ids, None)
+        good = rest.pop("tuner/trial_id", None) in (*ids, None) and rest.keys() == {*self.places}
         return inside and good and all(_ROUND(k, v) is None for k, v in rest.items())
 
-
-def _is_measured(trial: dict) -> bool:
-    """Whether a trial that has ended has a score, and every value that was measured with it."""
-    columns = trial["metrics"]["metrics"].values()
-    return trial["score"] is not None and bool(columns) and all(c["observations"] for c in columns)
+    def _is_measured(self, trial: dict) -> bool:
+        columns = trial["metrics"]["metrics"]
+        measured = [columns.get(name, {"observations": []}) for name in self.measures]
+        values = [o["value"] for column in measured for o in column["observations"]]
+        return trial["score"] is not None and len(values) >= len(measured) and all(values)
 
 
 def oracle_seed(seed: int) -> int:

@@ -42,6 +42,9 @@ class SearchOracle(OneFileState, Oracle):
     Reference: Li et al., "Hyperband", Journal of Machine Learning Research 18, 2018.
     """
 
+    places = ("tuner/epochs", "tuner/initial_epoch", "tuner/bracket", "tuner/round")
+    measures = (OBJECTIVE, "seconds")
+
     def __init__(self, plan: TuningPlan, folder: Path, *, deadline: float | None = None):
         self.plan = plan
         self.folder = Path(folder)
