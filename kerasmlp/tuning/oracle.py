@@ -155,6 +155,16 @@ class SearchOracle(OneFileState, Oracle):
                 before, first_epoch = begun, epochs
         return {"status": "IDLE" if self.ongoing_trials else "STOPPED"}
 
+    def _holds(self, values: dict, ids: set[str]) -> bool:
+        if not super()._holds(values, ids):
+            return False
+        epochs, first, number, k = (values[name] for name in self.places)
+        brackets = self.plan.brackets
+        if number >= len(brackets) or k >= len(brackets[-1 - number]):
+            return False
+        ends = [0, *(end for _, end in brackets[-1 - number])]
+        return (first, epochs) == (ends[k], ends[k + 1])
+
     def _begun(self, bracket: int, k: int) -> list[Trial]:
         place = {"tuner/bracket": bracket, "tuner/round": k}.items()
         return [t for t in self.trials.values() if place <= t.hyperparameters.values.items()]
