@@ -242,7 +242,7 @@ def test_a_state_cut_short_is_refused(store, tmp_path):
         oracle.reload()
     for damaged in ("null", "{}", '{"trials": [1]}'):
         oracle.path.write_text(damaged)
-        with pytest.raises(InputError, match="search.json` must be"):
+        with pytest.raises(InputError, match="search.json` must "):
             oracle.reload()
 
 
@@ -346,7 +346,7 @@ def test_a_state_that_cannot_be_saved_is_the_chiefs_to_tell(store, tmp_path, mon
     def full(path, text):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("kerasmlp.tuning.one_file.write_text", full)
+    monkeypatch.setattr("kerasmlp.tuning.one_file.write_json", full)
     with pytest.raises(OSError, match="No space left"):
         oracle.create_trial("a")
     with pytest.raises(OSError, match="No space left"):
