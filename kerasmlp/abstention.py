@@ -10,7 +10,7 @@ from kerasmlp.checks import is_number, reject
 from kerasmlp.selective import binomial_cdf, upper_risk
 
 CONFIDENCE = 0.9
-_MAX_POINTS = 1000
+MAX_POINTS = 1000
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Abstention:
     def __post_init__(self):
         columns = [np.asarray(v) for v in (self.thresholds, self.rows, self.errors)]
         good = len({c.shape for c in columns}) == 1 and columns[0].ndim == 1 and len(self.rows) > 0
-        good = good and all(c.dtype.kind in "iuf" for c in columns)
+        good = good and columns[0].dtype.kind in "iuf" and np.isfinite(columns[0]).all()
+        good = good and all(c.dtype.kind in "iu" for c in columns[1:])
         good = good and all((np.diff(c) >= 0).all() for c in columns)
         if not good or not (columns[2] >= 0).all() or not (columns[2] <= columns[1]).all():
             reject("thresholds", "must be numbers that rise, as rows and errors do", "others")
@@ -72,7 +73,7 @@ class Abstention:
         thresholds, group, sizes = np.unique(uncertainty, return_inverse=True, return_counts=True)
         rows = np.cumsum(sizes)
         wrong = np.cumsum(np.bincount(group, errors)).round().astype(int)
-        kept = np.linspace(0, len(rows) - 1, min(len(rows), _MAX_POINTS)).round().astype(int)
+        kept = np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS)).round().astype(int)
         return cls(*(v[kept].tolist() for v in (thresholds, rows, wrong)))
 
     def threshold(self, max_risk: float) -> float | None:

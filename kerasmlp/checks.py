@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import numbers
+import re
+import sys
 from collections.abc import Collection
 from typing import Any, NoReturn
+
+_LONGEST_SENTENCE = 300
+_LONGEST_VALUE = 120
+_UNPRINTABLE = re.compile(
+    r"[^\S ]+|[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class InputError(ValueError):
@@ -40,7 +48,7 @@ def reject(name: str, requirement: str, received: Any) -> NoReturn:
         ...
     kerasmlp.checks.InputError: `dropout_rate` must be in [0, 1). Received: dropout_rate=1.2
     """
-    raise InputError(f"`{name}` {requirement}. Received: {name}={received!r}")
+    raise InputError(f"`{name}` {requirement}. Received: {name}={shown(received)}")
 
 
 def reject_file(path: Any, requirement: str, received: str) -> NoReturn:
@@ -48,19 +56,51 @@ def reject_file(path: Any, requirement: str, received: str) -> NoReturn:
     raise InputError(f"`{path}` {requirement}. Received: {received}")
 
 
+def shown(value: Any) -> str:
+    """A value for the end of a sentence, however long it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no more than some thousand digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def one_sentence(text: Any) -> str:
+    """An error on one line for a screen: cut in its middle, without what moves a cursor.
+
+    Example:
+
+    >>> one_sentence("`a\\x1b[31m.h5` must be\\na store")
+    '`a\\\\x1b[31m.h5` must be a store'
+    """
+
+    def escape(match: re.Match) -> str:
+        return " " if match[0].isspace() else match[0].encode("unicode_escape").decode("ascii")
+
+    line = _UNPRINTABLE.sub(escape, str(text))
+    if len(line) <= _LONGEST_SENTENCE:
+        return line
+    # A long file name stands at the beginning, and what came at the end.
+    return f"{line[: _LONGEST_SENTENCE - 141]} … {line[-138:]}"
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def check_int(name: str, value: Any, *, minimum: int) -> int:
+def check_int(name: str, value: Any, *, minimum: int, maximum: int | None = None) -> int:
     """Returns `value` as an int if it is a whole number of at least `minimum`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
         reject(name, f"must be an integer >= {minimum}", value)
+    if maximum is not None and value > maximum:
+        reject(name, f"must be at most {maximum}", value)
     return int(value)
 
 
-def check_optional_int(name: str, value: Any, *, minimum: int) -> int | None:
-    return None if value is None else check_int(name, value, minimum=minimum)
+def check_optional_int(
+    name: str, value: Any, *, minimum: int, maximum: int | None = None
+) -> int | None:
+    return None if value is None else check_int(name, value, minimum=minimum, maximum=maximum)
 
 
 def check_seed(value: Any) -> int | None:
@@ -79,7 +119,8 @@ def check_rate(name: str, value: Any) -> float:
 
 def check_positive(name: str, value: Any, *, zero: bool = False) -> float:
     """Returns `value` as a float if it is finite and positive (or zero, where allowed)."""
-    good = is_number(value) and value < float("inf") and (value > 0 or (zero and value == 0))
+    largest = sys.float_info.max  # an int can be larger
+    good = is_number(value) and value <= largest and (value > 0 or (zero and value == 0))
     if not good:
         reject(name, f"must be a finite number {'>= 0' if zero else '> 0'}", value)
     return float(value)

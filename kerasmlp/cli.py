@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import errno
 import importlib
+import json
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 
 from kerasmlp import __version__
-from kerasmlp.checks import InputError
+from kerasmlp.checks import InputError, one_sentence
 from kerasmlp.home import require_caches
 
 COMMANDS = {
@@ -39,14 +43,18 @@ COMMANDS = {
 }
 
 TRACEBACK = "KERASMLP_TRACEBACK"
+_CLOSED = "standard output must be open until the command has ended. Received: a closed one"
+_NO_MEMORY = "this needs more memory than there is"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point `kerasmlp`: its first argument is a command."""
+    if not _usable_streams():
+        return _fail(_CLOSED, 2)
     argv = list(sys.argv[1:] if argv is None else argv)
     listing = "\n".join(f"  {name:20} {text}" for name, text in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "kerasmlp",
         usage="kerasmlp <command> [options]",
         description=f"Residual MLPs on embeddings.\n\ncommands:\n{listing}\n\n"
@@ -61,8 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """Runs one command; returns its exit code: 0, 1 (a bug), 2 (bad input), 130 (interrupted)."""
+    if not _usable_streams():
+        return _fail(_CLOSED, 2)
     module = importlib.import_module(f"kerasmlp.commands.{command.replace('-', '_')}")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     module.add_arguments(parser)
@@ -78,26 +88,79 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
     except KeyboardInterrupt:
         resumable = "; --resume goes on from here" if hasattr(args, "resume") else ""
         return _fail(f"interrupted{resumable}", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except InputError as error:
         return _fail(str(error), 2)
+    except MemoryError:
+        return _fail(_NO_MEMORY, 2)
     except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EBADF) and _nobody_reads():
+            return _fail(_CLOSED, 2)
         if error.errno in _DISK_FULL:
             return _fail(f"the disk is full, no file is half-written: {error}", 2)
+        if error.errno == errno.ENOMEM:
+            return _fail(_NO_MEMORY, 2)
         if error.filename is None or error.strerror is None:
             return _fail(str(error), 2)
         return _fail(f"`{error.filename}` must be usable. Received: {error.strerror}", 2)
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        text = " ".join(str(error).split())[:300]
+        text = str(error)
         if "No space left on device" in text:  # said by a library in an error of its own
             return _fail("the disk is full, no file is half-written", 2)
+        if type(error).__name__ == "ResourceExhaustedError" or "can't start new thread" in text:
+            return _fail(_NO_MEMORY, 2)  # TensorFlow's, and Python's where no thread has a stack
+        text = " ".join(text.split())[:150]
         return _fail(
             f"unexpected {type(error).__name__}: {text} (set {TRACEBACK}=1 for the traceback)", 1
         )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        super().error(one_sentence(message))
+
+    def exit(self, status: int = 0, message: str | None = None):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            status, message = _fail(_CLOSED, 2), None
+        super().exit(status, message)
+
+
+def _usable_streams() -> bool:
+    """Makes output that no character ends; returns whether there is standard output at all.
+
+    What an encoding does not have is escaped as in JSON: lines of JSON stay what they were.
+    """
+    if sys.stdout is None:
+        return False
+    if sys.stderr is None:  # its number must not become that of a file
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_ESCAPED)
+    return True
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+_ESCAPED = "kerasmlp.escaped"
+codecs.register_error(_ESCAPED, _escape)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose other end is closed, or closed itself."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(what & (select.POLLERR | select.POLLNVAL) for _, what in poll.poll(0))
+    except (OSError, ValueError):
+        return True
 
 
 def _interrupt(*_: object) -> None:
@@ -109,5 +172,20 @@ def _fail(message: str, code: int) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):
+        # Python would write what is left when it ends, and fail once more.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stderr is not None:
+        _end_bars()
+        print(f"error: {one_sentence(message)}", file=sys.stderr)
     return code
+
+
+def _end_bars() -> None:
+    """Ends the lines of progress bars that an error has left unfinished."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import stat
 import tempfile
@@ -12,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kerasmlp import strict_json
 from kerasmlp.checks import reject_file
+
+_MOST_JSON_BYTES = 1 << 26
 
 
 @contextlib.contextmanager
@@ -133,19 +135,36 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = strict_json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    with atomic_path(path) as temporary:
+        # half a surrogate, as in a file name that is no text, has an escape in JSON
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file, or says in one sentence why it cannot be read."""
+def read_json(path: str | os.PathLike, *, infinite: bool = False) -> Any:
+    """Reads a JSON file of up to 64 MiB, or says in one sentence why it cannot be read.
+
+    Args:
+        path: Of the file.
+        infinite: Take `NaN` and `Infinity`, as older versions wrote them in the state of a search.
+
+    Raises:
+        InputError: naming the file.
+    """
     path = Path(path)
     if not path.is_file():
         reject_file(path, "must be a JSON file", what_is(path))
+    with open(path, "rb") as file:
+        content = file.read(_MOST_JSON_BYTES + 1)
+    if len(content) > _MOST_JSON_BYTES:
+        reject_file(
+            path, f"must be a JSON file of at most {_MOST_JSON_BYTES} bytes", "a longer one"
+        )
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return strict_json.loads(content.decode("utf-8-sig"), infinite=infinite)
     except UnicodeDecodeError:
         reject_file(path, "must be a JSON file", "a file that is no text")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         reject_file(path, "must be a JSON file", f"{error}")
 
 

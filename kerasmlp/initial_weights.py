@@ -24,7 +24,7 @@ def check_init(init: RunFolder, config: dict) -> None:
     init.require_model()
     other = init.config()
     known = {"recipe", *_EMBEDDINGS} <= other.keys()
-    if not (known and "scale_inputs" in other["recipe"]):
+    if not (known and isinstance(other["recipe"], dict) and "scale_inputs" in other["recipe"]):
         reject_file(init.path, "must be a training on embeddings", "another one")
     load_seen(init)
     for key in _EMBEDDINGS:

@@ -12,13 +12,14 @@ from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.quantifiers import expected_age_years, median_age_years
 from kerasmlp.run_calibration import RunCalibration, age_intervals, class_entropy_nats
 from kerasmlp.runs import RunFolder, load_model
+from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder
-from kerasmlp.targets import Target
-from kerasmlp.uncertainty import predict_uncertainty
+from kerasmlp.training_files import read_settings
+from kerasmlp.uncertainty import MAX_SAMPLES, check_rows, predict_uncertainty
 
 _ROWS_PER_CHUNK = 1024
-_NEEDED = ("width", "normalized", "embedder", "embedder_sha256")  # of config.json
-MAX_SAMPLES = 100_000
+_SURELY_NORMALISED = 1e-3
+"""Norms no farther from 1 than those of half-precision rows that were normalised."""
 
 
 class Predictor:
@@ -33,27 +34,31 @@ class Predictor:
         path: Run folder.
 
     Raises:
-        InputError: if there is no finished run.
+        InputError: if there is no finished run, or one of its files is damaged or altered.
     """
 
     def __init__(self, path: str | os.PathLike):
         run = RunFolder(path)
         run.require_done()
         self.path = run.path
-        self.config = run.config()
-        absent = [name for name in _NEEDED if name not in self.config]
-        try:
-            self.target = Target.from_config(self.config.get("target"))
-        except (KeyError, TypeError, ValueError):
-            absent.append("target")
-        if absent:
-            came = f"one without {absent[0]}"
-            reject_file(run / "config.json", "must be that of a training on embeddings", came)
-        self.model = load_model(run.path)
+        self.config, self.target = read_settings(run)
+        run.check_file("calibration.json")
         path = run / "calibration.json"
-        self.calibration = RunCalibration.open(path) if path.exists() else None
+        self.calibration = RunCalibration.open(path, self.target) if path.exists() else None
+        self.model = load_model(run.path)
+        shapes = self.model.input_shape, self.model.output_shape
+        expected = (None, self.config["width"]), (None, self.target.num_classes)
+        if shapes != expected:
+            requirement = "must hold a model from {} to {}, as config.json says".format(*expected)
+            reject_file(run / "model.keras", requirement, "one from {} to {}".format(*shapes))
         temperature = self.calibration.mc_temperature if self.calibration else 1.0
         self.mc_model = with_temperature(self.model, temperature)
+
+    def __repr__(self) -> str:
+        calibrated = "calibrated" if self.calibration else "not calibrated"
+        classes = f"{self.target.num_classes} classes of {self.target.label}"
+        width = self.config["width"]
+        return f"Predictor({str(self.path)!r}: {classes}, width {width}, {calibrated})"
 
     @property
     def name(self) -> str:
@@ -76,9 +81,38 @@ class Predictor:
                 f"embeddings that are {words[info.normalized]}",
             )
 
+    def checked(self, embeddings: np.ndarray) -> np.ndarray:
+        """Rows as float32, if they have the width and the norms that the model has learned from.
+
+        Raises:
+            InputError: if not, or if there is a NaN.
+        """
+        embeddings = check_rows(self.model, embeddings)
+        if len(embeddings):
+            info = StoreInfo(normalized=self.config["normalized"])
+            embeddings = EmbeddingStore(embeddings, info=info).embeddings
+        norms = np.sqrt(np.vecdot(embeddings, embeddings))
+        near = len(norms) and (np.abs(norms - 1) <= _SURELY_NORMALISED).all()
+        if near and not self.config["normalized"]:
+            requirement = "must hold rows that are not normalised, as the model has learned from"
+            reject_file("embeddings", requirement, "rows of norm 1")
+        return embeddings
+
     def probabilities(self, embeddings: np.ndarray) -> np.ndarray:
         """Deterministic probabilities of the head, shape `(rows, num_classes)`."""
-        return self.model.predict(embeddings, batch_size=8192, verbose=0)
+        return self._deterministic(self.checked(embeddings))
+
+    def _deterministic(self, embeddings: np.ndarray) -> np.ndarray:
+        if not len(embeddings):
+            return np.empty((0, self.target.num_classes), np.float32)
+        return self._sound(self.model.predict(embeddings, batch_size=8192, verbose=0))
+
+    def _sound(self, probabilities: np.ndarray) -> np.ndarray:
+        """NaN passes every comparison with a threshold: nothing is answered from it."""
+        if not np.isfinite(probabilities).all():
+            requirement = "must hold a model whose answers are numbers"
+            reject_file(self.path / "model.keras", requirement, "NaN or infinity for some rows")
+        return probabilities
 
     def threshold_nats(self, max_risk: float, *, num_samples: int) -> float:
         """The `class_entropy_nats` of the mean above which the model abstains to keep a risk.
@@ -111,22 +145,25 @@ class Predictor:
         return threshold
 
     def uncertainty(
-        self, embeddings: np.ndarray, *, num_samples: int, seed: int
+        self, embeddings: np.ndarray, *, num_samples: int = 64, seed: int = 0
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields, chunk by chunk, mean and measures of `mc_model`, as `predict_uncertainty`.
 
         With `num_samples=0` the deterministic model's outputs are the mean,
         and there are no measures.
         """
-        if check_int("num_samples", num_samples, minimum=0) > MAX_SAMPLES:
-            reject("num_samples", f"must be at most {MAX_SAMPLES}", num_samples)
+        check_int("num_samples", num_samples, minimum=0, maximum=MAX_SAMPLES)
+        embeddings = self.checked(embeddings)
         for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
             chunk = embeddings[start : start + _ROWS_PER_CHUNK]
             if num_samples:
                 how = {"num_samples": num_samples, "seed": seed, "first_row": start}
-                yield predict_uncertainty(self.mc_model, chunk, **how)
+                measures = predict_uncertainty(self.mc_model, chunk, **how)
+                for values in measures.values():
+                    self._sound(values)
+                yield measures
             else:
-                yield {"mean": self.probabilities(chunk)}
+                yield {"mean": self._deterministic(chunk)}
 
     def intervals(self, probabilities: np.ndarray, *, sampled: bool) -> dict[int, np.ndarray]:
         """Age intervals by percent, `(rows, 2)`, conformal where the run was calibrated on years.
@@ -143,8 +180,8 @@ class Predictor:
         self,
         embeddings: np.ndarray,
         *,
-        num_samples: int,
-        seed: int,
+        num_samples: int = 64,
+        seed: int = 0,
         max_risk: float | None = None,
     ) -> Iterator[dict]:
         """Yields one answer per embedding, from the mean of `num_samples` stochastic passes.
@@ -156,6 +193,10 @@ class Predictor:
         `num_samples=0` the deterministic model answers, without measures
         of uncertainty. With `max_risk` there are `class_entropy_nats` and
         `abstained`, and where that is True all but the measures is None.
+
+        Raises:
+            InputError: if the rows are not such as the model has learned from (see
+                `checked`), or its answers are no numbers.
         """
         threshold = None
         if max_risk is not None:
@@ -165,7 +206,7 @@ class Predictor:
             entropies = class_entropy_nats(self.target, mean)
             for i, answer in enumerate(self._answers(mean, sampled=num_samples > 0)):
                 if threshold is not None:
-                    unsure = bool(entropies[i] > threshold)
+                    unsure = not entropies[i] <= threshold  # so that a NaN is never sure
                     answer = _emptied(answer) if unsure else answer
                     answer |= {"abstained": unsure, "class_entropy_nats": float(entropies[i])}
                 row = {k: float(v[i]) for k, v in measures.items()}

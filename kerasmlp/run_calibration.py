@@ -1,19 +1,31 @@
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from kerasmlp.abstention import Abstention
+from kerasmlp.abstention import MAX_POINTS, Abstention
 from kerasmlp.calibration import fit_temperature, logits_of
-from kerasmlp.checks import InputError, is_number, reject_file
+from kerasmlp.checks import InputError, reject_file
 from kerasmlp.conformal import conformal_offset_years, grown_interval_years
-from kerasmlp.files import read_json, write_json
-from kerasmlp.labels import UNKNOWN
+from kerasmlp.files import write_json
+from kerasmlp.labels import NUM_YEARS, UNKNOWN
 from kerasmlp.metrics import nll
 from kerasmlp.quantifiers import age_interval_years, entropy_nats
+from kerasmlp.schema import (
+    TEMPERATURE,
+    dict_of,
+    fields,
+    list_of,
+    number,
+    one_of,
+    optional,
+    read_object,
+    whole,
+)
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target, truth_years
 
@@ -22,6 +34,24 @@ COVERAGES = (50, 90)
 """Of the age intervals, in percent."""
 MIN_TEMPERATURE_ROWS = 200
 """With fewer rows kept back a fitted temperature does more harm than good."""
+
+_MOST_NATS = 20.0
+_MOST_ROWS = 10**12
+_COUNTS = list_of(whole(0, _MOST_ROWS), MAX_POINTS)
+_SCHEMA = {
+    "format": one_of(FORMAT),
+    "rows": whole(0, _MOST_ROWS),
+    "num_samples": whole(0, 100_000),
+    "offsets_years": dict_of(fields({str(c): number(-NUM_YEARS, NUM_YEARS) for c in COVERAGES})),
+    "abstention": optional(
+        fields({
+            "thresholds": list_of(number(-1e-3, _MOST_NATS), MAX_POINTS),
+            "rows": _COUNTS,
+            "errors": _COUNTS,
+        })
+    ),
+    "mc_temperature": TEMPERATURE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,28 +132,34 @@ class RunCalibration:
         write_json(path, {"format": FORMAT, **asdict(self)})
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> RunCalibration:
+    def open(cls, path: str | os.PathLike, target: Target | None = None) -> RunCalibration:
         """Reads what `save` wrote.
+
+        Args:
+            path: Of the file.
+            target: Of the model, whose classes bound the entropies.
 
         Raises:
             InputError: naming the file, if it is something else.
         """
-        config = read_json(path)
-        try:
-            if config.pop("format") != FORMAT:
-                raise ValueError("another format")
-            if config["abstention"] is not None:
-                config["abstention"] = Abstention(**config["abstention"])
-            for offsets in config["offsets_years"].values():
-                if not all(is_number(offsets[str(percent)]) for percent in COVERAGES):
-                    raise ValueError("offsets that are no numbers")
-            if not is_number(config["mc_temperature"]) or config["mc_temperature"] <= 0:
-                raise ValueError("a temperature that is not above 0")
-            if config["abstention"] is not None and config["num_samples"] < 1:
-                raise ValueError("thresholds of no passes")
-            return cls(**config)
-        except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reject_file(path, "must be the calibration of a run", f"{error}")
+        what = "the calibration of a run"
+        config = read_object(path, _SCHEMA, what)
+        if unknown := sorted(set(config) - set(_SCHEMA)):
+            reject_file(path, f"must be {what} by this version", f"one with {unknown[0]!r}"[:100])
+        known = {name: config.get(name) for name in cls.__dataclass_fields__}
+        if known["abstention"] is not None:
+            columns = {k: known["abstention"][k] for k in Abstention.__dataclass_fields__}
+            try:
+                known["abstention"] = Abstention(**columns)
+            except InputError as error:
+                reject_file(path, f"must be {what}", f"{error}")
+            if known["num_samples"] < 1:
+                reject_file(path, f"must be {what}", "thresholds of no passes")
+            highest = _MOST_NATS if target is None else math.log(len(target.measured_names))
+            if columns["thresholds"][-1] > highest + 1e-3:
+                came = f"{columns['thresholds'][-1]:g}"
+                reject_file(path, f"must be {what} with entropies up to {highest:.4f}", came)
+        return cls(**known)
 
 
 def fit_mc_temperature(target: Target, part: EmbeddingStore, samples: np.ndarray) -> float:

@@ -9,17 +9,18 @@ import platform
 import re
 import shutil
 import sys
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kerasmlp import __version__
+from kerasmlp import __version__, schema
 from kerasmlp.checks import InputError, reject_file
 from kerasmlp.evaluation_folder import is_evaluation_of_run
-from kerasmlp.files import read_json, what_is, write_json, write_text
+from kerasmlp.files import read_json, what_is, write_json
+from kerasmlp.keras_file import load_keras_file
 from kerasmlp.locks import lock_file
+from kerasmlp.manifest import check_against_manifest, read_manifest, write_manifest
 
 FORMAT = "kerasmlp.run"
 FILES = (
@@ -27,6 +28,9 @@ FILES = (
     "calibration.json", "curves.png", "confusion_matrix.png", "runs.csv", "table.md",
     "seen.npy", "best.json", "trials.csv", "trials.png", "ages.png", "faces.png", "DONE",
 )  # fmt: skip
+_UNHASHED = ("DONE", "checkpoint.npz")  # the one holds the hashes, the other goes when all is done
+_CONFIG = {"format": schema.one_of(FORMAT)}
+_REPORT = {"temperature": schema.optional(schema.TEMPERATURE)}
 _INNER = re.compile(r"seed\d+_fold\d+|[a-z-]+_seed\d+")
 _TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
 _SEARCH = "search"  # state and checkpoints of Keras Tuner, ours where the run is a search
@@ -36,6 +40,10 @@ _VERSIONS_OF = ("tensorflow", "keras", "keras-tuner", "numpy", "h5py")
 
 class RunFolder:
     """One run: `config.json`, `report.json`, `history.csv`, `model.keras`, pictures, `DONE` last.
+
+    `DONE` holds the SHA-256 of every other file, as `sha256sum -c DONE` takes it; whoever
+    reads a file of a finished run holds it against that. In runs of older versions it is
+    empty, and their files are taken as they are.
 
     Args:
         path: The folder.
@@ -60,11 +68,33 @@ class RunFolder:
     def done(self) -> bool:
         return (self / "DONE").is_file()
 
+    def __repr__(self) -> str:
+        state = "finished" if self.done else "not finished" if self.path.is_dir() else "not there"
+        return f"RunFolder({str(self.path)!r}, {state})"
+
     def config(self) -> dict:
-        return _object(self / "config.json")
+        return self.read_json("config.json", _CONFIG, "that of a run")
 
     def report(self) -> dict:
-        return _object(self / "report.json")
+        return self.read_json("report.json", _REPORT, "that of a run")
+
+    def read_json(self, name: str, kinds: schema.Schema, what: str) -> dict:
+        """Reads an object that is as it was written, and as the schema says.
+
+        Raises:
+            InputError: naming the file.
+        """
+        self.check_file(name)
+        return schema.check_object(self / name, read_json(self / name), kinds, what)
+
+    def check_file(self, name: str) -> None:
+        """Rejects a file that is no more what it was when the run was finished."""
+        check_against_manifest(self / "DONE", name)
+
+    def check_files(self) -> None:
+        """As `check_file`, of all that the run has written."""
+        for name in read_manifest(self / "DONE"):
+            self.check_file(name)
 
     def require_done(self) -> None:
         if not self.path.is_dir():
@@ -163,11 +193,14 @@ class RunFolder:
         path = self / _SEARCH
         if not path.is_dir() or path.is_symlink() or not (self / "config.json").is_file():
             return None
-        return path if self.config().get("kind") in _SEARCH_KINDS else None
+        return path if self._plain_config().get("kind") in _SEARCH_KINDS else None
 
     def _is_run(self) -> bool:
-        config = self.config()
-        return isinstance(config, dict) and config.get("format") == FORMAT
+        return self._plain_config().get("format") == FORMAT
+
+    def _plain_config(self) -> dict:
+        """Also of a damaged run: it may be replaced."""
+        return schema.check_object(self / "config.json", read_json(self / "config.json"), {})
 
     def _claim(self, config: dict, resume: bool) -> bool:
         """Makes the folder that of this run; returns whether it is a new one."""
@@ -187,39 +220,15 @@ class RunFolder:
         if not there:
             write_json(self / "config.json", config)
             return True
-        before = self.config()
-        was, now = _leaves(before), _leaves(config)
-        for key in {**was, **now}:
-            if was.get(key) != now.get(key):
-                reject_file(
-                    self.path,
-                    f"must be resumed with the same {key} ({was.get(key)!r})",
-                    f"{now.get(key)!r}",
-                )
+        schema.check_same(self.path, self.config(), config)
         return False
 
     def finish(self, report: dict) -> None:
-        """Writes the report, then `DONE`."""
+        """Writes the report, then `DONE` with the hashes of all files."""
+        (self / "DONE").unlink(missing_ok=True)  # of a report that is written once more
         write_json(self / "report.json", report)
-        write_text(self / "DONE", "")
-
-
-def _object(path: Path) -> dict:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        reject_file(path, "must hold an object", f"{type(value).__name__}")
-    return value
-
-
-def _leaves(config: dict, prefix: str = "") -> dict:
-    """Every value under its whole path: `recipe.learning_rate`."""
-    leaves = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            leaves |= _leaves(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves
+        names = [n for n in FILES if n not in _UNHASHED and (self / n).is_file()]
+        write_manifest(self / "DONE", names)
 
 
 def next_free(stem: str | os.PathLike) -> Path:
@@ -263,10 +272,9 @@ def load_model(path: str | os.PathLike):
         A `keras.Model`, not compiled; that of a run folder is float32.
 
     Raises:
-        InputError: if there is no finished run or no readable model.
+        InputError: if there is no finished run, no readable model, or one whose
+            weights are not finite.
     """
-    import keras
-
     for layer in (
         "batch_norm",
         "downsample_block",
@@ -277,14 +285,10 @@ def load_model(path: str | os.PathLike):
         importlib.import_module(f"kerasmlp.layers.{layer}")
     path = Path(path)
     if path.suffix != ".keras":
-        RunFolder(path).require_done()
-        path = path / "model.keras"
+        run = RunFolder(path)
+        run.require_done()
+        path = run / "model.keras"
+        run.check_file(path.name)
     if not path.is_file():
         reject_file(path, "must be a saved model", what_is(path))
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        came = " ".join(str(error).split())[:200]
-        if came.startswith("File not found"):  # Keras says so of every file that is no archive
-            came = "a damaged file, or one that cannot be read"
-        reject_file(path, "must be a saved model", came)
+    return load_keras_file(path)

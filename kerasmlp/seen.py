@@ -53,6 +53,7 @@ def count_seen(run: RunFolder, embeddings: np.ndarray) -> int | None:
     Raises:
         InputError: if its file is damaged.
     """
+    run.check_file(FILE)
     if not (run / FILE).is_file():
         return None
     return int(np.isin(row_hashes(embeddings), load_seen(run)).sum())
@@ -65,15 +66,19 @@ def load_seen(run: RunFolder) -> np.ndarray:
         InputError: if the file is absent or damaged.
     """
     path = run / FILE
+    run.check_file(FILE)
     if not path.is_file():
         if run.config().get("data_digest") is None:
             return np.empty(0, np.uint64)
         reject_file(path, "must tell what the run has learned from", "no such file")
     try:
-        hashes = np.load(path, allow_pickle=False)
-        good = hashes.ndim == 1 and hashes.dtype == np.uint64
-    except (OSError, ValueError, EOFError):
+        # Mapped, so that a header that names another size than the file has is no row read.
+        hashes = np.load(path, mmap_mode="r", allow_pickle=False)
+        good = isinstance(hashes, np.memmap) and hashes.ndim == 1 and hashes.dtype == np.uint64
+        good = good and hashes.offset + hashes.nbytes == path.stat().st_size
+        good = good and bool((hashes[1:] > hashes[:-1]).all())
+    except (OSError, ValueError, EOFError, OverflowError, MemoryError):
         good = False
     if not good:
-        reject_file(path, "must hold one 64-bit number per row", "a damaged file")
-    return hashes
+        reject_file(path, "must hold one 64-bit number per row, rising", "a damaged file")
+    return np.array(hashes)

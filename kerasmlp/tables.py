@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from kerasmlp import strict_json
+from kerasmlp.checks import reject
 from kerasmlp.files import atomic_path
 
 
@@ -81,12 +82,19 @@ class RowWriter:
 
     def write(self, row: dict) -> None:
         if self.form == "jsonl":
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.write(_line(row))
         else:
             self._rows.append(dict(_flatten(row)))
 
     def _write_table(self) -> None:
         self._file.write(csv_of(self._rows))
+
+
+def _line(row: dict) -> str:
+    try:
+        return strict_json.dumps(row, ensure_ascii=False) + "\n"
+    except ValueError:
+        reject("answer", "must hold finite numbers", row)
 
 
 def _flatten(row: dict, prefix: str = ""):

@@ -26,6 +26,7 @@ from kerasmlp.seen import save_seen
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tables import csv_of
 from kerasmlp.targets import Target
+from kerasmlp.training_files import report_of_finished
 from kerasmlp.training_rows import VALIDATION_SHARE, split_rows
 from kerasmlp.uncertainty import predict_samples
 from kerasmlp.workbench import Workbench
@@ -135,7 +136,7 @@ def train(
     run = RunFolder(run_dir)
     with run.working(config, resume=resume, force=force):
         if run.done:
-            return run.report()
+            return report_of_finished(run, keep_diverged=keep_diverged)
         part = store.subset(validation)
         # Needed last and slow to import: the compiler leaves Python time for it.
         if pictures:

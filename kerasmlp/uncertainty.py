@@ -13,6 +13,7 @@ from kerasmlp.masks import sample_streams
 from kerasmlp.quantifiers import class_measures
 from kerasmlp.sampler import lock, sampler_of
 
+MAX_SAMPLES = 100_000
 MASKS = ("independent", "shared")
 _SHARED_ROWS = 64  # measured: more passes or more rows at once are both slower
 _UNITS_PER_PASS = 1 << 24  # of the widest layer: feature maps of 8,192 rows fill the memory
@@ -66,7 +67,7 @@ def predict_samples(
     Reference: Gal and Ghahramani, "Dropout as a Bayesian Approximation", 2016.
     """
     x = check_rows(model, x)
-    check_int("num_samples", num_samples, minimum=1)
+    check_int("num_samples", num_samples, minimum=1, maximum=MAX_SAMPLES)
     samples = np.empty((num_samples, len(x), model.output_shape[-1]), np.float32)
     chunks = _run(model, "samples", x, num_samples, seed, masks, first_row, rows_per_pass)
     for rows, passes, part in chunks:
@@ -144,7 +145,7 @@ def _run(
 
     Chunks are filled up to one shape, because every shape is compiled.
     """
-    num_samples = check_int("num_samples", num_samples, minimum=1)
+    num_samples = check_int("num_samples", num_samples, minimum=1, maximum=MAX_SAMPLES)
     seed = check_int("seed", seed, minimum=0)
     if seed >= 1 << 63:
         reject("seed", "must be below 9223372036854775808", seed)
@@ -208,7 +209,14 @@ def check_rows(model: keras.Model, x: np.ndarray) -> np.ndarray:
         reject("model", "must be functional or sequential with one input", model.name)
     if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
         reject("model", "must have one input and one output of shape (batch, n)", model.name)
-    x = np.asarray(x, np.float32)
+    try:
+        x = np.asarray(x)
+    except ValueError:
+        reject("x", "must be an array", "rows of different lengths")
+    if x.dtype.kind not in "fiu":
+        reject("x", "must hold numbers", x.dtype)
+    with np.errstate(over="ignore"):  # infinity is refused below
+        x = x.astype(np.float32)
     shape = model.input_shape[1:]
     if x.ndim != len(shape) + 1 or any(
         n not in (None, m) for n, m in zip(shape, x.shape[1:], strict=True)

@@ -188,5 +188,5 @@ def test_damaged_calibrations_are_refused(tmp_path, change):
     with pytest.raises(InputError, match=r"calibration.json` must be the calibration of a run"):
         RunCalibration.open(path)
     path.write_text("[]")
-    with pytest.raises(InputError, match="must be the calibration of a run"):
+    with pytest.raises(InputError, match="calibration.json` must hold an object. Received: list"):
         RunCalibration.open(path)

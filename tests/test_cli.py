@@ -133,6 +133,7 @@ def test_abstaining(age_run, gender_run, store, tmp_path, capsys):
         rows=4000, num_samples=64, offsets_years={}, abstention=abstention, mc_temperature=1.0
     )
     calibration.save(run / "calibration.json")
+    (run / "DONE").write_text("")  # without the hashes of what was trained
     arguments = [str(run), str(store), "--max-risk", "0.05"]
     assert run_command("predict", arguments) == 0
     rows = [json.loads(line)["gender"] for line in capsys.readouterr().out.splitlines()]
@@ -184,6 +185,7 @@ def test_an_age_is_withheld_whole(age_run, store, tmp_path, capsys):
         abstention=Abstention([0.0], [900], [0]),
         mc_temperature=1.0,
     ).save(run / "calibration.json")
+    (run / "DONE").write_text("")  # without the hashes of what was trained
     arguments = [str(run), str(store), "--num-samples", "8"]
     assert run_command("predict", arguments) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[0])["age"]

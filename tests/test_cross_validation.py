@@ -114,7 +114,7 @@ def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out()
         ({"group": "persno"}, "`group` must be a column of the store"),
         ({"num_folds": 1}, "`num_folds` must be an integer >= 2"),
         ({"num_folds": 0}, "`num_folds` must be an integer >= 2"),
-        ({"recipe": SMALL.replace(num_blocks=100)}, "`num_blocks` must leave a width of at least"),
+        ({"recipe": SMALL.replace(num_blocks=16)}, "`num_blocks` must leave a width of at least"),
     ],
 )
 def test_bad_plans(changes, message):
@@ -283,6 +283,48 @@ def test_weights_of_other_kinds_are_one_sentence(finished, tmp_path):
             cross_validate(folder / "store.h5", plan_of(store, init=str(run.path)), tmp_path / "cv")
 
 
+def test_finished_runs_are_taken_over_only_as_they_were_asked_for(finished, pool, tmp_path):
+    folder, _, plan, report = finished
+    for number, (change, message) in enumerate(
+        (
+            ({}, None),
+            ({"recipe": {"learning_rate": 0.5}}, r"the same recipe.learning_rate \(0.5\)"),
+            ({"recipe": {"num_blocks": 3}}, r"the same recipe.num_blocks \(3\)"),
+            ({"target": {"label": "age_group"}}, r"the same target.label \('age_group'\)"),
+            ({"seed": 77}, r"the same seed \(77\)"),
+            ({"data_digest": "other"}, r"the same data_digest \('other'\)"),
+            ({"test_digest": "other"}, r"the same test_digest \('other'\)"),
+        )
+    ):
+        path = shutil.copytree(folder / "cv", tmp_path / f"{number}")
+        (path / "DONE").unlink()
+        inner = next(path.glob("seed*_fold1"))
+        config = json.loads((inner / "config.json").read_text())
+        for key, value in change.items():
+            config[key] = {**config[key], **value} if isinstance(value, dict) else value
+        (inner / "config.json").write_text(json.dumps(config))
+        (inner / "DONE").write_text("")
+        if message is None:
+            result = cross_validate(folder / "store.h5", plan, path, pool=pool, resume=True)
+            assert result["summary"] == report["summary"]
+            continue
+        with pytest.raises(InputError, match=f"seed.*must be resumed with {message}"):
+            cross_validate(folder / "store.h5", plan, path, pool=pool, resume=True)
+
+
+@pytest.mark.parametrize("name", ["report.json", "history.csv", "model.keras", "config.json"])
+def test_damaged_finished_runs_are_not_taken_over(finished, pool, tmp_path, name):
+    folder, _, plan, _ = finished
+    path = shutil.copytree(folder / "cv", tmp_path / "cv")
+    (path / "DONE").unlink()
+    inner = next(path.glob("seed*_fold1"))
+    content = bytearray((inner / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (inner / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}` must be as it was written"):
+        cross_validate(folder / "store.h5", plan, path, pool=pool, resume=True)
+
+
 def test_runs_of_two_precisions_make_no_mean(finished, pool, tmp_path):
     folder, _, plan, report = finished
     assert report["dtype"] == "float32"
@@ -292,6 +334,7 @@ def test_runs_of_two_precisions_make_no_mean(finished, pool, tmp_path):
         (path / "DONE").unlink()
     config = json.loads((first / "config.json").read_text()) | {"dtype": "mixed_float16"}
     (first / "config.json").write_text(json.dumps(config))
+    (first / "DONE").write_text("")  # as of an older version, which kept no hashes
     message = "must hold runs of one precision. Received: float32 and mixed_float16"
     with pytest.raises(InputError, match=message):
         cross_validate(folder / "store.h5", plan, tmp_path / "cv", pool=pool, resume=True)
@@ -533,11 +576,12 @@ def fake(path, *, nll, folds_from="seed", seeds=(0, 1), dtype="float32", **chang
     config = {
         "kind": "cross-validation", "data_digest": "d", "seeds": list(seeds), "num_folds": 2,
         "folds_from": folds_from, "folds_digest": "f",
-        "target": {"classes": None, "class_names": ["male", "female"]},
+        "target": {"label": "gender", "classes": None, "class_names": ["male", "female"]},
     }  # fmt: skip
     run = RunFolder(path)
     with run.working(config | changes, resume=False, force=False):
-        report = {"runs": rows, "summary": {}, "diverged": 0, "test_share": 0.25}
+        report = {"runs": rows, "summary": {}, "test_share": 0.25, "seconds": {"total": 1.0}}
+        report["diverged"] = sum("diverged" in row for row in rows)
         run.finish(report | {"dtype": dtype})
     return path
 
@@ -585,7 +629,10 @@ def test_seeds_on_the_same_folds_are_averaged_first(tmp_path):
         ({"num_folds": 3}, "must have the same num_folds"),
         ({"folds_digest": "g"}, "must have the same folds_digest"),
         ({"kind": "x"}, "must be the folder of a cross-validation. Received: another run folder"),
-        ({"target": {"classes": "adience", "class_names": []}}, "must be measured in the same"),
+        (
+            {"target": {"label": "age_group", "classes": "adience", "class_names": []}},
+            "must be measured in the same",
+        ),
     ],
 )
 def test_what_cannot_be_compared(tmp_path, changes, message):
@@ -614,13 +661,16 @@ def test_damaged_folders_are_one_sentence(tmp_path):
             {"runs": [{"seed": 0, "fold": 0, "test_nll": 1.0}] * 4},
             r"report.json` must hold each of 4 pairs of seed and fold once",
         ),
-        ("report.json", {"runs": None}, r"report.json` must hold a list `runs`. Received: None"),
-        ("config.json", {"seeds": [[0], [1]]}, r"config.json` must hold numbers as seeds"),
-        ("config.json", {"seeds": 5}, r"config.json` must hold a list `seeds`. Received: 5"),
-        ("config.json", {"data_digest": ...}, r"must hold a str `data_digest`. Received: None"),
+        ("report.json", {"runs": None}, r"whose `runs` is a list of .*. Received: runs=None"),
+        ("report.json", {"diverged": 1}, r"must count the runs that diverged. Received: 1"),
+        ("report.json", {"test_share": "1"}, r"`test_share` is a number from 0 to 1e\+06. Rec"),
+        ("config.json", {"seeds": [[0], [1]]}, r"whose `seeds\[0\]` is a whole number from 0 to"),
+        ("config.json", {"seeds": 5}, r"whose `seeds` is a list of .*. Received: seeds=5"),
+        ("config.json", {"data_digest": ...}, r"`data_digest` is a text .*: data_digest=nothing"),
     ):
         b = RunFolder(fake(tmp_path / f"{len(list(tmp_path.iterdir()))}", nll=[1.0, 1.1, 1.2, 1.0]))
         values = json.loads((b / name).read_text()) | change
+        (b / "DONE").write_text("")  # as of an older version, which kept no hashes
         (b / name).write_text(json.dumps({k: v for k, v in values.items() if v is not ...}))
         with pytest.raises(InputError, match=message):
             compare(a, b.path)

@@ -91,6 +91,7 @@ def run(tmp_path_factory):
         abstention=Abstention([0.5, 1.5], [300, 400], [3, 30]),
         mc_temperature=0.7,
     ).save(path / "calibration.json")
+    (path / "DONE").write_text("")  # without the hashes of what was trained
     return path
 
 
@@ -378,7 +379,7 @@ def test_a_damaged_run(run, tmp_path, capsys):
     kept = {name: (broken / name).read_text() for name in ("config.json", "report.json")}
     for name, text, message in (
         ("config.json", "[1, 2]", "config.json` must hold an object. Received: list"),
-        ("config.json", "{}", "Received: one without width"),
+        ("config.json", "{}", "must be that of a run whose `format` is"),
         ("report.json", "{}", "report.json` must hold a temperature. Received: None"),
     ):
         (broken / name).write_text(text)

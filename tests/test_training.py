@@ -220,6 +220,7 @@ def test_rows_without_the_label_are_counted_and_not_learned_from(tmp_path, workb
     np.testing.assert_array_equal(load_seen(run), np.unique(row_hashes(store.embeddings[8:])))
     assert count_seen(run, store.embeddings) == 392
     (run / "seen.npy").unlink()
+    (run / "DONE").write_text("")  # without the hashes of what was trained
     assert count_seen(run, store.embeddings) is None
     with pytest.raises(InputError, match="seen.npy` must tell what the run has learned from"):
         check_init(run, run.config())

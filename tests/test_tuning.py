@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from damage import altered
 from data_sets import ROOT, make_store
 from forked import fresh_python
 from keras_tuner.engine.base_tuner import BaseTuner
@@ -30,7 +33,7 @@ from kerasmlp.tuning.oracle import SearchOracle, hyperparameters
 from kerasmlp.tuning.plan import Cost, TuningPlan, describe, longest_within
 from kerasmlp.tuning.running import project_name, tune, work
 from kerasmlp.tuning.space import SPACES, Choice, LogRange, place_of, recipe_of, rounded
-from kerasmlp.tuning.table import best_of
+from kerasmlp.tuning.table import best_of, rows_of
 from kerasmlp.tuning.trial import TrialRunner
 from kerasmlp.tuning.workers import WorkerPool, role, serve
 
@@ -240,8 +243,50 @@ def test_a_state_cut_short_is_refused(store, tmp_path):
         oracle.reload()
     for damaged in ("null", "{}", '{"trials": [1]}'):
         oracle.path.write_text(damaged)
-        with pytest.raises(InputError, match="search.json` must be"):
+        with pytest.raises(InputError, match="search.json` must "):
             oracle.reload()
+
+
+def test_altered_states_are_one_sentence(store, tmp_path):
+    """What is taken up can be gone on with; nothing else is."""
+    rng, plan, counts = random.Random(0), plan_of(store), Counter()
+    simulated(plan, tmp_path)
+    text = SearchOracle(plan, tmp_path).path.read_text()
+    for _ in range(300):
+        oracle = SearchOracle(plan, tmp_path)
+        changed, what = altered(text, rng)
+        oracle.path.write_text(changed, encoding="utf-8")
+        try:
+            oracle.reload()
+        except InputError as error:
+            assert "search.json` must be" in str(error), what
+            counts["refused"] += 1
+            continue
+        rows = rows_of(plan, oracle.completed())
+        assert not rows or best_of(plan, rows)["val_loss"] >= 0, what
+        assert oracle.num_epochs + oracle.longest_epoch >= 0
+        trial = oracle.create_trial("x")
+        values = trial.hyperparameters.values
+        assert all(kind.holds(rounded(values[name])) for name, kind in TINY.items()), what
+        counts["taken up"] += 1
+    assert min(counts.values()) > 50
+
+
+def test_a_state_with_an_infinite_loss_is_taken_up(store, tmp_path):
+    """Trials that diverged, in JSON that knows no infinity, and as older versions wrote them."""
+    plan = plan_of(store)
+    simulated(plan, tmp_path)
+    oracle = SearchOracle(plan, tmp_path)
+    oracle.reload()
+    next(iter(oracle.trials.values())).score = math.inf
+    oracle.save()
+    text = oracle.path.read_text()
+    assert '"Infinity"' in text and "Infinity" not in text.replace('"Infinity"', "")
+    for written in (text, text.replace('"Infinity"', "Infinity")):
+        oracle.path.write_text(written)
+        again = SearchOracle(plan, tmp_path)
+        again.reload()
+        assert next(iter(again.trials.values())).score == math.inf
 
 
 def test_after_the_deadline_nothing_is_begun_and_nothing_lost(store, tmp_path):
@@ -302,7 +347,7 @@ def test_a_state_that_cannot_be_saved_is_the_chiefs_to_tell(store, tmp_path, mon
     def full(path, text):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("kerasmlp.tuning.one_file.write_text", full)
+    monkeypatch.setattr("kerasmlp.tuning.one_file.write_json", full)
     with pytest.raises(OSError, match="No space left"):
         oracle.create_trial("a")
     with pytest.raises(OSError, match="No space left"):

@@ -12,6 +12,7 @@ from kerasmlp.checks import check_int, check_optional_int, check_positive, rejec
 from kerasmlp.files import read_json
 from kerasmlp.models.age_cnn import PAPER
 from kerasmlp.models.layer_specification import check_specification
+from kerasmlp.models.presets import MAX_BATCH_SIZE, MAX_EPOCHS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +48,11 @@ class AgeCNNRecipe:
 
     def __post_init__(self):
         object.__setattr__(self, "specification", tuple(check_specification(self.specification)))
-        check_int("epochs", self.epochs, minimum=1)
-        check_int("batch_size", self.batch_size, minimum=1)
+        check_int("epochs", self.epochs, minimum=1, maximum=MAX_EPOCHS)
+        check_int("batch_size", self.batch_size, minimum=1, maximum=MAX_BATCH_SIZE)
         check_positive("learning_rate", self.learning_rate)
         check_positive("regularization", self.regularization, zero=True)
-        check_optional_int("patience", self.patience, minimum=1)
+        check_optional_int("patience", self.patience, minimum=1, maximum=MAX_EPOCHS)
 
     def replace(self, **changes: Any) -> AgeCNNRecipe:
         return dataclasses.replace(self, **changes)

@@ -37,6 +37,8 @@ class StageOracle(OneFileState, RandomSearchOracle):
     True
     """
 
+    measures = ("val_mae_years",)
+
     def __init__(self, number: int, trials: int, seed: int, path: str | os.PathLike):
         self.number, self.path = number, Path(path)
         space = HyperParameters()

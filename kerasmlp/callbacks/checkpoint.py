@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -8,8 +7,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasmlp.checks import reject_file
+from kerasmlp import strict_json
+from kerasmlp.checks import InputError, is_number, reject_file
 from kerasmlp.files import atomic_path
+from kerasmlp.schema import check_object, dict_of, fields, flag, kind, list_of, optional, whole
+from kerasmlp.strict_json import spelled, unspelled
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -63,12 +65,18 @@ class Checkpoint(keras.callbacks.Callback):
         variables = _state(model)
         try:
             with np.load(self.path, allow_pickle=False) as saved:
-                meta = json.loads(str(saved["meta"]))
+                entries = saved.zip.infolist()
+                if sum(entry.file_size for entry in entries) > self.path.stat().st_size:
+                    raise ValueError("arrays that are larger than the file")
+                text = unspelled(strict_json.loads(str(saved["meta"])))
+                meta = check_object(self.path, text, _META, "a checkpoint")
                 values = [saved[f"variable_{i}"] for i in range(len(variables))]
                 best = [saved[f"best_{i}"] for i in range(meta["num_best"])]
                 if any(v.shape != w.shape for v, w in zip(values, variables, strict=True)):
                     raise ValueError("weights of other shapes")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
             reject_file(self.path, "must be a checkpoint of this run", f"{error}")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
@@ -84,8 +92,9 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _restore_stopper(self):
         if self.early_stopping is not None and self._stopper_state is not None:
-            for name, value in self._stopper_state.items():
-                setattr(self.early_stopping, name, value)
+            for name in (*_STOPPER_STATE, "best_weights"):
+                if name in self._stopper_state:
+                    setattr(self.early_stopping, name, self._stopper_state[name])
 
     def on_epoch_end(self, epoch, logs=None):
         self.history.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
@@ -103,10 +112,17 @@ class Checkpoint(keras.callbacks.Callback):
         arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(_state(self.model))}
         arrays |= {f"best_{i}": np.asarray(w) for i, w in enumerate(best)}
         with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
+            np.savez(file, meta=np.array(strict_json.dumps(spelled(meta))), **arrays)
 
 
 _STOPPER_STATE = ("wait", "best", "best_epoch", "stopped_epoch")
+_NUMBER = kind("a number", is_number)
+_META = {
+    "history": list_of(dict_of(_NUMBER)),
+    "stopped": flag,
+    "stopper": fields({name: optional(_NUMBER) for name in _STOPPER_STATE}),
+    "num_best": whole(0, 100_000),
+}
 
 
 def _state(model: keras.Model) -> list:

@@ -76,6 +76,30 @@ class PlannedRun:
         return f"seed{self.seed}_fold{self.fold}"
 
 
+def settings_of(store: EmbeddingStore, plan: Plan, run: PlannedRun, init: str | None) -> dict:
+    """What decides the result of one run: the same under these names in its `config.json`.
+
+    Args:
+        store: The data.
+        plan: Of the cross-validation.
+        run: One of it.
+        init: SHA-256 of the weights to begin with, or None.
+    """
+    settings = {
+        **plan.to_config(),
+        "width": store.width,
+        "seed": run.seed,
+        "init": init,
+        "steps_per_epoch": run.steps_per_epoch,
+        "data_digest": store.subset(run.training).digest(),
+        "test_digest": store.subset(run.test).digest(),
+        "embedder": store.info.embedder,
+        "embedder_sha256": store.info.embedder_sha256,
+        "normalized": store.info.normalized,
+    }
+    return {k: v for k, v in settings.items() if k not in ("seeds", "num_folds")}
+
+
 def has_folds(store: EmbeddingStore) -> bool:
     return "fold" in store.labels
 

@@ -9,22 +9,56 @@ import time
 from pathlib import Path
 
 from kerasmlp.checks import InputError, check_int, is_number, reject_file
-from kerasmlp.cross_validation.plan import Plan, folds_digest, has_folds, plan_runs
+from kerasmlp.cross_validation.plan import (
+    MAX_SEEDS,
+    Plan,
+    folds_digest,
+    has_folds,
+    plan_runs,
+    settings_of,
+)
 from kerasmlp.cross_validation.pool import TrainingPool
 from kerasmlp.cross_validation.table import markdown_of, row_of, summarize
 from kerasmlp.files import sha256_file, write_text
 from kerasmlp.initial_weights import check_init, check_untested
 from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment
+from kerasmlp.schema import (
+    check_object,
+    dict_of,
+    fields,
+    kind,
+    list_of,
+    number,
+    one_of,
+    optional,
+    text,
+    whole,
+)
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tables import csv_of, read_csv
+from kerasmlp.training_files import TARGET, check_taken_over, read_report
 
 KIND = "cross-validation"
+_SEED = whole(0, (1 << 31) - 1)
 _CONFIG = {
-    "data_digest": str, "seeds": list, "num_folds": int, "folds_from": str, "folds_digest": str,
-    "target": dict,
-}  # fmt: skip
-_REPORT = {"runs": list, "summary": dict, "diverged": int, "test_share": float, "dtype": str}
+    "kind": one_of(KIND),
+    "data_digest": text(200),
+    "seeds": list_of(_SEED, MAX_SEEDS),
+    "num_folds": whole(2, 1_000_000),
+    "folds_from": one_of("column", "seed"),
+    "folds_digest": text(200),
+    "target": fields(TARGET),
+}
+_MEASURE = kind("a finite number, or true or false", lambda v: is_number(v) or v is True)
+_REPORT = {
+    "runs": list_of(dict_of(_MEASURE)),
+    "summary": dict_of(fields({"mean": number(), "std": optional(number())})),
+    "diverged": whole(0, 1_000_000),
+    "test_share": number(0, 1_000_000),
+    "dtype": optional(text(100)),
+    "seconds": fields({"total": number()}),
+}
 
 
 def cross_validate(
@@ -97,6 +131,9 @@ def cross_validate(
         if folder.done:
             return open_finished(folder.path)[1]
         inner = [RunFolder(folder / run.name) for run in runs]
+        for run, done in zip(runs, inner, strict=True):
+            if done.done:  # it is taken over: it must be whole, and of these settings
+                check_taken_over(done, settings_of(store, plan, run, config["init"]))
         pending = [number for number, run in enumerate(inner) if not run.done]
         settings = {
             "store": str(Path(store_path).resolve()),
@@ -110,7 +147,7 @@ def cross_validate(
             done = pool.train(settings, pending, steps)
             for _ in _with_bar(done, len(runs), len(pending)) if progress else done:
                 pass
-        reports = [run.report() for run in inner]
+        reports = [read_report(run) for run in inner]
         rows = [row_of(run.seed, run.fold, r) for run, r in zip(runs, reports, strict=True)]
         sound = [n for n, r in enumerate(reports) if "diverged" not in r]
         if not sound and not keep_diverged:
@@ -166,20 +203,18 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
     config = folder.config()
     if config.get("kind") != KIND:
         reject_file(path, "must be the folder of a cross-validation", "another run folder")
+    check_object(folder / "config.json", config, _CONFIG, "that of a cross-validation")
     report = {"dtype": "unknown"} | folder.report()
-    for name, values, kinds in (("config.json", config, _CONFIG), ("report.json", report, _REPORT)):
-        for key, kind in kinds.items():
-            if not isinstance(values.get(key), kind):
-                came = f"{values.get(key)!r}"
-                reject_file(folder / name, f"must hold a {kind.__name__} `{key}`", came)
-    if not all(map(is_number, config["seeds"])):
-        reject_file(folder / "config.json", "must hold numbers as seeds", f"{config['seeds']!r}")
-    number, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]
-    if len(sound) != number or not all(sound):
-        reject_file(folder / "report.json", f"must hold {number} runs", f"{sum(sound)}")
+    check_object(folder / "report.json", report, _REPORT, "that of a cross-validation")
+    count, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]
+    if len(sound) != count or not all(sound):
+        reject_file(folder / "report.json", f"must hold {count} runs", f"{sum(sound)}")
+    if report["diverged"] != sum("diverged" in run for run in report["runs"]):
+        requirement = "must count the runs that diverged"
+        reject_file(folder / "report.json", requirement, f"{report['diverged']}")
     pairs = {(run["seed"], run["fold"]) for run in report["runs"]}
-    if len(pairs) != number or {seed for seed, _ in pairs} != set(config["seeds"]):
-        requirement = f"must hold each of {number} pairs of seed and fold once"
+    if len(pairs) != count or {seed for seed, _ in pairs} != set(config["seeds"]):
+        requirement = f"must hold each of {count} pairs of seed and fold once"
         reject_file(folder / "report.json", requirement, f"{sorted(pairs)}")
     return config, report
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from kerasmlp.processes import num_cores
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tables import csv_of
+from kerasmlp.training_files import check_taken_over
 
 KIND = "experiment"
 
@@ -129,6 +131,17 @@ def _pretrain(
 
     runs = {key: folder / "pretraining" / _slug(*key) for key in experiment.pretrainings()}
     todo = {k: path for k, path in runs.items() if not RunFolder(path).done}
+    for key in runs.keys() - todo.keys():
+        task = experiment.pretrainings()[key]
+        recipe = task.pretraining_recipe(key[1], experiment.pretraining_epochs)
+        target = asdict(task.pretraining_target)
+        settings = {
+            "target": target | {"class_names": list(target["class_names"])},
+            "recipe": recipe.to_config(),
+            "seed": experiment.seed,
+            "data_digest": store.digest(),
+        }
+        check_taken_over(RunFolder(runs[key]), settings)
     if todo:
         import_tensorflow()
         from kerasmlp.training import train

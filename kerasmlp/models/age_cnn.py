@@ -8,6 +8,7 @@ import keras
 from kerasmlp.checks import check_int, check_positive, check_seed, reject
 from kerasmlp.initializers import spread_seed
 from kerasmlp.models.layer_specification import check_specification
+from kerasmlp.models.presets import MAX_PARAMETERS
 
 _L2 = {"regularizer": "l2"}
 _MAX_POOL = {"kind": "pool", "mode": "max"}
@@ -147,6 +148,10 @@ def _check_place(name: str, layer: dict[str, Any], shape: tuple[int | None, ...]
         reject(name, "must come after a flatten layer", layer)
     if kind in ("conv", "pool", "flatten") and flat:
         reject(name, "must come before the flatten layer", layer)
+    window, outputs = (layer["kernel"], "filters") if kind == "conv" else (1, "units")
+    if kind in ("conv", "dense") and window**2 * shape[-1] * layer[outputs] > MAX_PARAMETERS:
+        requirement = f"must have at most {MAX_PARAMETERS} weights on {shape[-1]} inputs"
+        reject(name, requirement, layer)
     if kind == "pool" or (kind == "conv" and layer["padding"] == "valid"):
         window = layer["size" if kind == "pool" else "kernel"]
         height, width = shape[1:3]

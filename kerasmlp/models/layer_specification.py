@@ -10,10 +10,12 @@ import keras
 from kerasmlp.checks import check_bool, check_choice, check_int, check_rate, reject
 
 _REQUIRED = object()
+_MOST = 1 << 16
+_MOST_LAYERS = 1000
 
 
 def _count(name: str, value: Any) -> int:
-    return check_int(name, value, minimum=1)
+    return check_int(name, value, minimum=1, maximum=_MOST)
 
 
 def _optional_count(name: str, value: Any) -> int | None:
@@ -84,6 +86,9 @@ def check_specification(specification: Any) -> list[dict[str, Any]]:
     listed = isinstance(specification, Sequence) and not isinstance(specification, str)
     if not listed or not specification:
         reject("specification", "must be a list of layers", specification)
+    if len(specification) > _MOST_LAYERS:
+        requirement = f"must be at most {_MOST_LAYERS} layers"
+        reject("specification", requirement, len(specification))
     checked = [_checked(f"specification[{k}]", layer) for k, layer in enumerate(specification)]
     last = checked[-1]
     if last["kind"] != "dense" or last["units"] != 1:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kerasmlp.checks import (
+    InputError,
     check_bool,
     check_choice,
     check_int,
@@ -18,6 +19,13 @@ from kerasmlp.checks import (
     reject_file,
 )
 from kerasmlp.files import read_json
+
+MAX_BLOCKS = 16
+MAX_RESIDUALS_PER_BLOCK = 64
+MAX_BATCH_SIZE = 1 << 20
+MAX_EPOCHS = 100_000
+MAX_PARAMETERS = 1 << 27
+"""Of a network: 2 GiB while AdamW trains it in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +94,13 @@ class Recipe:
     calibrate: bool = True
 
     def __post_init__(self):
-        for name in ("num_blocks", "residuals_per_block"):
-            check_int(name, getattr(self, name), minimum=0)
+        check_int("num_blocks", self.num_blocks, minimum=0, maximum=MAX_BLOCKS)
+        residuals = self.residuals_per_block
+        check_int("residuals_per_block", residuals, minimum=0, maximum=MAX_RESIDUALS_PER_BLOCK)
         # Two rows are the fewest that batch norm can take statistics of.
-        check_int("batch_size", self.batch_size, minimum=2)
-        check_int("epochs", self.epochs, minimum=1)
-        check_optional_int("patience", self.patience, minimum=1)
+        check_int("batch_size", self.batch_size, minimum=2, maximum=MAX_BATCH_SIZE)
+        check_int("epochs", self.epochs, minimum=1, maximum=MAX_EPOCHS)
+        check_optional_int("patience", self.patience, minimum=1, maximum=MAX_EPOCHS)
         for name in ("dropout_rate", "warmup_share"):
             check_rate(name, getattr(self, name))
         for name, kind in self.__annotations__.items():
@@ -106,7 +115,12 @@ class Recipe:
             check_positive(name, getattr(self, name), zero=True)
 
     def network(self, width: int) -> dict:
-        """The arguments of `ResidualMLP` for embeddings of a width."""
+        """The arguments of `ResidualMLP` for embeddings of a width.
+
+        Raises:
+            InputError: as of `check_width`.
+        """
+        self.check_width(width)
         names = (
             "num_blocks",
             "residuals_per_block",
@@ -119,10 +133,18 @@ class Recipe:
         return {"width": width, "input_scale": scale} | {n: getattr(self, n) for n in names}
 
     def check_width(self, width: int) -> None:
-        """Rejects embeddings that the network cannot halve as often as it has stages."""
+        """Rejects embeddings that the network cannot halve as often as it has stages, or whose
+        network would be too large for a machine that trains it."""
         if width < 2**self.num_blocks:
             requirement = f"must leave a width of at least 1, starting at {width}"
             reject("num_blocks", requirement, self.num_blocks)
+        stages = [width >> k for k in range(self.num_blocks)]
+        squares = sum(self.residuals_per_block * 2 * w * w + w * w // 2 for w in stages)
+        if squares > MAX_PARAMETERS:
+            requirement = f"must make a network of at most {MAX_PARAMETERS} parameters"
+            reject(
+                "num_blocks", f"{requirement} on a width of {width}, not {squares}", self.num_blocks
+            )
 
     def replace(self, **changes) -> Recipe:
         return dataclasses.replace(self, **changes)
@@ -185,4 +207,7 @@ def find_recipe(preset: str | os.PathLike) -> Recipe:
     if not isinstance(values, dict) or not set(values) <= known:
         unknown = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
         reject_file(path, "must hold hyperparameters of a recipe", f"{unknown}")
-    return Recipe(**values)
+    try:
+        return Recipe(**values)
+    except InputError as error:
+        reject_file(path, "must hold hyperparameters of a recipe", f"{error}")

@@ -14,6 +14,7 @@ from kerasmlp.initializers import check_initializer, dense_initializers, spread_
 from kerasmlp.layers.downsample_block import DownsampleBlock
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.residual_block import ResidualBlock
+from kerasmlp.models.presets import MAX_BLOCKS, MAX_RESIDUALS_PER_BLOCK
 
 
 def ResidualMLP(
@@ -96,8 +97,10 @@ def ResidualMLP(
     Connections", section 3.2.
     """
     width = check_int("width", width, minimum=1)
-    num_blocks = check_int("num_blocks", num_blocks, minimum=0)
-    residuals_per_block = check_int("residuals_per_block", residuals_per_block, minimum=0)
+    num_blocks = check_int("num_blocks", num_blocks, minimum=0, maximum=MAX_BLOCKS)
+    residuals_per_block = check_int(
+        "residuals_per_block", residuals_per_block, minimum=0, maximum=MAX_RESIDUALS_PER_BLOCK
+    )
     dropout_rate = check_rate("dropout_rate", dropout_rate)
     use_ic = check_bool("use_ic", use_ic)
     use_input_ic = check_bool("use_input_ic", use_input_ic)

@@ -42,6 +42,9 @@ class SearchOracle(OneFileState, Oracle):
     Reference: Li et al., "Hyperband", Journal of Machine Learning Research 18, 2018.
     """
 
+    places = ("tuner/epochs", "tuner/initial_epoch", "tuner/bracket", "tuner/round")
+    measures = (OBJECTIVE, "seconds")
+
     def __init__(self, plan: TuningPlan, folder: Path, *, deadline: float | None = None):
         self.plan = plan
         self.folder = Path(folder)
@@ -151,6 +154,16 @@ class SearchOracle(OneFileState, Oracle):
                     return {"status": "RUNNING", "values": values}
                 before, first_epoch = begun, epochs
         return {"status": "IDLE" if self.ongoing_trials else "STOPPED"}
+
+    def _holds(self, values: dict, ids: set[str]) -> bool:
+        if not super()._holds(values, ids):
+            return False
+        epochs, first, number, k = (values[name] for name in self.places)
+        brackets = self.plan.brackets
+        if number >= len(brackets) or k >= len(brackets[-1 - number]):
+            return False
+        ends = [0, *(end for _, end in brackets[-1 - number])]
+        return (first, epochs) == (ends[k], ends[k + 1])
 
     def _begun(self, bracket: int, k: int) -> list[Trial]:
         place = {"tuner/bracket": bracket, "tuner/round": k}.items()

@@ -19,11 +19,15 @@ from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tables import csv_of
 from kerasmlp.tuning.plan import LONGEST_EPOCHS, Cost, TuningPlan, describe, longest_within
+from kerasmlp.tuning.search_files import (
+    KIND,
+    plan_of_search,
+    report_of_search,
+    settings_of_search,
+)
 from kerasmlp.tuning.space import recipe_of
 from kerasmlp.tuning.table import best_of, rows_of
 from kerasmlp.tuning.workers import IP, WorkerPool, as_chief, serve
-
-KIND = "tuning"
 
 
 def tune(
@@ -89,7 +93,7 @@ def tune(
     from kerasmlp.tuning.trial import TrialRunner
 
     runner = TrialRunner(store, plan)
-    before = _config_before(folder) if resume else None
+    before = settings_of_search(folder) if resume else None
     chosen = before["max_epochs"] if before is not None else None
     if any_epochs and chosen is not None:
         plan, any_epochs = replace(plan, max_epochs=chosen), False
@@ -100,7 +104,7 @@ def tune(
     claim = config | {"max_epochs": None} if open_plan else config
     with folder.working(claim, resume=resume, force=force):
         if folder.done:
-            return folder.report()
+            return report_of_search(folder)
         seconds = None if budget_minutes is None else 60 * budget_minutes
         at_once = max(workers or 1, 1)
         plan, cost = _costed(plan, runner, seconds if by_budget else None, at_once)
@@ -148,7 +152,7 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
     from kerasmlp.tuning.trial import TrialRunner
 
     folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path)
-    config = _config_before(folder)
+    config = settings_of_search(folder)
     if config is None or config["max_epochs"] is None:
         reject_file(folder.path, "must be the folder of a search that its chief has begun", "none")
     if config["data_digest"] != store.digest():
@@ -157,7 +161,7 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
     if config.get("dtype") != default_policy():
         requirement = f"must be the folder of a search in {default_policy()}, as on this machine"
         reject_file(folder.path, requirement, f"{config.get('dtype')}")
-    plan = TuningPlan.from_config(config)
+    plan = plan_of_search(folder, config)
     search = _search(plan, folder, config, TrialRunner(store, plan))
     try:
         search.run()
@@ -218,15 +222,6 @@ def _costed(
     if budget is not None:
         plan = longest_within(plan, rows, cost_of, budget, workers)
     return plan, cost_of(plan.uses_xla(rows))
-
-
-def _config_before(folder: RunFolder) -> dict | None:
-    if not (folder / "config.json").is_file():
-        return None
-    config = folder.config()
-    if not isinstance(config, dict) or config.get("kind") != KIND:
-        reject_file(folder.path, "must be the folder of a search", "another run folder")
-    return config
 
 
 def _silent(*_: object) -> None:

@@ -1,0 +1,76 @@
+"""Bad files of the kinds that people, disks and strangers make: altered JSON, turned bits."""
+
+import contextlib
+import io
+import json
+import re
+
+from kerasmlp.cli import run_command
+
+RAW = "@raw@"
+VALUES = (
+    None, True, False, -1, 0, 1, 0.5, 1e308, 1e-308, -1e308, 2**63, "x", "", "\ud800", "\x1b[31m",
+    [], {}, [None], [[]], {"a": 1}, "9" * 5000, ["x"] * 2000, "\u202e" * 300,
+    f"{RAW}NaN", f"{RAW}Infinity", f"{RAW}-Infinity", f"{RAW}1e999", f"{RAW}{'1' * 5000}",
+    f"{RAW}{'[' * 500}{']' * 500}", f"{RAW}{'[' * 100_000}", f'{RAW}{{"a": 1, "a": 2}}',
+)  # fmt: skip
+
+
+def places(value, place=()):
+    """Every place in a JSON value, as a tuple of names and numbers; of long lists the ends."""
+    yield place
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from places(inner, (*place, name))
+    elif isinstance(value, list):
+        for i in sorted({0, len(value) - 1} & set(range(len(value)))):
+            yield from places(value[i], (*place, i))
+
+
+def altered(text, rng):
+    """JSON with one value deleted, doubled or replaced; and what was done."""
+    value = json.loads(text)
+    place = rng.choice(list(places(value))[1:])
+    inner = value
+    for name in place[:-1]:
+        inner = inner[name]
+    what = rng.choice(["delete", "replace", "replace", "replace", "replace", "longer"])
+    if what == "delete":
+        del inner[place[-1]]
+    elif what == "longer" and isinstance(inner[place[-1]], list):
+        inner[place[-1]] = inner[place[-1]] * 2
+    else:
+        new = rng.choice(VALUES)
+        what, inner[place[-1]] = f"= {new!r}"[:40], new
+    whole = re.sub(
+        rf'"{RAW}((?:[^"\\]|\\.)*)"', lambda m: json.loads(f'"{m[1]}"'), json.dumps(value)
+    )
+    return whole, f"{'.'.join(map(str, place))} {what}"
+
+
+def turned(content, rng):
+    """Bytes with one bit turned, a part lost or a part overwritten; and what was done."""
+    content, what = bytearray(content), rng.choice(["bit", "bit", "bit", "cut", "zeros"])
+    at = rng.randrange(max(len(content), 1))
+    if what == "cut":
+        del content[at:]
+    elif what == "zeros":
+        content[at : at + 64] = bytes(len(content[at : at + 64]))
+    elif content:
+        content[at] ^= 1 << rng.randrange(8)
+    return bytes(content), f"{what} at {at}"
+
+
+def outcome(command, *arguments):
+    """Exit code, standard output and standard error of a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_command(command, [str(a) for a in arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+def is_one_sentence(text):
+    """Whether an error is one line of at most 300 characters that moves no cursor."""
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    good = len(lines) == 1 and len(lines[0]) <= 310 and "Traceback" not in text
+    return good and not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202e]", text)
