@@ -159,12 +159,14 @@ def train(
                 seed=seed,
                 validation=Validation(part.embeddings, measure_part, xla=xla),
                 checkpoint_path=run / "checkpoint.npz",
+                history_path=run / "history.csv",
                 progress=progress,
             )
         except DivergedError as error:
             if not keep_diverged:
                 raise
-            (run / "checkpoint.npz").unlink(missing_ok=True)
+            for name in ("checkpoint.npz", "history.csv"):
+                (run / name).unlink(missing_ok=True)
             report = {"diverged": str(error), "seed": seed, **environment()}
             run.finish(report)
             return report

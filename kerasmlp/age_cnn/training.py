@@ -77,6 +77,7 @@ def train_age_cnn(
             recipe,
             seed=seed,
             checkpoint_path=folder / "checkpoint.npz",
+            history_path=folder / "history.csv",
             progress=progress,
         )
         model = in_float32(trained, recipe, shape)
@@ -156,6 +157,7 @@ def overfit_age_cnn(
             recipe,
             seed=seed,
             checkpoint_path=folder / "checkpoint.npz",
+            history_path=folder / "history.csv",
             passes=OVERFIT_PASSES,
             learning_rate=keras.optimizers.schedules.CosineDecay(
                 recipe.learning_rate, OVERFIT_PASSES * recipe.epochs
