@@ -122,7 +122,7 @@ def test_a_table_without_odd_names_is_as_before():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A store and a run of such names, whose first picture failed; what was there at each picture."""
+    """A store and a run of such names, whose first picture failed; what was there at each one."""
     folder = tmp_path_factory.mktemp("names")
     rng = np.random.default_rng(0)
     kinds = rng.integers(0, len(NAMES), 400)
