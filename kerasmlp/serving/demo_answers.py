@@ -187,7 +187,9 @@ def _histograms(predictors: Sequence[Predictor], rows: Sequence[dict]) -> str:
         else:
             names, counts = np.unique([str(a[name]) for a in given], return_counts=True)
             left.bar(range(len(names)), counts)
-            left.set_xticks(range(len(names)), [label(n) for n in names])
+            shown = [label(n, 20) for n in names]
+            turned = {"rotation": 30, "ha": "right"} if max(map(len, shown), default=0) > 8 else {}
+            left.set_xticks(range(len(names)), shown, **turned)
             left.set_xlabel(label(name))
         right.hist([_uncertainty(a) for a in answers], bins=np.linspace(0, 1, 26))
         right.set_xlabel(f"uncertainty of {label(name)}")
