@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kerasmlp.faces import Face, FaceFinder
 
 _LINE = 64
-"""Characters of a caption; where it is too long its end stays, which says how sure the answer is."""
+"""Characters of a caption. Of a longer one the end stays: it says how sure the answer is."""
 
 
 def predict_store(
