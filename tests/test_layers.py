@@ -144,7 +144,8 @@ def test_a_vector_is_refused():
 
 def test_no_relu_follows_a_sum_that_tensorflow_would_fuse_wrongly():
     """Its remapper, on CPUs with AVX-512, breaks MatMul, BiasAdd, Add, Relu and prints errors."""
-    block = ResidualBlock(8)
+    block = ResidualBlock()
+    block.build((None, 8))
     traced = tf.function(lambda x: block(x)).get_concrete_function(tf.TensorSpec((None, 8)))
     sums = [op for op in traced.graph.get_operations() if op.type.startswith("Add")]
     into_sums = {source.op.type for op in sums for source in op.inputs}
@@ -154,7 +155,7 @@ def test_no_relu_follows_a_sum_that_tensorflow_would_fuse_wrongly():
 
 
 def test_the_last_relu_of_a_block_is_one():
-    block = ResidualBlock(3, use_ic=False)
+    block = ResidualBlock(use_ic=False)
     block.build((None, 3))
     block.set_weights([np.zeros_like(w) for w in block.get_weights()])
     x = tf.Variable([[-1.0, 0.0, 2.0]])
