@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from kerasmlp.drawing import label
 from kerasmlp.plots import save_png
 
 _NAMES = {
@@ -73,9 +74,8 @@ def risk_coverage(
     axes = figure.subplots()
     coverage = np.arange(1, len(oracle) + 1) / len(oracle)
     for name, curve in curves.items():
-        label = f"{_NAMES[name]} ({curve.mean():.3f})"
-        begun = coverage >= 0.01
-        axes.plot(coverage[begun], curve[begun], label=label, color=_COLORS[name])
+        begun, text = coverage >= 0.01, f"{_NAMES[name]} ({curve.mean():.3f})"
+        axes.plot(coverage[begun], curve[begun], label=text, color=_COLORS[name])
     risk = oracle[-1]
     axes.axhline(risk, color="gray", linestyle="--", label=f"at random ({risk:.3f})")
     axes.plot(coverage, oracle, color="black", linestyle=":", label=f"oracle ({oracle.mean():.3f})")
@@ -115,8 +115,8 @@ def intervals(
     axes.plot([0, 1], [0, 1], color="gray", linewidth=1, linestyle="--")
     for name, coverage in observed.items():
         levels = np.asarray(nominal_percent) / 100
-        label = f"{_NAMES[name]}, as predicted"
-        axes.plot(levels, coverage, marker=".", color=_COLORS[name], label=label)
+        text = f"{_NAMES[name]}, as predicted"
+        axes.plot(levels, coverage, marker=".", color=_COLORS[name], label=text)
     for (name, points), marker in zip(conformal.items(), "Dx", strict=False):
         axes.plot(
             [c / 100 for c in points], list(points.values()), marker, markersize=8,
@@ -159,7 +159,7 @@ def uncertainty(
             color = "tab:blue" if number == 0 else f"C{number}"
             panel.hist(
                 numbers, edges, weights=weights, alpha=0.45, color=color,
-                label=_NAMES.get(source, source),
+                label=label(_NAMES.get(source, source)),
             )  # fmt: skip
         scores = ", ".join(f"{by_measure[name]:.2f}" for by_measure in auroc.values())
         panel.set_title(f"{name}\nAUROC {scores}", fontsize=9)

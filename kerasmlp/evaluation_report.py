@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from kerasmlp import metrics
 from kerasmlp.checks import reject
+from kerasmlp.drawing import drawing
 from kerasmlp.evaluation import groups_of_people, measure
 from kerasmlp.evaluation_folder import FORMAT
 from kerasmlp.files import write_json
@@ -242,19 +243,23 @@ def _plain(columns: Mapping[str, np.ndarray]) -> dict[str, list]:
 def _draw_figures(folder, target, store, models, bins, report, drawn) -> None:
     from kerasmlp import evaluation_plots as plots
 
-    plots.reliability(bins, {k: report[k]["ece"] for k in bins}, folder / "reliability.png")
+    with drawing(folder / "reliability.png") as path:
+        plots.reliability(bins, {k: report[k]["ece"] for k in bins}, path)
     labels = target.encode(store, target.classes)
     wrong = {k: target.measured(p).argmax(axis=1) != labels for k, p in models.items()}
     curves = {k: risk_coverage(wrong[k], class_entropy_nats(target, p)) for k, p in models.items()}
     last = list(models)[-1]
     oracle = risk_coverage(wrong[last], wrong[last])
-    plots.risk_coverage(curves, oracle, folder / "risk_coverage.png")
+    with drawing(folder / "risk_coverage.png") as path:
+        plots.risk_coverage(curves, oracle, path)
     if "central_intervals" in report:
         observed = {k: report["central_intervals"][k] for k in models}
         conformal = {
             k: {c: report[k][f"interval_{c}_coverage"] for c in (50, 90)} for k in models
         } if report["conformal"] else {}  # fmt: skip
-        plots.intervals(_LEVELS, observed, conformal, folder / "intervals.png")
+        with drawing(folder / "intervals.png") as path:
+            plots.intervals(_LEVELS, observed, conformal, path)
     if "ood_auroc" in report:
         values = {k: {s: drawn[s][k] for s in drawn} for k in _measures(drawn["store"])}
-        plots.uncertainty(values, report["ood_auroc"], folder / "uncertainty.png")
+        with drawing(folder / "uncertainty.png") as path:
+            plots.uncertainty(values, report["ood_auroc"], path)

@@ -130,8 +130,13 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
+    r"""Writes UTF-8.
+
+    Bytes of a file name that are not UTF-8 become `\udc80` to `\udcff`, as Python
+    has them: in JSON that is the very name, which `os.fsencode` turns into its bytes.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

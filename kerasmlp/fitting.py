@@ -28,6 +28,7 @@ def fit(
     seed: int,
     validation: Validation,
     checkpoint_path: Path,
+    history_path: Path | None = None,
     progress: bool = False,
     stop_after: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -36,7 +37,8 @@ def fit(
 
     The model is one of `compile_model`, whose steps make an epoch. `stop_after`
     epochs it ends, where its checkpoint lets it go on: the schedule is laid out
-    for all of the recipe's. `callbacks` see an epoch after its checkpoint is written.
+    for all of the recipe's. `callbacks` see an epoch after its checkpoint is written,
+    and its line in `history_path`.
     """
     epochs = stop_after or recipe.epochs
     batch_size, steps = min(recipe.batch_size, len(x)), recipe_optimizer(model).steps_per_epoch
@@ -45,7 +47,7 @@ def fit(
         stopper = keras.callbacks.EarlyStopping(
             "val_loss", patience=recipe.patience, mode="min", restore_best_weights=True
         )
-    checkpoint = Checkpoint(checkpoint_path, stopper)
+    checkpoint = Checkpoint(checkpoint_path, stopper, history_path=history_path)
     first_epoch = checkpoint.restore(model)
     if first_epoch < epochs and not checkpoint.stopped:
         chunks = training_chunks(

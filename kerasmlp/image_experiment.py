@@ -13,6 +13,7 @@ import numpy as np
 
 from kerasmlp.checks import DivergedError, reject
 from kerasmlp.cross_validation.table import summarize
+from kerasmlp.drawing import drawing
 from kerasmlp.files import write_text
 from kerasmlp.image_batches import ImageSet
 from kerasmlp.runs import RunFolder, environment
@@ -137,7 +138,6 @@ def run_experiment(
         if diverged:
             table += f"\nDiverged and left out: {', '.join(diverged)}.\n"
         write_text(folder / "table.md", table)
-        draw(histories, presentation.panels, folder / "curves.png")
         report = {
             "summary": summary,
             "runs": rows,
@@ -148,6 +148,8 @@ def run_experiment(
             "data_digest": digest,
             **environment(),
         }
+        with drawing(folder / "curves.png") as path:
+            draw(histories, presentation.panels, path)
         folder.finish(report)
         return report
 

@@ -97,7 +97,7 @@ def train_on_images(
         steps = len(data.x_train) // plan.batch_size
         with computing_in(plan.precision):
             model = make(steps)
-        checkpoint = Checkpoint(folder / "checkpoint.npz")
+        checkpoint = Checkpoint(folder / "checkpoint.npz", history_path=folder / "history.csv")
         first_epoch = checkpoint.restore(model)
         if first_epoch < plan.epochs:
             batches = augmented_batches(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from kerasmlp.drawing import shown
 from kerasmlp.extremes import Extremes, KeptFace, square_crop
 from kerasmlp.files import atomic_path
 from kerasmlp.prediction import Predictor
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
     from kerasmlp.faces import Face, FaceFinder
+
+_LINE = 64
+"""Characters of a caption. Of a longer one the end stays: it says how sure the answer is."""
 
 
 def predict_store(
@@ -77,7 +81,8 @@ def predict_photo(
     for kept in extremes:
         for face, row in zip(faces, rows, strict=True):
             answer = row[kept.name]
-            text = "\n".join(caption({kept.name: answer})).replace(", ", "\n")
+            lines = [shown(line, _LINE) for line in caption({kept.name: answer})]
+            text = "\n".join(lines).replace(", ", "\n")
             entropy_nats, crop = answer["predictive_entropy_nats"], square_crop(image, face.box)
             kept.add(KeptFace(entropy_nats, face.embedding, crop, text))
     if annotate is not None:
@@ -154,14 +159,14 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> PI
     picture = picture.resize((picture.width * factor, picture.height * factor))
     draw = ImageDraw.Draw(picture)
     size = max(13, picture.width // 75)
-    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+    font = ImageFont.truetype(font_manager.findfont(font_manager.FontProperties()), size)
     line = max(2, picture.width // 400)
     for face, row in zip(faces, rows, strict=True):
         edges = (*picture.size, *picture.size)
         inside = np.clip(np.asarray(face.box) * factor, 0, np.subtract(edges, line))
         box = [float(v) for v in inside]
         draw.rectangle(box, outline=(80, 220, 100), width=line)
-        text = "\n".join(caption(row))
+        text = "\n".join(shown(line, _LINE) for line in caption(row))
         left, _, right, bottom = draw.textbbox((0, 0), text, font=font)
         x = min(max(box[0], 0), max(picture.width - right - 8, 0))
         above = box[1] - bottom - 10

@@ -11,7 +11,9 @@ matplotlib.use("Agg")
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from kerasmlp.drawing import label
 from kerasmlp.extremes import Extremes
 from kerasmlp.files import atomic_path
 from kerasmlp.metrics import confusion_matrix
@@ -25,7 +27,9 @@ _LABELS = {
 
 
 def save_png(figure: Figure, path: str | os.PathLike) -> None:
-    with atomic_path(path) as temporary:
+    for text in figure.findobj(Text):
+        text.set_usetex(False)  # whatever its user likes: names are no TeX
+    with atomic_path(path) as temporary, matplotlib.rc_context({"text.usetex": False}):
         figure.savefig(temporary, dpi=120, bbox_inches="tight", format="png")
 
 
@@ -90,12 +94,13 @@ def confusion(
     labels: np.ndarray, predicted: np.ndarray, names: Sequence[str], path: str | os.PathLike
 ) -> None:
     """Draws the confusion matrix, as shares of each true class."""
-    size = len(names)
+    size, names = len(names), [label(name) for name in names]
     counts = confusion_matrix(labels, predicted, size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     small = size <= 20
     side = 2 + 0.55 * size if small else 7
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    room = 0.085 * max(0, max(map(len, names)) - 12)  # inches, for names longer than most
+    figure = Figure(figsize=(side + 1 + room, side + 0.7 * room), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1 if small else None)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
@@ -121,7 +126,7 @@ def confusion(
 def extreme_faces(extremes: Sequence[Extremes], path: str | os.PathLike) -> None:
     """Draws two rows of faces per model: the surest answers and the least sure ones."""
     rows = [
-        (f"{kept.name}: {words} predictive entropy", faces)
+        (f"{label(kept.name, 20)}: {words} predictive entropy", faces)
         for kept in extremes
         for words, faces in (("lowest", kept.lowest), ("highest", kept.highest))
         if faces
@@ -137,5 +142,7 @@ def extreme_faces(extremes: Sequence[Extremes], path: str | os.PathLike) -> None
             axes.imshow(face.crop[:, :, ::-1])
             axes.set_xticks([])
             axes.set_yticks([])
-            axes.set_xlabel(f"{face.entropy_nats:.4f} nats\n{face.text}", fontsize=7)
+            answer = [label(line, 24) for line in face.text.splitlines()]
+            text = "\n".join([f"{face.entropy_nats:.4f} nats", *answer])
+            axes.set_xlabel(text, fontsize=7)
     save_png(figure, path)

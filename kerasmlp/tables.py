@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 
 from kerasmlp import strict_json
 from kerasmlp.checks import reject
@@ -26,12 +25,13 @@ def csv_of(rows: Sequence[dict]) -> str:
     0,
     1,0.5
     """
-    text = io.StringIO()
+    lines: list[str] = []
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    # This line end has `csv` put quotes around carriage returns, too, which end a line for others.
+    writer = csv.DictWriter(SimpleNamespace(write=lines.append), columns, lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return "".join(f"{line[:-2]}\n" for line in lines)
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
@@ -46,7 +46,8 @@ class RowWriter:
     Args:
         path: Of the file, or None for standard output.
         form: `"jsonl"` or `"csv"`; CSV flattens nested rows to dotted columns;
-            it is written at the end, with the columns of all rows.
+            it is written at the end, with the columns of all rows. Bytes of a
+            file name that are not UTF-8 are escaped as by `files.write_text`.
 
     Example:
 
@@ -66,7 +67,8 @@ class RowWriter:
     def __enter__(self) -> RowWriter:
         if self.path is not None:
             temporary = self._stack.enter_context(atomic_path(self.path))
-            opened = open(temporary, "w", encoding="utf-8", newline="")
+            how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+            opened = open(temporary, "w", **how)
             self._file = self._stack.enter_context(opened)
         return self
 

@@ -14,6 +14,7 @@ import numpy as np
 from kerasmlp.calibration import fit_temperature, mean_of_passes
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import DivergedError, check_int, check_seed, reject
+from kerasmlp.drawing import drawing
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, sha256_file, write_text
 from kerasmlp.fitting import copy_weights, fit, steps_of
@@ -159,12 +160,14 @@ def train(
                 seed=seed,
                 validation=Validation(part.embeddings, measure_part, xla=xla),
                 checkpoint_path=run / "checkpoint.npz",
+                history_path=run / "history.csv",
                 progress=progress,
             )
         except DivergedError as error:
             if not keep_diverged:
                 raise
-            (run / "checkpoint.npz").unlink(missing_ok=True)
+            for name in ("checkpoint.npz", "history.csv"):
+                (run / name).unlink(missing_ok=True)
             report = {"diverged": str(error), "seed": seed, **environment()}
             run.finish(report)
             return report
@@ -247,9 +250,13 @@ def draw(
     probabilities: np.ndarray,
     part: EmbeddingStore,
 ) -> None:
-    from kerasmlp import plots
+    with drawing(run / "curves.png") as path:
+        from kerasmlp import plots
 
-    plots.curves(history, run / "curves.png")
+        plots.curves(history, path)
     labels = target.encode(part, target.classes)
     predicted = target.measured(probabilities).argmax(axis=1)
-    plots.confusion(labels, predicted, target.measured_names, run / "confusion_matrix.png")
+    with drawing(run / "confusion_matrix.png") as path:
+        from kerasmlp import plots
+
+        plots.confusion(labels, predicted, target.measured_names, path)

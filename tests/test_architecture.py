@@ -67,6 +67,7 @@ FLOORS = {
         "age_cnn",
         "cifar",
         "cross_validation",
+        "drawing",
         "evaluation",
         "evaluation_plots",
         "evaluation_report",

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from checks import check_layer
 
 from kerasmlp import DownsampleBlock, ICLayer, ResidualBlock
@@ -139,3 +140,27 @@ def test_batch_norm_leaves_masked_steps_out():
 def test_a_vector_is_refused():
     with pytest.raises(ValueError, match="`inputs` must have rank 2 or more"):
         ICLayer().build((4,))
+
+
+def test_no_relu_follows_a_sum_that_tensorflow_would_fuse_wrongly():
+    """Its remapper, on CPUs with AVX-512, breaks MatMul, BiasAdd, Add, Relu and prints errors."""
+    block = ResidualBlock()
+    block.build((None, 8))
+    traced = tf.function(lambda x: block(x)).get_concrete_function(tf.TensorSpec((None, 8)))
+    sums = [op for op in traced.graph.get_operations() if op.type.startswith("Add")]
+    into_sums = {source.op.type for op in sums for source in op.inputs}
+    assert "BiasAdd" in into_sums
+    followers = {op.type for add in sums for op in add.outputs[0].consumers()}
+    assert followers and "Relu" not in followers
+
+
+def test_the_last_relu_of_a_block_is_one():
+    block = ResidualBlock(use_ic=False)
+    block.build((None, 3))
+    block.set_weights([np.zeros_like(w) for w in block.get_weights()])
+    x = tf.Variable([[-1.0, 0.0, 2.0]])
+    with tf.GradientTape() as tape:
+        y = block(x)
+    np.testing.assert_array_equal(y, [[0, 0, 2]])
+    np.testing.assert_array_equal(tape.gradient(y, x), [[0, 0, 1]])
+    assert np.isnan(block(np.float32([[np.nan, 0, 0]]))).all()  # weights that diverged stay seen

@@ -22,6 +22,24 @@ def test_every_block_is_code_that_runs_or_output():
     assert "@@" not in (ROOT / "README.md").read_text()
 
 
+def test_git_leaves_alone_what_the_commands_write():
+    outputs = ["faces.h5", "faces.h5.partial/", "faces.h5.removal.json", "answers.jsonl", "served/"]
+    outputs += ["runs/", "drawn/", "surest.png", "models/", "photos/", "party.jpg", "gender.keras"]
+    ours = [
+        "data/fairface_sample.h5",
+        "docs/reliability.png",
+        "docs/mnist_layerout.csv",
+        "setup.py",
+    ]
+    asked = subprocess.run(
+        ["git", "check-ignore", "--no-index", *outputs, *ours],
+        cwd=ROOT, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    if asked.returncode > 1:
+        pytest.skip("needs a git checkout")
+    assert asked.stdout.split() == outputs
+
+
 def needs_photos(code):
     return any(name in code for name in ("photos", "models", "faces.h5", "runs/sample", "served/"))
 

@@ -13,6 +13,7 @@ from data_sets import ROOT, make_store
 from forked import fresh_python
 
 from kerasmlp import load_model
+from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import InputError
 from kerasmlp.cli import run_command
@@ -26,6 +27,7 @@ from kerasmlp.prediction import Predictor, has_dropout
 from kerasmlp.run_calibration import RunCalibration
 from kerasmlp.runs import RunFolder
 from kerasmlp.seen import count_seen, load_seen, row_hashes
+from kerasmlp.tables import csv_of, read_csv
 from kerasmlp.targets import Target, age_target, choose_age_target, choose_target
 from kerasmlp.training import split_rows, train
 from kerasmlp.uncertainty import predict_uncertainty
@@ -473,6 +475,29 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path):
     words = words_of(store_path, tmp_path / "whole", "--resume")
     assert run_command("train-gender", words) == 0
     assert (tmp_path / "whole" / "model.keras").stat().st_mtime_ns == before
+
+
+def test_the_history_grows_while_it_trains_and_outlives_a_kill(tmp_path):
+    path, seen = tmp_path / "history.csv", []
+    x = np.eye(8, 3, dtype="float32")
+
+    def fit_to(epochs):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=False, run_eagerly=True)
+        checkpoint = Checkpoint(tmp_path / "checkpoint.npz", history_path=path)
+        first = checkpoint.restore(model)
+        watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: seen.append(read_csv(path)))
+        how = {"epochs": epochs, "initial_epoch": first, "verbose": 0}
+        model.fit(x, x[:, :1], callbacks=[checkpoint, watch], **how)
+        assert path.read_text() == csv_of(checkpoint.history)
+
+    fit_to(3)
+    with open(path, "a") as file:
+        file.write("3,0.")  # killed in the middle of a line
+    fit_to(5)
+    assert [[int(row["epoch"]) for row in rows] for rows in seen] == [
+        list(range(n)) for n in range(1, 6)
+    ]
 
 
 def test_float16_policy_trains_and_is_saved_as_float32(store, tmp_path, monkeypatch):

@@ -74,6 +74,7 @@ def fit(
     *,
     seed: int,
     checkpoint_path: Path,
+    history_path: Path,
     passes: int = 1,
     learning_rate: keras.optimizers.schedules.LearningRateSchedule | None = None,
     progress: bool = False,
@@ -87,6 +88,7 @@ def fit(
         recipe: Hyperparameters.
         seed: Of the orders.
         checkpoint_path: Where every epoch is kept.
+        history_path: CSV that grows by a line with every epoch.
         passes: Over the images, in an epoch.
         learning_rate: Instead of the recipe's, which is constant.
         progress: Show a bar.
@@ -101,7 +103,7 @@ def fit(
     stopper = keras.callbacks.EarlyStopping(
         MEASURE, patience=recipe.patience or recipe.epochs, mode="min", restore_best_weights=True
     )
-    checkpoint = Checkpoint(checkpoint_path, stopper)
+    checkpoint = Checkpoint(checkpoint_path, stopper, history_path=history_path)
     first_epoch = checkpoint.restore(model)
     if first_epoch < recipe.epochs and not checkpoint.stopped:
         batches = shuffled_batches(

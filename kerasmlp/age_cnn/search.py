@@ -17,6 +17,7 @@ from kerasmlp.age_cnn.fitting import compile_model, new_model, predict_years
 from kerasmlp.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.age_cnn.stages import STAGES, StageOracle
 from kerasmlp.checks import check_int, check_seed, reject
+from kerasmlp.drawing import drawing
 from kerasmlp.files import write_json, write_text
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.image_store import ImageStore
@@ -111,7 +112,6 @@ def search_age_cnn(
         values = {name: best[name] for name in STAGES[0]}
         write_json(folder / "best.json", recipe.replace(**values).to_config())
         write_text(folder / "trials.csv", csv_of(found))
-        pictures.trials(found, best, folder / "trials.png")
         report = {
             "best": best,
             "trials": {"run": len(found), "diverged": len(found) - len(finite)},
@@ -122,6 +122,8 @@ def search_age_cnn(
             "data_digest": config["data_digest"],
             **environment(),
         }
+        with drawing(folder / "trials.png") as path:
+            pictures.trials(found, best, path)
         folder.finish(report)
         return report
 

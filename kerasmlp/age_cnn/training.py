@@ -14,6 +14,7 @@ from kerasmlp.age_cnn.data import Faces, faces_of, some_faces
 from kerasmlp.age_cnn.fitting import MEASURE, fit, in_float32, new_model, predict_years
 from kerasmlp.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.checks import check_int, check_seed
+from kerasmlp.drawing import drawing
 from kerasmlp.files import atomic_path, write_text
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.stores.image_store import SPLITS, ImageStore
@@ -76,6 +77,7 @@ def train_age_cnn(
             recipe,
             seed=seed,
             checkpoint_path=folder / "checkpoint.npz",
+            history_path=folder / "history.csv",
             progress=progress,
         )
         model = in_float32(trained, recipe, shape)
@@ -90,9 +92,12 @@ def train_age_cnn(
             "rows": {split: len(part) for split, part in parts.items()},
             **_about(model, history, seed, precision, config, started),
         }
-        pictures.ages({s: part.age_years for s, part in parts.items()}, folder / "ages.png")
-        pictures.faces(parts["test"], predicted["test"], folder / "faces.png")
-        _finish(folder, model, history, report)
+        _save(folder, model, history)
+        with drawing(folder / "ages.png") as path:
+            pictures.ages({s: part.age_years for s, part in parts.items()}, path)
+        with drawing(folder / "faces.png") as path:
+            pictures.faces(parts["test"], predicted["test"], path)
+        _finish(folder, history, report, pictures.TRAINING)
         return report
 
 
@@ -152,6 +157,7 @@ def overfit_age_cnn(
             recipe,
             seed=seed,
             checkpoint_path=folder / "checkpoint.npz",
+            history_path=folder / "history.csv",
             passes=OVERFIT_PASSES,
             learning_rate=keras.optimizers.schedules.CosineDecay(
                 recipe.learning_rate, OVERFIT_PASSES * recipe.epochs
@@ -165,8 +171,10 @@ def overfit_age_cnn(
             "rows": {"train": count},
             **_about(model, history, seed, precision, config, started),
         }
-        pictures.faces(faces, predicted, folder / "faces.png")
-        _finish(folder, model, history, report, pictures.BY_HEART)
+        _save(folder, model, history)
+        with drawing(folder / "faces.png") as path:
+            pictures.faces(faces, predicted, path)
+        _finish(folder, history, report, pictures.BY_HEART)
         return report
 
 
@@ -200,16 +208,14 @@ def _about(model, history, seed, precision, config, started) -> dict:
     }
 
 
-def _finish(
-    folder: RunFolder,
-    model: keras.Model,
-    history: list[dict],
-    report: dict,
-    lines: Mapping[str, str] = pictures.TRAINING,
-) -> None:
+def _save(folder: RunFolder, model: keras.Model, history: list[dict]) -> None:
     write_text(folder / "history.csv", csv_of(history))
     with atomic_path(folder / "model.keras") as temporary:
         model.save(temporary)
-    pictures.curves(history, folder / "curves.png", lines=lines)
+
+
+def _finish(folder: RunFolder, history: list[dict], report: dict, lines: Mapping[str, str]) -> None:
+    with drawing(folder / "curves.png") as path:
+        pictures.curves(history, path, lines=lines)
     folder.finish(report)
     (folder / "checkpoint.npz").unlink(missing_ok=True)

@@ -9,9 +9,10 @@ import numpy as np
 
 from kerasmlp import strict_json
 from kerasmlp.checks import InputError, is_number, reject_file
-from kerasmlp.files import atomic_path
+from kerasmlp.files import atomic_path, write_text
 from kerasmlp.schema import check_object, dict_of, fields, flag, kind, list_of, optional, whole
 from kerasmlp.strict_json import spelled, unspelled
+from kerasmlp.tables import csv_of
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -27,6 +28,8 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         path: Of the checkpoint, an `.npz` without pickles.
         early_stopping: The `EarlyStopping` whose state is saved too, or None.
+        history_path: CSV to which the numbers of each epoch are added, for
+            those who watch the training, or None.
 
     Attributes:
         history: List of one dict per epoch so far.
@@ -48,10 +51,13 @@ class Checkpoint(keras.callbacks.Callback):
         self,
         path: str | os.PathLike,
         early_stopping: keras.callbacks.EarlyStopping | None = None,
+        *,
+        history_path: str | os.PathLike | None = None,
     ):
         super().__init__()
         self.path = Path(path)
         self.early_stopping = early_stopping
+        self.history_path = history_path
         self.history: list[dict] = []
         self.stopped = False
         self._stopper_state: dict | None = None
@@ -89,6 +95,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         # EarlyStopping forgets everything when training begins.
         self._restore_stopper()
+        self._watched = False
 
     def _restore_stopper(self):
         if self.early_stopping is not None and self._stopper_state is not None:
@@ -113,6 +120,17 @@ class Checkpoint(keras.callbacks.Callback):
         arrays |= {f"best_{i}": np.asarray(w) for i, w in enumerate(best)}
         with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
             np.savez(file, meta=np.array(strict_json.dumps(spelled(meta))), **arrays)
+        if self.history_path is not None:
+            self._write_history()
+
+    def _write_history(self):
+        if self._watched:
+            _, line = csv_of(self.history[-1:]).splitlines(keepends=True)
+            with open(self.history_path, "a", encoding="utf-8") as file:
+                file.write(line)
+        else:  # what an earlier process left may end in the middle of a line
+            write_text(self.history_path, csv_of(self.history))
+        self._watched = True
 
 
 _STOPPER_STATE = ("wait", "best", "best_epoch", "stopped_epoch")

@@ -19,6 +19,7 @@ from kerasmlp.cross_validation.plan import (
 )
 from kerasmlp.cross_validation.pool import TrainingPool
 from kerasmlp.cross_validation.table import markdown_of, row_of, summarize
+from kerasmlp.drawing import drawing
 from kerasmlp.files import sha256_file, write_text
 from kerasmlp.initial_weights import check_init, check_untested
 from kerasmlp.processes import num_cores
@@ -155,11 +156,6 @@ def cross_validate(
         summary = summarize([rows[n] for n in sound])
         write_text(folder / "runs.csv", csv_of(rows))
         write_text(folder / "table.md", markdown_of(rows, summary))
-        if sound:
-            histories = [read_csv(inner[n] / "history.csv") for n in sound]
-            from kerasmlp import plots
-
-            plots.curves_with_bands(histories, folder / "curves.png")
         first = reports[sound[0]] if sound else {}
         report = {
             "summary": summary,
@@ -178,6 +174,11 @@ def cross_validate(
             "data_digest": config["data_digest"],
             **environment(),
         }
+        if sound:
+            with drawing(folder / "curves.png") as path:
+                from kerasmlp import plots
+
+                plots.curves_with_bands([read_csv(inner[n] / "history.csv") for n in sound], path)
         folder.finish(report)
         return report
 

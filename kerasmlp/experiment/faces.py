@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kerasmlp.checks import InputError, reject_file
+from kerasmlp.drawing import drawing
 from kerasmlp.extremes import Extremes
 from kerasmlp.photo_prediction import predict_photo
 from kerasmlp.photos import photos_of
@@ -55,4 +56,5 @@ def draw_extreme_faces(
             continue
     if not extremes[0].lowest:
         reject_file(photos, "must hold photos that show a face", "none")
-    extreme_faces(extremes, path)
+    with drawing(path):
+        extreme_faces(extremes, path)

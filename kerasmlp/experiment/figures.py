@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+from kerasmlp.drawing import label
 from kerasmlp.experiment.design import INITS, VARIANTS
 from kerasmlp.labels import GENDER_NAMES, NUM_YEARS
 from kerasmlp.plots import band_of, save_png
@@ -31,8 +32,8 @@ def distributions(stores: Mapping[str, EmbeddingStore], path: str | os.PathLike)
             groups, counts = np.unique(store.labels["age_group"], return_counts=True)
             order = np.argsort([_first_year(g) for g in groups.tolist()], kind="stable")
             kept = [k for k in order if groups[k]]
-            ages.bar([str(groups[k]) for k in kept], counts[kept])
-            ages.tick_params(axis="x", rotation=30)
+            ages.bar(range(len(kept)), counts[kept])
+            ages.set_xticks(range(len(kept)), [label(groups[k]) for k in kept], rotation=30)
             ages.set_xlabel("age group (years)")
         ages.set_title(f"{name}: {len(store):,} faces", loc="left", fontsize=10)
         ages.set_ylabel("faces")

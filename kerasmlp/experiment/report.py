@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasmlp.cross_validation.plan import plan_runs
+from kerasmlp.drawing import drawing
 from kerasmlp.experiment import figures
 from kerasmlp.experiment.design import Experiment, Task
 from kerasmlp.experiment.table import claims_markdown, lowest_validation_losses, table_markdown
@@ -50,7 +51,8 @@ def write_report(
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
     stores = {"pre-training": pretraining, "cross-validation": store}
-    figures.distributions(stores, pictures / "distributions.png")
+    with drawing(pictures / "distributions.png") as path:
+        figures.distributions(stores, path)
     parts = [_h("The data"), _picture(pictures / "distributions.png"), _removals(stores)]
     parts += [_h("The network"), *_networks(pictures, experiment, store.width)]
     if report["search"]:
@@ -64,8 +66,9 @@ def write_report(
     parts += [_h("What the paper claims, on these data"), _claims(report)]
     parts.append(_h("Losses over epochs"))
     for name in names:
-        figures.loss_curves(folders, name, pictures / f"losses-{name}.png")
-        parts.append(_picture(pictures / f"losses-{name}.png"))
+        with drawing(pictures / f"losses-{name}.png") as path:
+            figures.loss_curves(folders, name, path)
+        parts.append(_picture(path))
     parts += _uncertainty(pictures, experiment, store, folders)
     if (pictures / "faces.png").is_file():
         parts += [_h("Surest and least sure faces"), _picture(pictures / "faces.png")]
@@ -86,9 +89,10 @@ def write_report(
 def _networks(pictures: Path, experiment: Experiment, width: int) -> list[str]:
     parts = []
     for task in {task.pretraining: task for task in experiment.pretrainings().values()}.values():
-        path = pictures / f"network-{task.name}.png"
         network = task.recipe.network(width)
-        figures.network(ResidualMLP(num_classes=task.target.num_classes, **network), path)
+        model = ResidualMLP(num_classes=task.target.num_classes, **network)
+        with drawing(pictures / f"network-{task.name}.png") as path:
+            figures.network(model, path)
         parts += [_p(f"{task.name}:"), _picture(path)]
     return parts
 
@@ -145,7 +149,8 @@ def _uncertainty(
                 break
     if not values:
         return []
-    figures.entropies(values, pictures / "entropies.png")
+    with drawing(pictures / "entropies.png") as path:
+        figures.entropies(values, path)
     which = f"The full network from pre-trained weights ({', '.join(names)}), 512 passes."
     parts = [_h("Uncertainty on a test fold"), _picture(pictures / "entropies.png")]
     return [*parts, _p(which)]
@@ -186,6 +191,8 @@ def _table(heads: Sequence, rows: Sequence[Sequence]) -> str:
 
 
 def _picture(path: Path) -> str:
+    if not path.is_file():
+        return _p(f"{path.name} could not be drawn.")
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<p><img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}"></p>'
 

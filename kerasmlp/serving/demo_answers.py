@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kerasmlp.checks import reject_file
+from kerasmlp.drawing import label
 from kerasmlp.photo_prediction import (
     caption,
     draw_faces,
@@ -144,10 +145,13 @@ def _histograms(predictors: Sequence[Predictor], rows: Sequence[dict]) -> str:
             left.set_xlabel("age in years")
         else:
             names, counts = np.unique([str(a[name]) for a in given], return_counts=True)
-            left.bar(names.tolist(), counts)
-            left.set_xlabel(name)
+            left.bar(range(len(names)), counts)
+            shown = [label(n, 20) for n in names]
+            turned = {"rotation": 30, "ha": "right"} if max(map(len, shown), default=0) > 8 else {}
+            left.set_xticks(range(len(names)), shown, **turned)
+            left.set_xlabel(label(name))
         right.hist([_uncertainty(a) for a in answers], bins=np.linspace(0, 1, 26))
-        right.set_xlabel(f"uncertainty of {name}")
+        right.set_xlabel(f"uncertainty of {label(name)}")
         left.set_ylabel("rows")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)

@@ -54,6 +54,10 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
         reject_file(
             destination, "must end in a name of letters, digits, `_`, `-` and `.`", repr(name)
         )
+    try:
+        os.path.abspath(destination).encode()
+    except UnicodeEncodeError:
+        reject_file(destination, "must be a path in UTF-8, as TensorFlow takes it", "other bytes")
     _check_destination(Path(destination), predictor.name)
     calibration = predictor.calibration
     model = in_float32(predictor.model)

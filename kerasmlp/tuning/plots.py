@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from kerasmlp.drawing import label
 from kerasmlp.plots import save_png
 from kerasmlp.tuning.plan import TuningPlan
 from kerasmlp.tuning.space import LogRange
@@ -51,7 +52,7 @@ def trials(plan: TuningPlan, rows: Sequence[dict], best: dict, path: str | os.Pa
                 axes.xaxis.set_minor_formatter(NullFormatter())
             else:
                 places = {value: k for k, value in enumerate(kind.values)}
-                axes.set_xticks(range(len(places)), [str(v) for v in places])
+                axes.set_xticks(range(len(places)), [label(v) for v in places])
                 axes.set_xlim(-0.5, len(places) - 0.5)
                 x = np.array([places[row[name]] for row in rows], float)
                 # Equal values lie side by side, and a trial under the one it continues.

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from kerasmlp.checks import check_int, check_positive, check_seed, reject, reject_file
+from kerasmlp.drawing import drawing
 from kerasmlp.files import write_json, write_text
 from kerasmlp.precision import default_policy
 from kerasmlp.runs import RunFolder, environment
@@ -254,13 +255,10 @@ def _write(
     sizes: dict[str, int],
     total: float,
 ) -> dict:
-    from kerasmlp.tuning import plots
-
     best = best_of(plan, rows)
     recipe = recipe_of(plan.recipe, {name: best[name] for name in plan.dimensions})
     write_json(folder / "best.json", recipe.to_config())
     write_text(folder / "trials.csv", csv_of(rows))
-    plots.trials(plan, rows, best, folder / "trials.png")
     report = {
         "best": best,
         "complete": complete,
@@ -281,6 +279,10 @@ def _write(
         "data_digest": config["data_digest"],
         **environment(),
     }
+    with drawing(folder / "trials.png") as path:
+        from kerasmlp.tuning import plots
+
+        plots.trials(plan, rows, best, path)
     if complete:
         folder.finish(report)
     else:
