@@ -52,6 +52,18 @@ def test_floats_from_0_to_1():
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_colours_in_floats(dtype):
+    cv2 = pytest.importorskip("cv2")
+    values = (COLOUR[..., ::-1] / 255).astype(dtype)
+    data = cv2.imencode(".tif", values)[1].tobytes()
+    np.testing.assert_array_equal(pixels_of(data), COLOUR)
+    unclear = cv2.imencode(".tif", values * 255)[1].tobytes()
+    assert decode_image(unclear) == (None, "16-bit or float pixels of unclear range")
+    assert decode_image(data[: len(data) // 2])[1] == decode_image(data[:-9])[1]
+    assert decode_image(data[:-9]) == (None, "failed to read image")
+
+
 def test_twelve_bits():
     rows = (1 << 12) - 1 - 16 * np.arange(4)
     packed = b"".join(

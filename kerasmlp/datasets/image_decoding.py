@@ -9,8 +9,9 @@ import warnings
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kerasmlp.datasets.float_tiff import read_float_tiff
 from kerasmlp.datasets.records import (
     FAILED_TO_READ,
     NO_HEIF,
@@ -107,9 +108,12 @@ def as_uint8(values: np.ndarray) -> np.ndarray | None:
     low, high = values.min(), values.max()
     if values.dtype == np.uint16 and high >= _DARKEST * (1 << 16):
         return (values >> 8).astype(np.uint8)
-    if values.dtype.kind == "f" and low >= 0 and _DARKEST <= high <= 1:  # neither holds for NaN
-        return np.rint(values * values.dtype.type(255)).astype(np.uint8)
-    return None
+    if values.dtype.kind != "f" or not (low >= 0 and _DARKEST <= high <= 1):  # also if one is NaN
+        return None
+    pixels = np.empty(values.shape, np.uint8)
+    for row, target in zip(values, pixels, strict=True):  # all at once would take memory for three
+        target[...] = np.rint(row * values.dtype.type(255))
+    return pixels
 
 
 def max_pixels(num_bytes: int) -> int:
@@ -127,23 +131,37 @@ def _eight_bits(data: bytes) -> Image.Image:
     """The upright image in a mode of 8 bits, without transparency."""
     if is_heif(data[:64]):
         _register_heif()
-    with Image.open(io.BytesIO(data)) as image:
-        if image.width * image.height > max_pixels(len(data)):
+
+    def check_size(width: int, height: int) -> None:
+        if width * height > max_pixels(len(data)):
             raise _LeftOut(TOO_LARGE)
+
+    try:
+        opened = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        if not data.startswith((b"II*\0", b"MM\0*")):
+            raise
+        return _scaled(read_float_tiff(data, check_size))
+    with opened as image:
+        check_size(image.width, image.height)
         bits = _bits(image)
         image.load()
         image = _upright(image)
     if image.mode.startswith(("I", "F")):
-        pixels = as_uint8(_deep_values(image, bits))
-        if pixels is None:
-            raise _LeftOut(UNCLEAR_RANGE)
-        return Image.fromarray(pixels)
+        return _scaled(_deep_values(image, bits))
     if image.has_transparency_data:
         image = _on_white(image)
     # Pillow itself kept the upper 8 bits of colours
     if bits == 16 and np.max(image.getextrema()) < _DARKEST * 256:
         raise _LeftOut(UNCLEAR_RANGE)
     return image
+
+
+def _scaled(values: np.ndarray) -> Image.Image:
+    pixels = as_uint8(values)
+    if pixels is None:
+        raise _LeftOut(UNCLEAR_RANGE)
+    return Image.fromarray(pixels)
 
 
 def _bits(image: Image.Image) -> int:
@@ -177,7 +195,7 @@ def _on_white(image: Image.Image) -> Image.Image:
         raise _LeftOut(TRANSPARENT)
     page = Image.new("RGB", image.size, "white")
     page.paste(image, mask=opacity)
-    return page.convert(mode)
+    return page if mode == "RGB" else page.convert(mode)
 
 
 def _register_heif() -> None:
