@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from kerasmlp import __version__
-from kerasmlp.checks import check_choice, check_optional_int, check_rate, reject, reject_file
+from kerasmlp.checks import (
+    InputError,
+    check_choice,
+    check_optional_int,
+    check_rate,
+    reject,
+    reject_file,
+)
 from kerasmlp.datasets.records import READ_FIRST, Record
 from kerasmlp.datasets.removal import removal_report, removed_keys
 from kerasmlp.face_models import find_models
@@ -72,7 +79,8 @@ def extract_embeddings(
         `removal_list`, `provider`, `seconds`, `resumed_at`.
 
     Raises:
-        InputError: on bad arguments, models or paths, and if no face is kept.
+        InputError: on bad arguments, models or paths, if no face is kept, and if workers
+            are lost nine times in a row; then the work can be resumed.
         KeyboardInterrupt: on Ctrl-C or SIGTERM; the work can be resumed.
     """
     began = time.monotonic()
@@ -160,6 +168,9 @@ def _run(records: Sequence[Record], pool: FacePool, partial: PartialStore, progr
     except KeyboardInterrupt:
         partial.commit()
         raise
+    except InputError as error:
+        partial.commit()
+        raise InputError(f"{error}; --resume goes on from here") from None
 
 
 def _needs_image(record: Record) -> bool:

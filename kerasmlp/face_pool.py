@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import json
-import os
 import selectors
-import subprocess
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, NoReturn
 
 from kerasmlp.checks import InputError, check_int
-from kerasmlp.datasets.records import WORKER_CRASHED
-from kerasmlp.processes import start_worker
+from kerasmlp.datasets.records import WORKER_CRASHED, WORKER_STOOD_STILL
+from kerasmlp.face_process import STILL_SECONDS, FaceProcess
 
 _WINDOW = 4  # tasks given ahead to a worker: one in work, two decoded, one being read
 _REORDER = 64
-_CRASHES_IN_A_ROW = 10
+_LOST_IN_A_ROW = 9
+_LOOK_SECONDS = 1.0
 
 
 class FacePool:
@@ -29,18 +24,23 @@ class FacePool:
 
     They are plain child processes with JSON lines, not `multiprocessing`:
     that would run the caller's script again, and unpickle what it is sent.
-    A worker that dies takes nothing with it: its unanswered photos are tried
-    again one by one, and only the one that kills a worker twice is given up.
+    A worker that dies or stands still takes nothing with it: another one
+    starts, its unanswered photos are tried again one by one, and only the
+    one that costs a worker twice is given up. It stands still if it neither
+    answers nor computes for a minute; one that computes has ten.
 
     Args:
         model_dir: As for `FaceFinder`, like `min_det_score` and `device`.
         face: Which face to take, as for `choose_face`.
         workers: Number of processes.
+
+    Raises:
+        InputError: if workers are lost nine times in a row, without any answer.
     """
 
     def __init__(
         self,
-        model_dir: str | os.PathLike,
+        model_dir: str | Path,
         *,
         face: str,
         min_det_score: float,
@@ -54,18 +54,21 @@ class FacePool:
             "device": device,
         }
         self._number = check_int("workers", workers, minimum=1)
-        self._workers: list[_Worker] = []
+        self._workers: list[FaceProcess] = []
         self._selector = selectors.DefaultSelector()
+        self._lost = 0
+        self._doubtful: dict[int, dict[str, Any]] = {}
 
     def __enter__(self) -> FacePool:
         try:
-            self._workers = [_Worker(self._settings) for _ in range(self._number)]
-            for worker in self._workers:
-                ready = worker.wait_until_ready()
-                self._selector.register(worker.answers, selectors.EVENT_READ, worker)
+            for _ in range(self._number):
+                self._start()
+            while not any(worker.ready for worker in self._workers):
+                self._listen({}, deque(), [])
         except BaseException:
             self.__exit__()
             raise
+        ready = next(worker.ready for worker in self._workers if worker.ready)
         self.width, self.provider = ready["width"], ready["provider"]
         return self
 
@@ -85,9 +88,11 @@ class FacePool:
         """
         answers: dict[int, dict[str, Any]] = {}
         suspects: deque[int] = deque()
-        given = emitted = crashes = 0
+        given = emitted = 0
         while emitted < len(tasks):
             for worker in self._workers:
+                if not worker.ready:
+                    continue
                 if suspects and not worker.unanswered:
                     position = suspects.popleft()
                     worker.give(position, tasks[position])
@@ -97,82 +102,70 @@ class FacePool:
                         break
                     worker.give(given, tasks[given])
                     given += 1
-            for key, _ in self._selector.select():
-                worker = key.data
-                if worker.receive(answers):
-                    crashes = 0
-                    continue
-                crashes += 1
-                if worker.on_trial:
-                    answers[worker.unanswered[0]] = {"reason": WORKER_CRASHED}
-                else:
-                    suspects.extend(worker.unanswered)
-                if crashes > _CRASHES_IN_A_ROW:
-                    raise RuntimeError(
-                        f"workers crashed {crashes} times in a row, the last one with exit code "
-                        f"{worker.process.wait()}"
-                    )
-                self._replace(worker)
+            if emitted + len(answers) + len(self._doubtful) == len(tasks):
+                self._believe_doubtful(answers)
+            else:
+                self._listen(answers, suspects, tasks)
             while emitted in answers:
                 yield answers.pop(emitted)
                 emitted += 1
 
-    def _replace(self, worker: _Worker) -> None:
+    def _listen(
+        self, answers: dict[int, dict[str, Any]], suspects: deque[int], tasks: Sequence
+    ) -> None:
+        """Takes in what workers say, and replaces those that are dead or stand still."""
+        heard = [key.data for key, _ in self._selector.select(_LOOK_SECONDS)]
+        for worker in heard:
+            before = len(answers)
+            if not worker.receive(answers):
+                self._replace(worker, WORKER_CRASHED, suspects, tasks)
+            elif len(answers) > before:
+                self._lost = 0
+                self._believe_doubtful(answers)
+        for worker in list(self._workers):
+            if worker not in heard and worker.stands_still():
+                self._replace(worker, WORKER_STOOD_STILL, suspects, tasks)
+
+    def _believe_doubtful(self, answers: dict[int, dict[str, Any]]) -> None:
+        """Where other photos are answered, those that cost a worker twice are to blame."""
+        answers.update(self._doubtful)
+        self._doubtful.clear()
+
+    def _replace(
+        self, worker: FaceProcess, reason: str, suspects: deque[int], tasks: Sequence
+    ) -> None:
         self._selector.unregister(worker.answers)
+        self._workers.remove(worker)
         worker.stop()
-        fresh = _Worker(self._settings)
-        self._workers[self._workers.index(worker)] = fresh
-        fresh.wait_until_ready()
-        self._selector.register(fresh.answers, selectors.EVENT_READ, fresh)
+        self._lost += 1
+        if self._lost >= _LOST_IN_A_ROW:
+            self._give_up(worker, reason, tasks)
+        if worker.on_trial:
+            self._doubtful[worker.unanswered[0]] = {"reason": reason}
+        else:
+            suspects.extend(worker.unanswered)
+        self._start()
 
+    def _start(self) -> None:
+        worker = FaceProcess(self._settings)
+        self._workers.append(worker)
+        self._selector.register(worker.answers, selectors.EVENT_READ, worker)
 
-class _Worker:
-    def __init__(self, settings: dict[str, Any]):
-        self.process = start_worker(
-            "kerasmlp.face_worker",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={"PYTHONWARNINGS": "ignore"},
+    def _give_up(self, worker: FaceProcess, reason: str, tasks: Sequence) -> NoReturn:
+        if reason == WORKER_STOOD_STILL:
+            how = f"neither answered nor computed for {STILL_SECONDS} s"
+        else:
+            how = f"ended with {_words(worker.process.returncode)}"
+        where = "at its start"
+        if worker.unanswered:
+            where = f"at {str(tasks[worker.unanswered[0]][0])!r}"
+        raise InputError(
+            f"`workers` must stay alive. Received: {self._lost} lost in a row, the last one {how} "
+            f"{where} (is there enough memory, and does the disk answer?)"
         )
-        self.answers = self.process.stdout
-        self.unanswered: deque[int] = deque()
-        self.on_trial = False
-        self._begun = b""
-        self._send(settings)
 
-    def wait_until_ready(self) -> dict[str, Any]:
-        line = self.answers.readline()
-        if not line:
-            raise RuntimeError(f"a worker died at its start, exit code {self.process.wait()}")
-        message = json.loads(line)
-        if "error" in message:
-            raise InputError(message["error"])
-        return message
 
-    def give(self, position: int, task: tuple[Path, bool]) -> None:
-        self.unanswered.append(position)
-        self._send({"path": str(task[0]), "read_only": task[1]})
-
-    def receive(self, answers: dict[int, dict[str, Any]]) -> bool:
-        """Takes in what the worker answered; False if it is dead."""
-        content = os.read(self.answers.fileno(), 1 << 16)
-        *lines, self._begun = (self._begun + content).split(b"\n")
-        for line in lines:
-            answer = json.loads(line)
-            if "embedding" in answer:
-                answer["embedding"] = np.frombuffer(base64.b64decode(answer["embedding"]), "<f4")
-            answers[self.unanswered.popleft()] = answer
-            self.on_trial = False
-        return bool(content)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.answers.close()
-
-    def _send(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # a dead worker shows when it is read
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
+def _words(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from kerasmlp.checks import InputError
 from kerasmlp.datasets.records import FAILED_TO_READ
+from kerasmlp.photos import read_photo
 
 _DECODED_AHEAD = 2
 
@@ -32,7 +33,7 @@ def main() -> None:
     try:
         import cv2
 
-        from kerasmlp.faces import FaceFinder, decode_image
+        from kerasmlp.faces import FaceFinder, decode_photo
 
         cv2.setNumThreads(1)
         finder = FaceFinder(
@@ -47,27 +48,28 @@ def main() -> None:
     answer({"width": finder.width, "provider": finder.provider})
 
     decoded: queue.Queue = queue.Queue(_DECODED_AHEAD)
-    threading.Thread(target=_read_ahead, args=(decoded, decode_image), daemon=True).start()
+    threading.Thread(target=_read_ahead, args=(decoded, decode_photo), daemon=True).start()
     while (item := decoded.get()) is not None:
-        task, sha256, image = item
-        answer(_work(finder, settings["face"], task, sha256, image))
+        answer(_work(finder, settings["face"], *item))
 
 
 def _read_ahead(decoded: queue.Queue, decode: Callable) -> None:
     for line in sys.stdin:
         task = json.loads(line)
         try:
-            with open(task["path"], "rb") as file:
-                content = file.read()
-        except (OSError, ValueError):
-            content = b""
-        decoded.put((task, hashlib.sha256(content).hexdigest(), decode(content)))
+            content = read_photo(task["path"])
+        except (OSError, ValueError, MemoryError):
+            decoded.put((task, "", None, FAILED_TO_READ))
+            continue
+        decoded.put((task, hashlib.sha256(content).hexdigest(), *decode(content)))
     decoded.put(None)
 
 
-def _work(finder: Any, choice: str, task: dict, sha256: str, image: Any) -> dict[str, Any]:
+def _work(
+    finder: Any, choice: str, task: dict, sha256: str, image: Any, reason: str | None
+) -> dict[str, Any]:
     if image is None:
-        return {"reason": FAILED_TO_READ}
+        return {"reason": reason}
     if task["read_only"]:
         return {"reason": None}
     face, reason = finder.choose(image, choice)

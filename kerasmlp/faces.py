@@ -11,9 +11,18 @@ from typing import Any
 import numpy as np
 
 from kerasmlp.checks import check_choice, check_int, check_rate, reject, reject_file
-from kerasmlp.datasets.records import LOW_DET_SCORE, NO_EMBEDDING, NO_FACE, SEVERAL_FACES
+from kerasmlp.datasets.image_decoding import decode_image, max_pixels
+from kerasmlp.datasets.records import (
+    FAILED_TO_READ,
+    LOW_DET_SCORE,
+    NO_EMBEDDING,
+    NO_FACE,
+    SEVERAL_FACES,
+    TOO_LARGE,
+)
 from kerasmlp.face_models import FaceModels, exact_fast_prelu, find_models, missing_package
 from kerasmlp.files import what_is
+from kerasmlp.photos import read_photo
 from kerasmlp.stores.store_info import StoreInfo
 
 CHOICES = ("only", "centre", "biggest")
@@ -22,7 +31,6 @@ MIN_DET_SCORE = 0.5
 """Fits SCRFD detectors, which score the crops of FairFace 0.56 to 0.84 (1% to 90%); the paper's
 0.9 belongs to RetinaFace-R50."""
 
-MAX_PIXELS = 1 << 28
 _CANDIDATE_SCORE = 0.3
 _LARGE, _SMALL = 640, 320
 _SHARE = 0.6  # of the view that the second look gives to the photo
@@ -227,24 +235,12 @@ def choose_face(
     return faces[int(best)], None
 
 
-def decode_image(content: bytes) -> np.ndarray | None:
-    """Returns a BGR image, turned as its EXIF data say, or None if it cannot be read.
-
-    A JPEG without its end is not read: OpenCV would fill the rest with gray.
-    Images of more than `MAX_PIXELS` are not read either.
-    """
-    # read by OpenCV when it is loaded: a few hundred bytes may claim a terabyte of pixels
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-    import cv2
-
-    if not content or (content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content):
-        return None
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except (cv2.error, MemoryError):
-        return None
-    return image
+def decode_photo(content: bytes) -> tuple[np.ndarray | None, str | None]:
+    """Returns an upright BGR image and None, or None and the reason why it is not read."""
+    pixels, reason = decode_image(content)
+    if pixels is None:
+        return None, reason
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))[..., ::-1]), None
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -255,9 +251,16 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """
     if not Path(path).is_file():
         reject_file(path, "must be an image", what_is(path))
-    image = decode_image(Path(path).read_bytes())
+    try:
+        content = read_photo(path)
+    except OSError as error:
+        reject_file(path, "must be a readable image", error.strerror or str(error))
+    image, reason = decode_photo(content)
+    if reason == TOO_LARGE:
+        megapixels = max_pixels(len(content)) / 1e6
+        reason = f"one of more than {megapixels:.0f} megapixels, too many for a file of this size"
+    elif reason == FAILED_TO_READ:
+        reason = "a damaged or unknown one"
     if image is None:
-        megapixels = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]) / 1e6
-        came = f"a damaged or unknown one, or one of more than {megapixels:.0f} megapixels"
-        reject_file(path, "must be a readable image", came)
+        reject_file(path, "must be a readable image", reason)
     return image

@@ -58,6 +58,7 @@ FLOORS = {
         "datasets",
         "face_models",
         "face_pool",
+        "face_process",
         "face_worker",
         "faces",
         "image_batches",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +18,8 @@ from kerasmlp.checks import InputError
 from kerasmlp.commands import extract_embeddings as command
 from kerasmlp.datasets import LAYOUTS, read_records
 from kerasmlp.datasets.records import REASONS
-from kerasmlp.labels import Gender
+from kerasmlp.labels import Gender, parse_age_years
+from kerasmlp.photos import photos_of
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 FACES = SHARED / "faces"
@@ -76,6 +78,29 @@ def test_folder(tmp_path):
     records = read_records("folder", tmp_path)
     assert [r.key for r in records] == ["a.jpg", "b/ä ö.PNG"]
     assert all(r.age_years is None and r.gender is None and not r.removed for r in records)
+
+
+def test_folder_counts_links_and_what_only_the_content_tells(tmp_path):
+    photos, outside = tmp_path / "photos", tmp_path / "outside"
+    touch(photos / "a.jfif", photos / "b.heic", photos / "notes.txt", photos / "raw.nef")
+    touch(outside / "c.jpg", outside / "deep/d.avif")
+    for name in ("1234", "5678.1"):
+        (photos / name).write_bytes(b"\xff\xd8\xff\xe0 a JPEG")
+    (photos / "scan").write_bytes(b"II*\0 a TIFF")
+    (photos / "no_scan.dat").write_bytes(b"II*\0 a TIFF")
+    os.mkfifo(photos / "pipe")
+    (photos / "linked").symlink_to(outside)
+    (outside / "back").symlink_to(photos)
+    (photos / "deep").symlink_to(outside / "deep")
+    (photos / "root").symlink_to("/")
+    records = read_records("folder", photos)
+    assert [r.key for r in records if not r.removed] == [
+        "1234", "5678.1", "a.jfif", "b.heic", "raw.nef", "scan", "deep/d.avif", "linked/c.jpg",
+    ]  # fmt: skip
+    assert {r.key: r.removed for r in records if r.removed} == dict.fromkeys(
+        ("linked/back/", "linked/deep/", "root/"), "link to a folder read already, or around it"
+    )
+    assert photos_of(photos) == sorted(r.image for r in records if not r.removed)
 
 
 def test_folder_without_images(tmp_path):
@@ -297,6 +322,29 @@ def test_table_keeps_unknown_labels(tmp_path):
     assert (b.age_years, b.gender, b.fold, b.group, b.removed) == (None,) * 5
     assert (c.age_years, c.gender, c.fold, c.removed) == (None, None, 0, None)
     assert [r.removed for r in rest] == ["duplicate row", "missing image", "malformed row"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_tables_as_spreadsheets_write_them(tmp_path, delimiter, encoding):
+    lines = [
+        ("Path", "Age", "GENDER", "Age Group", "Fold", "Kamera"),
+        ("a.jpg", '"25,5"', "Female", "03-Sep", "1.0", "Größe"),
+        ("deep\\ä.jpg", "30.5", "m", "", "", ""),
+        ("deep/ä.jpg", "31", "m", "", "", ""),
+        ("none\\c.jpg", "31", "m", "", "", ""),
+    ]
+    text = "\r\n".join(delimiter.join(line) for line in lines) + "\r\n"
+    table = tmp_path / "faces.csv"
+    table.write_bytes((f"sep={delimiter}\r\n" * (encoding == "utf-8") + text).encode(encoding))
+    touch(tmp_path / "a.jpg", tmp_path / "deep/ä.jpg")
+    a, b, again, c = read_records("csv", table)
+    assert (a.key, a.age_years, a.gender) == ("a.jpg", parse_age_years("25,5"), Gender.FEMALE)
+    assert (a.age_group, a.fold) == ("3-9", 1)
+    assert a.extra == {"Kamera": "Gr\\xf6\\xdfe" if encoding == "cp1252" else "Größe"}
+    assert (b.key, b.age_years, b.removed) == ("deep/ä.jpg", 30.5, None) and b.image.is_file()
+    assert (again.removed if encoding != "cp1252" else "duplicate row") == "duplicate row"
+    assert (c.key, c.removed) == ("none/c.jpg", "missing image")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from adience_layout import faces_to_spread, write_adience
 
+from kerasmlp import face_pool, face_process
 from kerasmlp.cli import run_command
 from kerasmlp.datasets import read_records
 from kerasmlp.datasets.records import Record
@@ -214,6 +215,17 @@ def test_sigterm_keeps_what_is_done(tmp_path):
     assert code == 2
 
 
+HOOK = """
+import builtins, os, signal
+real = builtins.open
+def hooked(path, *args, **kwargs):
+    if 'poison' in str(path): os._exit(9)
+    if 'hang' in str(path): os.kill(os.getpid(), signal.SIGSTOP)
+    return real(path, *args, **kwargs)
+builtins.open = hooked
+"""
+
+
 def pool(workers):
     return FacePool(MODELS, face="centre", min_det_score=0.5, device="cpu", workers=workers)
 
@@ -235,20 +247,78 @@ def test_killed_worker_loses_nothing(utkface):
 
 
 def test_photo_that_kills_its_worker_is_counted(tmp_path, monkeypatch):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import builtins, os\n"
-        "real = builtins.open\n"
-        "def fatal(path, *args, **kwargs):\n"
-        "    if 'poison' in str(path): os._exit(9)\n"
-        "    return real(path, *args, **kwargs)\n"
-        "builtins.open = fatal\n"
-    )
+    (tmp_path / "sitecustomize.py").write_text(HOOK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     tasks = [(p, False) for p in sample(12)]
     tasks.insert(5, (tmp_path / "poison.jpg", False))
     with pool(2) as workers:
         reasons = Counter(a["reason"] for a in workers.map(tasks))
     assert reasons == {None: 12, "worker crashed": 1}
+
+
+def test_photo_that_stops_its_worker_is_counted(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(HOOK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(face_process, "STILL_SECONDS", 2)
+    tasks = [(p, False) for p in sample(8)]
+    tasks.insert(5, (tmp_path / "hang.jpg", False))
+    with pool(1) as workers:
+        answers = list(workers.map(tasks))
+    reasons = [answer["reason"] for answer in answers]
+    assert reasons == [None] * 5 + ["no answer for a minute or more, twice"] + [None] * 3
+
+
+def test_worker_that_computes_does_not_stand_still(monkeypatch):
+    monkeypatch.setattr(face_process, "STILL_SECONDS", 1)
+    with pool(1) as workers:
+        (worker,) = workers._workers
+        worker.give(0, (sample(1)[0], False))
+        answers = {}
+        while not answers:
+            worker.receive(answers)
+        worker.unanswered.append(1)  # which was never sent: nothing is computed
+        for step, busy in ((0.6, True), (0.6, True), (0.6, False), (0.6, False)):
+            ticks = worker._cpu + busy
+            monkeypatch.setattr(face_process, "_cpu_ticks", lambda pid, ticks=ticks: ticks)
+            worker._looked -= step
+            assert not worker.stands_still()
+        worker._looked -= 3600  # this process was stopped for an hour: at most two seconds count
+        assert worker.stands_still() and worker._still < 4
+
+
+def test_workers_killed_at_their_start(monkeypatch):
+    started = []
+
+    def start(settings):
+        started.append(face_process.FaceProcess(settings))
+        if len(started) in (1, 2, 4):
+            started[-1].process.kill()
+        return started[-1]
+
+    monkeypatch.setattr(face_pool, "FaceProcess", start)
+    with pool(1) as workers:
+        answers = list(workers.map([(p, False) for p in sample(3)]))
+    assert [a["reason"] for a in answers] == [None] * 3 and len(started) == 3
+
+
+def test_nine_workers_killed_in_a_row_end_with_a_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "sitecustomize.py").write_text(HOOK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k, photo in enumerate(sample(4)):
+        shutil.copy(photo, photos / f"a{k}.jpg")
+    for k in range(9):
+        (photos / f"poison{k}.jpg").write_bytes(b"")
+    store = tmp_path / "s.h5"
+    assert command(photos, store, "--workers", "1") == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: `workers` must stay alive. Received: 9 lost in a row")
+    assert "exit code 9 at " in error and error.endswith("; --resume goes on from here")
+    assert lines_on_disk(store) == 4 and not store.exists()
+    monkeypatch.delenv("PYTHONPATH")
+    assert command(photos, store, "--workers", "1", "--resume") == 0
+    check_sums(EmbeddingStore.open(store), store, 13, {"failed to read image": 9})
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from kerasmlp import ImageStore, InputError
 from kerasmlp.cli import run_command
 from kerasmlp.datasets.image_building import build_images
 from kerasmlp.datasets.image_decoding import decode_image
+from kerasmlp.datasets.records import REASONS
 
 
 def zipped(folder, path):
@@ -132,6 +133,84 @@ def test_what_cannot_be_built(tmp_path, capsys):
     assert output.read_text() == "mine"
 
 
+def test_grey_among_colour_and_16_bits_among_8(tmp_path, capsys):
+    ramp = np.arange(144, dtype=np.uint16).reshape(12, 12) * 455
+    gray, colour = make_faces(2)[0], make_faces(2, channels=3)[0]
+    images = {
+        "train/20_0_0_1.png": gray[0, ..., 0],
+        "train/21_0_0_2.png": colour[0],
+        "validation/22_0_0_3.png": ramp,
+        "test/23_0_0_4.png": colour[1],
+        "test/24_0_0_5.png": ramp // 64,
+    }
+    for name, image in images.items():
+        (tmp_path / "faces" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "faces" / name)
+    flags = [str(tmp_path / "faces"), "-o", str(tmp_path / "a.h5")]
+    assert run_command("build-images", flags) == 0
+    captured = capsys.readouterr()
+    store = ImageStore.open(tmp_path / "a.h5")
+    rows = dict(zip(store.labels["path"], store.images, strict=True))
+    assert store.images.shape == (4, 12, 12, 3)
+    for name in ("train/21_0_0_2.png", "test/23_0_0_4.png"):
+        np.testing.assert_array_equal(rows[name], images[name])
+    for channel in range(3):
+        np.testing.assert_array_equal(
+            rows["train/20_0_0_1.png"][..., channel], images["train/20_0_0_1.png"]
+        )
+        np.testing.assert_array_equal(rows["validation/22_0_0_3.png"][..., channel], ramp >> 8)
+    assert "note: 2 grey images became colour, as 2 others are: 'train/20_0_0_1" in captured.err
+    assert store.info.removal_report == {
+        "inputs": 5, "kept": 4, "removed": {"16-bit or float pixels of unclear range": 1},
+    }  # fmt: skip
+    gray_store, _ = build(capsys, tmp_path / "faces", tmp_path / "b.h5", "--gray")
+    assert gray_store.images.shape == (4, 12, 12, 1)
+
+
+def test_links_other_suffixes_and_val(tmp_path, capsys):
+    faces, outside = tmp_path / "faces", tmp_path / "outside"
+    names = ["Train/1_0_0_1.jfif", "Train/2_0_0_2.JPE", "val/3_0_0_3", "test/4_0_0_4.gif"]
+    names += ["test/5_0_0_5.avif", "test/notes", "test/6_0_0_6.jpg"]
+    kinds = ["jpeg", "jpeg", "png", "gif", "avif"]
+    for k, (name, kind) in enumerate(zip(names, kinds, strict=False)):
+        (faces / name).parent.mkdir(parents=True, exist_ok=True)
+        (faces / name).write_bytes(encoded(np.full((12, 12, 3), 40 * k, np.uint8), kind))
+    (faces / "test/notes").write_text("BMW, in words")
+    (faces / "test/6_0_0_6.jpg").symlink_to(tmp_path / "gone")
+    write_faces(outside / "more", rows=2, splits=())
+    (faces / "test/linked").symlink_to(outside / "more")
+    (faces / "test/again").symlink_to(outside / "more")
+    (faces / "val/around").symlink_to(faces)
+    (outside / "more/around").symlink_to(outside)
+    store, _ = build(capsys, faces, tmp_path / "a.h5")
+    removed = store.info.removal_report["removed"]
+    assert removed == {"link to a folder read already, or around it": 3, "failed to read image": 1}
+    assert store.info.removal_report["inputs"] == 7 + 4 and len(store) == 7
+    splits = dict(zip(store.labels["path"], store.labels["split"], strict=True))
+    assert [splits[name] for name in names[:5]] == ["train", "train", "validation", "test", "test"]
+    values = dict(zip(store.labels["path"], store.images[:, 0, 0, 0], strict=True))
+    assert [values[name] for name in names[:4]] == [0, 40, 80, 120]
+    listed = json.loads((tmp_path / "a.h5.removal.json").read_text())["keys"]
+    assert {name for names in listed.values() for name in names} == {
+        "test/linked/", "val/around/", "test/again/around/", names[-1],
+    }  # fmt: skip
+    # The same from an archive, where links are no links.
+    for link in (faces / "test/linked", faces / "test/again", faces / "val/around"):
+        link.unlink()
+    (faces / names[-1]).unlink()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names[:6]:
+            archive.write(faces / name, name)
+    assert run_command("build-images", [str(tmp_path / "a.zip"), "-o", str(tmp_path / "b.h5")]) == 0
+    captured = capsys.readouterr()
+    assert "note: 2 images of 'Train' were taken as train\n" in captured.err
+    assert "note: 1 images of 'val' were taken as validation\n" in captured.err
+    of_zip = ImageStore.open(tmp_path / "b.h5")
+    assert set(of_zip.labels["path"]) == set(names[:5])
+    for image, name in zip(of_zip.images, of_zip.labels["path"], strict=True):
+        assert image[0, 0, 0] == values[name]
+
+
 def test_arrays(tmp_path, capsys):
     images, _ = make_faces(9, side=32, channels=3)
     arrays = {"x_train": images[:6], "y_train": np.arange(6)[:, None], "x_test": images[6:]}
@@ -140,12 +219,17 @@ def test_arrays(tmp_path, capsys):
     np.testing.assert_array_equal(store.images, images)
     assert store.labels["class"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
     assert "9 images of 32×32×3: 6 train, 3 test" in out
+    deep = {k: v / 255 if k[0] == "x" else v for k, v in arrays.items()}
+    np.savez(tmp_path / "c.npz", **deep, y_test=np.array([0, 1, 2]))
+    np.testing.assert_array_equal(
+        build(capsys, tmp_path / "c.npz", tmp_path / "c.h5")[0].images, images
+    )
     output = tmp_path / "b.h5"
     for changed, message in (
         ({}, "must hold x_train, y_train, x_test, y_test. Received: no y_test"),
         ({"y_test": [1, 2]}, "must hold a class 0, 1, … for each of the 3 images in y_test"),
         ({"y_test": [0, 1, 2], "x_test": images[6:, 1:]}, "must hold images of one shape"),
-        ({"y_test": [0, 1, 2], "x_test": np.float32(images[6:])}, "must hold uint8 images"),
+        ({"y_test": [0, 1, 2], "x_test": np.float32(images[6:])}, "must hold uint8 images, or"),
         ({"y_test": np.array([0, None, 2])}, "never loaded"),
     ):
         np.savez(tmp_path / "b.npz", **arrays | changed)
@@ -200,7 +284,7 @@ def test_photos_are_turned_as_their_exif_says():
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(file, "jpeg", exif=exif)
-    assert decode_image(file.getvalue()).shape == (40, 30, 1)
+    assert decode_image(file.getvalue())[0].shape == (40, 30, 1)
 
 
 @pytest.fixture(scope="module")
@@ -224,8 +308,9 @@ def damage(draw, whole):
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_damaged_images_are_none_or_pixels(samples, data):
-    pixels = decode_image(damage(data.draw, data.draw(st.sampled_from(samples[1]))))
-    assert pixels is None or (pixels.dtype == np.uint8 and pixels.ndim == 3)
+    pixels, reason = decode_image(damage(data.draw, data.draw(st.sampled_from(samples[1]))))
+    assert (pixels is None) == (reason in REASONS)
+    assert reason or (pixels.dtype == np.uint8 and pixels.ndim == 3)
 
 
 @settings(

@@ -1,7 +1,7 @@
 """Makes an image store: one HDF5 file that is read in one go, lossless.
 
 SOURCE is a folder or a zip archive of images named <age>_<gender>_<race>_<n>.jpg
-as in UTKFace, below folders train, validation and test (or give --split); an
+as in UTKFace, below folders train, validation (or val) and test (or give --split); an
 .npz of x_train, y_train, x_test, y_test; or CIFAR's binary version, folder or .tar.gz.
 Images that cannot be read are left out and counted; STORE.removal.json lists them.
 """
@@ -9,6 +9,7 @@ Images that cannot be read are left out and counted; STORE.removal.json lists th
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -46,7 +47,11 @@ def run(args: argparse.Namespace) -> None:
         store = store_of_arrays(args.source) if arrays else store_of_cifar(args.source)
         store.save(args.output, overwrite=args.force)
     else:
-        from kerasmlp.datasets.image_building import build_images, save_with_removals
+        from kerasmlp.datasets.image_building import (
+            build_images,
+            save_with_removals,
+            what_was_assumed,
+        )
 
         store, entries = build_images(
             args.source,
@@ -57,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
             progress=True,
         )
         save_with_removals(store, entries, args.output, overwrite=args.force)
+        for sentence in what_was_assumed(store, entries):
+            print(f"note: {sentence}", file=sys.stderr)
         print(removal_table(store.info.removal_report))
     height, width, channels = store.images.shape[1:]
     splits = store.labels["split"].tolist()

@@ -16,6 +16,7 @@ from kerasmlp.datasets.records import (
     NO_GENDER,
     Record,
     check_folder,
+    printable,
 )
 from kerasmlp.datasets.table import rows
 from kerasmlp.labels import ADIENCE_CENTERS, ADIENCE_GROUPS, decode_gender, parse_age_years
@@ -76,7 +77,7 @@ def _record(folder: Path, path: Path, fold: int, line: int, row: dict[str, str] 
     elif gender is None:
         removed = NO_GENDER
     return Record(
-        key=key or candidates[-1],
+        key=printable(key or candidates[-1]),
         image=folder / key if key else None,
         age_years=age_years,
         age_group=None if age_years is None else age_group(age_years),

@@ -6,7 +6,13 @@ import os
 from pathlib import Path
 
 from kerasmlp.checks import reject_file
-from kerasmlp.datasets.records import DUPLICATE_ROW, MALFORMED_ROW, MISSING_IMAGE, Record
+from kerasmlp.datasets.records import (
+    DUPLICATE_ROW,
+    MALFORMED_ROW,
+    MISSING_IMAGE,
+    Record,
+    printable,
+)
 from kerasmlp.datasets.table import rows
 from kerasmlp.labels import FAIRFACE_GROUPS, decode_gender, repair_age_group
 
@@ -39,10 +45,11 @@ def read(source: str | os.PathLike) -> list[Record]:
 def _record(table: Path, line: int, row: dict[str, str] | None, seen: set[str]) -> Record:
     if row is None or not row["file"].strip():
         return Record(key=f"{table.name}:{line}", image=None, removed=MALFORMED_ROW)
-    key = row["file"].strip()
+    name = row["file"].strip()
+    key = printable(name)
     group = repair_age_group(row["age"])
     gender = decode_gender(row["gender"], "words")
-    image = table.parent / key
+    image = table.parent / name
     removed = None
     if group not in FAIRFACE_GROUPS or gender is None:
         removed = MALFORMED_ROW
@@ -55,6 +62,6 @@ def _record(table: Path, line: int, row: dict[str, str] | None, seen: set[str]) 
         image=image,
         age_group=group,
         gender=gender,
-        extra={"race": row["race"].strip()},
+        extra={"race": printable(row["race"].strip())},
         removed=removed,
     )

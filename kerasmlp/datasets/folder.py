@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 
-from kerasmlp.datasets.records import Record, check_folder, image_files, printable
+from kerasmlp.datasets.records import Record, check_folder, records_of
+from kerasmlp.photos import find_photos
 
 
 def read(source: str | os.PathLike) -> list[Record]:
-    """Lists the images below a folder; files that are no images by name are no inputs."""
+    """Lists the images below a folder and those that it links to.
+
+    Files that are no images by name, or by content where the name does not
+    tell, are no inputs.
+    """
     folder = check_folder(source, "a folder of images")
-    return [
-        Record(key=printable(path.relative_to(folder)), image=path) for path in image_files(folder)
-    ]
+    return records_of(find_photos(folder), folder)

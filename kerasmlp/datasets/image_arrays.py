@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from kerasmlp.checks import reject_file
+from kerasmlp.datasets.image_decoding import as_uint8
 from kerasmlp.stores.image_store import ImageStore
 from kerasmlp.stores.source_arrays import read_source
 
@@ -15,6 +16,8 @@ _PARTS = ("train", "test")
 
 def store_of_arrays(path: str | os.PathLike) -> ImageStore:
     """Reads `x_train`, `y_train`, `x_test`, `y_test` of an `.npz`; the label is `class`.
+
+    Images of 16 bits and floats from 0 to 1 become 0 to 255.
 
     Raises:
         InputError: if it does not hold images and classes.
@@ -26,6 +29,12 @@ def store_of_arrays(path: str | os.PathLike) -> ImageStore:
             reject_file(path, f"must hold {', '.join(names)}", f"no {name}")
     images = [columns[f"x_{part}"] for part in _PARTS]
     images = [x[..., None] if x.ndim == 3 else x for x in images]
+    for part, x in zip(_PARTS, images, strict=True):
+        if as_uint8(x) is None:
+            requirement = f"must hold uint8 images, or 16 bits or floats from 0 to 1, in x_{part}"
+            came = f"dtype {x.dtype}, {x.min()} to {x.max()}" if x.size else f"shape {x.shape}"
+            reject_file(path, requirement, came)
+    images = [as_uint8(x) for x in images]
     classes = [columns[f"y_{part}"].reshape(-1) for part in _PARTS]
     for part, x, y in zip(_PARTS, images, classes, strict=True):
         if len(x) != len(y) or y.dtype.kind not in "iu" or (len(y) and y.min() < 0):

@@ -19,7 +19,7 @@ from kerasmlp.checks import (
 )
 from kerasmlp.datasets.image_decoding import decode_image
 from kerasmlp.datasets.image_files import ImageFiles
-from kerasmlp.datasets.records import FAILED_TO_READ, IN_ANOTHER_SPLIT, MALFORMED_NAME, NO_SPLIT
+from kerasmlp.datasets.records import IN_ANOTHER_SPLIT, MALFORMED_NAME, NO_SPLIT
 from kerasmlp.datasets.removal import removal_report, removed_keys
 from kerasmlp.datasets.utkface import parse_name
 from kerasmlp.files import write_json
@@ -28,6 +28,7 @@ from kerasmlp.stores.image_store import SPLITS, ImageStore
 from kerasmlp.stores.store_info import RowsInfo
 
 _LARGEST_SIDE = 4096  # pixels
+_FOLDERS = {**{name: name for name in SPLITS}, "val": "validation", "valid": "validation"}
 
 
 def build_images(
@@ -41,11 +42,12 @@ def build_images(
 ) -> tuple[ImageStore, list[dict]]:
     """Reads images named `<age>_<gender>_<race>_<n>.jpg` into a store.
 
-    Files of one content get one `group`.
+    Files of one content get one `group`. Where some images are grey and some
+    have colours, the grey ones become colour, too: all three channels equal.
 
     Args:
-        source: Folder or zip archive, with folders `train`, `validation` and `test`
-            unless `split` is given.
+        source: Folder or zip archive, with folders `train`, `validation` (or `val`) and
+            `test` unless `split` is given.
         size: Sides to crop and scale to; None takes images of one size as they are.
         gray: One channel.
         split: Sizes of train, validation and test relative to each other; rows are
@@ -54,8 +56,8 @@ def build_images(
         progress: Show a bar.
 
     Returns:
-        The store, and one entry per input with its `key` and the `reason` why it is
-        not in the store, or None.
+        The store, and one entry per input with its `key`, the `reason` why it is not in
+        the store, or None, and whether it is `gray`.
 
     Raises:
         InputError: if there are no images, or not of one size.
@@ -77,7 +79,7 @@ def build_images(
             first = files.names[next(i for i, folder in enumerate(folders) if folder)]
             reject("--split", f"must be left out where folders say it, as in {first!r}", split)
         kept = _Kept(source, len(files.names))
-        entries = []
+        entries = [{"key": r.key, "reason": r.removed, "gray": False} for r in files.removed]
         for name, folder in zip(files.names, _bar(folders, progress), strict=True):
             labels, pixels = parse_name(PurePosixPath(name).name), None
             reason = None if labels else MALFORMED_NAME
@@ -88,11 +90,11 @@ def build_images(
                     data = files.read(name)
                 except OSError:
                     data = b""
-                pixels = decode_image(data, size=size, gray=gray)
-                reason = FAILED_TO_READ if pixels is None else None
+                pixels, reason = decode_image(data, size=size, gray=gray)
             if not reason:
                 kept.add(name, pixels, {**labels, "split": folder or "", "path": name}, data)
-            entries.append({"key": name, "reason": reason})
+            is_gray = pixels is not None and pixels.shape[2] == 1
+            entries.append({"key": name, "reason": reason, "gray": is_gray})
     if split is None:
         kept.drop_duplicates(entries)
     report = removal_report(entries)
@@ -116,8 +118,25 @@ def save_with_removals(
     write_json(path.with_name(f"{path.name}.removal.json"), removals)
 
 
+def what_was_assumed(store: ImageStore, entries: Sequence[dict]) -> list[str]:
+    """Sentences about what `build_images` took for granted, for a person to check."""
+    sentences = []
+    kept = [entry for entry in entries if entry["reason"] is None]
+    gray = [entry["key"] for entry in kept if entry["gray"]]
+    if gray and store.images.shape[3] == 3:
+        sentences.append(
+            f"{len(gray)} grey images became colour, as {len(kept) - len(gray)} others are: "
+            f"{gray[0]!r} is one (--gray makes all of them grey)"
+        )
+    folders = [_split_folder(entry["key"]) for entry in kept]
+    for folder in sorted({f for f in folders if f and f not in SPLITS}):
+        number = folders.count(folder)
+        sentences.append(f"{number} images of {folder!r} were taken as {_FOLDERS[folder.lower()]}")
+    return sentences
+
+
 class _Kept:
-    """Images of one shape, which the first one decides, and their labels."""
+    """Images of one size, which the first one decides, and their labels."""
 
     def __init__(self, source: str | os.PathLike, capacity: int):
         self._source, self._capacity = source, capacity
@@ -127,22 +146,26 @@ class _Kept:
 
     def add(self, name: str, pixels: np.ndarray, labels: dict, data: bytes) -> None:
         if not self.rows:
-            if self._capacity * pixels.size > _memory_bytes():
-                requirement = "must hold images that fit into memory together (or give --size)"
-                came = f"{self._capacity} of {_words(pixels.shape)}"
-                reject_file(self._source, requirement, came)
-            self.images = np.empty((self._capacity, *pixels.shape), np.uint8)
+            self.images = self._room(pixels.shape)
         shape = self.images.shape[1:]
-        if pixels.shape != shape:
+        if pixels.shape[:2] != shape[:2]:
             requirement = f"must hold images of {_words(shape)}, as {self.rows[0]['path']!r} is "
-            flags = ["--size"] * (pixels.shape[:2] != shape[:2])
-            flags += ["--gray"] * (pixels.shape[2] != shape[2])
-            requirement += f"(or give {' and '.join(flags)})"
+            requirement += "(or give --size)"
             reject_file(self._source, requirement, f"{name!r} of {_words(pixels.shape)}")
-        self.images[len(self.rows)] = pixels
+        if pixels.shape[2] > shape[2]:
+            gray = self.images
+            self.images = self._room(pixels.shape)
+            self.images[: len(self.rows)] = gray[: len(self.rows)]
+        self.images[len(self.rows)] = pixels  # one channel becomes three equal ones
         digest = hashlib.sha256(data).digest()
         group = self._groups.setdefault(digest, len(self._groups))
         self.rows.append({**labels, "gender": int(labels["gender"]), "group": group})
+
+    def _room(self, shape: tuple[int, ...]) -> np.ndarray:
+        if self._capacity * np.prod(shape) > _memory_bytes():
+            requirement = "must hold images that fit into memory together (or give --size)"
+            reject_file(self._source, requirement, f"{self._capacity} of {_words(shape)}")
+        return np.empty((self._capacity, *shape), np.uint8)
 
     def drop_duplicates(self, entries: list[dict]) -> None:
         """Takes files out that lie in a later split too: test before validation before train."""
@@ -171,7 +194,12 @@ def _words(shape: tuple[int, ...]) -> str:
 
 
 def _split_of(name: str) -> str | None:
-    folders = [part for part in PurePosixPath(name).parts[:-1] if part in SPLITS]
+    folder = _split_folder(name)
+    return folder and _FOLDERS[folder.lower()]
+
+
+def _split_folder(name: str) -> str | None:
+    folders = [part for part in PurePosixPath(name).parts[:-1] if part.lower() in _FOLDERS]
     return folders[-1] if folders else None
 
 

@@ -1,51 +1,206 @@
-"""From the bytes of an image file to pixels of one size and one number of channels."""
+"""From the bytes of an image file to pixels: one decoder, for faces and for image stores."""
 
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from kerasmlp.datasets.float_tiff import read_float_tiff
+from kerasmlp.datasets.records import (
+    FAILED_TO_READ,
+    NO_HEIF,
+    TOO_LARGE,
+    TRANSPARENT,
+    UNCLEAR_RANGE,
+)
+from kerasmlp.photos import is_heif
 
 # what Pillow was seen to raise on damaged files
 _DAMAGE = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
     MemoryError, OverflowError, RuntimeError, NotImplementedError, struct.error, zlib.error,
-    Image.DecompressionBombError,
 )  # fmt: skip
-_GRAY_MODES = ("1", "L", "LA")
+_GRAY_MODES = ("1", "L", "LA", "La")
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS_PER_SAMPLE = 258  # of TIFF
+_BYTES_PER_PIXEL = 12  # that decoding was measured to take at most
+_DARKEST = 1 / 16  # of white: what has no lighter pixel was made with fewer bits
 
 
-def decode_image(data: bytes, *, size: int | None = None, gray: bool = False) -> np.ndarray | None:
-    """Decodes an image, or returns None where it is damaged.
+def decode_image(
+    data: bytes, *, size: int | None = None, gray: bool = False
+) -> tuple[np.ndarray | None, str | None]:
+    """Decodes an image, or says why not.
+
+    It is turned as its EXIF data say; what is transparent lies on white; of an
+    animation the first picture is taken. Of 16 bits the upper 8 are kept, and
+    floats from 0 to 1 become 0 to 255; where the range cannot be told, the
+    image is not read. A file without its end is not read either, nor one that
+    promises more pixels than ten times its size and 1 GiB hold.
 
     Args:
-        data: Of a file of any format that Pillow knows.
+        data: Of a file of any format that Pillow knows, HEIC with pillow-heif.
         size: Sides to crop (the longer one, at both ends) and scale to; None leaves them.
         gray: One channel instead of three. A grey image has one anyway.
 
     Returns:
-        Shape `(height, width, channels)`, uint8.
+        Shape `(height, width, channels)`, uint8, and None; or None and the reason.
 
     Example:
 
     >>> file = io.BytesIO()
     >>> Image.new("RGB", (40, 30)).save(file, "png")
-    >>> decode_image(file.getvalue()).shape, decode_image(file.getvalue()[:50])
-    ((30, 40, 3), None)
+    >>> decode_image(file.getvalue())[0].shape, decode_image(file.getvalue()[:50])
+    ((30, 40, 3), (None, 'failed to read image'))
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of large images
-            with Image.open(io.BytesIO(data)) as image:
-                image = ImageOps.exif_transpose(image)
-                image = image.convert("L" if gray or image.mode in _GRAY_MODES else "RGB")
-            if size is not None and image.size != (size, size):
-                image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-            pixels = np.asarray(image)
+            image = _eight_bits(data)
+        mode = "L" if gray or image.mode in _GRAY_MODES else "RGB"
+        image = image if image.mode == mode else image.convert(mode)
+        if size is not None and image.size != (size, size):
+            image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+        pixels = np.asarray(image)
+    except _LeftOut as why:
+        return None, str(why)
+    except Image.DecompressionBombError:
+        return None, TOO_LARGE
     except _DAMAGE:
+        return None, FAILED_TO_READ
+    return pixels.reshape(*pixels.shape[:2], -1), None
+
+
+def as_uint8(values: np.ndarray) -> np.ndarray | None:
+    """Pixels from 0 to 255, or None where the range of the values cannot be told.
+
+    Args:
+        values: uint8; uint16, of which the upper 8 bits are kept; or floats from 0 to 1.
+            If the lightest is darker than a sixteenth of white, they were made with
+            fewer bits.
+
+    Example:
+
+    >>> as_uint8(np.array([0, 256, 65535], np.uint16)), as_uint8(np.array([0.0, 0.2, 1.0]))
+    (array([  0,   1, 255], dtype=uint8), array([  0,  51, 255], dtype=uint8))
+    >>> as_uint8(np.array([0, 4095], np.uint16)), as_uint8(np.array([0.0, 255.0]))
+    (None, None)
+    """
+    if values.dtype == np.uint8:
+        return values
+    if not values.size:
         return None
-    return pixels.reshape(*pixels.shape[:2], -1)
+    low, high = values.min(), values.max()
+    if values.dtype == np.uint16 and high >= _DARKEST * (1 << 16):
+        return (values >> 8).astype(np.uint8)
+    if values.dtype.kind != "f" or not (low >= 0 and _DARKEST <= high <= 1):  # also if one is NaN
+        return None
+    pixels = np.empty(values.shape, np.uint8)
+    for row, target in zip(values, pixels, strict=True):  # all at once would take memory for three
+        target[...] = np.rint(row * values.dtype.type(255))
+    return pixels
+
+
+def max_pixels(num_bytes: int) -> int:
+    """How many pixels an image file of so many bytes may promise."""
+    # also OpenCV's own limit, which a user or a command may have lowered
+    limit = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", 1 << 28))
+    return min(limit, ((1 << 30) + 10 * num_bytes) // _BYTES_PER_PIXEL)
+
+
+class _LeftOut(Exception):
+    """An image that is whole, and not read; the text is the reason."""
+
+
+def _eight_bits(data: bytes) -> Image.Image:
+    """The upright image in a mode of 8 bits, without transparency."""
+    if is_heif(data[:64]):
+        _register_heif()
+
+    def check_size(width: int, height: int) -> None:
+        if width * height > max_pixels(len(data)):
+            raise _LeftOut(TOO_LARGE)
+
+    try:
+        opened = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        if not data.startswith((b"II*\0", b"MM\0*")):
+            raise
+        return _scaled(read_float_tiff(data, check_size))
+    with opened as image:
+        check_size(image.width, image.height)
+        bits = _bits(image)
+        image.load()
+        image = _upright(image)
+    if image.mode.startswith(("I", "F")):
+        return _scaled(_deep_values(image, bits))
+    if image.has_transparency_data:
+        image = _on_white(image)
+    # Pillow itself kept the upper 8 bits of colours
+    if bits == 16 and np.max(image.getextrema()) < _DARKEST * 256:
+        raise _LeftOut(UNCLEAR_RANGE)
+    return image
+
+
+def _scaled(values: np.ndarray) -> Image.Image:
+    pixels = as_uint8(values)
+    if pixels is None:
+        raise _LeftOut(UNCLEAR_RANGE)
+    return Image.fromarray(pixels)
+
+
+def _bits(image: Image.Image) -> int:
+    """Of each number in the file, as far as it matters here; known before pixels are loaded."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
+    deep = image.mode.startswith("I") or (image.format == "PNG" and "16" in image.tile[0].args)
+    return 16 if deep else 8
+
+
+def _deep_values(image: Image.Image, bits: int) -> np.ndarray:
+    values = np.asarray(image)
+    if image.mode == "F" or bits not in (12, 16) or values.min() < 0:
+        return values
+    return values.astype(np.uint16) << (16 - bits)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+    except _DAMAGE:  # of what is written beside the pixels
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    mode = "L" if image.mode in _GRAY_MODES else "RGB"
+    image = image.convert("RGBA")
+    opacity = image.getchannel("A")
+    if not opacity.getextrema()[1]:
+        raise _LeftOut(TRANSPARENT)
+    page = Image.new("RGB", image.size, "white")
+    page.paste(image, mask=opacity)
+    return page if mode == "RGB" else page.convert(mode)
+
+
+def _register_heif() -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise _LeftOut(NO_HEIF) from None
+    register_heif_opener()

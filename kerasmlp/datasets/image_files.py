@@ -8,8 +8,15 @@ import zlib
 from pathlib import Path
 
 from kerasmlp.checks import reject_file
-from kerasmlp.datasets.records import IMAGE_SUFFIXES, image_files, printable
+from kerasmlp.datasets.records import Record, records_of
 from kerasmlp.files import what_is
+from kerasmlp.photos import (
+    IMAGE_SUFFIXES,
+    begins_as_image,
+    find_photos,
+    is_photo_name,
+    read_photo,
+)
 
 # what zipfile was seen to raise on damaged archives and members, or on those with a password
 ZIP_DAMAGE = (
@@ -27,6 +34,7 @@ class ImageFiles:
 
     Attributes:
         names: Relative paths, sorted.
+        removed: Linked folders that are not walked and folders that cannot be listed.
 
     Raises:
         InputError: if there is no such folder or archive, or no image in it.
@@ -44,8 +52,11 @@ class ImageFiles:
     def __init__(self, source: str | os.PathLike):
         source = Path(source)
         self._zip, self._paths = None, {}
+        self.removed: list[Record] = []
         if source.is_dir():
-            self._paths = {printable(p.relative_to(source)): p for p in image_files(source)}
+            records = records_of(find_photos(source), source)
+            self._paths = {r.key: r.image for r in records if not r.removed}
+            self.removed = [r for r in records if r.removed]
             self.names = list(self._paths)
         elif source.is_file():
             try:
@@ -54,7 +65,7 @@ class ImageFiles:
                 text = " ".join(str(error).split())[:200]
                 requirement = "must be a folder, a complete zip archive, or an .npz"
                 reject_file(source, requirement, f"a damaged or foreign file ({text})")
-            self.names = sorted(filter(_is_image, dict.fromkeys(self._zip.namelist())))
+            self.names = sorted(filter(self._is_image, dict.fromkeys(self._zip.namelist())))
         else:
             reject_file(source, "must be a folder, a zip archive, or an .npz", what_is(source))
         if not self.names:
@@ -69,9 +80,7 @@ class ImageFiles:
             OSError: if they cannot be read, also for every kind of damage of an archive.
         """
         if self._zip is None:
-            if not self._paths[name].is_file():  # a pipe would be waited for
-                raise OSError(what_is(self._paths[name]))
-            return self._paths[name].read_bytes()
+            return read_photo(self._paths[name])
         size = self._zip.getinfo(name).file_size
         if size > _LARGEST:
             raise OSError(f"{size} bytes, more than {_LARGEST}")
@@ -84,13 +93,19 @@ class ImageFiles:
         if self._zip is not None:
             self._zip.close()
 
+    def _is_image(self, name: str) -> bool:
+        if name.endswith("/") or any(p.startswith((".", "__MACOSX")) for p in name.split("/")):
+            return False
+        if is_photo_name(name):
+            return True
+        try:
+            with self._zip.open(name) as file:
+                return begins_as_image(file.read(32), plain_name=not Path(name).suffix)
+        except ZIP_DAMAGE:
+            return False
+
     def __enter__(self) -> ImageFiles:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _is_image(name: str) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-    return name.lower().endswith(IMAGE_SUFFIXES) and not hidden

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kerasmlp.checks import reject_file
 from kerasmlp.files import what_is
 from kerasmlp.labels import Gender
+from kerasmlp.photos import FoundPhotos
 
 FAILED_TO_READ = "failed to read image"
 NO_AGE = "no age"
@@ -23,19 +23,26 @@ MALFORMED_ROW = "malformed row"
 MISSING_IMAGE = "missing image"
 DUPLICATE_ROW = "duplicate row"
 WORKER_CRASHED = "worker crashed"
+WORKER_STOOD_STILL = "no answer for a minute or more, twice"
+TOO_LARGE = "more pixels than are read"
+UNCLEAR_RANGE = "16-bit or float pixels of unclear range"
+TRANSPARENT = "wholly transparent"
+NO_HEIF = "HEIC, which needs pip install kerasmlp[heif]"
+LINKED_AGAIN = "link to a folder read already, or around it"
+UNREADABLE_FOLDER = "folder that cannot be listed"
 NO_SPLIT = "no train, validation or test folder"
 IN_ANOTHER_SPLIT = "the same file in a later split"
 
 REASONS = (
-    MALFORMED_NAME, MALFORMED_ROW, DUPLICATE_ROW, MISSING_IMAGE, FAILED_TO_READ, NO_AGE, NO_GENDER,
-    NO_FACE, LOW_DET_SCORE, SEVERAL_FACES, NO_EMBEDDING, WORKER_CRASHED, NO_SPLIT, IN_ANOTHER_SPLIT,
+    LINKED_AGAIN, UNREADABLE_FOLDER, MALFORMED_NAME, MALFORMED_ROW, DUPLICATE_ROW, MISSING_IMAGE,
+    FAILED_TO_READ, TOO_LARGE, UNCLEAR_RANGE, TRANSPARENT, NO_HEIF, NO_AGE, NO_GENDER, NO_FACE,
+    LOW_DET_SCORE, SEVERAL_FACES, NO_EMBEDDING, WORKER_CRASHED, WORKER_STOOD_STILL, NO_SPLIT,
+    IN_ANOTHER_SPLIT,
 )  # fmt: skip
 """Why an input may be removed, in the order in which the rules apply."""
 
 READ_FIRST = (NO_AGE, NO_GENDER)
 """Reasons that count only if the image can be read, as in the paper's removal table."""
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +95,11 @@ def check_folder(folder: str | os.PathLike, what: str) -> Path:
     return folder
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """Yields all image files below `folder`, sorted, without hidden ones."""
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                yield Path(root, name)
+def records_of(found: FoundPhotos, folder: Path) -> list[Record]:
+    """Records of the images below a folder, then of linked and unreadable folders, removed."""
+    records = [Record(key=printable(p.relative_to(folder)), image=p) for p in found.photos]
+    for paths, reason in ((found.links, LINKED_AGAIN), (found.unreadable, UNREADABLE_FOLDER)):
+        for path in paths:
+            key = f"{printable(path.relative_to(folder))}/"
+            records.append(Record(key=key, image=None, removed=reason))
+    return records

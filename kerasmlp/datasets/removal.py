@@ -46,4 +46,5 @@ def removal_table(report: Mapping[str, Any]) -> str:
     inputs                          5
     """
     rows = {"kept": report["kept"], **report["removed"], "inputs": report["inputs"]}
-    return "\n".join(f"{name:24}{number:>9,}" for name, number in rows.items())
+    width = max(24, *map(len, rows))
+    return "\n".join(f"{name:{width}}{number:>9,}" for name, number in rows.items())

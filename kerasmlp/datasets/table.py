@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from kerasmlp.checks import reject_file
-from kerasmlp.datasets.records import DUPLICATE_ROW, MALFORMED_ROW, MISSING_IMAGE, Record
+from kerasmlp.datasets.records import (
+    DUPLICATE_ROW,
+    MALFORMED_ROW,
+    MISSING_IMAGE,
+    Record,
+    printable,
+)
 from kerasmlp.files import what_is
 from kerasmlp.labels import Gender, decode_gender, parse_age_years, repair_age_group
 from kerasmlp.stores.label_columns import MAX_AGE_YEARS
 
 _UNKNOWN = ("", "nan", "none", "null", "na", "unknown", "u", "?", "-1")
-_ALIASES = {"file": "path", "image": "path", "filename": "path", "age_years": "age"}
+_NAMES = {
+    **{name: name for name in ("path", "age", "age_group", "gender", "fold", "group")},
+    **dict.fromkeys(("file", "image", "filename", "file_name", "image_path"), "path"),
+    "age_years": "age",
+}
 _OURS = ("det_score",)
+_DELIMITERS = ",;\t|"
+_ENCODINGS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def read(source: str | os.PathLike) -> list[Record]:
     """Reads a table with the column `path` and, where known, `age`, `age_group`, `gender`,
     `fold`, `group`; further columns are carried as text.
 
-    Paths count from the table's folder. Labels that are missing are unknown;
-    labels that make no sense are an error, before any image is touched.
+    Columns are parted by commas, semicolons, tabs or bars; capitals in the
+    names above do not matter. Paths count from the table's folder, and may
+    have backslashes. Labels that are missing are unknown; labels that make no
+    sense are an error, before any image is touched.
 
     Raises:
         InputError: naming the line and column.
@@ -31,30 +51,31 @@ def read(source: str | os.PathLike) -> list[Record]:
     table = Path(source)
     records: list[Record] = []
     seen: set[str] = set()
-    for line, row in rows(table, ("path",), _ALIASES):
-        key = (row or {}).get("path", "").strip()
-        if row is None or not key:
-            name = key or f"{table.name}:{line}"
-            records.append(Record(key=name, image=None, removed=MALFORMED_ROW))
+    for line, row in rows(table, ("path",), _NAMES):
+        name = (row or {}).get("path", "").strip()
+        if row is None or not name:
+            key = f"{table.name}:{line}"
+            records.append(Record(key=key, image=None, removed=MALFORMED_ROW))
             continue
-        image = table.parent / key
+        name, there = _find(table.parent, name)
         removed = None
-        if key in seen:
+        if name in seen:
             removed = DUPLICATE_ROW
-        elif not image.is_file():
+        elif not there:
             removed = MISSING_IMAGE
-        seen.add(key)
+        seen.add(name)
         place = f"{table}:{line}"
+        row = {k: printable(v) for k, v in row.items() if k != "path"}
         records.append(
             Record(
-                key=key,
-                image=image,
+                key=printable(name),
+                image=table.parent / name,
                 age_years=_age(place, row.pop("age", "")),
                 age_group=_text(repair_age_group(row.pop("age_group", ""))),
                 gender=_gender(place, row.pop("gender", "")),
                 fold=_fold(place, row.pop("fold", "")),
                 group=_text(row.pop("group", "")),
-                extra={k: v for k, v in row.items() if k != "path"},
+                extra=row,
                 removed=removed,
             )
         )
@@ -62,25 +83,72 @@ def read(source: str | os.PathLike) -> list[Record]:
 
 
 def rows(
-    table: Path, required: Sequence[str], aliases: dict[str, str] | None = None, **dialect: object
+    table: Path, required: Sequence[str], names: Mapping[str, str] | None = None, **dialect: object
 ) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """Yields line number and columns of each row, None for a row with too few or too many."""
+    """Yields line number and columns of each row, None for a row with too few or too many.
+
+    Bytes that are no UTF-8 come as `os.fsdecode` gives them.
+
+    Args:
+        table: The file.
+        required: Columns that must be there.
+        names: From names of columns in small letters to those wanted; others stay.
+        dialect: Of `csv.reader`; the delimiter is found where it is not given.
+    """
     if not table.is_file():
         reject_file(table, "must be a table", what_is(table))
-    aliases = aliases or {}
-    with open(table, newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
-        reader = csv.reader(file, **dialect)
+    names = names or {name: name for name in required}
+    with open(table, newline="", encoding=_encoding(table), errors="surrogateescape") as file:
         try:
-            header = [aliases.get(n, n) for n in (name.strip() for name in next(reader, []))]
+            first = file.readline()
+            skipped = first[:4].lower() == "sep="  # how Excel is told of the delimiter
+            if skipped:
+                dialect, first = {"delimiter": first[4:5], **dialect}, file.readline()
+            dialect.setdefault("delimiter", _delimiter(first, required, names))
+            reader = csv.reader(chain([first], file), **dialect)
+            header = _named(next(reader, []), names)
             _check_header(table, header, required)
             for values in reader:
                 if not values:
                     continue
                 fits = len(values) == len(header)
                 pairs = zip(header, values, strict=False)
-                yield reader.line_num, {k: v for k, v in pairs if k} if fits else None
-        except csv.Error as error:
-            reject_file(f"{table}:{reader.line_num}", "must be a readable table", f"{error}")
+                line = reader.line_num + skipped
+                yield line, {k: v for k, v in pairs if k} if fits else None
+        except (csv.Error, TypeError, UnicodeError) as error:  # TypeError: of the delimiter
+            reject_file(table, "must be a readable table", f"{error}")
+
+
+def _encoding(table: Path) -> str:
+    with open(table, "rb") as file:
+        head = file.read(4)
+    for mark, encoding in _ENCODINGS.items():
+        if head.startswith(mark):
+            return encoding
+    if b"\0" in head:  # UTF-16 without a mark: the names of columns are ASCII
+        return "utf-16-be" if head[0] == 0 else "utf-16-le"
+    return "utf-8"
+
+
+def _delimiter(header: str, required: Sequence[str], names: Mapping[str, str]) -> str:
+    columns = {d: _named(next(csv.reader([header], delimiter=d), []), names) for d in _DELIMITERS}
+    fit = [d for d, found in columns.items() if set(required) <= set(found)]
+    return max(fit, key=lambda d: len(columns[d]), default=_DELIMITERS[0])
+
+
+def _named(header: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    header = [name.strip() for name in header]
+    return [names.get(name.lower().replace(" ", "_"), name) for name in header]
+
+
+def _find(folder: Path, name: str) -> tuple[str, bool]:
+    """The name as it is on this disk, and whether it is there."""
+    names = [name]
+    if printable(name) != name:  # bytes that are no UTF-8, as Windows writes them
+        names.append(os.fsencode(name).decode("cp1252", "replace"))
+    names += [n.replace("\\", "/") for n in names if "\\" in n]
+    found = next((n for n in names if os.path.isfile(folder / n)), None)
+    return (names[-1], False) if found is None else (found, True)
 
 
 def _check_header(table: Path, header: list[str], required: Sequence[str]) -> None:
@@ -128,6 +196,7 @@ def _gender(place: str, value: str) -> Gender | None:
 def _fold(place: str, value: str) -> int | None:
     if _text(value) is None:
         return None
-    if not value.strip().isdecimal():
+    number = value.strip().removesuffix(".0")  # in a column with gaps
+    if not number.isdecimal():
         reject_file(place, "must hold a whole number >= 0 or nothing as fold", repr(value))
-    return int(value)
+    return int(number)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
+from pathlib import PurePosixPath
 
-from kerasmlp.datasets.records import (
-    IMAGE_SUFFIXES,
-    MALFORMED_NAME,
-    Record,
-    check_folder,
-    image_files,
-    printable,
-)
+from kerasmlp.datasets.records import MALFORMED_NAME, Record, check_folder, records_of
 from kerasmlp.labels import decode_gender
+from kerasmlp.photos import IMAGE_SUFFIXES, find_photos
 from kerasmlp.stores.label_columns import MAX_AGE_YEARS
 
 RACES = ("White", "Black", "Asian", "Indian", "other")
 
 _NAME = re.compile(
-    rf"(\d{{1,3}})_([01])_([0-4])_\d+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})(\.chip\.jpg)?",
+    rf"(\d{{1,3}})_([01])_([0-4])_\d+({'|'.join(map(re.escape, IMAGE_SUFFIXES))})?(\.chip\.jpg)?",
     re.IGNORECASE | re.ASCII,
 )
 
@@ -42,19 +38,17 @@ def parse_name(name: str) -> dict | None:
 def read(source: str | os.PathLike) -> list[Record]:
     """Reads the names `<age>_<gender>_<race>_<time>.jpg[.chip.jpg]` below a folder.
 
-    The time is digits; other suffixes of images will do.
+    The time is digits; other suffixes of images will do, or none.
 
     Names that lack a part or have one twice are malformed: which part is
     missing cannot be told from the rest.
     """
     folder = check_folder(source, "the folder of UTKFace")
-    records = []
-    for path in image_files(folder):
-        key = printable(path.relative_to(folder))
-        labels = parse_name(path.name)
-        if labels is None:
-            records.append(Record(key=key, image=path, removed=MALFORMED_NAME))
-            continue
-        extra = {"race": labels.pop("race")}
-        records.append(Record(key=key, image=path, extra=extra, **labels))
-    return records
+    return [r if r.removed else _labelled(r) for r in records_of(find_photos(folder), folder)]
+
+
+def _labelled(record: Record) -> Record:
+    labels = parse_name(PurePosixPath(record.key).name)
+    if labels is None:
+        return replace(record, removed=MALFORMED_NAME)
+    return replace(record, extra={"race": labels.pop("race")}, **labels)

@@ -1,0 +1,45 @@
+"""TIFF files of floats in three channels, or of 64 bits: what Pillow has no mode for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+_WIDTH, _HEIGHT, _SAMPLE_FORMAT = 256, 257, 339
+_FLOATS = 3
+
+
+def read_float_tiff(data: bytes, check_size: Callable[[int, int], None]) -> np.ndarray:
+    """Reads the values as they are, by OpenCV.
+
+    Args:
+        data: Of the file.
+        check_size: Called with width and height before anything is decoded; may raise.
+
+    Returns:
+        Shape `(height, width)` or `(height, width, 3)`, red first.
+
+    Raises:
+        OSError: if it is something else, damaged, or OpenCV is not installed.
+    """
+    directory = ImageFileDirectory_v2(data[:8])
+    file = io.BytesIO(data)
+    file.seek(directory.next)
+    directory.load(file)
+    if set(directory.get(_SAMPLE_FORMAT, ())) != {_FLOATS}:
+        raise OSError("not of floats")
+    check_size(directory[_WIDTH], directory[_HEIGHT])
+    try:
+        import cv2
+    except ImportError as error:
+        raise OSError(f"{error}") from None
+    try:
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise OSError(f"{error}") from None
+    if values is None or values.shape[2:] not in ((), (3,)):
+        raise OSError("damaged, or of other channels")
+    return values if values.ndim == 2 else values[..., ::-1]

@@ -1,0 +1,209 @@
+"""Pixels as they are meant: depth, range, transparency, orientation, limits; or a reason."""
+
+import io
+import struct
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerasmlp.datasets.image_decoding import as_uint8, decode_image, max_pixels
+
+RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+COLOUR = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
+
+
+def saved(image, kind, **options):
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(
+        file, kind, **options
+    )
+    return file.getvalue()
+
+
+def pixels_of(data, **options):
+    pixels, reason = decode_image(data, **options)
+    assert reason is None
+    return pixels
+
+
+def png_of_16_bits(colours):
+    cv2 = pytest.importorskip("cv2")
+    return cv2.imencode(".png", colours[..., ::-1])[1].tobytes()
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "ppm", "jpeg2000"])
+def test_a_ramp_of_16_bits_keeps_its_upper_8(kind):
+    pixels = pixels_of(saved(RAMP, kind))
+    assert pixels.shape == (256, 256, 1)
+    np.testing.assert_array_equal(pixels[..., 0], RAMP >> 8)
+
+
+def test_colours_of_16_bits_too():
+    colours = np.dstack([RAMP, RAMP[::-1], RAMP.T])
+    np.testing.assert_array_equal(pixels_of(png_of_16_bits(colours)), colours >> 8)
+
+
+def test_floats_from_0_to_1():
+    values = np.arange(256, dtype=np.float32).reshape(16, 16) / 255
+    np.testing.assert_array_equal(
+        pixels_of(saved(values, "tiff")).ravel(), np.arange(256, dtype=np.uint8)
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_colours_in_floats(dtype):
+    cv2 = pytest.importorskip("cv2")
+    values = (COLOUR[..., ::-1] / 255).astype(dtype)
+    data = cv2.imencode(".tif", values)[1].tobytes()
+    np.testing.assert_array_equal(pixels_of(data), COLOUR)
+    unclear = cv2.imencode(".tif", values * 255)[1].tobytes()
+    assert decode_image(unclear) == (None, "16-bit or float pixels of unclear range")
+    assert decode_image(data[: len(data) // 2])[1] == decode_image(data[:-9])[1]
+    assert decode_image(data[:-9]) == (None, "failed to read image")
+
+
+def test_twelve_bits():
+    rows = (1 << 12) - 1 - 16 * np.arange(4)
+    packed = b"".join(
+        bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in rows.reshape(2, 2)
+    )
+    entries = [
+        (256, 3, 4), (257, 3, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 134),
+        (277, 3, 1), (278, 3, 1), (279, 4, len(packed)), (296, 3, 1),
+    ]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    head += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    data = (head + bytes(4)).ljust(134, b"\0") + packed
+    np.testing.assert_array_equal(pixels_of(data).ravel(), rows >> 4)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        RAMP // 16,  # 12 bits in 16
+        RAMP // 256,  # 8 bits in 16
+        RAMP.astype(np.int32),  # of 32 bits, or of 16
+        RAMP.astype(np.float32),
+        -RAMP.astype(np.float32) / 65535,
+        RAMP / np.float32(255 * 65535),  # scaled twice
+        np.full((4, 4), np.nan, np.float32),
+    ],
+    ids=["12", "8", "int32", "to 65535", "negative", "scaled twice", "NaN"],
+)
+def test_what_has_no_clear_range_is_left_out(values):
+    assert decode_image(saved(values, "tiff")) == (None, "16-bit or float pixels of unclear range")
+
+
+def test_dark_colours_of_16_bits_are_left_out():
+    data = png_of_16_bits(np.dstack([RAMP, RAMP, RAMP]) // 16)
+    assert decode_image(data) == (None, "16-bit or float pixels of unclear range")
+    assert pixels_of(png_of_16_bits(np.dstack([RAMP, RAMP, RAMP]) // 15)).max() == 17
+
+
+def test_arrays():
+    np.testing.assert_array_equal(as_uint8(RAMP), RAMP >> 8)
+    np.testing.assert_array_equal(as_uint8(COLOUR / 255), COLOUR)
+    np.testing.assert_array_equal(as_uint8((COLOUR / 255).astype(np.float16)), COLOUR)
+    assert as_uint8(COLOUR.astype(np.int64)) is None and as_uint8(RAMP[:0]) is None
+
+
+def test_grey_palettes_and_colours_keep_their_channels():
+    gray = COLOUR[..., 0]
+    assert pixels_of(saved(gray, "png")).shape == (24, 36, 1)
+    assert pixels_of(saved(Image.fromarray(gray > 99), "png")).shape == (24, 36, 1)
+    palette = Image.fromarray(COLOUR).quantize(16)
+    for kind in ("png", "gif"):
+        np.testing.assert_array_equal(pixels_of(saved(palette, kind)), palette.convert("RGB"))
+    expected = np.asarray(Image.fromarray(COLOUR).convert("L"))
+    np.testing.assert_array_equal(pixels_of(saved(COLOUR, "png"), gray=True)[..., 0], expected)
+
+
+def test_the_first_picture_of_an_animation():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    data = saved(frames[0], "gif", save_all=True, append_images=frames[1:])
+    assert (pixels_of(data) == [255, 0, 0]).all()
+
+
+def test_transparency_lies_on_white():
+    image = np.dstack([COLOUR, np.full((24, 36), 255, np.uint8)])
+    np.testing.assert_array_equal(pixels_of(saved(image, "png")), COLOUR)
+    image[:12, :, 3] = 0
+    pixels = pixels_of(saved(image, "png"))
+    assert (pixels[:12] == 255).all()
+    np.testing.assert_array_equal(pixels[12:], COLOUR[12:])
+    half = Image.new("LA", (4, 4), (0, 128))
+    assert (pixels_of(saved(half, "png")) == 127).all() and pixels_of(saved(half, "png")).ndim == 3
+    image[..., 3] = 0
+    assert decode_image(saved(image, "png")) == (None, "wholly transparent")
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([200, 0, 0, 0, 200, 0])
+    palette.putpixel((1, 0), 1)
+    data = saved(palette, "png", transparency=0)
+    np.testing.assert_array_equal(pixels_of(data)[0], [[255, 255, 255], [0, 200, 0]])
+
+
+def test_cmyk():
+    data = saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "jpeg", quality=100)
+    np.testing.assert_allclose(pixels_of(data)[8, 8].astype(int), [255, 0, 0], atol=3)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tiff", "jpeg", "avif"])
+def test_every_orientation_is_undone(kind):
+    image = Image.fromarray(np.kron(COLOUR[:2, :3], np.ones((16, 16, 1), np.uint8)))
+    undone = [None, None, 0, 3, 1, 5, 4, 6, 2]  # the transpose of EXIF's number 2 to 8
+    options = {"webp": {"lossless": True}, "jpeg": {"quality": 95}, "avif": {"quality": 95}}
+    for number in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = number
+        pixels = pixels_of(saved(image, kind, exif=exif.tobytes(), **options.get(kind, {})))
+        turn = undone[number]
+        expected = image if turn is None else image.transpose(Image.Transpose(turn))
+        middles = (slice(8, None, 16), slice(8, None, 16))
+        expected = np.asarray(expected)[middles].astype(int)
+        assert abs(pixels[middles].astype(int) - expected).max() <= (40 if kind == "jpeg" else 16)
+
+
+def test_a_jpeg_without_its_end_is_not_its_thumbnail():
+    thumbnail = saved(np.full((40, 60, 3), 255, np.uint8), "jpeg")
+    entries = struct.pack("<HHII", 0x0201, 4, 1, 44) + struct.pack(
+        "<HHII", 0x0202, 4, 1, len(thumbnail)
+    )
+    tiff = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + struct.pack("<H", 2) + entries + bytes(4)
+    exif = b"Exif\0\0" + tiff.ljust(44, b"\0") + thumbnail
+    whole = saved(np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8), "jpeg")
+    whole = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + whole[2:]
+    assert pixels_of(whole).shape == (300, 300, 1)
+    for share in (0.3, 0.6, 0.999):
+        cut = whole[: int(len(whole) * share)]
+        assert b"\xff\xd9" in cut and decode_image(cut) == (None, "failed to read image")
+
+
+def test_what_promises_too_much_is_left_out_before_it_is_decoded(monkeypatch):
+    bomb = saved(Image.new("1", (12_000, 8_000)), "png")
+    assert len(bomb) < 50_000
+    assert decode_image(bomb) == (None, "more pixels than are read")
+    assert max_pixels(20_000_000) > 100_000_000  # what telephones make
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "800")
+    assert decode_image(saved(COLOUR, "png")) == (None, "more pixels than are read")
+    # Pillow's own limit
+    assert decode_image(saved(Image.new("1", (40_000, 5_000)), "png"))[1] == (
+        "more pixels than are read"
+    )
+
+
+def test_heic_by_pillow_heif_or_a_reason(monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    image = Image.fromarray(np.kron(COLOUR[:2, :3], np.ones((32, 32, 1), np.uint8)))
+    heif.from_pillow(image).save(file, quality=95)
+    pixels = pixels_of(file.getvalue())
+    assert pixels.shape == (64, 96, 3)
+    middles = (slice(16, None, 32), slice(16, None, 32))
+    assert abs(pixels[middles].astype(int) - COLOUR[:2, :3]).max() < 24
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert decode_image(file.getvalue()) == (
+        None,
+        "HEIC, which needs pip install kerasmlp[heif]",
+    )
