@@ -10,10 +10,11 @@ import numpy as np
 
 from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.quantifiers import expected_age_years, median_age_years
+from kerasmlp.risk import judged_target, threshold_nats
 from kerasmlp.run_calibration import RunCalibration, age_intervals, class_entropy_nats
 from kerasmlp.runs import RunFolder, load_model
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder
-from kerasmlp.targets import Target
+from kerasmlp.targets import Target, in_groups
 from kerasmlp.uncertainty import predict_uncertainty
 
 _ROWS_PER_CHUNK = 1024
@@ -43,7 +44,7 @@ class Predictor:
         self.config = run.config()
         absent = [name for name in _NEEDED if name not in self.config]
         try:
-            self.target = Target.from_config(self.config.get("target"))
+            self.target = in_groups(Target.from_config(self.config.get("target")))
         except (KeyError, TypeError, ValueError):
             absent.append("target")
         if absent:
@@ -80,35 +81,27 @@ class Predictor:
         """Deterministic probabilities of the head, shape `(rows, num_classes)`."""
         return self.model.predict(embeddings, batch_size=8192, verbose=0)
 
-    def threshold_nats(self, max_risk: float, *, num_samples: int) -> float:
+    def threshold_nats(
+        self, max_risk: float, *, num_samples: int, within_years: float | None = None
+    ) -> float:
         """The `class_entropy_nats` of the mean above which the model abstains to keep a risk.
 
         Args:
-            max_risk: Share of wrong classes among the answers, in (0, 1).
+            max_risk: Share of wrong answers, in (0, 1).
             num_samples: Stochastic passes to answer from. Fewer than the run
                 was calibrated with give lower entropies, and a broken promise.
+            within_years: An age counts as right if it is at most so many years
+                off, and the classes are those of the head; None counts wrong
+                classes, and is what a label that is no age always does.
 
         Raises:
             InputError: if the run holds no such data or cannot keep the risk.
         """
-        abstention = self.calibration.abstention if self.calibration else None
-        if abstention is None:
-            came = "a model without dropout"
-            if self.calibration is None:
-                came = "no calibration.json: trained with calibrate=false or by an older version"
-            reject_file(self.path, "must hold what abstaining by max_risk needs", came)
-        if num_samples < self.calibration.num_samples:
-            minimum = self.calibration.num_samples
-            reject("num_samples", f"must be at least {minimum} with max_risk", num_samples)
-        threshold = abstention.threshold(max_risk)
-        if threshold is None:
-            lowest = np.ceil(abstention.lowest_risk() * 1e4) / 1e4
-            requirement = (
-                f"must be at least {lowest:.4f}, the lowest that {self.path} can promise "
-                f"after its {abstention.rows[-1]} rows kept back"
-            )
-            reject("max_risk", requirement, max_risk)
-        return threshold
+        counted = self.config["target"].get("classes")
+        which = (self.calibration, self.target, counted)
+        return threshold_nats(
+            self.path, *which, max_risk, num_samples=num_samples, within_years=within_years
+        )
 
     def uncertainty(
         self, embeddings: np.ndarray, *, num_samples: int, seed: int
@@ -146,6 +139,7 @@ class Predictor:
         num_samples: int,
         seed: int,
         max_risk: float | None = None,
+        within_years: float | None = None,
     ) -> Iterator[dict]:
         """Yields one answer per embedding, from the mean of `num_samples` stochastic passes.
 
@@ -154,20 +148,31 @@ class Predictor:
         `age_years` (expectation), `age_median_years`, `age_interval_50` and
         `age_interval_90` (years); other classes add `probabilities`. With
         `num_samples=0` the deterministic model answers, without measures
-        of uncertainty. With `max_risk` there are `class_entropy_nats` and
-        `abstained`, and where that is True all but the measures is None.
+        of uncertainty. `uncertainty` says how sure the answer is: the entropy
+        by which the model abstains, as a share of its maximum, 0 to 1. With
+        `max_risk` (and `within_years`, as in `threshold_nats`) there are the
+        `uncertainty_limit`, `class_entropy_nats` and `abstained`, and where
+        that is True all but the measures is None.
         """
-        threshold = None
+        threshold, judged = None, judged_target(self.target, within_years)
+        largest = np.log(len(judged.measured_names))
         if max_risk is not None:
-            threshold = self.threshold_nats(max_risk, num_samples=num_samples)
+            how = {"num_samples": num_samples, "within_years": within_years}
+            threshold = self.threshold_nats(max_risk, **how)
         for measures in self.uncertainty(embeddings, num_samples=num_samples, seed=seed):
             mean = measures.pop("mean")
-            entropies = class_entropy_nats(self.target, mean)
+            entropies = class_entropy_nats(judged, mean)
             for i, answer in enumerate(self._answers(mean, sampled=num_samples > 0)):
+                sure = {"uncertainty": float(entropies[i] / largest)}
                 if threshold is not None:
                     unsure = bool(entropies[i] > threshold)
                     answer = _emptied(answer) if unsure else answer
-                    answer |= {"abstained": unsure, "class_entropy_nats": float(entropies[i])}
+                    sure |= {
+                        "uncertainty_limit": float(threshold / largest),
+                        "abstained": unsure,
+                        "class_entropy_nats": float(entropies[i]),
+                    }
+                answer |= sure
                 row = {k: float(v[i]) for k, v in measures.items()}
                 if answer.get("abstained"):  # the mean of the votes is an answer too
                     row |= {"vote_mean": None, "vote_mean_scaled": None}
@@ -194,8 +199,6 @@ class Predictor:
                 columns[f"age_interval_{percent}"] = ends
             for i, answer in enumerate(answers):
                 answer |= {k: v[i].tolist() for k, v in columns.items()}
-                if target.classes == "years":
-                    del answer["age_group"]
         else:
             for answer, row in zip(answers, mean, strict=True):
                 answer["probabilities"] = {
@@ -205,7 +208,11 @@ class Predictor:
 
 
 def open_predictors(
-    paths: Sequence[str | os.PathLike], *, num_samples: int, max_risk: float | None = None
+    paths: Sequence[str | os.PathLike],
+    *,
+    num_samples: int,
+    max_risk: float | None = None,
+    within_years: float | None = None,
 ) -> list[Predictor]:
     """Opens runs that answer together.
 
@@ -213,18 +220,26 @@ def open_predictors(
         paths: Run folders, of different labels.
         num_samples: Stochastic passes to answer from.
         max_risk: Share of wrong answers to abstain by, or None to answer all.
+        within_years: An age is right if it is at most so many years off, or
+            None: if its group is.
 
     Raises:
         InputError: if a run is not finished, two are of one label, or one
-            cannot promise the risk.
+            cannot promise the risk; if nothing is abstained by the years, or
+            there is no model of ages.
     """
     predictors = [Predictor(path) for path in paths]
     names = [p.name for p in predictors]
     if len(set(names)) < len(names):
         reject("--also", "must be runs of different labels", names)
+    if within_years is not None and max_risk is None:
+        reject("within_years", "must come with max_risk", within_years)
+    if within_years is not None and not any(p.target.is_age for p in predictors):
+        reject("within_years", "must come with a model of ages", within_years)
     if max_risk is not None:
+        how = {"num_samples": num_samples, "within_years": within_years}
         for predictor in predictors:
-            predictor.threshold_nats(max_risk, num_samples=num_samples)
+            predictor.threshold_nats(max_risk, **how)
     return predictors
 
 

@@ -11,11 +11,12 @@ from kerasmlp.calibration import fit_temperature, logits_of
 from kerasmlp.checks import InputError, is_number, reject_file
 from kerasmlp.conformal import conformal_offset_years, grown_interval_years
 from kerasmlp.files import read_json, write_json
-from kerasmlp.labels import UNKNOWN
+from kerasmlp.labels import NUM_YEARS, UNKNOWN
 from kerasmlp.metrics import nll
-from kerasmlp.quantifiers import age_interval_years, entropy_nats
+from kerasmlp.quantifiers import age_interval_years, entropy_nats, expected_age_years
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target, truth_years
+from kerasmlp.year_errors import YearErrors
 
 FORMAT = "kerasmlp.calibration"
 COVERAGES = (50, 90)
@@ -43,6 +44,10 @@ class RunCalibration:
             `class_entropy_nats`), or None.
         mc_temperature: By which the logits of every stochastic pass are
             divided, beside the temperature that is in the head's weights.
+        abstention_classes: Age classes in which the errors of `abstention`
+            were counted; None of other labels, and of older versions, which
+            counted in the classes of the run, single years among them.
+        year_errors: Of the mean, where the rows kept back hold years, or None.
 
     Example:
 
@@ -62,6 +67,8 @@ class RunCalibration:
     offsets_years: Mapping[str, Mapping[str, float]]
     abstention: Abstention | None
     mc_temperature: float
+    abstention_classes: str | None = None
+    year_errors: YearErrors | None = None
 
     @classmethod
     def fit(
@@ -82,13 +89,14 @@ class RunCalibration:
             num_samples: Passes of the `mc_mean`.
             mc_temperature: That the passes had.
         """
-        abstention = None
+        abstention = year_errors = None
         if "mc_mean" in probabilities:
             mean = probabilities["mc_mean"]
             labels = target.encode(part, target.classes)
             wrong = target.measured(mean).argmax(axis=1) != labels
             known = labels != UNKNOWN
             abstention = Abstention.fit(wrong[known], class_entropy_nats(target, mean)[known])
+            year_errors = _year_errors(target, part, mean)
         offsets = {k: _offsets(target, part, p) for k, p in probabilities.items()}
         return cls(
             rows=len(part),
@@ -96,6 +104,8 @@ class RunCalibration:
             offsets_years={k: v for k, v in offsets.items() if v},
             abstention=abstention,
             mc_temperature=mc_temperature,
+            abstention_classes=target.classes if abstention else None,
+            year_errors=year_errors,
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -114,6 +124,8 @@ class RunCalibration:
                 raise ValueError("another format")
             if config["abstention"] is not None:
                 config["abstention"] = Abstention(**config["abstention"])
+            if config.get("year_errors") is not None:
+                config["year_errors"] = YearErrors(**config["year_errors"])
             for offsets in config["offsets_years"].values():
                 if not all(is_number(offsets[str(percent)]) for percent in COVERAGES):
                     raise ValueError("offsets that are no numbers")
@@ -184,6 +196,16 @@ def class_entropy_nats(target: Target, probabilities: np.ndarray) -> np.ndarray:
         probabilities: Of the head, `(rows, num_classes)`.
     """
     return entropy_nats(target.measured(probabilities))
+
+
+def _year_errors(target: Target, part: EmbeddingStore, mean: np.ndarray) -> YearErrors | None:
+    years = truth_years(part) if target.is_age else None
+    if years is None:
+        return None
+    known = np.isfinite(years)
+    age_years = expected_age_years(mean[known], target.head_ages.centers)
+    error_years = np.abs(np.minimum(years[known], NUM_YEARS - 1) - age_years)
+    return YearErrors.fit(entropy_nats(mean[known]), error_years)
 
 
 def _offsets(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 from kerasmlp.commands.training_options import (
+    add_test_argument,
     add_training_arguments,
     choose_recipe,
     open_store,
@@ -18,6 +19,7 @@ from kerasmlp.commands.training_options import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
+    add_test_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 from pathlib import Path
 
+from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.training_options import (
     AGE_LABELS,
     SAMPLE,
@@ -128,4 +128,4 @@ def run(args: argparse.Namespace) -> None:
     so_far = f" after {best['epochs']} epochs of the schedule" if short else ""
     print(f"best validation NLL {best['val_loss']:.4f} {kept}{so_far}: ", end="")
     print(f"--preset {run_dir / 'best.json'}")
-    print(json.dumps(best))
+    print_json(args, best)

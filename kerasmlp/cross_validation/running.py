@@ -11,7 +11,7 @@ from pathlib import Path
 from kerasmlp.checks import InputError, check_int, is_number, reject_file
 from kerasmlp.cross_validation.plan import Plan, folds_digest, has_folds, plan_runs
 from kerasmlp.cross_validation.pool import TrainingPool
-from kerasmlp.cross_validation.table import markdown_of, row_of, summarize
+from kerasmlp.cross_validation.table import markdown_of, row_of, summarize, with_exact_years
 from kerasmlp.files import sha256_file, write_text
 from kerasmlp.initial_weights import check_init, check_untested
 from kerasmlp.processes import num_cores
@@ -112,6 +112,7 @@ def cross_validate(
                 pass
         reports = [run.report() for run in inner]
         rows = [row_of(run.seed, run.fold, r) for run, r in zip(runs, reports, strict=True)]
+        rows = [with_exact_years(row, plan.target.classes) for row in rows]
         sound = [n for n, r in enumerate(reports) if "diverged" not in r]
         if not sound and not keep_diverged:
             raise InputError(reports[0]["diverged"])
@@ -181,6 +182,9 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
     if len(pairs) != number or {seed for seed, _ in pairs} != set(config["seeds"]):
         requirement = f"must hold each of {number} pairs of seed and fold once"
         reject_file(folder / "report.json", requirement, f"{sorted(pairs)}")
+    classes = config["target"].get("classes")
+    report["runs"] = [with_exact_years(row, classes) for row in report["runs"]]
+    report["summary"] = with_exact_years(report["summary"], classes)
     return config, report
 
 

@@ -168,6 +168,13 @@ PRESETS = {
 """`age`, `age-groups` (no years known) and `gender` are ours, the others the original's."""
 
 
+FINE_TUNING = {"learning_rate": 3e-4, "patience": 25}
+"""What `--init` changes in a preset: steps small enough to keep what is known already.
+
+A short patience would stop on the noise of a few rows kept back.
+"""
+
+
 def find_recipe(preset: str | os.PathLike) -> Recipe:
     """Returns a preset by its name, or reads one from a JSON file.
 
