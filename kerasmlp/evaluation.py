@@ -163,11 +163,12 @@ def named_groups(rows: Sequence[dict]) -> list[str]:
 
 def measures_table(results: Mapping[str, dict], names: Sequence[str]) -> str:
     """Measures of one or more models or parts side by side; what nobody has is left out."""
-    lines = [f"{'':>24}" + "".join(f"{name:>15}" for name in results)]
-    for name in names:
-        if any(name in result for result in results.values()):
-            cells = (rounded(name, result.get(name, "")) for result in results.values())
-            lines.append(f"{name:>24}" + "".join(f"{cell:>15}" for cell in cells))
+    shown = [name for name in names if any(name in result for result in results.values())]
+    first, width = max(map(len, ("", *shown))) + 1, max(map(len, ("", *results))) + 2
+    lines = [f"{'':>{first}}" + "".join(f"{name:>{width}}" for name in results)]
+    for name in shown:
+        cells = (rounded(name, result.get(name, "")) for result in results.values())
+        lines.append(f"{name:>{first}}" + "".join(f"{cell:>{width}}" for cell in cells))
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from kerasmlp.commands.training_options import (
     add_age_arguments,
     add_training_arguments,
     choose_task,
+    choose_validation_share,
     open_store,
 )
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         recipe=recipe,
         seeds=tuple(range(args.seed, args.seed + args.seeds)),
         num_folds=args.folds,
-        validation_share=args.validation_share,
+        validation_share=choose_validation_share(args, len(store)),
         group=args.group,
         init=None if args.init is None else str(args.init.resolve()),
     )

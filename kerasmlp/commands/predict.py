@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-_TABLES = (".csv", ".tsv", ".txt", ".npz", ".npy", ".parquet", ".pq", ".feather", ".xlsx", ".gz")
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz", ".npy", ".parquet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,12 +152,11 @@ def _check_tables(args: argparse.Namespace) -> None:
     from kerasmlp.checks import reject_file
 
     for path in args.inputs:
-        if path.suffix.lower() in _TABLES:
-            store = path.with_suffix(".h5").name
-            requirement = "must be a photo, a folder of photos or an embedding store"
-            command = f"import-embeddings {path} -o {store}"
-            came = f"a table or array: run `{command}`, then `predict {args.run} {store}`"
-            reject_file(path, requirement, came)
+        if path.name.lower().endswith(_TABLES) and path.is_file():
+            store = path.with_name(path.name.split(".")[0] + ".h5")
+            words = ["import-embeddings", str(path), "-o", str(store)]
+            came = f"a table or array, of which `{shlex.join(words)}` makes one"
+            reject_file(path, "must be a photo, a folder of photos or an embedding store", came)
 
 
 def _rounded(value: Any) -> Any:

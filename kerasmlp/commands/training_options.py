@@ -11,6 +11,7 @@ from kerasmlp.commands.json_line import add_json_argument, print_json
 AGE_LABELS = (None, "age_years", "age_group")
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "fairface_sample.h5"
 
+_FEW_ROWS = 1000
 _HYPERPARAMETERS = {  # name: kind, what it is
     "epochs": (int, "passes over the data, at most"),
     "batch_size": (int, "rows per step"),
@@ -41,7 +42,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--store", type=Path, help="embedding store (default: the shipped sample)")
     data.add_argument("--label", metavar="COLUMN", help="label column of the store")
     data.add_argument(
-        "--validation-share", type=float, default=0.1, metavar="X", help="default: %(default)s"
+        "--validation-share",
+        type=float,
+        metavar="X",
+        help="default: 0.1, with --init 0.2 of fewer than 1,000 rows",
     )
     data.add_argument(
         "--group",
@@ -93,6 +97,16 @@ def choose_recipe(args: argparse.Namespace, default: str):
     if getattr(args, "init", None) is not None and args.preset is None:
         changes = FINE_TUNING | changes
     return find_recipe(args.preset or default).replace(**changes)
+
+
+def choose_validation_share(args: argparse.Namespace, rows: int) -> float:
+    """Of few rows, more are kept back to begin with other weights: when to stop hangs on them."""
+    from kerasmlp.training_rows import VALIDATION_SHARE
+
+    if args.validation_share is not None:
+        return args.validation_share
+    few = getattr(args, "init", None) is not None and rows < _FEW_ROWS
+    return 2 * VALIDATION_SHARE if few else VALIDATION_SHARE
 
 
 def add_age_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +185,7 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
         recipe,
         run_dir,
         seed=args.seed,
-        validation_share=args.validation_share,
+        validation_share=choose_validation_share(args, len(store)),
         group=args.group,
         init=args.init,
         test_share=args.test_share,

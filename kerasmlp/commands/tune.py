@@ -20,6 +20,7 @@ from kerasmlp.commands.training_options import (
     add_data_arguments,
     add_run_arguments,
     choose_task,
+    choose_validation_share,
     open_store,
 )
 
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
         max_epochs=MAX_EPOCHS if args.max_epochs is None else args.max_epochs,
         factor=args.factor,
         seed=args.seed,
-        validation_share=args.validation_share,
+        validation_share=choose_validation_share(args, len(store)),
         group=args.group,
         leave_out_fold=args.leave_out_fold,
     )
