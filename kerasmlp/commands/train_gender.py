@@ -27,4 +27,4 @@ def run(args: argparse.Namespace) -> None:
 
     store = open_store(args)
     target = choose_target(store, args.label or "gender")
-    run_training(args, target.label, store, target, choose_recipe(args, "gender"))
+    run_training(args, target.label, store, target, choose_recipe(args, "gender", len(store)))

@@ -85,17 +85,25 @@ def add_test_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def choose_recipe(args: argparse.Namespace, default: str):
+def choose_recipe(args: argparse.Namespace, default: str, rows: int):
     """The preset with the single hyperparameters that were given on top.
 
-    Where weights are given to begin with and no preset, it is the default made gentle.
+    The default preset is made gentle where weights are given to begin with, and
+    takes smaller batches of a small store; what was given stays.
     """
-    from kerasmlp.models.presets import FINE_TUNING, find_recipe
+    from kerasmlp.models.presets import (
+        FINE_TUNING,
+        SMALL_STORE,
+        SMALL_STORE_ROWS,
+        find_recipe,
+    )
 
     names = [n for n in (*_HYPERPARAMETERS, "label_sigma_years") if hasattr(args, n)]
     changes = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
-    if getattr(args, "init", None) is not None and args.preset is None:
+    if args.preset is None and getattr(args, "init", None) is not None:
         changes = FINE_TUNING | changes
+    elif args.preset is None and rows < SMALL_STORE_ROWS:
+        changes = SMALL_STORE | changes
     return find_recipe(args.preset or default).replace(**changes)
 
 
@@ -134,7 +142,7 @@ def choose_age_task(args: argparse.Namespace, store):
     from kerasmlp.targets import choose_age_target
 
     years = "age_years" in store.labels if args.label is None else args.label == "age_years"
-    recipe = choose_recipe(args, "age" if years else "age-groups")
+    recipe = choose_recipe(args, "age" if years else "age-groups", len(store))
     by_years = recipe.label_sigma_years > 0
     how = {"by_years": by_years, "are_years": args.task == "years"}
     return choose_age_target(store, args.label, args.classes, **how), recipe
@@ -151,7 +159,7 @@ def choose_task(args: argparse.Namespace, store):
         if getattr(args, option) is not None:
             flag = f"--{option.replace('_', '-')}"
             reject(flag, "must be left out for a label that is no age", getattr(args, option))
-    return choose_target(store, args.label), choose_recipe(args, "gender")
+    return choose_target(store, args.label), choose_recipe(args, "gender", len(store))
 
 
 def open_store(args: argparse.Namespace):
