@@ -47,7 +47,7 @@ def threshold_nats(
         num_samples: Stochastic passes to answer from.
         within_years: As in `judged_target`.
     """
-    abstention, absent = _abstention(calibration, target, counted, within_years)
+    abstention, absent = abstention_of(calibration, target, counted, within_years)
     if abstention is None:
         reject_file(path, "must hold what abstaining by max_risk needs", absent)
     if num_samples < calibration.num_samples:
@@ -64,13 +64,13 @@ def threshold_nats(
     return threshold
 
 
-def _abstention(
+def abstention_of(
     calibration: RunCalibration | None,
     target: Target,
     counted: str | None,
     within_years: float | None,
 ) -> tuple[Abstention | None, str]:
-    """The counts behind thresholds, or what is absent."""
+    """The counts behind thresholds, or None and what is absent; as in `threshold_nats`."""
     if calibration is None:
         return None, "no calibration.json: trained with calibrate=false or by an older version"
     if calibration.abstention is None:

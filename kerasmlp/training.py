@@ -151,7 +151,8 @@ def train(
         part = store.subset(validation)
         before_training = None
         if init is not None and not copied["new"] and same_head(RunFolder(init), target):
-            before_training = measure(target, forward(model, part.embeddings), part)
+            outputs = forward(model, part.embeddings, xla=xla)
+            before_training = measure(target, outputs, part)
             learned_from = count_seen(RunFolder(init), part.embeddings)
             before_training["rows_learned_from"] = learned_from
         # Needed last and slow to import: the compiler leaves Python time for it.
