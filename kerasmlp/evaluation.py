@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,11 @@ from kerasmlp.labels import GENDER_NAMES, UNKNOWN
 from kerasmlp.quantifiers import expected_age_years
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target, choose_age_target, truth_years
+
+MEASURES = (
+    "mae_years", "accuracy", "exact_year_accuracy", "one_off_accuracy", "nll", "brier", "ece"
+)  # fmt: skip
+"""What is told of a finished training, in this order."""
 
 
 def measure(
@@ -26,9 +31,11 @@ def measure(
         classes: Age classes to measure in; those of the target by default.
 
     Returns:
-        `rows`, `accuracy`, `nll`, `brier`, `ece`; for ages also
-        `one_off_accuracy` and, where the store knows years, `mae_years` and
-        `cumulative_score_5`.
+        `rows`, `accuracy`, `nll`, `brier`, `ece`, in the measured classes; for
+        ages also `one_off_accuracy` and, where the store knows years,
+        `mae_years`, `cumulative_score_5` and, of a head of years,
+        `exact_year_accuracy`: the latter stands alone, without `accuracy`,
+        where single years are the classes.
 
     Raises:
         InputError: if no row holds the label, or the classes do not fit.
@@ -40,22 +47,38 @@ def measure(
     if not known.any():
         reject(target.label, "must be known in at least one row of the store", "none")
     measured, labels = target.measured(probabilities)[known], labels[known]
-    result = {
-        "rows": int(known.sum()),
-        "accuracy": metrics.accuracy(labels, measured.argmax(axis=1)),
+    predicted = measured.argmax(axis=1)
+    result = {"rows": int(known.sum())}
+    if target.is_age:
+        result |= _of_years(target, probabilities, store)
+    if target.classes != "years":
+        result["accuracy"] = metrics.accuracy(labels, predicted)
+    if target.is_age:
+        result["one_off_accuracy"] = metrics.one_off_accuracy(labels, predicted)
+    result |= {
         "nll": metrics.nll(labels, measured),
         "brier": metrics.brier(labels, measured),
         "ece": metrics.ece(labels, measured),
     }
-    if target.is_age:
-        result["one_off_accuracy"] = metrics.one_off_accuracy(labels, measured.argmax(axis=1))
-        years = truth_years(store)
-        if years is not None:
-            known = np.isfinite(years)
-            age_years = expected_age_years(probabilities[known], target.head_ages.centers)
-            result["mae_years"] = metrics.mae_years(years[known], age_years)
-            result["cumulative_score_5"] = metrics.cumulative_score(years[known], age_years, 5)
     return {k: v if isinstance(v, int) else float(v) for k, v in result.items()}
+
+
+def _of_years(target: Target, probabilities: np.ndarray, store: EmbeddingStore) -> dict:
+    """What only a store with ages in years can tell; leads a report."""
+    years = truth_years(store)
+    known = np.isfinite(years) if years is not None else np.zeros(0, bool)
+    if not known.any():
+        return {}
+    years, probabilities = years[known], probabilities[known]
+    age_years = expected_age_years(probabilities, target.head_ages.centers)
+    result = {
+        "mae_years": metrics.mae_years(years, age_years),
+        "cumulative_score_5": metrics.cumulative_score(years, age_years, 5),
+    }
+    if target.head == "years":
+        labels = target.head_ages.encode(years)
+        result["exact_year_accuracy"] = metrics.accuracy(labels, probabilities.argmax(axis=1))
+    return result
 
 
 def with_classes(target: Target, classes: str) -> Target:
@@ -120,11 +143,43 @@ def _age_groups(
 
 
 def groups_table(rows: list[dict]) -> str:
-    """The metrics per group as a short text table."""
-    columns = ["age_group", "gender", "rows", "accuracy", "nll", "mae_years"]
-    columns = [c for c in columns if rows and c in rows[0]]
-    lines = [" ".join(f"{c:>12}" for c in columns)]
+    """The metrics per group as a short text table, led by the error in years where it is known."""
+    there = {key for row in rows for key in row}
+    accuracy = "accuracy" if "accuracy" in there else "exact_year_accuracy"
+    shown = [c for c in ("rows", "mae_years", accuracy, "nll") if c in there]
+    columns = {c: max(12, len(c)) for c in (*named_groups(rows), *shown)}
+    lines = [" ".join(f"{c:>{width}}" for c, width in columns.items())]
     for row in rows:
-        cells = (f"{row[c]:.4f}" if isinstance(row[c], float) else str(row[c]) for c in columns)
-        lines.append(" ".join(f"{cell:>12}" for cell in cells))
+        cells = ((rounded(c, row.get(c, "")), width) for c, width in columns.items())
+        lines.append(" ".join(f"{cell:>{width}}" for cell, width in cells))
     return "\n".join(lines)
+
+
+def named_groups(rows: Sequence[dict]) -> list[str]:
+    """The columns that tell groups apart: a store without ages has no age groups to name."""
+    columns = ("age_group", "gender", "race")
+    return [c for c in columns if any(row.get(c, "all") != "all" for row in rows)]
+
+
+def measures_table(results: Mapping[str, dict], names: Sequence[str]) -> str:
+    """Measures of one or more models or parts side by side; what nobody has is left out."""
+    shown = [name for name in names if any(name in result for result in results.values())]
+    first, width = max(map(len, ("", *shown))) + 1, max(map(len, ("", *results))) + 2
+    lines = [f"{'':>{first}}" + "".join(f"{name:>{width}}" for name in results)]
+    for name in shown:
+        cells = (rounded(name, result.get(name, "")) for result in results.values())
+        lines.append(f"{name:>{first}}" + "".join(f"{cell:>{width}}" for cell in cells))
+    return "\n".join(lines)
+
+
+def rounded(name: str, value: float | int | str) -> str:
+    """A number as people read it: years to a hundredth, all else to a thousandth.
+
+    Example:
+
+    >>> rounded("mae_years", 6.538012), rounded("accuracy", 0.5775), rounded("rows", 1200)
+    ('6.54', '0.578', '1200')
+    """
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" if name.endswith("_years") else f"{value:.3f}"

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from kerasmlp import metrics
 from kerasmlp.checks import reject
 from kerasmlp.drawing import drawing
-from kerasmlp.evaluation import groups_of_people, measure
+from kerasmlp.evaluation import groups_of_people, measure, named_groups
 from kerasmlp.evaluation_folder import FORMAT
 from kerasmlp.files import write_json
 from kerasmlp.labels import NUM_YEARS, UNKNOWN
@@ -116,9 +116,10 @@ def write_evaluation(
         }
     report |= {"store_digest": store.digest(), **environment()}
     write_json(folder / "report.json", report)
+    unnamed = {"age_group", "gender", "race"} - set(named_groups(report["groups"]))
     with RowWriter(folder / "groups.csv", "csv") as writer:
         for row in report["groups"]:
-            writer.write(row)
+            writer.write({k: v for k, v in row.items() if k not in unnamed})
     _draw_figures(folder, target, store, models, bins, report, drawn)
     return report
 

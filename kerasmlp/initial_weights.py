@@ -7,6 +7,7 @@ import numpy as np
 from kerasmlp.checks import reject_file
 from kerasmlp.runs import RunFolder
 from kerasmlp.seen import count_seen, load_seen
+from kerasmlp.targets import Target
 
 _EMBEDDINGS = ("embedder_sha256", "normalized", "width")
 
@@ -33,6 +34,14 @@ def check_init(init: RunFolder, config: dict) -> None:
     if other["recipe"]["scale_inputs"] != config["recipe"]["scale_inputs"]:
         scaled = config["recipe"]["scale_inputs"]
         reject_file(init.path, f"must be a run with scale_inputs={scaled}", f"{not scaled}")
+
+
+def same_head(init: RunFolder, target: Target) -> bool:
+    """Whether a run answers with the same classes, so that the two can be measured alike."""
+    other = Target.from_config(init.config()["target"])
+    return (other.label, other.class_names) == (target.label, target.class_names) or (
+        other.is_age and target.is_age and other.class_names == target.class_names
+    )
 
 
 def check_untested(init: RunFolder, embeddings: np.ndarray) -> None:

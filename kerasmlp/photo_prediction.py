@@ -32,13 +32,15 @@ def predict_store(
     num_samples: int,
     seed: int,
     max_risk: float | None = None,
+    within_years: float | None = None,
     progress: bool = False,
 ) -> Iterator[dict]:
     """Yields one row per row of a store; the arguments are those of `Predictor.rows`."""
     store = EmbeddingStore.open(path)
     for predictor in predictors:
         predictor.check(path, store.width, store.info)
-    how = {"num_samples": num_samples, "seed": seed, "max_risk": max_risk}
+    how = {"num_samples": num_samples, "seed": seed}
+    how |= {"max_risk": max_risk, "within_years": within_years}
     answers = [p.rows(store.embeddings, **how) for p in predictors]
     rows = tqdm(zip(*answers, strict=True), total=len(store), unit="row", disable=not progress)
     for i, row in enumerate(rows):
@@ -54,6 +56,7 @@ def predict_photo(
     num_samples: int,
     seed: int,
     max_risk: float | None = None,
+    within_years: float | None = None,
     annotate: Path | None,
     extremes: Sequence[Extremes] = (),
 ) -> list[dict]:
@@ -66,6 +69,7 @@ def predict_photo(
         num_samples: Stochastic passes; 0 for the deterministic model.
         seed: Of the passes.
         max_risk: Share of wrong answers to abstain by, or None to answer all.
+        within_years: By which an age may be off and be right, or None: by its group.
         annotate: PNG to write with boxes and captions, or None.
         extremes: To which the faces are added, by the names of models.
 
@@ -76,13 +80,13 @@ def predict_photo(
 
     image = read_image(path)
     faces = embedded_faces(finder, image)
-    how = {"num_samples": num_samples, "seed": seed, "max_risk": max_risk}
+    how = {"num_samples": num_samples, "seed": seed}
+    how |= {"max_risk": max_risk, "within_years": within_years}
     rows = [{"input": str(path)} | row for row in predict_faces(predictors, faces, **how)]
     for kept in extremes:
         for face, row in zip(faces, rows, strict=True):
             answer = row[kept.name]
-            lines = [shown(line, _LINE) for line in caption({kept.name: answer})]
-            text = "\n".join(lines).replace(", ", "\n")
+            text = shown(said(kept.name, answer), _LINE).replace(" (", "\n(")
             entropy_nats, crop = answer["predictive_entropy_nats"], square_crop(image, face.box)
             kept.add(KeptFace(entropy_nats, face.embedding, crop, text))
     if annotate is not None:
@@ -103,6 +107,7 @@ def predict_faces(
     num_samples: int,
     seed: int,
     max_risk: float | None = None,
+    within_years: float | None = None,
 ) -> list[dict]:
     """Returns one row per face; the arguments are those of `Predictor.rows`."""
     rows: list[dict] = [
@@ -115,7 +120,8 @@ def predict_faces(
     ]
     if faces:
         embeddings = np.stack([face.embedding for face in faces])
-        how = {"num_samples": num_samples, "seed": seed, "max_risk": max_risk}
+        how = {"num_samples": num_samples, "seed": seed}
+        how |= {"max_risk": max_risk, "within_years": within_years}
         for predictor in predictors:
             for row, answer in zip(rows, predictor.rows(embeddings, **how), strict=True):
                 row[predictor.name] = answer
@@ -123,23 +129,40 @@ def predict_faces(
 
 
 def caption(row: dict) -> list[str]:
-    """The lines that stand beside a face."""
-    lines = []
-    for name, answer in row.items():
-        if not isinstance(answer, dict):
-            continue
-        if answer.get("abstained"):
-            text = f"{name}: not sure"
-        elif "age_years" in answer:
-            low, high = answer["age_interval_90"]
-            years = f"{answer['age_years']:.0f}"
-            text = f"{years} year{'s' * (years != '1')} ({low:.0f}–{high:.0f})"
-        else:
-            text = f"{answer[name]} {answer['probability']:.0%}"
-        if "predictive_entropy_scaled" in answer:
-            text += f", uncertainty {answer['predictive_entropy_scaled']:.0%}"
-        lines.append(text)
-    return lines
+    """The lines that stand beside a face: each answer, and the one number of how sure it is."""
+    return [
+        said(name, answer) + _how_sure(answer)
+        for name, answer in row.items()
+        if isinstance(answer, dict)
+    ]
+
+
+def said(name: str, answer: dict) -> str:
+    """An answer without how sure it is.
+
+    Example:
+
+    >>> said("age", {"age_years": 31.2, "age_interval_90": [24.4, 39.8]})
+    '31 years (90%: 24–40)'
+    """
+    if answer.get("abstained"):
+        return f"{name}: not sure"
+    if "age_years" not in answer:
+        return str(answer[name])
+    low, high = answer["age_interval_90"]
+    years = f"{answer['age_years']:.0f}"
+    return f"{years} year{'s' * (years != '1')} (90%: {low:.0f}–{high:.0f})"
+
+
+def _how_sure(answer: dict) -> str:
+    """By what abstention goes: no percentage, which would be read as a probability."""
+    uncertainty, limit = answer["uncertainty"], answer.get("uncertainty_limit")
+    if limit is None:
+        return f", uncertainty {uncertainty:.2f}"
+    digits = next((d for d in (2, 3, 4) if round(uncertainty, d) != round(limit, d)), 5)
+    sign = ">" if answer["abstained"] else "≤"
+    compared = f" ({uncertainty:.{digits}f} {sign} {limit:.{digits}f})"
+    return compared if answer["abstained"] else f", sure{compared}"
 
 
 def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> PILImage:

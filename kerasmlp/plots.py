@@ -22,6 +22,7 @@ _LABELS = {
     "loss": "training loss (with dropout and mixup)",
     "val_loss": "validation NLL",
     "val_accuracy": "validation accuracy",
+    "val_exact_year_accuracy": "validation accuracy of the exact year",
     "val_mae_years": "validation MAE (years)",
 }
 
@@ -36,7 +37,7 @@ def save_png(figure: Figure, path: str | os.PathLike) -> None:
 def curves(history: list[dict], path: str | os.PathLike) -> None:
     """Draws training loss and validation metrics over epochs."""
     epochs = [row["epoch"] + 1 for row in history]
-    names = [k for k in _LABELS if k in history[0]]
+    names = [k for k in _LABELS if all(k in row for row in history)]
     figure = Figure(figsize=(3.7 * len(names), 3.2), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         axes.plot(epochs, [row[name] for row in history], marker=".", markersize=4)

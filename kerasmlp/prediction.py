@@ -10,10 +10,12 @@ import numpy as np
 
 from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.quantifiers import expected_age_years, median_age_years
+from kerasmlp.risk import judged_target, threshold_nats
 from kerasmlp.run_calibration import RunCalibration, age_intervals, class_entropy_nats
 from kerasmlp.runs import RunFolder, load_model
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder
+from kerasmlp.targets import in_groups
 from kerasmlp.training_files import read_settings
 from kerasmlp.uncertainty import MAX_SAMPLES, check_rows, predict_uncertainty
 
@@ -41,10 +43,11 @@ class Predictor:
         run = RunFolder(path)
         run.require_done()
         self.path = run.path
-        self.config, self.target = read_settings(run)
+        self.config, target = read_settings(run)
+        self.target = in_groups(target)
         run.check_file("calibration.json")
         path = run / "calibration.json"
-        self.calibration = RunCalibration.open(path, self.target) if path.exists() else None
+        self.calibration = RunCalibration.open(path, target) if path.exists() else None
         self.model = load_model(run.path)
         shapes = self.model.input_shape, self.model.output_shape
         expected = (None, self.config["width"]), (None, self.target.num_classes)
@@ -114,35 +117,27 @@ class Predictor:
             reject_file(self.path / "model.keras", requirement, "NaN or infinity for some rows")
         return probabilities
 
-    def threshold_nats(self, max_risk: float, *, num_samples: int) -> float:
+    def threshold_nats(
+        self, max_risk: float, *, num_samples: int, within_years: float | None = None
+    ) -> float:
         """The `class_entropy_nats` of the mean above which the model abstains to keep a risk.
 
         Args:
-            max_risk: Share of wrong classes among the answers, in (0, 1).
+            max_risk: Share of wrong answers, in (0, 1).
             num_samples: Stochastic passes to answer from. Fewer than the run
                 was calibrated with give lower entropies, and a broken promise.
+            within_years: An age counts as right if it is at most so many years
+                off, and the classes are those of the head; None counts wrong
+                classes, and is what a label that is no age always does.
 
         Raises:
             InputError: if the run holds no such data or cannot keep the risk.
         """
-        abstention = self.calibration.abstention if self.calibration else None
-        if abstention is None:
-            came = "a model without dropout"
-            if self.calibration is None:
-                came = "no calibration.json: trained with calibrate=false or by an older version"
-            reject_file(self.path, "must hold what abstaining by max_risk needs", came)
-        if num_samples < self.calibration.num_samples:
-            minimum = self.calibration.num_samples
-            reject("num_samples", f"must be at least {minimum} with max_risk", num_samples)
-        threshold = abstention.threshold(max_risk)
-        if threshold is None:
-            lowest = np.ceil(abstention.lowest_risk() * 1e4) / 1e4
-            requirement = (
-                f"must be at least {lowest:.4f}, the lowest that {self.path} can promise "
-                f"after its {abstention.rows[-1]} rows kept back"
-            )
-            reject("max_risk", requirement, max_risk)
-        return threshold
+        counted = self.config["target"].get("classes")
+        which = (self.calibration, self.target, counted)
+        return threshold_nats(
+            self.path, *which, max_risk, num_samples=num_samples, within_years=within_years
+        )
 
     def uncertainty(
         self, embeddings: np.ndarray, *, num_samples: int = 64, seed: int = 0
@@ -183,6 +178,7 @@ class Predictor:
         num_samples: int = 64,
         seed: int = 0,
         max_risk: float | None = None,
+        within_years: float | None = None,
     ) -> Iterator[dict]:
         """Yields one answer per embedding, from the mean of `num_samples` stochastic passes.
 
@@ -191,24 +187,35 @@ class Predictor:
         `age_years` (expectation), `age_median_years`, `age_interval_50` and
         `age_interval_90` (years); other classes add `probabilities`. With
         `num_samples=0` the deterministic model answers, without measures
-        of uncertainty. With `max_risk` there are `class_entropy_nats` and
-        `abstained`, and where that is True all but the measures is None.
+        of uncertainty. `uncertainty` says how sure the answer is: the entropy
+        by which the model abstains, as a share of its maximum, 0 to 1. With
+        `max_risk` (and `within_years`, as in `threshold_nats`) there are the
+        `uncertainty_limit`, `class_entropy_nats` and `abstained`, and where
+        that is True all but the measures is None.
 
         Raises:
             InputError: if the rows are not such as the model has learned from (see
                 `checked`), or its answers are no numbers.
         """
-        threshold = None
+        threshold, judged = None, judged_target(self.target, within_years)
+        largest = np.log(len(judged.measured_names))
         if max_risk is not None:
-            threshold = self.threshold_nats(max_risk, num_samples=num_samples)
+            how = {"num_samples": num_samples, "within_years": within_years}
+            threshold = self.threshold_nats(max_risk, **how)
         for measures in self.uncertainty(embeddings, num_samples=num_samples, seed=seed):
             mean = measures.pop("mean")
-            entropies = class_entropy_nats(self.target, mean)
+            entropies = class_entropy_nats(judged, mean)
             for i, answer in enumerate(self._answers(mean, sampled=num_samples > 0)):
+                sure = {"uncertainty": float(entropies[i] / largest)}
                 if threshold is not None:
                     unsure = not entropies[i] <= threshold  # so that a NaN is never sure
                     answer = _emptied(answer) if unsure else answer
-                    answer |= {"abstained": unsure, "class_entropy_nats": float(entropies[i])}
+                    sure |= {
+                        "uncertainty_limit": float(threshold / largest),
+                        "abstained": unsure,
+                        "class_entropy_nats": float(entropies[i]),
+                    }
+                answer |= sure
                 row = {k: float(v[i]) for k, v in measures.items()}
                 if answer.get("abstained"):  # the mean of the votes is an answer too
                     row |= {"vote_mean": None, "vote_mean_scaled": None}
@@ -235,8 +242,6 @@ class Predictor:
                 columns[f"age_interval_{percent}"] = ends
             for i, answer in enumerate(answers):
                 answer |= {k: v[i].tolist() for k, v in columns.items()}
-                if target.classes == "years":
-                    del answer["age_group"]
         else:
             for answer, row in zip(answers, mean, strict=True):
                 answer["probabilities"] = {
@@ -246,7 +251,11 @@ class Predictor:
 
 
 def open_predictors(
-    paths: Sequence[str | os.PathLike], *, num_samples: int, max_risk: float | None = None
+    paths: Sequence[str | os.PathLike],
+    *,
+    num_samples: int,
+    max_risk: float | None = None,
+    within_years: float | None = None,
 ) -> list[Predictor]:
     """Opens runs that answer together.
 
@@ -254,18 +263,26 @@ def open_predictors(
         paths: Run folders, of different labels.
         num_samples: Stochastic passes to answer from.
         max_risk: Share of wrong answers to abstain by, or None to answer all.
+        within_years: An age is right if it is at most so many years off, or
+            None: if its group is.
 
     Raises:
         InputError: if a run is not finished, two are of one label, or one
-            cannot promise the risk.
+            cannot promise the risk; if nothing is abstained by the years, or
+            there is no model of ages.
     """
     predictors = [Predictor(path) for path in paths]
     names = [p.name for p in predictors]
     if len(set(names)) < len(names):
         reject("--also", "must be runs of different labels", names)
+    if within_years is not None and max_risk is None:
+        reject("within_years", "must come with max_risk", within_years)
+    if within_years is not None and not any(p.target.is_age for p in predictors):
+        reject("within_years", "must come with a model of ages", within_years)
     if max_risk is not None:
+        how = {"num_samples": num_samples, "within_years": within_years}
         for predictor in predictors:
-            predictor.threshold_nats(max_risk, num_samples=num_samples)
+            predictor.threshold_nats(max_risk, **how)
     return predictors
 
 

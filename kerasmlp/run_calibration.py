@@ -12,14 +12,15 @@ from kerasmlp.calibration import fit_temperature, logits_of
 from kerasmlp.checks import InputError, reject_file
 from kerasmlp.conformal import conformal_offset_years, grown_interval_years
 from kerasmlp.files import write_json
-from kerasmlp.labels import NUM_YEARS, UNKNOWN
+from kerasmlp.labels import NUM_YEARS, UNKNOWN, age_classes
 from kerasmlp.metrics import nll
-from kerasmlp.quantifiers import age_interval_years, entropy_nats
+from kerasmlp.quantifiers import age_interval_years, entropy_nats, expected_age_years
 from kerasmlp.schema import (
     TEMPERATURE,
     dict_of,
     fields,
     list_of,
+    made_by,
     number,
     one_of,
     optional,
@@ -28,6 +29,7 @@ from kerasmlp.schema import (
 )
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.targets import Target, truth_years
+from kerasmlp.year_errors import MAX_ROWS, YearErrors
 
 FORMAT = "kerasmlp.calibration"
 COVERAGES = (50, 90)
@@ -51,6 +53,13 @@ _SCHEMA = {
         })
     ),
     "mc_temperature": TEMPERATURE,
+    "abstention_classes": optional(made_by(age_classes, "the name of age classes")),
+    "year_errors": optional(
+        fields({
+            "entropy_nats": list_of(number(-1e-3, _MOST_NATS), MAX_ROWS),
+            "error_years": list_of(number(0, NUM_YEARS), MAX_ROWS),
+        })
+    ),
 }  # fmt: skip
 
 
@@ -73,6 +82,10 @@ class RunCalibration:
             `class_entropy_nats`), or None.
         mc_temperature: By which the logits of every stochastic pass are
             divided, beside the temperature that is in the head's weights.
+        abstention_classes: Age classes in which the errors of `abstention`
+            were counted; None of other labels, and of older versions, which
+            counted in the classes of the run, single years among them.
+        year_errors: Of the mean, where the rows kept back hold years, or None.
 
     Example:
 
@@ -92,6 +105,8 @@ class RunCalibration:
     offsets_years: Mapping[str, Mapping[str, float]]
     abstention: Abstention | None
     mc_temperature: float
+    abstention_classes: str | None = None
+    year_errors: YearErrors | None = None
 
     @classmethod
     def fit(
@@ -112,13 +127,14 @@ class RunCalibration:
             num_samples: Passes of the `mc_mean`.
             mc_temperature: That the passes had.
         """
-        abstention = None
+        abstention = year_errors = None
         if "mc_mean" in probabilities:
             mean = probabilities["mc_mean"]
             labels = target.encode(part, target.classes)
             wrong = target.measured(mean).argmax(axis=1) != labels
             known = labels != UNKNOWN
             abstention = Abstention.fit(wrong[known], class_entropy_nats(target, mean)[known])
+            year_errors = _year_errors(target, part, mean)
         offsets = {k: _offsets(target, part, p) for k, p in probabilities.items()}
         return cls(
             rows=len(part),
@@ -126,6 +142,8 @@ class RunCalibration:
             offsets_years={k: v for k, v in offsets.items() if v},
             abstention=abstention,
             mc_temperature=mc_temperature,
+            abstention_classes=target.classes if abstention else None,
+            year_errors=year_errors,
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -155,10 +173,20 @@ class RunCalibration:
                 reject_file(path, f"must be {what}", f"{error}")
             if known["num_samples"] < 1:
                 reject_file(path, f"must be {what}", "thresholds of no passes")
-            highest = _MOST_NATS if target is None else math.log(len(target.measured_names))
+            highest = _MOST_NATS
+            if known["abstention_classes"] is not None:
+                highest = math.log(age_classes(known["abstention_classes"]).num_classes)
+            elif target is not None:
+                highest = math.log(len(target.measured_names))
             if columns["thresholds"][-1] > highest + 1e-3:
                 came = f"{columns['thresholds'][-1]:g}"
                 reject_file(path, f"must be {what} with entropies up to {highest:.4f}", came)
+        if known["year_errors"] is not None:
+            columns = {k: known["year_errors"][k] for k in YearErrors.__dataclass_fields__}
+            try:
+                known["year_errors"] = YearErrors(**columns)
+            except InputError as error:
+                reject_file(path, f"must be {what}", f"{error}")
         return cls(**known)
 
 
@@ -220,6 +248,16 @@ def class_entropy_nats(target: Target, probabilities: np.ndarray) -> np.ndarray:
         probabilities: Of the head, `(rows, num_classes)`.
     """
     return entropy_nats(target.measured(probabilities))
+
+
+def _year_errors(target: Target, part: EmbeddingStore, mean: np.ndarray) -> YearErrors | None:
+    years = truth_years(part) if target.is_age else None
+    if years is None:
+        return None
+    known = np.isfinite(years)
+    age_years = expected_age_years(mean[known], target.head_ages.centers)
+    error_years = np.abs(np.minimum(years[known], NUM_YEARS - 1) - age_years)
+    return YearErrors.fit(entropy_nats(mean[known]), error_years)
 
 
 def _offsets(

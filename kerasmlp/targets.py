@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kerasmlp.age_columns import check_age_years
 from kerasmlp.checks import reject
 from kerasmlp.labels import (
     GENDER_NAMES,
@@ -19,6 +20,8 @@ from kerasmlp.stores.embedding_store import EmbeddingStore
 
 _AGE_LABELS = ("age_years", "age_group")
 _KNOWN_GROUPS = ("fairface", "adience")
+ANSWER_GROUPS = "adience"
+"""In which a model of years is measured, answers and abstains where nobody says otherwise."""
 _LAST_GROUP_FADES_YEARS = 12.0
 """An open group such as 70+ holds ever fewer people: its weight falls by e in this time."""
 
@@ -132,8 +135,27 @@ def age_target(label: str, classes: str, *, by_years: bool) -> Target:
     return Target(label, age_classes(head).class_names, head, classes)
 
 
+def in_groups(target: Target) -> Target:
+    """The target by which answers are right or wrong: groups, where it is measured in years.
+
+    A model that tells 31 for 32 is good and wrong at once. Runs of older
+    versions, and those with `--classes years`, answer in Adience's groups.
+
+    Example:
+
+    >>> in_groups(age_target("age_years", "years", by_years=True)).measured_names[4]
+    '25-32'
+    """
+    return replace(target, classes=ANSWER_GROUPS) if target.classes == "years" else target
+
+
 def choose_age_target(
-    store: EmbeddingStore, label: str | None, classes: str | None, *, by_years: bool
+    store: EmbeddingStore,
+    label: str | None,
+    classes: str | None,
+    *,
+    by_years: bool,
+    are_years: bool = False,
 ) -> Target:
     """Picks the age label of a store and the classes it allows.
 
@@ -141,9 +163,14 @@ def choose_age_target(
         store: To train on.
         label: Column of years or of group names; None takes `age_years` where
             present, else `age_group`.
-        classes: As in `age_classes`; None takes years, or the groups that the
-            column names.
+        classes: As in `age_classes`; None learns years and measures in
+            Adience's groups, or takes the groups that the column names.
         by_years: Learn years, whatever is measured; groups are sums of them.
+        are_years: The numbers are ages, whatever they look like.
+
+    Raises:
+        InputError: if there is no such column, its numbers are hardly ages
+            (see `check_age_years`), or the classes are not its own.
     """
     if label is None:
         label = next((k for k in _AGE_LABELS if _has(store, k)), None)
@@ -156,7 +183,11 @@ def choose_age_target(
         if classes not in (None, groups):
             reject("classes", f"must be {groups!r}, which column {label!r} holds", classes)
         return age_target(label, groups, by_years=by_years)
-    return age_target(label, classes or "years", by_years=by_years)
+    if not are_years:
+        check_age_years(label, column)
+    if classes is None:
+        return replace(age_target(label, "years", by_years=True), classes=ANSWER_GROUPS)
+    return age_target(label, classes, by_years=by_years)
 
 
 def choose_target(store: EmbeddingStore, label: str) -> Target:

@@ -18,17 +18,19 @@ from kerasmlp.drawing import drawing
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, sha256_file, write_text
 from kerasmlp.fitting import copy_weights, fit, steps_of
+from kerasmlp.initial_weights import same_head
 from kerasmlp.models.presets import Recipe
 from kerasmlp.precision import default_policy
 from kerasmlp.prediction import has_dropout
 from kerasmlp.run_calibration import MIN_TEMPERATURE_ROWS, RunCalibration, fit_mc_temperature
 from kerasmlp.runs import RunFolder, environment
-from kerasmlp.seen import save_seen
+from kerasmlp.seen import count_seen, save_seen
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tables import csv_of
-from kerasmlp.targets import Target
+from kerasmlp.targets import Target, in_groups
 from kerasmlp.training_files import report_of_finished
-from kerasmlp.training_rows import VALIDATION_SHARE, split_rows
+from kerasmlp.training_remarks import majority_of, remarks
+from kerasmlp.training_rows import VALIDATION_SHARE, hold_out, split_rows
 from kerasmlp.uncertainty import predict_samples
 from kerasmlp.workbench import Workbench
 
@@ -49,6 +51,7 @@ def train(
     group: str | None = None,
     init: str | os.PathLike | None = None,
     test: EmbeddingStore | None = None,
+    test_share: float | None = None,
     steps_per_epoch: int | None = None,
     workbench: Workbench | None = None,
     pictures: bool = True,
@@ -78,6 +81,8 @@ def train(
         init: Run whose weights to begin with, as far as shapes agree.
         test: Rows to measure the finished model on, with those it was
             trained on; nothing is decided by them.
+        test_share: Instead of `test`: of the groups of labelled rows, in (0, 1),
+            held out before anything else.
         steps_per_epoch: At most as many as the rows fill; None takes those.
         workbench: Shared by runs of one shape, which then compile once. The
             result is the same to the bit.
@@ -99,7 +104,13 @@ def train(
     check_seed(seed)
     if not 0 < validation_share < 1:
         reject("validation_share", "must be in (0, 1)", validation_share)
-    started = time.time()
+    if test is not None and test_share is not None:
+        reject("test_share", "must be left out where a test is given", test_share)
+    started, data_digest = time.time(), store.digest()
+    if test_share is not None:
+        if not 0 < test_share < 1:
+            reject("test_share", "must be in (0, 1)", test_share)
+        store, test = hold_out(store, target, group, test_share, seed)
     # All that can be refused is refused before anything in the folder changes.
     rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
     workbench, dtype = workbench or Workbench(), default_policy()
@@ -120,12 +131,13 @@ def train(
         "width": store.width,
         "seed": seed,
         "validation_share": validation_share,
+        "test_share": test_share,
         "group": group,
         "init": None,
         "dtype": dtype,
         "steps_per_epoch": steps_per_epoch,
         "test_digest": None if test is None else test.digest(),
-        "data_digest": store.digest(),
+        "data_digest": data_digest,
         "embedder": store.info.embedder,
         "embedder_sha256": store.info.embedder_sha256,
         "normalized": store.info.normalized,
@@ -139,6 +151,12 @@ def train(
         if run.done:
             return report_of_finished(run, keep_diverged=keep_diverged)
         part = store.subset(validation)
+        before_training = None
+        if init is not None and not copied["new"] and same_head(RunFolder(init), target):
+            outputs = forward(model, part.embeddings, xla=xla)
+            before_training = measure(target, outputs, part)
+            learned_from = count_seen(RunFolder(init), part.embeddings)
+            before_training["rows_learned_from"] = learned_from
         # Needed last and slow to import: the compiler leaves Python time for it.
         if pictures:
             threading.Thread(target=importlib.import_module, args=["kerasmlp.plots"]).start()
@@ -147,7 +165,7 @@ def train(
             if not np.isfinite(probabilities).all():
                 raise DivergedError(recipe.learning_rate)
             result = measure(target, probabilities, part)
-            kept = ("nll", "accuracy", "mae_years")
+            kept = ("nll", "accuracy", "exact_year_accuracy", "mae_years")
             return {"loss" if k == "nll" else k: result[k] for k in kept if k in result}
 
         rows = store.subset(rest)
@@ -183,6 +201,8 @@ def train(
         report = {
             "validation": measured,
             "validation_groups": measure_groups(target, probabilities, part),
+            "majority": majority_of(target, rows, part, probabilities),
+            "before_training": before_training,
             "before_temperature": {k: before[k] for k in ("nll", "ece")},
             "epochs": len(history),
             "stopped_early": stopped,
@@ -192,13 +212,14 @@ def train(
             "weights_from_init": copied,
             "seconds": {"fit": fitted - started},
             "seed": seed,
-            "data_digest": config["data_digest"],
+            "data_digest": data_digest,
             **environment(),
         }
         if test is not None:
             for name, part_store in (("training", rows), ("test", test)):
                 outputs = forward(model, part_store.embeddings, xla=xla)
                 report[name] = measure(target, outputs, part_store)
+        report["notes"] = remarks(target, store, report)
         write_text(run / "history.csv", csv_of(history))
         learned_from = store.embeddings[np.concatenate([rest, validation])]
         save_seen(run, learned_from, None if init is None else RunFolder(init))
@@ -228,6 +249,7 @@ def calibrate_answers(
     model: keras.Model, target: Target, part: EmbeddingStore, probabilities: np.ndarray
 ) -> RunCalibration:
     """Fits age intervals and abstention on a part, for the model as it will answer."""
+    target = in_groups(target)
     of_model, temperature = {"deterministic": probabilities}, 1.0
     if has_dropout(model):
         chosen = np.linspace(0, len(part) - 1, MC_TEMPERATURE_ROWS).round().astype(int)

@@ -27,6 +27,28 @@ def split_rows(
     return rows[rest], rows[validation], len(store) - len(rows)
 
 
+def hold_out(
+    store: EmbeddingStore, target: Target, group: str | None, share: float, seed: int
+) -> tuple[EmbeddingStore, EmbeddingStore]:
+    """Returns a store without the rows of a test, and those rows, all with the label.
+
+    Args:
+        store: To train on and to test with.
+        target: Whose label the rows of the test have.
+        group: Column whose rows are never split, as in `groups_of_rows`.
+        share: Of the labelled rows, in (0, 1).
+        seed: The same seed, the same test.
+
+    Raises:
+        InputError: if fewer than two classes or groups are there.
+    """
+    _, rows = labelled_rows(store, target)
+    _, test = grouped_split(groups_of_rows(store, group)[rows], share, seed)
+    held_out = np.zeros(len(store), bool)
+    held_out[rows[test]] = True
+    return store.subset(~held_out), store.subset(held_out)
+
+
 def labelled_rows(store: EmbeddingStore, target: Target) -> tuple[np.ndarray, np.ndarray]:
     """Returns the class of each row, and the rows where it is known.
 

@@ -172,7 +172,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(folder):
     checkpoint = folder / "broken" / "checkpoint.npz"
     kill("train-age-cnn", train(folder, "broken"), folder / "broken", checkpoint)
     broken = train(folder, "broken", "--resume")
-    out, err = finish("train-age-cnn", broken, train(folder, "whole"))
+    out, err = finish("train-age-cnn", broken, train(folder, "whole", "--json"))
     measured = json.loads(out.splitlines()[-1])
     assert set(measured["mae_years"]) == set(measured["median_mae_years"])
     assert "best validation MAE after epoch" in out and "epoch" in err
@@ -206,7 +206,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(folder):
 
 
 def test_few_rows_are_learned_by_heart(folder, capsys):
-    flags = ("--overfit", "5", "--epochs", "4", "--learning-rate", "0.1")
+    flags = ("--overfit", "5", "--epochs", "4", "--learning-rate", "0.1", "--json")
     assert run_command("train-age-cnn", train(folder, "heart", *flags)) == 0
     out = capsys.readouterr().out.splitlines()
     assert "MAE on the 5 images learned by heart" in out[-2]
@@ -242,7 +242,7 @@ def test_the_search_ends_with_the_same_trials(folder, capsys, monkeypatch):
     assert run_command("tune-age-cnn", arguments("tune", "--resume")) == 0
     assert len(calls) == 7  # six trials, one of them twice
     calls[:] = [None] * 5
-    assert run_command("tune-age-cnn", arguments("tune-whole")) == 0
+    assert run_command("tune-age-cnn", arguments("tune-whole", "--json")) == 0
     tables = [(folder / name / "trials.csv").read_text() for name in ("tune", "tune-whole")]
     assert tables[0] == tables[1]
     rows = list(csv.DictReader(tables[0].splitlines()))
@@ -258,7 +258,7 @@ def test_the_search_ends_with_the_same_trials(folder, capsys, monkeypatch):
     assert recipe.learning_rate == best["learning_rate"] and recipe.epochs == 6
     assert (folder / "tune" / "trials.png").stat().st_size > 5000
     monkeypatch.undo()
-    assert run_command("tune-age-cnn", arguments("tune", "--trials", "1", "--force")) == 0
+    assert run_command("tune-age-cnn", arguments("tune", "--trials", "1", "--force", "--json")) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["val_mae_years"] < 100
 
 

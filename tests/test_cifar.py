@@ -182,7 +182,7 @@ def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path):
 
     checkpoint = tmp_path / "broken" / "relu-ic-conv_seed0" / "checkpoint.npz"
     kill("train-cifar", words("broken"), tmp_path / "broken", checkpoint)
-    out, err = finish("train-cifar", words("broken", "--resume"), words("whole"))
+    out, err = finish("train-cifar", words("broken", "--resume"), words("whole", "--json"))
     assert "epoch" in err  # the bar
     assert "| ResNet | 8 | 2×{ReLU-IC-Conv2D} |" in out
     assert "60 images trained on, 12 tested on" in out

@@ -20,7 +20,11 @@ from kerasmlp.abstention import Abstention
 from kerasmlp.cli import main, run_command
 from kerasmlp.photo_prediction import caption
 from kerasmlp.run_calibration import RunCalibration
+from kerasmlp.runs import RunFolder
+from kerasmlp.seen import load_seen, row_hashes
 from kerasmlp.tables import RowWriter
+from kerasmlp.targets import choose_target
+from kerasmlp.training_rows import hold_out
 
 PHOTOS = SHARED / "faces"
 needs_faces = pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos and models")
@@ -50,9 +54,9 @@ def age_run(folder, store):
 def printed(folder, store):
     """A run on gender, and what its training printed."""
     path, text = folder / "gender", io.StringIO()
-    arguments = ["--store", str(store), "--run-dir", str(path), "--epochs", "3"]
+    arguments = ["--store", str(store), "--run-dir", str(path), "--epochs", "3", "--json"]
     with contextlib.redirect_stdout(text):
-        assert run_command("train-gender", arguments) == 0
+        assert run_command("train-gender", [*arguments, "--test-share", "0.2"]) == 0
     return path, text.getvalue()
 
 
@@ -75,21 +79,51 @@ def test_training_prints_groups_and_metrics(printed):
     path, text = printed
     lines = text.splitlines()
     assert lines[0].startswith(f"{path}: 3 epochs")
-    assert lines[1] == "360 rows trained on, 40 kept back, 0 without the label"
+    counts = "288 rows trained on, 32 kept back, 80 held out as a test, 0 without the label"
+    assert lines[1] == counts
     assert any(line.split()[:3] == ["age_group", "gender", "rows"] for line in lines)
-    assert set(json.loads(lines[-1])) >= {"rows", "accuracy", "nll"}
+    result, report = json.loads(lines[-1]), json.loads((path / "report.json").read_text())
+    assert result == report["validation"] | {"test": report["test"]}
+    assert report["test"]["rows"] == 80 and report["training"]["rows"] == 288
+    (row,) = (line.split() for line in lines if line.strip().startswith("accuracy"))
+    assert row[1:] == [f"{report[part]['accuracy']:.3f}" for part in ("validation", "test")]
+    assert "note: only 32 rows are kept back: an accuracy of " in text
 
 
-def test_evaluate_ends_with_json(age_run, store, capsys):
+def test_rows_held_out_are_neither_trained_nor_calibrated_on(gender_run, store):
+    """Those of the test are the only ones that the run does not know again."""
+    whole = EmbeddingStore.open(store)
+    run = RunFolder(gender_run)
+    known = np.isin(row_hashes(whole.embeddings), load_seen(run))
+    assert (~known).sum() == 80
+    target = choose_target(whole, "gender")
+    rest, test = hold_out(whole, target, None, 0.2, 0)
+    np.testing.assert_array_equal(test.embeddings, whole.embeddings[~known])
+    assert len(rest) == 320
+    outputs = load_model(gender_run).predict(test.embeddings, verbose=0)
+    right = outputs.argmax(axis=1) == test.labels["gender"]
+    assert run.report()["test"]["accuracy"] == pytest.approx(right.mean())
+    assert run.config()["data_digest"] == whole.digest()
+
+
+def test_evaluate_prints_tables_and_json_where_asked(age_run, store, capsys):
     assert run_command("evaluate", [str(age_run), str(store)]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(result) >= {"accuracy", "nll", "mae_years", "one_off_accuracy", "ece", "brier"}
-    regrouped = ["--classes", "0-17,18+", "--force", "--num-samples", "0"]
+    output = capsys.readouterr().out
+    assert "{" not in output
+    report = json.loads((age_run / "evaluation-store" / "report.json").read_text())
+    rows = {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.strip()}
+    for name, digits in (("accuracy", 3), ("mae_years", 2), ("aurc", 3)):
+        models = (report[model][name] for model in ("deterministic", "mc_mean"))
+        assert rows[name] == [f"{value:.{digits}f}" for value in models]
+    regrouped = ["--classes", "0-17,18+", "--force", "--num-samples", "0", "--json"]
     assert run_command("evaluate", [str(age_run), str(store), *regrouped]) == 0
     other = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result = report["deterministic"]
+    assert list(result)[:2] == ["rows", "mae_years"]
+    assert result["exact_year_accuracy"] < result["accuracy"]
     assert other["accuracy"] > result["accuracy"]
     assert other["mae_years"] == result["mae_years"]
-    assert "mc_mean" in result and "mc_mean" not in other
+    assert "mc_mean" not in other
 
 
 def test_predict_a_store_as_json_lines_and_as_csv(age_run, gender_run, store, folder, capsys):
@@ -115,7 +149,8 @@ def test_predict_a_store_as_json_lines_and_as_csv(age_run, gender_run, store, fo
     with open(output, newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 400
-    assert float(table[7]["age.age_years"]) == rows[7]["age"]["age_years"]
+    age_years = float(table[7]["age.age_years"])  # files hold all digits, the screen six
+    assert rows[7]["age"]["age_years"] == float(f"{age_years:.6g}") != age_years
     # Other chunks of rows draw other masks.
     assert len({row["age"]["mutual_information_nats"] for row in rows}) > 390
 
@@ -125,8 +160,11 @@ def test_abstaining(age_run, gender_run, store, tmp_path, capsys):
     run = tmp_path / "gender"
     shutil.copytree(gender_run, run)
     everyone = ["--num-samples", "64"]
-    assert run_command("predict", [str(run), str(store), *everyone]) == 0
-    plain = [json.loads(line)["gender"] for line in capsys.readouterr().out.splitlines()]
+    output = ["-o", str(tmp_path / "plain.jsonl")]
+    assert run_command("predict", [str(run), str(store), *everyone, *output]) == 0
+    lines = (tmp_path / "plain.jsonl").read_text().splitlines()
+    plain = [json.loads(line)["gender"] for line in lines]
+    capsys.readouterr()
     entropies = sorted(row["predictive_entropy_nats"] for row in plain)
     abstention = Abstention([entropies[99], entropies[-1]], [1000, 4000], [0, 3000])
     calibration = RunCalibration(
@@ -135,8 +173,11 @@ def test_abstaining(age_run, gender_run, store, tmp_path, capsys):
     calibration.save(run / "calibration.json")
     (run / "DONE").write_text("")  # without the hashes of what was trained
     arguments = [str(run), str(store), "--max-risk", "0.05"]
-    assert run_command("predict", arguments) == 0
-    rows = [json.loads(line)["gender"] for line in capsys.readouterr().out.splitlines()]
+    output = ["-o", str(tmp_path / "sure.jsonl")]
+    assert run_command("predict", [*arguments, *output]) == 0
+    lines = (tmp_path / "sure.jsonl").read_text().splitlines()
+    rows = [json.loads(line)["gender"] for line in lines]
+    capsys.readouterr()
     assert sum(not row["abstained"] for row in rows) == 100
     for row, before in zip(rows, plain, strict=True):
         kept = {k for k in before if k.endswith(("nats", "scaled")) or k.startswith("vari")}
@@ -148,7 +189,14 @@ def test_abstaining(age_run, gender_run, store, tmp_path, capsys):
         assert row["probability"] == (None if empty else before["probability"])
         assert set(row["probabilities"]) == {"male", "female"}
         assert (row["probabilities"]["male"] is None) == empty
-        assert caption({"gender": row})[0].startswith("gender: not sure, unc") == empty
+        assert row["uncertainty"] == pytest.approx(before["predictive_entropy_scaled"])
+        assert row["uncertainty"] == pytest.approx(row["class_entropy_nats"] / np.log(2))
+        assert (row["uncertainty"] > row["uncertainty_limit"]) == empty
+        (text,) = caption({"gender": row})
+        numbers = [float(n) for n in re.findall(r"[01]\.\d+", text)]
+        assert numbers == pytest.approx([row["uncertainty"], row["uncertainty_limit"]], abs=0.006)
+        assert re.match(r"gender: not sure \(.* > " if empty else r"(fe)?male, sure \(.* ≤ ", text)
+        assert "%" not in text
     assert run_command("predict", [*arguments, "--format", "csv"]) == 0
     table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [row["gender.abstained"] == "True" for row in table] == [r["abstained"] for r in rows]
@@ -175,7 +223,7 @@ def test_abstaining(age_run, gender_run, store, tmp_path, capsys):
 
 def test_an_age_is_withheld_whole(age_run, store, tmp_path, capsys):
     run = tmp_path / "age"
-    shutil.copytree(age_run, run)
+    shutil.copytree(age_run, run, ignore=shutil.ignore_patterns("evaluation-*"))
     offsets = {"50": 0.0, "90": 2.5}
     both = {"mc_mean": offsets, "deterministic": {"50": 0.0, "90": -100.0}}
     RunCalibration(
@@ -323,6 +371,12 @@ def test_predict_refuses_what_it_cannot_read(tmp_path, age_run, store, capsys):
     assert "`--num-samples` must be" in refused(
         capsys, "predict", age_run, store, "--num-samples", -1
     )
+    table = tmp_path / "my faces.csv"
+    table.write_text("e0,e1\n")
+    sentence = refused(capsys, "predict", age_run, table)
+    assert f"`{table}` must be a photo, a folder of photos or an embedding store" in sentence
+    command = f"`import-embeddings '{table}' -o '{tmp_path / 'my faces.h5'}'`"
+    assert f"Received: a table or array, of which {command} makes one" in sentence
 
 
 @needs_faces
@@ -446,7 +500,7 @@ def test_a_model_of_years_is_measured_in_the_groups_of_the_store(tmp_path, age_r
     assert run_command("evaluate", [str(age_run), str(path)]) == 0
     output = capsys.readouterr().out
     assert output.startswith("measured in classes: fairface")
-    assert "mae_years" not in json.loads(output.splitlines()[-1])
+    assert "mae_years" not in output and "exact_year" not in output
 
 
 def test_a_known_embedder_is_not_renamed(tmp_path, store, capsys):

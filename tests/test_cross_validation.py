@@ -621,6 +621,21 @@ def test_seeds_on_the_same_folds_are_averaged_first(tmp_path):
     assert row["t"] == pytest.approx(d.mean() / np.sqrt((1 / 2 + 0.25) * d.var(ddof=1)))
 
 
+def test_the_exact_year_has_its_name_in_older_results_too(tmp_path):
+    """They called it `accuracy`, which is that of groups now."""
+    target = {"classes": "years", "class_names": []}
+    older, newer = (fake(tmp_path / n, nll=[1.0, 1.1, 1.2, 1.0], target=target) for n in "ab")
+    for path, name in ((older, "test_accuracy"), (newer, "test_exact_year_accuracy")):
+        report = RunFolder(path).report()
+        for i, row in enumerate(report["runs"]):
+            row[name] = 0.05 + 0.01 * i
+        (path / "report.json").write_text(json.dumps(report))
+    result = compare(older, newer)
+    assert set(result) == {"nll", "exact_year_accuracy"}
+    assert result["exact_year_accuracy"]["a"]["mean"] == pytest.approx(0.065)
+    assert result["exact_year_accuracy"]["difference"] == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -125,7 +125,7 @@ def refused(capsys, *arguments):
 def test_it_goes_into_the_run_and_leaves_with_it(folder, tmp_path, capsys):
     run, store = tmp_path / "age", folder / "fresh.h5"
     shutil.copytree(folder / "age", run)
-    quick = [run, store, "--num-samples", "0"]
+    quick = [run, store, "--num-samples", "0", "--json"]
     assert run_command("evaluate", [str(a) for a in quick]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["output"] == str(run / "evaluation-fresh") and "mc_mean" not in result
@@ -209,7 +209,7 @@ def test_a_model_without_dropout_or_calibration_is_measured_too(tmp_path, capsys
     train(store, choose_target(store, "gender"), recipe, run, pictures=False)
     (run / "calibration.json").unlink()
     (run / "DONE").write_text("")  # without the hashes of what was trained
-    assert run_command("evaluate", [str(run), str(tmp_path / "store.h5")]) == 0
+    assert run_command("evaluate", [str(run), str(tmp_path / "store.h5"), "--json"]) == 0
     captured = capsys.readouterr()
     assert "note: the model has no dropout, nothing to sample" in captured.err
     assert "note: the run has learned from 120 of these rows, which flatters it" in captured.out

@@ -111,7 +111,7 @@ def test_variants_are_what_their_names_say(finished):
 
 def test_a_finished_experiment_is_not_computed_again(finished, folder, capsys):
     before = (finished / "report.json").stat().st_mtime_ns
-    again = command(folder, "--run-dir", finished, "--resume")
+    again = command(folder, "--run-dir", finished, "--resume", "--json")
     assert run_command("reproduce", again) == 0
     assert (finished / "report.json").stat().st_mtime_ns == before
     printed = capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_a_finished_experiment_is_not_computed_again(finished, folder, capsys):
 def test_a_dry_run_measures_and_writes_nothing(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
-    assert run_command("reproduce", command(folder, "--dry-run", "--workers", "1")) == 0
+    assert run_command("reproduce", command(folder, "--dry-run", "--workers", "1", "--json")) == 0
     assert sorted(folder.rglob("*")) == before
     output = capsys.readouterr().out
     assert "5 pre-trainings on 300 rows" in output and "10 cross-validations on 240 rows" in output

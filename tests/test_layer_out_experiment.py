@@ -172,7 +172,7 @@ def test_killed_and_resumed_ends_with_the_same_table(images, tmp_path):
     checkpoint = tmp_path / "broken" / "efreeze_seed0" / "checkpoint.npz"
     words = [arguments(images, tmp_path / name) for name in ("broken", "whole")]
     kill("train-layerout", words[0], tmp_path / "broken", checkpoint)
-    out, err = finish("train-layerout", [*words[0], "--resume"], words[1])
+    out, err = finish("train-layerout", [*words[0], "--resume"], [*words[1], "--json"])
     assert "epoch" in err  # the bar
     assert "| 1 | LayerOut-efreeze |" in out
     summary = json.loads(out.splitlines()[-1])["LayerOut-efreeze"]

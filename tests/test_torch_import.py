@@ -184,7 +184,7 @@ def test_all_commands_take_the_run(tmp_path, capsys):
     assert run_command("predict", [str(run), str(tmp_path / "store.h5"), "--seed", "1"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 40
     assert run_command("evaluate", [str(run), str(tmp_path / "store.h5")]) == 0
-    assert '"accuracy"' in capsys.readouterr().out
+    assert "accuracy" in capsys.readouterr().out
     assert run_command("export-model", [str(run), str(tmp_path / "served")]) == 0
     train = ["--store", str(tmp_path / "store.h5"), "--classes", "adience", "--epochs", "1"]
     train += ["--preset", "paper-age", "--init", str(run), "--run-dir", str(tmp_path / "more")]

@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import random
@@ -17,6 +18,8 @@ from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import InputError
 from kerasmlp.cli import run_command
+from kerasmlp.commands import train_gender
+from kerasmlp.commands.training_options import choose_recipe, choose_validation_share
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.fitting import compile_model, fit, steps_of
 from kerasmlp.initial_weights import check_init
@@ -199,6 +202,47 @@ def test_init_copies_what_fits_across_another_number_of_classes(age_run, store, 
         load_model(p).get_layer("downsample_0").dense.kernel for p in (path, tmp_path / "run")
     ]
     np.testing.assert_allclose(*kernels, atol=1e-6)
+
+
+def test_before_and_after_are_measured_on_the_same_rows(age_run, store, tmp_path):
+    path, target, _ = age_run
+    how = {"init": path, "seed": 1, "pictures": False}
+    report = train(store, target, SMALL.replace(epochs=1), tmp_path / "run", **how)
+    _, validation, _ = split_rows(store, target, None, 0.1, 1)
+    part = store.subset(validation)
+    expected = measure(target, Predictor(path).probabilities(part.embeddings), part)
+    before = report["before_training"]
+    assert before.pop("rows_learned_from") == 40 == report["validation"]["rows"]
+    assert before == pytest.approx(expected, rel=1e-5)
+    assert before.keys() == report["validation"].keys()
+    assert report["validation"]["nll"] != before["nll"]
+    other = choose_target(store, "gender")
+    gender = train(store, other, SMALL.replace(epochs=1), tmp_path / "gender", **how)
+    assert gender["before_training"] is None  # another head: nothing to set beside it
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "changes"),
+    [
+        ([], 12_000, {}),
+        ([], 1999, {"batch_size": 64}),
+        (["--init", "run"], 500, {"learning_rate": 3e-4, "patience": 25}),
+        (
+            ["--init", "run", "--learning-rate", "0.01"],
+            500,
+            {"learning_rate": 0.01, "patience": 25},
+        ),
+        (["--init", "run", "--preset", "gender"], 500, {}),
+        (["--batch-size", "100"], 500, {"batch_size": 100}),
+    ],
+)
+def test_defaults_are_gentle_and_options_win(words, rows, changes):
+    parser = argparse.ArgumentParser()
+    train_gender.add_arguments(parser)
+    args = parser.parse_args(words)
+    assert choose_recipe(args, "gender", rows) == PRESETS["gender"].replace(**changes)
+    share = 0.2 if "--init" in words and rows < 1000 else 0.1
+    assert choose_validation_share(args, rows) == share
 
 
 def test_groups_are_never_split():

@@ -759,7 +759,7 @@ def test_the_environment_says_who_is_a_worker(path, capsys, monkeypatch, tmp_pat
 def test_tune_prints_its_plan_and_the_presets_path(path, capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(SPACES, "narrow", TINY)
     options = ["--store", path, "--label", "gender", "--max-epochs", 1, "--run-dir", tmp_path / "a"]
-    assert command(*options) == 0
+    assert command(*options, "--json") == 0
     output = capsys.readouterr().out
     assert "1 trials, 1 epochs, at most 1 each" in output
     assert f"--preset {tmp_path / 'a' / 'best.json'}" in output

@@ -1,4 +1,4 @@
-"""Sets two cross-validations on the same seeds and folds side by side; ends with one line of JSON.
+"""Sets two cross-validations on the same seeds and folds side by side.
 
 p is that of the corrected resampled t-test (Nadeau and Bengio, 2003), which
 allows for training sets that overlap.
@@ -7,11 +7,13 @@ allows for training sets that overlap.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from kerasmlp.commands.json_line import add_json_argument, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json_argument(parser)
     parser.add_argument("a", type=Path, help="folder of `cross-validate`")
     parser.add_argument("b", type=Path, help="another one, with the same data, seeds and folds")
 
@@ -21,4 +23,4 @@ def run(args: argparse.Namespace) -> None:
 
     result = compare(args.a, args.b)
     print(comparison_table(result))
-    print(json.dumps(result))
+    print_json(args, result)

@@ -7,15 +7,16 @@ groups. Ends with the table of means and standard deviations and one line of JSO
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.training_options import (
     SAMPLE,
     add_age_arguments,
     add_training_arguments,
     choose_task,
+    choose_validation_share,
     open_store,
 )
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         recipe=recipe,
         seeds=tuple(range(args.seed, args.seed + args.seeds)),
         num_folds=args.folds,
-        validation_share=args.validation_share,
+        validation_share=choose_validation_share(args, len(store)),
         group=args.group,
         init=None if args.init is None else str(args.init.resolve()),
     )
@@ -76,4 +77,4 @@ def run(args: argparse.Namespace) -> None:
     )
     means = (run_dir / "table.md").read_text(encoding="utf-8").split("\n\n| seed")[0]
     print(f"{run_dir}: {len(report['runs'])} runs, {report['seconds']['total']:.1f} s\n\n{means}")
-    print(json.dumps(report["summary"]))
+    print_json(args, report["summary"])

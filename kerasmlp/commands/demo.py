@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="abstain where needed for a share of wrong answers of at most R",
     )
+    parser.add_argument(
+        "--within-years",
+        type=float,
+        metavar="K",
+        help="an age is wrong if it is more than K years off (default: if its group is)",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="default: this machine only")
     parser.add_argument(
         "--allow-host",
@@ -60,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.serving.demo_answers import DemoAnswers
     from kerasmlp.serving.demo_page import serve_demo
 
-    how = {"num_samples": args.num_samples, "max_risk": args.max_risk}
+    how = {k: getattr(args, k) for k in ("num_samples", "max_risk", "within_years")}
     predictors = open_predictors((args.run, *args.also), **how)
     finder = None
     if args.model_dir is not None:

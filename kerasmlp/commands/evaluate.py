@@ -1,18 +1,21 @@
 """Measures a run on a store, as it is and as the mean of its MC dropout samples.
 
-Writes report.json, groups.csv and figures into a folder; the last line on the
-screen is one JSON object: the deterministic model, and the mean under `mc_mean`.
+Writes report.json, groups.csv and figures into a folder, and prints tables. With
+--json the last line is one JSON object: the deterministic model, and the mean
+under `mc_mean`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from kerasmlp.commands.json_line import add_json_argument, print_json
+
 _SUMMARY = (
-    "accuracy", "nll", "brier", "ece", "mae_years", "aurc", "aurc_random", "aurc_oracle",
+    "mae_years", "accuracy", "exact_year_accuracy", "nll", "brier", "ece",
+    "aurc", "aurc_random", "aurc_oracle",
     "interval_50_coverage", "interval_90_coverage", "interval_90_width_years",
 )  # fmt: skip
 
@@ -24,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="DIR", help="default: evaluation-<store> in the run folder"
     )
     parser.add_argument("--force", action="store_true", help="replace the evaluation there")
+    add_json_argument(parser)
     parser.add_argument(
         "--num-samples",
         type=int,
@@ -59,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         store = EmbeddingStore.open(args.store)
         others = {args.ood.stem: EmbeddingStore.open(args.ood)} if args.ood else {}
         import_tensorflow()
-        from kerasmlp.evaluation import fitting_classes, groups_table
+        from kerasmlp.evaluation import fitting_classes, groups_table, measures_table
         from kerasmlp.evaluation_report import write_evaluation
         from kerasmlp.prediction import Predictor, has_dropout
 
@@ -71,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         if args.classes is not None and not target.is_age:
             reject("--classes", f"must be left out for a model of {target.label}", args.classes)
         target = fitting_classes(target, store, args.classes)
-        if target.classes != predictor.target.classes:
+        if target.is_age:
             print(f"measured in classes: {target.classes}")
         num_samples = args.num_samples
         if num_samples and not has_dropout(predictor.model):
@@ -95,15 +99,11 @@ def run(args: argparse.Namespace) -> None:
     if "mc_mean" in report:
         print("the deterministic model, by groups of people (the others are in groups.csv):")
     print(groups_table(plain))
-    models = [k for k in ("deterministic", "mc_mean") if k in report]
-    print(f"\n{'':>24}" + "".join(f"{name:>15}" for name in models))
-    for key in _SUMMARY:
-        if key in report["deterministic"]:
-            print(f"{key:>24}" + "".join(f"{report[name][key]:15.4f}" for name in models))
-    for source, scores in report.get("ood_auroc", {}).items():
-        print(f"\nAUROC against {source}:")
-        for key, score in scores.items():
-            print(f"{key:>27} {score:.4f}")
+    models = {k: report[k] for k in ("deterministic", "mc_mean") if k in report}
+    print(f"\n{measures_table(models, _SUMMARY)}")
+    if sources := report.get("ood_auroc"):
+        measures = list(dict.fromkeys(key for scores in sources.values() for key in scores))
+        print(f"\nAUROC against\n{measures_table(sources, measures)}")
     print(f"\n{output}")
     rest = {k: report[k] for k in ("mc_mean", "ood_auroc") if k in report}
-    print(json.dumps({**report["deterministic"], **rest, "output": str(output)}))
+    print_json(args, {**report["deterministic"], **rest, "output": str(output)})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.training_options import add_precision_argument, add_run_arguments
 
 
@@ -74,4 +74,4 @@ def run_images(
         f"{report['trainable_parameters']:,} parameters\n"
     )
     print((run_dir / "table.md").read_text(encoding="utf-8"))
-    print(json.dumps(report["summary"]))
+    print_json(args, report["summary"])

@@ -3,15 +3,21 @@
 Each answer comes from the mean of --num-samples stochastic passes (MC
 dropout), with every measure of uncertainty. With --max-risk 0.05 the model
 abstains where it is unsure, so that at most 5% of its answers are wrong: a
-promise for faces like those it was trained on, with a confidence of 0.9.
+promise for faces like those it was trained on, with a confidence of 0.9. An
+age is wrong where its group is, or with --within-years 5 where it is more than
+5 years off. On the screen numbers have six digits, in files (-o) all.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
+
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz", ".npy", ".parquet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="R",
         help="abstain where needed for a share of wrong answers of at most R",
+    )
+    parser.add_argument(
+        "--within-years",
+        type=float,
+        metavar="K",
+        help="an age is wrong if it is more than K years off (default: if its group is)",
     )
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: to the screen")
@@ -51,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
     check_int("--num-samples", args.num_samples, minimum=0)
     check_int("--seed", args.seed, minimum=0)
+    _check_tables(args)
     stores = [p for p in args.inputs if p.suffix in (".h5", ".hdf5")]
     photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
     for output in filter(None, (args.output, args.extremes)):
@@ -72,11 +85,10 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.photo_prediction import predict_photo, predict_store
     from kerasmlp.prediction import open_predictors
 
-    predictors = open_predictors(
-        (args.run, *args.also), num_samples=args.num_samples, max_risk=args.max_risk
-    )
+    how = {k: getattr(args, k) for k in ("num_samples", "max_risk", "within_years")}
+    predictors = open_predictors((args.run, *args.also), **how)
     names = [p.name for p in predictors]
-    how = {"num_samples": args.num_samples, "seed": args.seed, "max_risk": args.max_risk}
+    how["seed"] = args.seed
     finder = None
     if photos:
         from kerasmlp.faces import FaceFinder
@@ -95,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
         writer = stack.enter_context(RowWriter(args.output, args.format))
         for store in stores:
             for row in predict_store(predictors, store, progress=sys.stderr.isatty(), **how):
-                writer.write(row)
+                writer.write(row if args.output else _rounded(row))
         for photo, picture in _bar(list(zip(photos, pictures, strict=True))):
             try:
                 rows = predict_photo(
@@ -107,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
                     print(f"also: {error}", file=sys.stderr)
                 continue
             for row in rows:
-                writer.write(row)
+                writer.write(row if args.output else _rounded(row))
     if extremes and extremes[0].lowest:
         from kerasmlp.plots import extreme_faces
 
@@ -133,6 +145,27 @@ def _check_extremes(args: argparse.Namespace, photos: list[Path]) -> None:
     if args.extremes == args.output:
         reject("--extremes", "must be another file than --output", str(args.extremes))
     require_file_place(args.extremes)
+
+
+def _check_tables(args: argparse.Namespace) -> None:
+    """A table or an array would be taken for a photo: it has to become a store first."""
+    from kerasmlp.checks import reject_file
+
+    for path in args.inputs:
+        if path.name.lower().endswith(_TABLES) and path.is_file():
+            store = path.with_name(path.name.split(".")[0] + ".h5")
+            words = ["import-embeddings", str(path), "-o", str(store)]
+            came = f"a table or array, of which `{shlex.join(words)}` makes one"
+            reject_file(path, "must be a photo, a folder of photos or an embedding store", came)
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers as people read them, to six digits."""
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _bar(photos: list[tuple]):

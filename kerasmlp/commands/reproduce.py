@@ -8,13 +8,15 @@ one line of JSON.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from kerasmlp.commands.json_line import add_json_argument, print_json
 
 _TASKS = ("gender", "age", "age-modified")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json_argument(parser)
     parser.add_argument("pretraining", type=Path, help="embedding store to pre-train on")
     parser.add_argument("store", type=Path, help="embedding store to cross-validate on")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: a new one in runs/")
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
     stores = check(experiment)
     import_tensorflow()
     if args.dry_run:
-        _estimate(experiment, *stores, args.workers)
+        _estimate(args, experiment, *stores)
         return
     from kerasmlp.experiment.running import reproduce
     from kerasmlp.experiment.table import claims_markdown, lowest_validation_losses
@@ -117,15 +119,15 @@ def run(args: argparse.Namespace) -> None:
     print("lowest validation loss from pre-trained weights, by the paper the full network's:")
     print("".join(f"  {task}: {variant}\n" for task, variant in best))
     keys = ("claim", "task", "init", "nll_verdict", "accuracy_verdict")
-    print(json.dumps([{k: row[k] for k in keys} for row in report["claims"]]))
+    print_json(args, [{k: row[k] for k in keys} for row in report["claims"]])
 
 
-def _estimate(experiment, pretraining, store, workers: int | None) -> None:
+def _estimate(args: argparse.Namespace, experiment, pretraining, store) -> None:
     from kerasmlp.experiment.design import INITS, VARIANTS
     from kerasmlp.experiment.estimate import estimate_seconds
     from kerasmlp.experiment.search import search_plans
 
-    seconds = estimate_seconds(experiment, pretraining, store, workers=workers)
+    seconds = estimate_seconds(experiment, pretraining, store, workers=args.workers)
     for name, plan in search_plans(experiment).items():
         print(f"a search for {name}: {plan.num_trials} trials, {plan.num_epochs} epochs")
     print(f"{len(experiment.pretrainings())} pre-trainings on {len(pretraining)} rows")
@@ -140,7 +142,7 @@ def _estimate(experiment, pretraining, store, workers: int | None) -> None:
         )
     total = sum(map(_total, seconds.values()))
     print(f"at most {total / 60:.1f} minutes in all, if no run stops early")
-    print(json.dumps({"seconds_at_most": total, "tasks": seconds}))
+    print_json(args, {"seconds_at_most": total, "tasks": seconds})
 
 
 def _total(seconds: dict[str, float]) -> float:

@@ -1,7 +1,8 @@
 """Trains an age model on an embedding store into a run folder.
 
 Without arguments it trains on the sample that ships with the checkout. A
-store with years is learned by years; --classes says what is measured.
+store with years is learned by years and measured in groups; --classes says in
+which ones.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 
 from kerasmlp.commands.training_options import (
     add_age_arguments,
+    add_test_argument,
     add_training_arguments,
     choose_age_task,
     open_store,
@@ -19,6 +21,7 @@ from kerasmlp.commands.training_options import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
+    add_test_argument(parser)
     add_age_arguments(parser)
 
 

@@ -2,7 +2,7 @@
 
 The weights of the best validation MAE are kept. The run folder holds report.json,
 history.csv, model.keras (it takes pixels of 0 to 255), curves, histograms of the
-ages, and the best and worst answers on the test images. Ends with one line of JSON.
+ages, and the best and worst answers on the test images.
 
 --overfit N instead learns N images by heart, to see that the network can.
 """
@@ -10,13 +10,13 @@ ages, and the best and worst answers on the test images. Ends with one line of J
 from __future__ import annotations
 
 import argparse
-import json
 
 from kerasmlp.commands.age_cnn_options import (
     add_age_cnn_arguments,
     choose_age_cnn_recipe,
     open_run,
 )
+from kerasmlp.commands.json_line import print_json
 
 _HYPERPARAMETERS = {  # name: kind, what it is
     "epochs": (int, "at most; default: 600"),
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.overfit is not None:
         print(f"MAE on the {args.overfit} images learned by heart: {report['mae_years']:.4f} years")
-        print(json.dumps({"mae_years": report["mae_years"]}))
+        print_json(args, {"mae_years": report["mae_years"]})
         return
     median = report["median_baseline"]
     print(f"best validation MAE after epoch {report['best_epoch']}\n")
@@ -91,4 +91,4 @@ def run(args: argparse.Namespace) -> None:
         rows, constant = report["rows"][split], median["mae_years"][split]
         print(f"{split:>12} {rows:>8} {mae:>8.2f} {constant:>12.2f}")
     measured = {"mae_years": report["mae_years"], "median_mae_years": median["mae_years"]}
-    print(json.dumps(measured))
+    print_json(args, measured)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 from kerasmlp.commands.training_options import (
+    add_test_argument,
     add_training_arguments,
     choose_recipe,
     open_store,
@@ -18,6 +19,7 @@ from kerasmlp.commands.training_options import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
+    add_test_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -25,4 +27,4 @@ def run(args: argparse.Namespace) -> None:
 
     store = open_store(args)
     target = choose_target(store, args.label or "gender")
-    run_training(args, target.label, store, target, choose_recipe(args, "gender"))
+    run_training(args, target.label, store, target, choose_recipe(args, "gender", len(store)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
+
+from kerasmlp.commands.json_line import add_json_argument, print_json
 
 AGE_LABELS = (None, "age_years", "age_group")
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "fairface_sample.h5"
 
+_FEW_ROWS = 1000
 _HYPERPARAMETERS = {  # name: kind, what it is
     "epochs": (int, "passes over the data, at most"),
     "batch_size": (int, "rows per step"),
@@ -40,7 +42,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--store", type=Path, help="embedding store (default: the shipped sample)")
     data.add_argument("--label", metavar="COLUMN", help="label column of the store")
     data.add_argument(
-        "--validation-share", type=float, default=0.1, metavar="X", help="default: %(default)s"
+        "--validation-share",
+        type=float,
+        metavar="X",
+        help="default: 0.1, with --init 0.2 of fewer than 1,000 rows",
     )
     data.add_argument(
         "--group",
@@ -53,6 +58,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     run = parser.add_argument_group("run")
     run.add_argument("--run-dir", type=Path, metavar="DIR", help="default: a new one in runs/")
     run.add_argument("--seed", type=int, default=0, help="decides everything; default: 0")
+    add_json_argument(run)
     how = run.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on with a killed run")
     how.add_argument("--force", action="store_true", help="replace the run in the folder")
@@ -70,21 +76,58 @@ def add_precision_argument(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def choose_recipe(args: argparse.Namespace, default: str):
-    """The preset with the single hyperparameters that were given on top."""
-    from kerasmlp.models.presets import find_recipe
+def add_test_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--test-share",
+        type=float,
+        metavar="X",
+        help="hold out a share of the rows, which the finished model is measured on once",
+    )
+
+
+def choose_recipe(args: argparse.Namespace, default: str, rows: int):
+    """The preset with the single hyperparameters that were given on top.
+
+    The default preset is made gentle where weights are given to begin with, and
+    takes smaller batches of a small store; what was given stays.
+    """
+    from kerasmlp.models.presets import (
+        FINE_TUNING,
+        SMALL_STORE,
+        SMALL_STORE_ROWS,
+        find_recipe,
+    )
 
     names = [n for n in (*_HYPERPARAMETERS, "label_sigma_years") if hasattr(args, n)]
     changes = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
+    if args.preset is None and getattr(args, "init", None) is not None:
+        changes = FINE_TUNING | changes
+    elif args.preset is None and rows < SMALL_STORE_ROWS:
+        changes = SMALL_STORE | changes
     return find_recipe(args.preset or default).replace(**changes)
+
+
+def choose_validation_share(args: argparse.Namespace, rows: int) -> float:
+    """Of few rows, more are kept back to begin with other weights: when to stop hangs on them."""
+    from kerasmlp.training_rows import VALIDATION_SHARE
+
+    if args.validation_share is not None:
+        return args.validation_share
+    few = getattr(args, "init", None) is not None and rows < _FEW_ROWS
+    return 2 * VALIDATION_SHARE if few else VALIDATION_SHARE
 
 
 def add_age_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes",
         metavar="C",
-        help="years, adience, fairface, or bins such as 0-12,13-19,20+ "
-        "(default: years, or the groups that the store names)",
+        help="groups to measure, answer and abstain in: adience, fairface, bins such as "
+        "0-12,13-19,20+, or years (default: adience, or the groups that the store names)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("years",),
+        help="the label holds ages in years, though its numbers do not look like it",
     )
     parser.add_argument(
         "--label-sigma-years",
@@ -99,9 +142,10 @@ def choose_age_task(args: argparse.Namespace, store):
     from kerasmlp.targets import choose_age_target
 
     years = "age_years" in store.labels if args.label is None else args.label == "age_years"
-    recipe = choose_recipe(args, "age" if years else "age-groups")
+    recipe = choose_recipe(args, "age" if years else "age-groups", len(store))
     by_years = recipe.label_sigma_years > 0
-    return choose_age_target(store, args.label, args.classes, by_years=by_years), recipe
+    how = {"by_years": by_years, "are_years": args.task == "years"}
+    return choose_age_target(store, args.label, args.classes, **how), recipe
 
 
 def choose_task(args: argparse.Namespace, store):
@@ -111,11 +155,11 @@ def choose_task(args: argparse.Namespace, store):
 
     if args.label in AGE_LABELS:
         return choose_age_task(args, store)
-    for option in ("classes", "label_sigma_years"):
+    for option in ("classes", "label_sigma_years", "task"):
         if getattr(args, option) is not None:
             flag = f"--{option.replace('_', '-')}"
             reject(flag, "must be left out for a label that is no age", getattr(args, option))
-    return choose_target(store, args.label), choose_recipe(args, "gender")
+    return choose_target(store, args.label), choose_recipe(args, "gender", len(store))
 
 
 def open_store(args: argparse.Namespace):
@@ -141,7 +185,6 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
     if args.resume and not run_dir.exists():
         print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
     import_tensorflow()
-    from kerasmlp.evaluation import groups_table
     from kerasmlp.training import train
 
     report = train(
@@ -150,19 +193,45 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
         recipe,
         run_dir,
         seed=args.seed,
-        validation_share=args.validation_share,
+        validation_share=choose_validation_share(args, len(store)),
         group=args.group,
         init=args.init,
+        test_share=args.test_share,
         resume=args.resume,
         force=args.force,
         progress=True,
     )
+    _print_report(args, run_dir, recipe, report)
+
+
+def _print_report(args: argparse.Namespace, run_dir: Path, recipe, report: dict) -> None:
+    from kerasmlp.evaluation import MEASURES, groups_table, measures_table
+
     rows = report["rows"]
     print(f"{run_dir}: {report['epochs']} epochs, {report['seconds']['total']:.1f} s")
+    if args.init is not None:
+        stop = f"stops after {recipe.patience} epochs without a better loss on the rows kept back"
+        stop = stop if recipe.patience else "trains to the end"
+        print(f"from {args.init}: learning rate {recipe.learning_rate:g}, {stop}")
+    held_out = f", {report['test']['rows']} held out as a test" if "test" in report else ""
     print(
-        f"{rows['training']} rows trained on, {rows['validation']} kept back, "
+        f"{rows['training']} rows trained on, {rows['validation']} kept back{held_out}, "
         f"{rows['unlabelled']} without the label\n"
     )
+    for note in report.get("notes", ()):  # a run of an older version has none
+        print(f"note: {note}")
     print("on the rows kept back:")
     print(groups_table(report["validation_groups"]))
-    print(json.dumps(report["validation"]))
+    before = report.get("before_training")
+    results = {"before": before, "after": report["validation"]} if before else {}
+    results = results or {"kept back": report["validation"]}
+    if "test" in report:
+        results["test"] = report["test"]
+    print(f"\n{measures_table(results, MEASURES)}")
+    if before and before["rows_learned_from"]:
+        print(
+            f"note: {args.init} has learned from {before['rows_learned_from']} of the rows kept "
+            "back, which flatters `before`"
+        )
+    test = {"test": report["test"]} if "test" in report else {}
+    print_json(args, report["validation"] | test)

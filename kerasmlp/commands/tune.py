@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 from pathlib import Path
 
+from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.training_options import (
     AGE_LABELS,
     SAMPLE,
@@ -20,6 +20,7 @@ from kerasmlp.commands.training_options import (
     add_data_arguments,
     add_run_arguments,
     choose_task,
+    choose_validation_share,
     open_store,
 )
 
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
         max_epochs=MAX_EPOCHS if args.max_epochs is None else args.max_epochs,
         factor=args.factor,
         seed=args.seed,
-        validation_share=args.validation_share,
+        validation_share=choose_validation_share(args, len(store)),
         group=args.group,
         leave_out_fold=args.leave_out_fold,
     )
@@ -128,4 +129,4 @@ def run(args: argparse.Namespace) -> None:
     so_far = f" after {best['epochs']} epochs of the schedule" if short else ""
     print(f"best validation NLL {best['val_loss']:.4f} {kept}{so_far}: ", end="")
     print(f"--preset {run_dir / 'best.json'}")
-    print(json.dumps(best))
+    print_json(args, best)

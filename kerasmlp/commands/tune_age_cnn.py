@@ -8,13 +8,13 @@ RUN/best.json, that --preset of train-age-cnn accepts, and a picture of the tria
 from __future__ import annotations
 
 import argparse
-import json
 
 from kerasmlp.commands.age_cnn_options import (
     add_age_cnn_arguments,
     choose_age_cnn_recipe,
     open_run,
 )
+from kerasmlp.commands.json_line import print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,4 +60,4 @@ def run(args: argparse.Namespace) -> None:
     if trials["diverged"]:
         print(f"{trials['diverged']} trials diverged")
     print(f"best validation MAE {best['val_mae_years']:.2f}: --preset {run_dir / 'best.json'}")
-    print(json.dumps(best))
+    print_json(args, best)

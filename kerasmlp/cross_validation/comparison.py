@@ -11,7 +11,9 @@ from kerasmlp.cross_validation.running import open_finished
 from kerasmlp.cross_validation.significance import corrected_t_test
 from kerasmlp.cross_validation.table import mean_and_std, summarize
 
-MEASURES = ("nll", "accuracy", "one_off_accuracy", "mae_years", "ece", "brier")
+MEASURES = (
+    "mae_years", "nll", "accuracy", "exact_year_accuracy", "one_off_accuracy", "ece", "brier"
+)  # fmt: skip
 _SAME = ("data_digest", "seeds", "num_folds", "folds_from", "folds_digest")
 
 
@@ -85,11 +87,11 @@ def compare(a: str | os.PathLike, b: str | os.PathLike) -> dict:
 def comparison_table(result: dict) -> str:
     """The comparison as a short text table."""
     heads = ("measure", "a", "b", "b - a", "p")
-    lines = ["{:18}{:>18}{:>18}{:>10}{:>8}".format(*heads)]
+    lines = ["{:20}{:>18}{:>18}{:>10}{:>8}".format(*heads)]
     for measure, row in result.items():
         a, b = mean_and_std(row["a"]), mean_and_std(row["b"])
         p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
-        lines.append(f"{measure:18}{a:>18}{b:>18}{row['difference']:>+10.4f}{p:>8}")
+        lines.append(f"{measure:20}{a:>18}{b:>18}{row['difference']:>+10.4f}{p:>8}")
     return "\n".join(lines)
 
 

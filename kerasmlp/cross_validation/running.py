@@ -18,7 +18,7 @@ from kerasmlp.cross_validation.plan import (
     settings_of,
 )
 from kerasmlp.cross_validation.pool import TrainingPool
-from kerasmlp.cross_validation.table import markdown_of, row_of, summarize
+from kerasmlp.cross_validation.table import markdown_of, row_of, summarize, with_exact_years
 from kerasmlp.drawing import drawing
 from kerasmlp.files import sha256_file, write_text
 from kerasmlp.initial_weights import check_init, check_untested
@@ -150,6 +150,7 @@ def cross_validate(
                 pass
         reports = [read_report(run) for run in inner]
         rows = [row_of(run.seed, run.fold, r) for run, r in zip(runs, reports, strict=True)]
+        rows = [with_exact_years(row, plan.target.classes) for row in rows]
         sound = [n for n, r in enumerate(reports) if "diverged" not in r]
         if not sound and not keep_diverged:
             raise InputError(reports[0]["diverged"])
@@ -217,6 +218,9 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
     if len(pairs) != count or {seed for seed, _ in pairs} != set(config["seeds"]):
         requirement = f"must hold each of {count} pairs of seed and fold once"
         reject_file(folder / "report.json", requirement, f"{sorted(pairs)}")
+    classes = config["target"].get("classes")
+    report["runs"] = [with_exact_years(row, classes) for row in report["runs"]]
+    report["summary"] = with_exact_years(report["summary"], classes)
     return config, report
 
 

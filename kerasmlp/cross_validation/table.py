@@ -8,10 +8,11 @@ import numpy as np
 
 PARTS = ("training", "validation", "test")
 _SHOWN = {  # measure: its name in the table, the parts it is shown for
+    "mae_years": ("MAE (years)", ("test",)),
     "nll": ("loss (NLL)", PARTS),
     "accuracy": ("accuracy", PARTS),
+    "exact_year_accuracy": ("accuracy of the exact year", ("test",)),
     "one_off_accuracy": ("one-off accuracy", ("test",)),
-    "mae_years": ("MAE (years)", ("test",)),
     "ece": ("ECE", ("test",)),
 }
 
@@ -22,6 +23,24 @@ def row_of(seed: int, fold: int, report: dict) -> dict:
         return {"seed": seed, "fold": fold, "diverged": True}
     row = {"seed": seed, "fold": fold, "epochs": report["epochs"]}
     return row | {f"{part}_{k}": v for part in PARTS for k, v in report[part].items()}
+
+
+def with_exact_years(row: dict, classes: str | None) -> dict:
+    """A row of an older version, which called the accuracy of the exact year `accuracy`.
+
+    Args:
+        row: Of a run, or a summary, by `<part>_<measure>`.
+        classes: Age classes that were measured.
+
+    Example:
+
+    >>> with_exact_years({"test_nll": 3.0, "test_accuracy": 0.07}, "years")
+    {'test_nll': 3.0, 'test_exact_year_accuracy': 0.07}
+    """
+    if classes != "years":
+        return row
+    older = {f"{part}_accuracy": f"{part}_exact_year_accuracy" for part in PARTS}
+    return {older.get(name, name): value for name, value in row.items()}
 
 
 def summarize(rows: Sequence[dict]) -> dict:

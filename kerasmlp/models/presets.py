@@ -190,6 +190,18 @@ PRESETS = {
 """`age`, `age-groups` (no years known) and `gender` are ours, the others the original's."""
 
 
+FINE_TUNING = {"learning_rate": 3e-4, "patience": 25}
+"""What `--init` changes in a preset: steps small enough to keep what is known already.
+
+A short patience would stop on the noise of a few rows kept back.
+"""
+
+SMALL_STORE = {"batch_size": 64}
+"""What fewer than `SMALL_STORE_ROWS` rows change in a preset: else there are too few steps."""
+
+SMALL_STORE_ROWS = 2000
+
+
 def find_recipe(preset: str | os.PathLike) -> Recipe:
     """Returns a preset by its name, or reads one from a JSON file.
 

@@ -45,6 +45,7 @@ class DemoAnswers:
             are asked about.
         num_samples: Stochastic passes, at least 1.
         max_risk: Share of wrong answers to abstain by, or None to answer all.
+        within_years: By which an age may be off and be right, or None: by its group.
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class DemoAnswers:
         *,
         num_samples: int,
         max_risk: float | None = None,
+        within_years: float | None = None,
     ):
         self.predictors = predictors
         self.finder = finder
-        self.how = {"num_samples": num_samples, "seed": 0, "max_risk": max_risk}
+        self.how = {"num_samples": num_samples, "seed": 0}
+        self.how |= {"max_risk": max_risk, "within_years": within_years}
 
     def photo(self, path: Path) -> str:
         """Returns the photo with boxes, and a table of its faces, as HTML.
@@ -75,7 +78,8 @@ class DemoAnswers:
         table = [[str(i), *caption(row)] for i, row in enumerate(rows, 1)]
         count = "1 face" if len(faces) == 1 else f"{len(faces)} faces, from left to right"
         headers = ["", *(p.name for p in self.predictors)]
-        return _picture(draw_faces(image, faces, rows)) + _table(count, headers, table)
+        picture = _picture(draw_faces(image, faces, rows))
+        return picture + _table(count, headers, table) + self._legend()
 
     def store(
         self, path: Path, progress: Callable[[Iterable, int], Iterable]
@@ -98,8 +102,21 @@ class DemoAnswers:
         values = [column for columns in cells for column in columns.values()]
         table = [list(row) for row in zip((r["row"] for r in rows), *values, strict=True)]
         text = f"{total:,} rows" if count == total else f"The first {count:,} of {total:,} rows"
-        html = f"<p>{text}</p>" + _histograms(self.predictors, rows)
+        html = f"<p>{text}</p>" + self._legend() + _histograms(self.predictors, rows)
         return html + "".join(_extremes(p.name, rows) for p in self.predictors), headers, table
+
+    def _legend(self) -> str:
+        """What the one number of how sure an answer is means."""
+        text = "Uncertainty is 0 where all is on one class, 1 where all classes are alike."
+        max_risk, within_years = self.how["max_risk"], self.how["within_years"]
+        if max_risk is not None:
+            text += (
+                " Above the limit stands “not sure”: below it, of faces like those trained on, "
+                f"at most {max_risk:.4g} of the answers should be wrong."
+            )
+        if within_years is not None:
+            text += f" An age counts as right if it is at most {within_years:g} years off."
+        return f"<p>{text}</p>"
 
 
 def _cells(predictor: Predictor, rows: Sequence[dict]) -> dict[str, list]:
@@ -114,22 +131,15 @@ def _cells(predictor: Predictor, rows: Sequence[dict]) -> dict[str, list]:
             "to": [_rounded(high) for _, high in ends],
         }
     else:
-        columns = {
-            name: [a[name] for a in answers],
-            f"{name}: probability": [_rounded(a["probability"], 3) for a in answers],
-        }
-    columns[f"{name}: uncertainty"] = [round(_uncertainty(a), 3) for a in answers]
+        columns = {name: [a[name] for a in answers]}
+    columns[f"{name}: uncertainty"] = [round(a["uncertainty"], 3) for a in answers]
     if "abstained" in answers[0]:
         columns[f"{name}: answered"] = ["not sure" if a["abstained"] else "yes" for a in answers]
     return columns
 
 
-def _rounded(value: float | None, digits: int = 1) -> float | None:
-    return None if value is None else round(value, digits)
-
-
-def _uncertainty(answer: dict) -> float:
-    return answer["predictive_entropy_scaled"]
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
 
 
 def _histograms(predictors: Sequence[Predictor], rows: Sequence[dict]) -> str:
@@ -150,8 +160,11 @@ def _histograms(predictors: Sequence[Predictor], rows: Sequence[dict]) -> str:
             turned = {"rotation": 30, "ha": "right"} if max(map(len, shown), default=0) > 8 else {}
             left.set_xticks(range(len(names)), shown, **turned)
             left.set_xlabel(label(name))
-        right.hist([_uncertainty(a) for a in answers], bins=np.linspace(0, 1, 26))
+        right.hist([a["uncertainty"] for a in answers], bins=np.linspace(0, 1, 26))
         right.set_xlabel(f"uncertainty of {label(name)}")
+        if (limit := answers[0].get("uncertainty_limit")) is not None:
+            right.axvline(limit, color="black", linestyle="--", label=f"limit {limit:.2f}")
+            right.legend()
         left.set_ylabel("rows")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
@@ -159,7 +172,7 @@ def _histograms(predictors: Sequence[Predictor], rows: Sequence[dict]) -> str:
 
 
 def _extremes(name: str, rows: Sequence[dict]) -> str:
-    ordered = sorted(rows, key=lambda row: _uncertainty(row[name]))
+    ordered = sorted(rows, key=lambda row: row[name]["uncertainty"])
     count = min(_NUM_EXTREMES, len(rows))
     return "".join(
         _table(title, ["row", ""], [[str(r["row"]), *caption({name: r[name]})] for r in chosen])

@@ -12,9 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp import __version__
+from kerasmlp.abstention import Abstention
 from kerasmlp.checks import is_number, reject_file
 from kerasmlp.files import read_json, sha256_file, write_json
 from kerasmlp.prediction import Predictor, has_dropout, with_temperature
+from kerasmlp.risk import abstention_of
 from kerasmlp.runs import RunFolder
 from kerasmlp.serving.server_files import SERVER_FILES, write_server_files
 from kerasmlp.serving.signatures import MAX_SAMPLES, Signatures
@@ -24,6 +26,9 @@ from kerasmlp.serving.warmup import PLACE, write_warmup
 FORMAT = "kerasmlp.export"
 RISKS = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of wrong answers for which an export names the threshold to abstain above."""
+
+WITHIN_YEARS = (3, 5, 10)
+"""Tolerances for which it names them too."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -112,13 +117,18 @@ def describe(predictor: Predictor) -> dict:
         `label_names` and, of each class, the number of its label,
         `class_to_label`; `risk_thresholds_nats`: share of wrong answers to the
         entropy of the labels (natural logarithm, of the MC mean) above which
-        to abstain, null where none can be promised; the temperatures and the
+        to abstain, null where none can be promised; of ages also
+        `within_years_thresholds_nats`: years that an answer may be off, to the
+        same of the `predictive_entropy_nats`; the temperatures and the
         offsets of intervals that are in the model already; and where it
         comes from.
     """
     target, config, calibration = predictor.target, predictor.config, predictor.calibration
     regrouped = target.measured(np.eye(target.num_classes)).argmax(axis=1)
-    abstention = calibration.abstention if calibration else None
+    thresholds = [
+        _thresholds(abstention_of(calibration, target, config["target"]["classes"], years)[0])
+        for years in (None, *(WITHIN_YEARS if target.is_age else ()))
+    ]
     run = RunFolder(predictor.path)
     temperature = run.report().get("temperature")
     if not is_number(temperature):
@@ -138,9 +148,10 @@ def describe(predictor: Predictor) -> dict:
         "temperature": temperature,
         "mc_temperature": calibration.mc_temperature if calibration else 1.0,
         "interval_offsets_years": dict(calibration.offsets_years) if calibration else {},
-        "risk_thresholds_nats": {str(r): abstention.threshold(r) for r in RISKS}
-        if abstention
-        else {},
+        "risk_thresholds_nats": thresholds[0],
+        "within_years_thresholds_nats": dict(
+            zip(map(str, WITHIN_YEARS), thresholds[1:], strict=False)
+        ),
         "risk_min_samples": calibration.num_samples if calibration else 0,
         "source": {
             "model_sha256": sha256_file(run / "model.keras"),
@@ -148,6 +159,10 @@ def describe(predictor: Predictor) -> dict:
             "versions": {"kerasmlp": __version__, "tensorflow": tf.__version__},
         },
     }
+
+
+def _thresholds(abstention: Abstention | None) -> dict[str, float | None]:
+    return {str(r): abstention.threshold(r) for r in RISKS} if abstention else {}
 
 
 def in_float32(model: keras.Model) -> keras.Model:
