@@ -685,10 +685,15 @@ def test_sample_is_the_one_of_the_data_card():
     assert f"`{sample.digest()}`" in card
     assert sample.info.embedder_sha256 in card and sample.info.detector_sha256 in card
     assert sample.info.licence == "CC BY 4.0" and "WACV 2021" in sample.info.source
-    assert len(sample) == 12_000 and sample.storage_dtype == np.float16
+    assert len(sample) == 18_500 and sample.storage_dtype == np.float16
     assert sorted(sample.labels) == ["age_group", "gender", "group", "race"]
     for group in np.unique(sample.labels["age_group"]):
         genders = sample.labels["gender"][sample.labels["age_group"] == group]
         male, female = np.bincount(genders, minlength=2)
-        assert f"| {group} | {male:,} | {female:,} | {len(genders):,} |" in card
+        assert f"| {group} | {male:,} | {female:,} | {len(genders):,} | " in card
+    races, counts = np.unique(sample.labels["race"], return_counts=True)
+    assert f"| {' | '.join(races)} |\n| " in card
+    assert f"| {' | '.join(f'{n:,}' for n in counts)} |" in card
+    assert f"({len(np.unique(sample.labels['group'])):,} groups)" in card
+    assert f"({SAMPLE.stat().st_size / 1e6:.1f} MB)" in card
     assert json.dumps(sample.info.removal_report) == "null"
