@@ -510,6 +510,20 @@ def _one_long_text(file, folder):
     file.create_dataset("labels/x", data=texts, dtype=h5py.string_dtype())
 
 
+def test_rows_that_point_to_one_long_text(tmp_path):
+    path, rows = tmp_path / "a.h5", 6000
+    EmbeddingStore(unit_rows(rows)).save(path)
+    with h5py.File(path, "r+") as file:
+        texts = np.array(["x" * 300_000] + ["y"] * (rows - 1), object)
+        column = file.create_dataset("labels/x", data=texts, dtype=h5py.string_dtype())
+        offset, size = column.id.get_offset(), column.id.get_storage_size() // rows
+    content = bytearray(path.read_bytes())
+    content[offset : offset + rows * size] = content[offset : offset + size] * rows
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="must take at most .* bytes of memory, as .* for `x`"):
+        EmbeddingStore.open(path)
+
+
 def _many_names(file, folder):
     file["labels/long"] = np.array([b"x" * 40_000] * 6)
     for number in range(500):
