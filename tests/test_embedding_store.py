@@ -20,6 +20,7 @@ import kerasmlp
 from kerasmlp.checks import InputError
 from kerasmlp.stores.checksums import checksum
 from kerasmlp.stores.embedding_store import EmbeddingStore, StoreInfo
+from kerasmlp.stores.hdf5_writing import write_hdf5
 
 SAMPLE = Path(__file__).parent.parent / "data" / "fairface_sample.h5"
 ERROR = re.compile(r"`[^`]+` (must|needs) .+\. Received: .+", re.DOTALL)
@@ -565,6 +566,21 @@ def test_locks_of_hdf5_do_not_matter(store, tmp_path):
     store.save(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+"):  # locks it, as another program that writes
         assert_same(EmbeddingStore.open(tmp_path / "a.h5"), store)
+
+
+def test_save_without_overwrite_never_replaces(store, tmp_path, monkeypatch):
+    path, other = tmp_path / "a.h5", store.subset([0])
+
+    def meanwhile(*arguments):  # another process saves between the look and the move
+        monkeypatch.undo()
+        other.save(path)
+        write_hdf5(*arguments)
+
+    monkeypatch.setattr("kerasmlp.stores.store_file.write_hdf5", meanwhile)
+    with pytest.raises(InputError, match="a.h5` must not exist yet. Received: an existing file"):
+        store.save(path)
+    assert_same(EmbeddingStore.open(path), other)
+    assert os.listdir(tmp_path) == ["a.h5"] and path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_pipe_is_no_store(tmp_path):
