@@ -20,6 +20,7 @@ import kerasmlp
 from kerasmlp.checks import InputError
 from kerasmlp.stores.checksums import checksum
 from kerasmlp.stores.embedding_store import EmbeddingStore, StoreInfo
+from kerasmlp.stores.hdf5_writing import write_hdf5
 
 SAMPLE = Path(__file__).parent.parent / "data" / "fairface_sample.h5"
 ERROR = re.compile(r"`[^`]+` (must|needs) .+\. Received: .+", re.DOTALL)
@@ -510,6 +511,20 @@ def _one_long_text(file, folder):
     file.create_dataset("labels/x", data=texts, dtype=h5py.string_dtype())
 
 
+def test_rows_that_point_to_one_long_text(tmp_path):
+    path, rows = tmp_path / "a.h5", 6000
+    EmbeddingStore(unit_rows(rows)).save(path)
+    with h5py.File(path, "r+") as file:
+        texts = np.array(["x" * 300_000] + ["y"] * (rows - 1), object)
+        column = file.create_dataset("labels/x", data=texts, dtype=h5py.string_dtype())
+        offset, size = column.id.get_offset(), column.id.get_storage_size() // rows
+    content = bytearray(path.read_bytes())
+    content[offset : offset + rows * size] = content[offset : offset + size] * rows
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="must take at most .* bytes of memory, as .* for `x`"):
+        EmbeddingStore.open(path)
+
+
 def _many_names(file, folder):
     file["labels/long"] = np.array([b"x" * 40_000] * 6)
     for number in range(500):
@@ -551,6 +566,21 @@ def test_locks_of_hdf5_do_not_matter(store, tmp_path):
     store.save(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+"):  # locks it, as another program that writes
         assert_same(EmbeddingStore.open(tmp_path / "a.h5"), store)
+
+
+def test_save_without_overwrite_never_replaces(store, tmp_path, monkeypatch):
+    path, other = tmp_path / "a.h5", store.subset([0])
+
+    def meanwhile(*arguments):  # another process saves between the look and the move
+        monkeypatch.undo()
+        other.save(path)
+        write_hdf5(*arguments)
+
+    monkeypatch.setattr("kerasmlp.stores.store_file.write_hdf5", meanwhile)
+    with pytest.raises(InputError, match="a.h5` must not exist yet. Received: an existing file"):
+        store.save(path)
+    assert_same(EmbeddingStore.open(path), other)
+    assert os.listdir(tmp_path) == ["a.h5"] and path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_pipe_is_no_store(tmp_path):

@@ -53,6 +53,19 @@ def test_commit_resume_finish(target):
     assert not partial_folder(target).exists()
 
 
+def test_a_store_that_came_meanwhile_is_not_replaced(target):
+    with begin(target) as partial:
+        fill(partial, 0, 2)
+        EmbeddingStore(ROWS[:3]).save(target)
+        with pytest.raises(InputError, match="faces.h5` must not exist yet"):
+            partial.finish({}, StoreInfo())
+    assert len(EmbeddingStore.open(target)) == 3 and partial_folder(target).is_dir()
+    with begin(target, force=True) as partial:
+        fill(partial, 0, 2)
+        partial.finish({}, StoreInfo())
+    assert len(EmbeddingStore.open(target)) == 2
+
+
 @pytest.mark.parametrize("cut_lines", range(0, 90, 7))
 @pytest.mark.parametrize("cut_rows", [0, 1, 31, 32, 33])
 def test_any_torn_tail_is_repaired(target, cut_lines, cut_rows):

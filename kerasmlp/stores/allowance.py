@@ -21,6 +21,9 @@ class Allowance:
         file_bytes: Its size.
         most_bytes: Of its parts, whatever its size.
 
+    Attributes:
+        left: What they may still take.
+
     Example:
 
     >>> allowance = Allowance("a.h5", 6_000)
@@ -33,16 +36,16 @@ class Allowance:
     """
 
     def __init__(self, path: Any, file_bytes: int, most_bytes: int | None = None):
-        self.path, self._file_bytes = path, file_bytes
+        self.path, self.file_bytes = path, file_bytes
         self._most = _TIMES * file_bytes + _MORE_BYTES
         self._why = f", as it has {file_bytes:,}"
         if most_bytes is not None and most_bytes < self._most:
             self._most, self._why = most_bytes, ""
-        self._left = self._most
+        self.left = self._most
 
     def take(self, bytes_: int, what: str) -> None:
         """Rejects the file if it wants more than is left."""
-        if bytes_ > self._left:
+        if bytes_ > self.left:
             requirement = f"must take at most {self._most:,} bytes of memory{self._why}"
             reject_file(self.path, requirement, f"{bytes_:,} bytes for `{what}`")
-        self._left -= bytes_
+        self.left -= bytes_

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import zlib
 from typing import Any
 
@@ -14,7 +13,7 @@ from kerasmlp.checks import reject_file
 _BLOCK_BYTES = 1 << 20  # measured: smaller blocks name rows more closely, but calls cost time
 _MAX_BLOCKS = 1 << 13  # HDF5 has room for 64 kB in an attribute, beside which it keeps a checksum
 _FOLD = 1021  # words of eight bytes; a prime, so that no two rows lie upon each other
-_NAME = "checksums"  # of the attribute: rows in a block, then the checksum of each
+_NAME = b"checksums"  # of the attribute: rows in a block, then the checksum of each
 
 
 def checksum(values: np.ndarray) -> int:
@@ -52,7 +51,7 @@ def add_checksums(dataset: h5py.Dataset, values: np.ndarray) -> None:
     rows = rows_per_block(len(values), dataset.dtype.itemsize * values[0].size)
     blocks = (values[start : start + rows] for start in range(0, len(values), rows))
     kept = [checksum(np.ascontiguousarray(block, dataset.dtype)) for block in blocks]
-    dataset.attrs.create(_NAME, np.array([rows, *kept], np.uint32))
+    dataset.attrs.create(_NAME.decode(), np.array([rows, *kept], np.uint32))
 
 
 class Checksums:
@@ -61,6 +60,7 @@ class Checksums:
     Args:
         path: The file, for the error.
         dataset: Of that file; without checksums, as older files are, all is taken.
+        name: Of the dataset, for the error.
         verify: False takes all in any case.
 
     Attributes:
@@ -70,19 +70,19 @@ class Checksums:
         InputError: if the checksums are not such.
     """
 
-    def __init__(self, path: Any, dataset: h5py.Dataset, *, verify: bool):
-        self.path, self.name, self._count = path, dataset.name.strip("/"), len(dataset)
-        row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
-        self.rows = rows_per_block(self._count, row_bytes)
+    def __init__(self, path: Any, dataset: h5py.Dataset, name: str, *, verify: bool):
+        self.path, self.name, self._count = path, name, len(dataset)
+        self.rows = rows_per_block(self._count, dataset.nbytes // self._count)
         self._table = None
         self._damaged: set[int] = set()
-        self._lock = threading.Lock()
-        kept = dataset.attrs.get(_NAME) if verify else None
-        if kept is not None:
-            if np.ndim(kept) == 1 and kept.dtype == np.uint32 and kept[0] > 0:
-                self.rows, self._table = int(kept[0]), kept[1:]
+        if verify and h5py.h5a.exists(dataset.id, _NAME):
+            attribute = h5py.h5a.open(dataset.id, _NAME)  # three times as fast as `dataset.attrs`
+            kept = np.zeros(attribute.shape, np.uint32)
+            if kept.ndim == 1 and attribute.dtype == kept.dtype:
+                attribute.read(kept)
+                self.rows, self._table = int(kept[0]) or 1, kept[1:]
             if self._table is None or len(self._table) != -(-self._count // self.rows):
-                came = f"{_NAME} of another form for `{self.name}`"
+                came = f"checksums of another form for `{self.name}`"
                 reject_file(path, "must be a complete HDF5 file", came)
 
     def compare(self, values: np.ndarray, start: int = 0) -> None:
@@ -92,8 +92,7 @@ class Checksums:
         for first in range(start, start + len(values), self.rows):
             block = values[first - start : first - start + self.rows]
             if checksum(np.ascontiguousarray(block)) != self._table[first // self.rows]:
-                with self._lock:
-                    self._damaged.add(first)
+                self._damaged.add(first)
 
     def require(self) -> None:
         """Rejects the file if a block differed."""

@@ -188,7 +188,8 @@ class EmbeddingStore:
             def square(start: int, block: np.ndarray) -> None:
                 np.vecdot(block, block, out=squared_norms[start : start + len(block)])
 
-            with RowReader(file.raw, dataset, np.float32, file.checksums(dataset), square) as rows:
+            checksums = file.checksums(dataset, "embedding")
+            with RowReader(file.raw, dataset, np.float32, checksums, square) as rows:
                 labels = file.labels(len(dataset))
                 embeddings = rows.result()
             storage_dtype = _storage_dtype(dataset.dtype)

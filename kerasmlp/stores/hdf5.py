@@ -97,12 +97,15 @@ def read_texts(dataset: h5py.Dataset, name: str, allowance: Allowance) -> np.nda
     Raises:
         InputError: if they want too much memory, be it all one and the same text.
     """
-    parts, widest = [], 0
-    for start in range(0, len(dataset), _TEXT_ROWS):
-        part = dataset[start : start + _TEXT_ROWS]
-        lengths = [len(v) for v in part if isinstance(v, bytes | str)]
+    parts, widest, start = [], 0, 0
+    while start < len(dataset):
+        # what is not counted yet is allowed too: each row can be as long as the file
+        rows = min(_TEXT_ROWS, max(1, allowance.left // allowance.file_bytes))
+        part = dataset[start : start + rows]
+        lengths = [len(v) if isinstance(v, bytes | str) else getattr(v, "nbytes", 0) for v in part]
         allowance.take(sum(lengths), name)
-        widest = max(widest, *lengths, 0)
+        widest = max(widest, *lengths)
         parts.append(part)
+        start += rows
     allowance.take(5 * widest * len(dataset), name)  # NumPy gives all the room of the longest
     return np.concatenate(parts)

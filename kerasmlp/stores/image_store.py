@@ -140,7 +140,8 @@ class ImageStore:
             if dataset.dtype != np.uint8:
                 reject_file(path, f"must hold {_SHAPE} as `image`", f"dtype {dataset.dtype}")
             _check_channels(path, dataset.shape)
-            with RowReader(file.raw, dataset, np.uint8, file.checksums(dataset)) as rows:
+            checksums = file.checksums(dataset, "image")
+            with RowReader(file.raw, dataset, np.uint8, checksums) as rows:
                 labels = file.labels(len(dataset))
                 _check_splits(path, labels)
                 images = rows.result()

@@ -75,10 +75,12 @@ class RowReader:
         size = self._checksums.rows
         size *= max(1, _PIECE_BYTES // (size * self._row_bytes))
         in_place = self._offset is not None and self._dataset.dtype == self.rows.dtype
-        halves = None if in_place else np.empty((size, *self.rows.shape[1:]), self._dataset.dtype)
-        for first in range(start, min(stop, len(self.rows)), size):
+        stop = min(stop, len(self.rows))
+        shape = (min(size, stop - start), *self.rows.shape[1:])
+        apart = None if in_place else np.empty(shape, self._dataset.dtype)
+        for first in range(start, stop, size):
             block = self.rows[first : min(first + size, stop)]
-            stored = block if in_place else halves[: len(block)]
+            stored = block if in_place else apart[: len(block)]
             if self._offset is None:  # chunked, compressed
                 self._dataset.read_direct(stored, np.s_[first : first + len(block)])
             else:

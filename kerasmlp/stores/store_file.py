@@ -77,8 +77,8 @@ class StoreFile:
         self._allowance.take(memory_bytes(dataset, itemsize), name)
         return dataset
 
-    def checksums(self, dataset: h5py.Dataset) -> Checksums:
-        return Checksums(self.path, dataset, verify=self._verify)
+    def checksums(self, dataset: h5py.Dataset, name: str) -> Checksums:
+        return Checksums(self.path, dataset, name, verify=self._verify)
 
     def labels(self, rows: int) -> dict[str, np.ndarray]:
         """The label columns."""
@@ -97,7 +97,7 @@ class StoreFile:
     def _label(self, key: str, column: h5py.Dataset) -> np.ndarray:
         if column.dtype.hasobject:
             return as_column(self.path, key, read_texts(column, key, self._allowance), len(column))
-        values, checksums = column[()], self.checksums(column)
+        values, checksums = column[()], self.checksums(column, f"labels/{key}")
         checksums.compare(values)
         checksums.require()
         return as_column(self.path, key, values, len(column))
