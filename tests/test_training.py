@@ -411,7 +411,9 @@ def test_mixup_mixes_rows_and_labels_alike_and_keeps_the_norm():
         ({"dropout_rate": 1.2}, r"`dropout_rate` must be in \[0, 1\). Received: dropout_rate=1.2"),
         ({"epochs": 0}, "`epochs` must be an integer >= 1"),
         ({"schedule": "linear"}, "`schedule` must be one of 'cosine', 'exponential'"),
-        ({"learning_rate": float("inf")}, "`learning_rate` must be a finite number > 0"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be a finite number > 0"),
+        ({"learning_rate": float("inf")}, "must be a JSON file. Received: Infinity, which is no"),
+        ({"num_blocks": 99999999999}, "`num_blocks` must be at most 16"),
         ({"colour": 1}, r"must hold hyperparameters of a recipe. Received: \['colour'\]"),
     ],
 )

@@ -250,8 +250,14 @@ def test_a_state_cut_short_is_refused(store, tmp_path):
 def test_altered_states_are_one_sentence(store, tmp_path):
     """What is taken up can be gone on with; nothing else is."""
     rng, plan, counts = random.Random(0), plan_of(store), Counter()
-    simulated(plan, tmp_path)
-    text = SearchOracle(plan, tmp_path).path.read_text()
+    oracle = SearchOracle(plan, tmp_path)
+    for loss in (0.5, 0.7, 0.6, 0.4):
+        trial = oracle.create_trial("a")
+        oracle.update_trial(trial.trial_id, {"val_loss": loss, "seconds": 1.0})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    oracle.create_trial("b")
+    text = oracle.path.read_text()
     for _ in range(300):
         oracle = SearchOracle(plan, tmp_path)
         changed, what = altered(text, rng)

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import InputError, check_int, reject, reject_file
+    from kerasmlp.checks import InputError, check_int, one_sentence, reject, reject_file
     from kerasmlp.face_models import LICENCE_NOTICE
     from kerasmlp.files import what_is
     from kerasmlp.photos import photos_of, picture_paths
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
             except InputError as error:
                 unreadable.append(str(error))
                 if len(unreadable) > 1:
-                    print(f"also: {error}", file=sys.stderr)
+                    print(f"also: {one_sentence(error)}", file=sys.stderr)
                 continue
             for row in rows:
                 writer.write(row if args.output else _rounded(row))
