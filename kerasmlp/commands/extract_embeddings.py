@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         help="folder of images; for --layout csv a table with the columns path (from the "
-        "table's folder) and, where known, age, age_group, gender, fold, group",
+        "table's folder) and, where known, age, age_group, gender, fold, group, parted by "
+        "commas, semicolons or tabs",
     )
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="store to write")
     parser.add_argument("--layout", choices=LAYOUTS, default="folder", help="default: folder")
