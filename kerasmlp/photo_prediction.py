@@ -184,12 +184,14 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> PI
     size = max(13, picture.width // 75)
     font = ImageFont.truetype(font_manager.findfont(font_manager.FontProperties()), size)
     line = max(2, picture.width // 400)
-    for face, row in zip(faces, rows, strict=True):
-        edges = (*picture.size, *picture.size)
-        inside = np.clip(np.asarray(face.box) * factor, 0, np.subtract(edges, line))
-        box = [float(v) for v in inside]
+    edges = (*picture.size, *picture.size)
+    inside = [np.clip(np.asarray(f.box) * factor, 0, np.subtract(edges, line)) for f in faces]
+    boxes = [[float(v) for v in box] for box in inside]
+    for box in boxes:  # all of them before any caption, which no box may cross
         draw.rectangle(box, outline=(80, 220, 100), width=line)
-        text = "\n".join(shown(line, _LINE) for line in caption(row))
+    for box, row in zip(boxes, rows, strict=True):
+        text = "
+".join(shown(line, _LINE) for line in caption(row))
         left, _, right, bottom = draw.textbbox((0, 0), text, font=font)
         x = min(max(box[0], 0), max(picture.width - right - 8, 0))
         above = box[1] - bottom - 10

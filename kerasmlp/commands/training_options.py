@@ -219,7 +219,7 @@ def _print_report(args: argparse.Namespace, run_dir: Path, recipe, report: dict)
         f"{rows['unlabelled']} without the label\n"
     )
     for note in report.get("notes", ()):  # a run of an older version has none
-        print(f"note: {note}")
+        print(f"note: {note}\n")
     print("on the rows kept back:")
     print(groups_table(report["validation_groups"]))
     before = report.get("before_training")
