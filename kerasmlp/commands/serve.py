@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout-s", type=float, metavar="SECONDS", help="of one request (default: 30)"
     )
+    parser.add_argument("--trust", action="store_true", help="run whatever a MODEL holds")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.serving.http_server import serve
     from kerasmlp.serving.served_models import load_models
 
-    models = load_models(args.models)
+    models = load_models(args.models, trust=args.trust)
 
     def started(url: str) -> None:
         for name, model in models.items():
