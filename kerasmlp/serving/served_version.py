@@ -77,11 +77,19 @@ class ServedVersion:
         return tuple(self._functions[signature].structured_input_signature[1])
 
     def warm_up(self) -> None:
-        """Asks every signature once: the first time takes longer."""
+        """Asks every signature once: the first time takes longer.
+
+        Raises:
+            InputError: if an answer is not finite: the weights are not, or a temperature.
+        """
         one = {"num_samples": np.ones(1, np.int32), "seed": np.zeros(1, np.int64)}
         one["embedding"] = np.zeros((1, self.width), np.float32)
         for signature in self.signatures:
-            self.run(signature, {name: one[name] for name in self.inputs_of(signature)})
+            inputs = {name: one[name] for name in self.inputs_of(signature)}
+            for name, values in self.run(signature, inputs).items():
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    came = f"{name} of {signature} is NaN or infinity for a row of zeros"
+                    reject_file(self.path, "must be a model with finite answers", came)
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Answers one batch.
