@@ -7,12 +7,12 @@ import errno
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from kerasmlp.checks import reject_file
+from kerasmlp.serving.own_folder import own_folder
 
 GRAPH, DESCRIPTION = "saved_model.pb", "assets/model.json"
 INDEX, WEIGHTS = "variables/variables.index", "variables/variables.data-00000-of-00001"
@@ -35,6 +35,7 @@ def private_copy(version: str | os.PathLike) -> Iterator[Path]:
 
     Example:
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     os.mkfifo(f"{folder}/saved_model.pb")
     ...     with private_copy(folder):
@@ -43,13 +44,13 @@ def private_copy(version: str | os.PathLike) -> Iterator[Path]:
         ...
     kerasmlp.checks.InputError: `.../saved_model.pb` must be a file. Received: something else
     """
-    with tempfile.TemporaryDirectory(prefix="kerasmlp-model-") as name:
+    with own_folder("kerasmlp-model-") as folder:
         for file in (GRAPH, DESCRIPTION, INDEX, WEIGHTS):
-            target = Path(name, file)
+            target = folder / file
             target.parent.mkdir(exist_ok=True)
             with _opened(Path(version), file) as source, open(target, "wb") as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
-        yield Path(name)
+        yield folder
 
 
 @contextlib.contextmanager
