@@ -6,9 +6,7 @@ import http.client
 import json
 import threading
 
-from aiohttp import web
-
-from kerasmlp.serving.http_service import HttpService
+from kerasmlp.serving.http_server import listening
 from kerasmlp.serving.limits import Limits
 
 
@@ -18,17 +16,11 @@ def service(models, **limits):
     loop, started, ports = asyncio.new_event_loop(), threading.Event(), []
 
     async def run():
-        app = HttpService(models, Limits(**limits)).app()
-        runner = web.AppRunner(
-            app, access_log=None, auto_decompress=False, handler_cancellation=True
-        )
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        ports.append(runner.addresses[0][1])
-        started.set()
-        while ports:
-            await asyncio.sleep(0.02)
-        await runner.cleanup()
+        async with listening(models, "127.0.0.1", 0, Limits(**limits)) as (*_, url):
+            ports.append(int(url.rsplit(":", 1)[1]))
+            started.set()
+            while ports:
+                await asyncio.sleep(0.02)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()

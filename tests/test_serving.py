@@ -385,7 +385,7 @@ def test_lengths_must_be_given_and_bodies_arrive(models):
 
 
 def test_bodies_that_do_not_arrive_lock_nobody_out(models):
-    head = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n{{".encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n{{".encode()
     with service(models, max_body_bytes=5000) as port, contextlib.ExitStack() as kept:
         for _ in range(20):
             connection = socket.create_connection(("127.0.0.1", port))
@@ -440,7 +440,9 @@ def test_too_many_and_too_slow():
 def test_who_hangs_up_is_not_computed():
     model = Slow(0.4)
     path, body = "/v1/models/slow:predict", b'{"inputs": [[7.0]]}'
-    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    )
     with service({"slow": ServedModel("slow", {1: model}, {})}, max_batch_rows=0) as port:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(post, port, {"inputs": [[1.0]]}, path)
@@ -455,7 +457,7 @@ def test_who_hangs_up_is_not_computed():
 
 
 def test_what_would_wait_in_vain_is_refused(monkeypatch):
-    monkeypatch.setattr("kerasmlp.serving.http_service._PASSES_PER_S", 0.1)
+    monkeypatch.setattr("kerasmlp.serving.batching._PASSES_PER_S", 0.1)
     slow = {"slow": ServedModel("slow", {1: Slow(0.3)}, {})}
     ask = {"inputs": [[1.0], [2.0]]}, "/v1/models/slow:predict"
     with service(slow) as port, ThreadPoolExecutor(3) as pool:

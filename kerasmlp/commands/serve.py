@@ -4,7 +4,8 @@ MODEL is a folder of versions as of export-model, a run, or a `models.config`
 of several models with paths of this machine; what is there when it starts is
 served. Ask `POST /v1/models/NAME:predict`; see also `/readyz` and
 `/metrics`. There is no encryption and no log-in: for other machines, put a
-proxy before it. SIGTERM stops it once everything that it took is answered.
+proxy before it. While it listens on this machine only, or with --allow-host,
+requests under other names are refused. SIGTERM stops it once everything that it took is answered.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ _LIBRARIES = ("aiohttp", "orjson", "prometheus_client")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
     parser.add_argument("--host", default="127.0.0.1", help="default: this machine only")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name by which clients call it, as that of a proxy",
+    )
     parser.add_argument("--port", type=int, default=8501, help="default: 8501; 0: a free one")
     for flag, text in (
         ("--max-body-bytes", "of one request (default: 16 MiB)"),
@@ -27,12 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--max-samples", "MC passes per row (default: 4096)"),
         ("--max-passes", "rows times MC passes of one request (default: 262144)"),
         ("--max-requests", "at one time; more get 503 (default: 256)"),
+        ("--max-connections", "at one time (default: 1024)"),
         ("--max-batch-rows", "of requests computed together; 0: each alone (default: 256)"),
     ):
         parser.add_argument(flag, type=int, metavar="N", help=text)
     parser.add_argument(
         "--timeout-s", type=float, metavar="SECONDS", help="of one request (default: 30)"
     )
+    parser.add_argument("--trust", action="store_true", help="run whatever a MODEL holds")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.serving.http_server import serve
     from kerasmlp.serving.served_models import load_models
 
-    models = load_models(args.models)
+    models = load_models(args.models, trust=args.trust)
 
     def started(url: str) -> None:
         for name, model in models.items():
@@ -60,5 +70,6 @@ def run(args: argparse.Namespace) -> None:
                 print(f"{url}/v1/models/{name}/versions/{number}")
         print(f"ready        {url}", flush=True)
 
-    asyncio.run(serve(models, host=args.host, port=args.port, limits=limits, started=started))
+    how = {"limits": limits, "allowed_hosts": args.allow_host, "started": started}
+    asyncio.run(serve(models, host=args.host, port=args.port, **how))
     print("stopped")

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout-s", type=float, default=30.0, metavar="SECONDS", help="of one try (default: 30)"
     )
+    parser.add_argument("--trust", action="store_true", help="run whatever MODEL holds")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -49,9 +50,9 @@ def run(args: argparse.Namespace) -> None:
     with client:
         client.width  # noqa: B018  an absent server is found before the model is loaded
         if number is not None and (args.model / str(number)).is_dir():
-            version = ServedVersion(args.model / str(number))
+            version = ServedVersion(args.model / str(number), trust=args.trust)
         else:
-            (model,) = load_models([args.model]).values()
+            (model,) = load_models([args.model], trust=args.trust).values()
             is_run = (args.model / "config.json").exists()  # of whichever version it became
             wanted = max(model.versions) if number is None or is_run else number
             if wanted not in model.versions:

@@ -149,6 +149,11 @@ class Client(abc.ABC):
         """The answers, if there are some to each row."""
         if "label" not in answers or any(v.shape[:1] != (rows,) for v in answers.values()):
             raise self._strange("other outputs")
+        for name, values in answers.items():
+            if values.dtype.kind == "f":
+                unknown = ~np.isfinite(values.reshape(rows, -1)).all(axis=1)
+                if (unknown & (answers["label"] != "")).any():
+                    raise self._strange(f"a label beside {name} that is not finite")
         return answers
 
     @abc.abstractmethod

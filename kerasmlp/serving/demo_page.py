@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Collection
@@ -20,6 +19,7 @@ from kerasmlp.checks import InputError
 from kerasmlp.serving.address import check_port, reject_address
 from kerasmlp.serving.demo_answers import DemoAnswers
 from kerasmlp.serving.demo_gate import MAX_UPLOAD_BYTES, DemoGate, uploaded
+from kerasmlp.serving.own_folder import own_folder
 
 if TYPE_CHECKING:
     import gradio
@@ -64,8 +64,8 @@ def serve_demo(
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
         reject_address(error, host, port)
-    with listener, tempfile.TemporaryDirectory(prefix="kerasmlp-demo-") as name:
-        folder = Path(name).resolve()
+    os.umask(0o077)  # the photos are nobody else's
+    with listener, own_folder("kerasmlp-demo-") as folder:
         address, port = listener.getsockname()[:2]
         names = {f"[{n}]" if ":" in n else n for n in (host, address)} | _LOCAL
         hosts = {f"{name}:{port}" for name in names}.union(also_hosts, names if port == 80 else ())

@@ -82,6 +82,10 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
         module.save(os.fspath(temporary))
         (temporary / PLACE).parent.mkdir()
         requests = {k: _warmup(k, predictor.config["width"]) for k in module.functions}
+        for signature, inputs in requests.items():
+            if not module.functions[signature](**inputs)["label"][0]:
+                came = "NaN or infinity: see its weights and temperatures"
+                reject_file(run_dir, "must be a run with finite answers", came)
         write_warmup(temporary / PLACE, name, requests)
     files = write_server_files(destination, name)
     return {

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
+import ipaddress
+import resource
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 from aiohttp import web
 
 from kerasmlp.serving.address import check_port, reject_address
+from kerasmlp.serving.bounded_log import bounded_log
+from kerasmlp.serving.connections import Connection, Connections
 from kerasmlp.serving.http_service import HttpService
 from kerasmlp.serving.limits import Limits
+from kerasmlp.serving.listener import Listener
 from kerasmlp.serving.served_models import ServedModel
 
 _KEPT_S = 75  # an idle connection
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    # Of what is no HTTP, such as a port scan; faults of handlers are told by the service itself.
-    if record.exc_info and record.exc_info[1] is not None:
-        text = " ".join(str(record.exc_info[1]).split())[:100]
-        record.msg, record.args = f"{record.getMessage()}: {text}", ()
-    record.exc_info = record.exc_text = None
-    return True
+_OTHER_FILES = 128  # that the process has open beside its connections
+_LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 
 
 async def serve(
@@ -32,6 +30,7 @@ async def serve(
     host: str,
     port: int,
     limits: Limits,
+    allowed_hosts: Collection[str] = (),
     started: Callable[[str], None],
 ) -> None:
     """Serves until SIGTERM or SIGINT; a second one ends it at once.
@@ -45,41 +44,67 @@ async def serve(
         host: Address to listen at.
         port: Port to listen at; 0 takes a free one.
         limits: Of requests.
+        allowed_hosts: Names of this server beside `localhost`. At an address
+            of this machine alone, requests under others are refused; at
+            others, if some are named.
         started: Called with the URL once it listens.
 
     Raises:
         InputError: if it cannot listen there.
     """
     check_port(port)
-    logging.getLogger("aiohttp.server").addFilter(_without_traceback)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    with bounded_log(loop):
+        async with listening(models, host, port, limits, allowed_hosts) as (service, listener, url):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+            started(url)
+            await stop.wait()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            service.stopping = True
+            await asyncio.sleep(limits.drain_s)
+            listener.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    models: Mapping[str, ServedModel],
+    host: str,
+    port: int,
+    limits: Limits,
+    allowed_hosts: Collection[str] = (),
+) -> AsyncIterator[tuple[HttpService, Listener, str]]:
+    """Yields the service, what takes its connections, and its URL; then answers what it read."""
+    connections = Connections(_room_for(limits.max_connections))
+    how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": _KEPT_S}
     service = HttpService(models, limits)
     # A small compressed body may hold gigabytes: it is refused, not unpacked.
     runner = web.AppRunner(
-        service.app(),
-        access_log=None,
-        auto_decompress=False,
-        handler_cancellation=True,
-        keepalive_timeout=_KEPT_S,
-        shutdown_timeout=2 * limits.timeout_s,
+        service.app(), handler_cancellation=True, shutdown_timeout=2 * limits.timeout_s, **how
     )
     await runner.setup()
+    listener = Listener(connections, lambda: Connection(connections, runner.server, **how))
     try:
-        site = web.TCPSite(runner, host, port)
         try:
-            await site.start()
+            address, port = listener.open(host, port)
         except OSError as error:
             reject_address(error, host, port)
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        host, port = runner.addresses[0][:2]
-        started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        await stop.wait()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        service.stopping = True
-        await asyncio.sleep(limits.drain_s)
-        await site.stop()
+        named = f"[{address}]" if ":" in address else address
+        if allowed_hosts or ipaddress.ip_address(address).is_loopback:
+            service.hosts = {host, named, *_LOCAL, *allowed_hosts}
+        yield service, listener, f"http://{named}:{port}"
     finally:
+        listener.close()
         await runner.cleanup()
+        listener.stop()
+
+
+def _room_for(connections: int) -> int:
+    """How many of them this process can have, after it asked for as many files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft < wanted:
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(min(connections, soft - _OTHER_FILES), 1)

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 
-import orjson
 from aiohttp import web
 
 from kerasmlp.checks import InputError
-from kerasmlp.serving.batching import Batcher
+from kerasmlp.serving.batching import Batcher, Busy
+from kerasmlp.serving.bodies import Bodies
 from kerasmlp.serving.limits import Limits
+from kerasmlp.serving.rest_answers import error_answer, json_answer
 from kerasmlp.serving.rest_json import Question, decode, encode
 from kerasmlp.serving.served_models import ServedModel
 from kerasmlp.serving.served_version import ServedVersion
 from kerasmlp.serving.service_metrics import ServiceMetrics
 
 _MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}"
-_BODIES = 8  # bodies of the largest size that may be in memory at one time
-_LONG_BODY = 1 << 20  # bytes; to decode more would hold up the others
-_PASSES_PER_S = 1 << 17  # more wait in vain: they would not be computed within the time limit
+_PORT = re.compile(r":\d*$")
+_LONG_BODY = 1 << 18  # bytes; to decode more at one time would hold up the others
 _HUNG_UP = 499  # as nginx counts them
 
 _log = logging.getLogger("kerasmlp.serving")
@@ -48,14 +49,21 @@ class HttpService:
     | `GET /metrics` | for Prometheus |
 
     Errors are `{"error": "one sentence"}`: 400 what cannot be understood, 403
-    sent by another site's page, 404 unknown model or version, 405 wrong
-    method, 408 a body that does not arrive, 411 without a length, 413 too
-    large, 415 compressed, 503 too many requests at one time (with
-    `Retry-After`), 504 not computed in time. Who hangs up is not computed.
+    sent by another site's page, or under a name that is none of `hosts`, 404
+    unknown model or version, 405 wrong method, 408 a body that does not
+    arrive, 411 without a length, 413 too large, 415 compressed, 503 too many
+    requests at one time (with `Retry-After`), 504 not computed in time. Who
+    hangs up is not computed.
 
     Args:
         models: By name, as of `load_models`.
         limits: Of requests.
+
+    Attributes:
+        stopping: Whether it says that it does.
+        hosts: What it may be called, without ports; None for anything. A page
+            may have any name lead to this machine, and then ask from its
+            visitors' browsers.
     """
 
     def __init__(self, models: Mapping[str, ServedModel], limits: Limits):
@@ -63,8 +71,10 @@ class HttpService:
         self._limits = limits
         self._metrics = ServiceMetrics()
         self._active = 0
-        self._body_bytes = 0
+        self._bodies = Bodies(limits.max_body_bytes, limits.timeout_s)
+        self._one_at_a_time = asyncio.Lock()
         self.stopping = False
+        self.hosts: Collection[str] | None = None
         self._batcher: Batcher | None = None
 
     def app(self) -> web.Application:
@@ -89,6 +99,9 @@ class HttpService:
         self._batcher = Batcher(
             max_batch_rows=self._limits.max_batch_rows,
             max_passes=self._limits.max_passes,
+            max_requests=self._limits.max_requests,
+            max_bytes=8 * self._limits.max_body_bytes,
+            timeout_s=self._limits.timeout_s,
             seen=self._metrics.batch_rows.observe,
         )
         await self._batcher.start()
@@ -98,10 +111,15 @@ class HttpService:
     @web.middleware
     async def _errors(self, request: web.Request, handler) -> web.StreamResponse:
         headers = {}
+        request.protocol.begins()
         try:
+            self._check_host(request)
             response = await handler(request)
         except InputError as error:
             status, sentence = HTTPStatus.BAD_REQUEST, str(error)
+        except Busy:
+            status, sentence = HTTPStatus.SERVICE_UNAVAILABLE, _SENTENCES[503]
+            headers["Retry-After"] = "1"
         except Refusal as error:
             status, sentence = error.status, str(error)
             if status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -114,12 +132,14 @@ class HttpService:
         except ConnectionError:  # nobody is there to answer
             raise
         except Exception as error:
-            _log.error("%s %s: %s", request.method, request.path, type(error).__name__)
+            _log.error("a request could not be computed: %s", type(error).__name__)
             status, sentence = HTTPStatus.INTERNAL_SERVER_ERROR, "the request could not be computed"
         else:
             status = None
+        finally:
+            request.protocol.ends()
         if status is not None:
-            response = _json({"error": sentence}, status=status, headers=headers)
+            response = error_answer(status, sentence, headers)
         if self.stopping or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             response.force_close()
         return response
@@ -129,21 +149,17 @@ class HttpService:
         self._active += 1
         self._metrics.active.set(self._active)
         try:
-            if self._active > self._limits.max_requests:
-                raise _busy()
             version = self._version(request)
             model = request.match_info["model"]
             if request.match_info["verb"] != "predict":
                 verb = request.match_info["verb"]
                 raise Refusal(HTTPStatus.BAD_REQUEST, f"only :predict is answered, not :{verb}")
             question = await self._question(request, version)
+            client = request.protocol.address, request.protocol
             signature = question.signature
-            waiting = self._batcher.waiting_passes
-            if waiting and waiting + question.passes > _PASSES_PER_S * self._limits.timeout_s:
-                raise _busy()
             try:
                 async with asyncio.timeout(self._limits.timeout_s):
-                    outputs = await self._batcher.ask(version, question)
+                    outputs = await self._batcher.ask(version, question, client)
             except TimeoutError:
                 sentence = f"not computed within {self._limits.timeout_s:g} s"
                 raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, sentence) from None
@@ -154,7 +170,8 @@ class HttpService:
             status = _HUNG_UP
             raise
         except Exception as error:
-            status = getattr(error, "status", 400 if isinstance(error, InputError) else 500)
+            known = {InputError: 400, Busy: 503}.get(type(error), 500)
+            status = getattr(error, "status", known)
             raise
         finally:
             self._active -= 1
@@ -173,29 +190,30 @@ class HttpService:
             raise Refusal(HTTPStatus.LENGTH_REQUIRED, "the request must have a Content-Length")
         if size > limits.max_body_bytes:
             raise web.HTTPRequestEntityTooLarge(limits.max_body_bytes, size)
-        parts = []
+        max_samples = min(limits.max_samples, version.max_samples)
+        how = {"max_rows": limits.max_rows, "max_samples": max_samples}
         try:
-            async with asyncio.timeout(limits.timeout_s):
-                async for part in request.content.iter_any():  # `read` would keep it for long
-                    parts.append(part)
-                    self._body_bytes += len(part)
-                    if self._body_bytes > _BODIES * limits.max_body_bytes:
-                        raise _busy()
-            max_samples = min(limits.max_samples, version.max_samples)
-            how = {"max_rows": limits.max_rows, "max_samples": max_samples}
-            if size > _LONG_BODY:
-                question = await asyncio.to_thread(decode, b"".join(parts), version, **how)
-            else:
-                question = decode(b"".join(parts), version, **how)
+            async with self._bodies.read(request, size) as body:
+                if size > _LONG_BODY:
+                    async with self._one_at_a_time:
+                        question = await asyncio.to_thread(decode, body, version, **how)
+                else:
+                    question = decode(body, version, **how)
         except TimeoutError:
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time") from None
-        finally:
-            self._body_bytes -= sum(map(len, parts))
         if "num_samples" in question.inputs and question.passes > limits.max_passes:
             sentence = f"rows times num_samples must be at most {limits.max_passes}"
             sentence += f". Received: {question.passes}"
             raise Refusal(HTTPStatus.BAD_REQUEST, sentence)
         return question
+
+    def _check_host(self, request: web.Request) -> None:
+        names = [name.lower() for name in request.headers.getall("Host", [])]
+        if self.hosts is None or not names:  # a health check in HTTP/1.0, but no browser
+            return
+        if len(names) > 1 or not {names[0], _PORT.sub("", names[0])} & set(self.hosts):
+            sentence = "the server is not known by this name: see --allow-host"
+            raise Refusal(HTTPStatus.FORBIDDEN, sentence)
 
     def _model(self, request: web.Request) -> tuple[ServedModel, list[int]]:
         """The model that is asked for, and the numbers of the versions meant, latest last."""
@@ -226,22 +244,22 @@ class HttpService:
         states = [
             {"version": str(n), "state": "AVAILABLE", "status": good} for n in reversed(numbers)
         ]
-        return _json({"model_version_status": states})
+        return json_answer({"model_version_status": states})
 
     async def _metadata(self, request: web.Request) -> web.Response:
         model, numbers = self._model(request)
         spec = {"name": model.name, "signature_name": "", "version": str(numbers[-1])}
         definitions = model.versions[numbers[-1]].signature_definitions
         signatures = {"signature_def": {"signature_def": definitions}}
-        return _json({"model_spec": spec, "metadata": signatures})
+        return json_answer({"model_spec": spec, "metadata": signatures})
 
     async def _health(self, request: web.Request) -> web.Response:
-        return _json({"status": "running"})
+        return json_answer({"status": "running"})
 
     async def _ready(self, request: web.Request) -> web.Response:
         if self.stopping:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
-        return _json({"status": "ready"})
+        return json_answer({"status": "ready"})
 
     async def _counters(self, request: web.Request) -> web.Response:
         self._metrics.waiting_rows.set(self._batcher.waiting_rows)
@@ -253,15 +271,5 @@ _SENTENCES = {
     404: "there is nothing at this path",
     405: "this path does not take this method",
     413: "the body is too large",
+    503: "too many requests at one time, try again",
 }
-
-
-def _busy() -> Refusal:
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at one time, try again")
-
-
-def _json(content: dict, *, status: int = 200, headers: Mapping | None = None) -> web.Response:
-    body = orjson.dumps(content)
-    return web.Response(
-        body=body, status=int(status), headers=headers, content_type="application/json"
-    )

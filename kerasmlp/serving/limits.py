@@ -16,7 +16,9 @@ class Limits:
         max_rows: Of one request.
         max_samples: MC passes per row; the model may take fewer.
         max_passes: Rows × MC passes of one request, or of those computed together.
-        max_requests: That are being answered at one time; more get 503.
+        max_requests: That wait or are computed at one time; more get 503.
+        max_connections: That are open at one time; fewer where the system lets
+            this process open fewer files.
         max_batch_rows: Up to which concurrent requests are merged; 0 merges none.
         timeout_s: Until a request is answered with 408 or 504.
         drain_s: How long a server that stops says so before it closes its port.
@@ -35,6 +37,7 @@ class Limits:
     max_samples: int = 4096
     max_passes: int = 1 << 18
     max_requests: int = 256
+    max_connections: int = 1024
     max_batch_rows: int = 256
     timeout_s: float = 30.0
     drain_s: float = 0.5

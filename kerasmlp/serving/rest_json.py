@@ -69,6 +69,7 @@ def decode(body: bytes, version: ServedVersion, *, max_rows: int, max_samples: i
     if type(content) is not dict:
         _refuse("body", "must be a JSON object", content)
     signature = content.get("signature_name", "serving_default")
+    signature = "serving_default" if signature == "" else signature  # as TensorFlow Serving does
     if type(signature) is not str or signature not in version.signatures:
         _refuse("signature_name", f"must be one of {', '.join(version.signatures)}", signature)
     if ("instances" in content) == ("inputs" in content):
@@ -91,6 +92,9 @@ def encode(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> bytes:
     strings, those of a name in `_bytes` objects `{"b64": …}`. A float32 has
     the fewest digits that give it back.
 
+    Raises:
+        InputError: if a number is not finite: JSON has none such, and its row no answer.
+
     Example:
 
     >>> encode({"p": np.float32([0.1, 1]), "label": np.array([b"a", b"b"])}, by_row=True)
@@ -98,6 +102,11 @@ def encode(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> bytes:
     >>> encode({"p": np.float32([0.1, 1])}, by_row=False)
     b'{"outputs":[0.1,1.0]}'
     """
+    for values in outputs.values():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            row = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0]
+            came = "numbers with which it runs over"
+            reject_file(f"embedding[{row}]", "must have a finite answer of the model", came)
     plain = {k: _texts(k, v) if v.dtype.kind in "OS" else v for k, v in outputs.items()}
     if by_row:
         rows = zip(*plain.values(), strict=True)

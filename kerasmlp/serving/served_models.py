@@ -43,7 +43,9 @@ class ServedModel:
     labels: dict[str, int]
 
 
-def load_models(paths: Sequence[str | os.PathLike]) -> dict[str, ServedModel]:
+def load_models(
+    paths: Sequence[str | os.PathLike], *, trust: bool = False
+) -> dict[str, ServedModel]:
     """Loads what the paths name, by the model's name.
 
     Args:
@@ -52,6 +54,7 @@ def load_models(paths: Sequence[str | os.PathLike]) -> dict[str, ServedModel]:
             served as `age`, `gender` or the name of its label; or a text file
             in the form of TensorFlow Serving's `ModelServerConfig`, whose
             relative paths begin where the file lies.
+        trust: Whether to run what no export of this package holds.
 
     Raises:
         InputError: if a path is none of these, or two models have one name.
@@ -59,12 +62,12 @@ def load_models(paths: Sequence[str | os.PathLike]) -> dict[str, ServedModel]:
     models: dict[str, ServedModel] = {}
     for path in map(Path, paths):
         if path.is_file():
-            found = [_configured(path, config) for config in _read_config(path)]
+            found = [_configured(path, config, trust) for config in _read_config(path)]
         elif (path / "config.json").exists():
             found = [_of_run(path)]
         else:
             numbers = [max(_version_numbers(path))]
-            found = [_loaded(Path(os.path.abspath(path)).name, path, numbers, {})]
+            found = [_loaded(Path(os.path.abspath(path)).name, path, numbers, {}, trust)]
         for model in found:
             if model.name in models:
                 came = f"a second {model.name!r} (a models.config can name them)"
@@ -82,7 +85,7 @@ def _of_run(path: Path) -> ServedModel:
     name = describe(Predictor(path))["label"]
     with tempfile.TemporaryDirectory() as folder:
         export_model(path, Path(folder) / name)
-        return _loaded(name, Path(folder) / name, [1], {})
+        return _loaded(name, Path(folder) / name, [1], {}, False)
 
 
 def _version_numbers(folder: Path) -> list[int]:
@@ -95,8 +98,10 @@ def _version_numbers(folder: Path) -> list[int]:
     return sorted(numbers)
 
 
-def _loaded(name: str, folder: Path, numbers: Sequence[int], labels: dict) -> ServedModel:
-    versions = {n: ServedVersion(folder / str(n)) for n in numbers}
+def _loaded(
+    name: str, folder: Path, numbers: Sequence[int], labels: dict, trust: bool
+) -> ServedModel:
+    versions = {n: ServedVersion(folder / str(n), trust=trust) for n in numbers}
     for version in versions.values():
         version.warm_up()
     return ServedModel(name, versions, labels)
@@ -135,7 +140,7 @@ def _server_config_class():
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("kerasmlp.Server"))
 
 
-def _configured(path: Path, config) -> ServedModel:
+def _configured(path: Path, config, trust: bool) -> ServedModel:
     folder = path.parent / config.base_path
     numbers = _version_numbers(folder)
     policy = config.model_version_policy
@@ -150,4 +155,4 @@ def _configured(path: Path, config) -> ServedModel:
     for label, number in labels.items():
         if number not in numbers:
             reject(f"version_labels {label}", "must be a version that is served", number)
-    return _loaded(config.name or folder.name, folder, numbers, labels)
+    return _loaded(config.name or folder.name, folder, numbers, labels, trust)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -12,6 +14,8 @@ import tensorflow as tf
 
 from kerasmlp.checks import reject_file
 from kerasmlp.files import read_json, what_is
+from kerasmlp.serving.graph_check import check_graph
+from kerasmlp.serving.private_copy import DESCRIPTION, GRAPH, WEIGHTS, private_copy
 
 
 class ServedVersion:
@@ -24,29 +28,36 @@ class ServedVersion:
     exponential of at once, may be computed in another way than the rest. See
     `row_tile`.
 
+    What is loaded is a copy of its files that was looked through first: see
+    `check_graph`.
+
     Args:
         path: Version folder, numbered.
+        trust: Load it from where it lies and run whatever it holds.
 
     Raises:
-        InputError: if there is no such export, or it cannot be loaded.
+        InputError: if there is no such export, it cannot be loaded, or could
+            do something else than compute answers.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, *, trust: bool = False):
         self.path = Path(path)
         if not (self.path / "saved_model.pb").is_file():
             reject_file(path, "must hold a saved_model.pb", what_is(path))
-        described = self.path / "assets" / "model.json"
-        self.description = read_json(described)
-        known = self.description if isinstance(self.description, dict) else {}
-        for name in ("width", "max_samples"):
-            if not isinstance(known.get(name), int):
-                reject_file(described, f"must hold an integer {name}", f"{known.get(name)!r}")
-        try:
-            self._loaded = tf.saved_model.load(os.fspath(path))
-        except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
-            reject_file(path, "must be a complete SavedModel", " ".join(str(error).split())[:200])
+        with contextlib.nullcontext(self.path) if trust else private_copy(path) as files:
+            graph = (files / GRAPH).read_bytes()
+            if not trust:
+                check_graph(self.path / GRAPH, graph)
+            self.description = _description(files / DESCRIPTION, self.path / DESCRIPTION)
+            try:
+                if not trust:
+                    _check_sizes(files)
+                self._loaded = tf.saved_model.load(os.fspath(files))
+            except Exception as error:  # an altered file may fail anywhere, in any way
+                came = " ".join(str(error).split()).replace(os.fspath(files), os.fspath(path))
+                reject_file(path, "must be a complete SavedModel", came[:200])
         self._functions = dict(self._loaded.signatures)
-        self.signature_definitions = _signature_definitions(self.path / "saved_model.pb")
+        self.signature_definitions = _signature_definitions(graph)
 
     @property
     def signatures(self) -> tuple[str, ...]:
@@ -66,11 +77,19 @@ class ServedVersion:
         return tuple(self._functions[signature].structured_input_signature[1])
 
     def warm_up(self) -> None:
-        """Asks every signature once: the first time takes longer."""
+        """Asks every signature once: the first time takes longer.
+
+        Raises:
+            InputError: if an answer is not finite: the weights are not, or a temperature.
+        """
         one = {"num_samples": np.ones(1, np.int32), "seed": np.zeros(1, np.int64)}
         one["embedding"] = np.zeros((1, self.width), np.float32)
         for signature in self.signatures:
-            self.run(signature, {name: one[name] for name in self.inputs_of(signature)})
+            inputs = {name: one[name] for name in self.inputs_of(signature)}
+            for name, values in self.run(signature, inputs).items():
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    came = f"{name} of {signature} is NaN or infinity for a row of zeros"
+                    reject_file(self.path, "must be a model with finite answers", came)
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Answers one batch.
@@ -124,12 +143,31 @@ def row_tile() -> int:
     return 1
 
 
-def _signature_definitions(path: Path) -> dict:
+def _description(file: Path, name: Path) -> dict:
+    description = read_json(file)
+    known = description if isinstance(description, dict) else {}
+    for key in ("width", "max_samples"):
+        if not isinstance(known.get(key), int):
+            reject_file(name, f"must hold an integer {key}", f"{known.get(key)!r}")
+    return known
+
+
+def _check_sizes(files: Path) -> None:
+    """Rejects weights that say to be larger than their file: their memory is taken first."""
+    reader = tf.train.load_checkpoint(os.fspath(files / WEIGHTS.partition(".")[0]))
+    kinds = reader.get_variable_to_dtype_map()
+    shapes = reader.get_variable_to_shape_map()
+    bytes_ = sum(math.prod(shapes[k]) * max(kinds[k].size, 1) for k in shapes)
+    if bytes_ > (files / WEIGHTS).stat().st_size:
+        raise ValueError("weights that are larger than their file")
+
+
+def _signature_definitions(graph: bytes) -> dict:
     """The `SignatureDef`s of a SavedModel, in the JSON form of Protocol Buffers."""
     from google.protobuf.json_format import MessageToDict
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-    (graph,) = SavedModel.FromString(path.read_bytes()).meta_graphs
+    (graph,) = SavedModel.FromString(graph).meta_graphs
     return {
         name: MessageToDict(
             definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
