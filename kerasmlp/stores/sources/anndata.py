@@ -26,7 +26,7 @@ def read_anndata(file: h5py.File, reader: ValueReader) -> SourceArrays:
     arrays = {"X": file["X"]} if "X" in file else {}
     arrays |= dict(file["obsm"].items()) if isinstance(file.get("obsm"), h5py.Group) else {}
     for name, item in arrays.items():
-        if name in reader.drop:
+        if reader.drops(name):
             continue
         if isinstance(item, h5py.Dataset):
             reader.read(name, item)
@@ -35,7 +35,7 @@ def read_anndata(file: h5py.File, reader: ValueReader) -> SourceArrays:
             reader.left_out[name] = f"a {kind}, not a plain array"
     index = _text(obs.attrs.get("_index", "_index"))
     for name, item in obs.items():
-        if name.startswith("__") or name in reader.drop:
+        if name.startswith("__") or reader.drops(name):
             continue
         if name in reader.columns:
             reject_file(reader.path, "must hold each column once", f"{name!r} in obs and elsewhere")

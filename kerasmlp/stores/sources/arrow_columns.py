@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kerasmlp.checks import InputError, reject_file
-from kerasmlp.stores.sources.source import SourceArrays, named_codes, text_array
+from kerasmlp.stores.sources.source import DROPPED, SourceArrays, named_codes, text_array
 
 PANDAS_INDEX = "__index_level_"
 
@@ -20,16 +20,13 @@ class _LeftOut(Exception):
     """A column that is no label and no embedding, and the reason."""
 
 
-def read_table(
-    path: Path, read: Callable[[], Any], drop: Collection[str] = (), refused: Collection[str] = ()
-) -> SourceArrays:
+def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) -> SourceArrays:
     """Turns an Arrow table into arrays; what is wrong with it becomes one sentence.
 
     Args:
         path: The file.
         read: Returns the table.
         drop: Columns to leave alone.
-        refused: Columns that `read` did not read because of their type.
     """
     try:
         import pyarrow
@@ -56,6 +53,7 @@ def _columns_of(path: Path, table: Any, drop: Collection[str]) -> SourceArrays:
         reject_file(path, "must hold each column once", f"{repeated[0]!r} twice or more")
     for place, name in enumerate(names):
         if name in drop:
+            left_out[name] = DROPPED
             continue
         try:
             column = from_arrow(table.column(place))

@@ -15,7 +15,13 @@ from typing import Any, BinaryIO
 
 from kerasmlp.checks import reject_file
 from kerasmlp.stores.sources.arrow_columns import read_table
-from kerasmlp.stores.sources.source import SourceArrays, most_bytes, open_file, require_size
+from kerasmlp.stores.sources.source import (
+    DROPPED,
+    SourceArrays,
+    most_bytes,
+    open_file,
+    require_size,
+)
 
 MOST_COLUMNS = 50_000
 _HEAD = 1 << 20
@@ -40,6 +46,7 @@ def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
         names = next(_rows(head[start:], separator), [])
         _require_size(path, stream, len(names), os.fstat(file.fileno()).st_size)
         kept = [name for name in names if name not in drop]
+        dropped.update((name, DROPPED) for name in names if name in drop)
 
         def parse(decimal_point: str) -> Any:
             from pyarrow import csv as arrow_csv
@@ -63,8 +70,10 @@ def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
             [name or f"{_UNNAMED}{place}" for place, name in enumerate(table.column_names)]
         )
 
+    dropped: dict[str, str] = {}
     with open_file(path) as file:
         source = read_table(path, read, drop)
+    source.left_out.update(dropped)
     index = [n for n in source.columns if re.fullmatch(_UNNAMED + r"\d+(_level_\d+)?", n)]
     return replace(source, index=index)
 

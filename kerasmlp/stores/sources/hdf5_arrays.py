@@ -36,7 +36,7 @@ def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
 
 
 def _from_store(store: EmbeddingStore) -> SourceArrays:
-    known = {k: v for k, v in asdict(store.info).items() if v is not None}
+    known = {k: v for k, v in asdict(store.info).items() if v is not None and k != "import_report"}
     columns = {**store.labels, "embedding": store.embeddings.astype(store.storage_dtype)}
     return SourceArrays(columns, {**known, "gender_codes": "0 male, 1 female"}, store=True)
 
@@ -49,7 +49,7 @@ def _read_plain(path: Path, file: h5py.File, reader: ValueReader) -> None:
             datasets[place] = name, dataset
     for name, dataset in datasets.values():
         key = name.rsplit("/", 1)[-1]
-        if key in reader.drop or name in reader.drop:
+        if reader.drops(key) or reader.drops(name):
             continue
         if key in reader.columns or key in reader.single:
             reject_file(path, "must hold each column once", f"{key!r} in two groups")

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from kerasmlp.checks import reject_file
-from kerasmlp.stores.sources.source import bytes_in_memory, require_size, text_array
+from kerasmlp.stores.sources.source import DROPPED, bytes_in_memory, require_size, text_array
 
 
 class ValueReader:
@@ -59,6 +59,12 @@ class ValueReader:
         else:
             self.columns[name] = self.values(dataset)
 
+    def drops(self, name: str) -> bool:
+        """Whether a name is one to leave alone; it is noted if so."""
+        if name in self.drop:
+            self.left_out[name] = DROPPED
+        return name in self.drop
+
     def values(self, dataset: h5py.Dataset) -> Any:
         """All values of a data set; codes of an enum as their names."""
         self.require(dataset)
@@ -90,7 +96,7 @@ class ValueReader:
         for field in dataset.dtype.names:
             whole = f"{name}.{field}"
             kind = dataset.dtype[field]
-            if field in self.drop or whole in self.drop:
+            if self.drops(field) or self.drops(whole):
                 continue
             if field in self.columns:
                 self.left_out[whole] = "a second column of this name"

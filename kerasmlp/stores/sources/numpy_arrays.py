@@ -12,7 +12,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kerasmlp.checks import InputError, reject_file
-from kerasmlp.stores.sources.source import SourceArrays, bytes_in_memory, open_file, require_size
+from kerasmlp.stores.sources.source import (
+    DROPPED,
+    SourceArrays,
+    bytes_in_memory,
+    open_file,
+    require_size,
+)  # fmt: skip
 
 _DAMAGE = (
     OSError, ValueError, EOFError, KeyError, TypeError, MemoryError, OverflowError, SyntaxError,
@@ -28,7 +34,7 @@ def read_numpy(path: Path, drop: Collection[str] = ()) -> SourceArrays:
             if file.read(6) == b"\x93NUMPY":
                 return _one(path, file)
             file.seek(0)
-            if not zipfile.is_zipfile(file):
+            if file.read(2) != b"PK":
                 reject_file(
                     path, "must hold plain arrays", "pickled or foreign objects, never read"
                 )
@@ -54,9 +60,11 @@ def _one(path: Path, file: BinaryIO) -> SourceArrays:
 
 def _several(path: Path, file: BinaryIO, drop: Collection[str]) -> SourceArrays:
     size = os.fstat(file.fileno()).st_size
-    arrays, left_out = {}, {}
+    arrays = {}
     with zipfile.ZipFile(file) as archive:
-        members = [m for m in archive.infolist() if m.filename.removesuffix(".npy") not in drop]
+        names = [m.filename.removesuffix(".npy") for m in archive.infolist()]
+        members = [m for m, name in zip(archive.infolist(), names, strict=True) if name not in drop]
+        left_out = {name: DROPPED for name in names if name in drop}
         require_size(path, size, sum(m.file_size for m in members), "its arrays")
         for member in members:
             name = member.filename.removesuffix(".npy")

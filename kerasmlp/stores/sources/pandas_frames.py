@@ -22,9 +22,9 @@ def frames_of(file: h5py.File, attributes: Mapping[str, Any]) -> dict[str, h5py.
     frames: dict[str, h5py.Group] = {}
 
     def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Group) and "pandas_type" in item.attrs:
-            if "meta" not in name.split("/"):
-                frames[name] = item
+        described = isinstance(item, h5py.Group) and "pandas_type" in item.attrs
+        if described and "meta" not in name.split("/"):  # those hold the names of categories
+            frames[name] = item
 
     if "PYTABLES_FORMAT_VERSION" in attributes:
         file.visititems(visit)
@@ -33,7 +33,7 @@ def frames_of(file: h5py.File, attributes: Mapping[str, Any]) -> dict[str, h5py.
 
 def read_frame(path: Path, frames: Mapping[str, h5py.Group], reader: ValueReader) -> SourceArrays:
     """Reads the one frame of a file; its row index is no label unless it is asked for."""
-    frames = {name: group for name, group in frames.items() if name not in reader.drop}
+    frames = {name: group for name, group in frames.items() if not reader.drops(name)}
     if len(frames) != 1:
         reject_file(path, "must hold one data frame (--drop leaves others out)", ", ".join(frames))
     ((name, group),) = frames.items()
@@ -55,7 +55,7 @@ def _read_fixed(path: Path, group: h5py.Group, reader: ValueReader) -> None:
         if not isinstance(dataset, h5py.Dataset):
             reject_file(path, "must be a complete HDFStore", f"no block{block}_values")
         said = _text(dataset.attrs.get("value_type", ""))
-        wanted = [name for name in names if name not in reader.drop]
+        wanted = [name for name in names if not reader.drops(name)]
         if dataset.dtype.kind not in "iufb" or "shape" in dataset.attrs or said:
             why = "dates" if said.startswith(("date", "time", "period")) else _PICKLED
             reader.left_out |= dict.fromkeys(wanted, why)
@@ -72,9 +72,9 @@ def _read_fixed(path: Path, group: h5py.Group, reader: ValueReader) -> None:
             if name not in reader.drop:
                 reader.columns[name] = values[:, place]
     index = group.get("axis1")
-    if isinstance(index, h5py.Dataset) and index.ndim == 1 and "index" not in reader.columns:
-        if index.dtype.kind in "iufS":
-            reader.columns["index"] = reader.values(index)
+    plain = isinstance(index, h5py.Dataset) and index.ndim == 1 and index.dtype.kind in "iufS"
+    if plain and "index" not in reader.columns:
+        reader.columns["index"] = reader.values(index)
 
 
 def _labels(path: Path, group: h5py.Group, key: str, reader: ValueReader) -> list[str]:
@@ -93,7 +93,7 @@ def _read_table(path: Path, group: h5py.Group, reader: ValueReader) -> None:
             reject_file(path, requirement, "columns whose names are pickled")
         kind = table.dtype[name]
         said = _text(table.attrs.get(f"{name}_dtype", ""))
-        if name in reader.drop:
+        if reader.drops(name):
             continue
         if kind.kind not in "iufbS" or said.startswith(("date", "time", "period")):
             reader.left_out[name] = "dates" if said else f"values of type {kind}"

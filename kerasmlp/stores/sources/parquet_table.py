@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasmlp.stores.sources.arrow_columns import is_read, read_table
-from kerasmlp.stores.sources.source import SourceArrays, open_file, require_size
+from kerasmlp.stores.sources.source import DROPPED, SourceArrays, open_file, require_size
 
 _BYTES = {"BOOLEAN": 20, "INT32": 4, "FLOAT": 4, "BYTE_ARRAY": 12, "FIXED_LEN_BYTE_ARRAY": 64}
 
@@ -27,8 +27,8 @@ def read_parquet(path: Path, drop: Collection[str] = ()) -> SourceArrays:
         names = schema.names
         kept = [n for n in names if n not in drop and is_read(schema.field(names.index(n)).type)]
         left_out.update(
-            (f.name, f"values of type {f.type}"[:100])
-            for f in schema if f.name not in drop and f.name not in kept
+            (f.name, DROPPED if f.name in drop else f"values of type {f.type}"[:100])
+            for f in schema if f.name not in kept
         )  # fmt: skip
         _require_size(path, opened.metadata, set(kept), os.fstat(file.fileno()).st_size)
         return opened.read(columns=list(dict.fromkeys(kept)), use_pandas_metadata=False)

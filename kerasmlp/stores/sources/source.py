@@ -15,6 +15,7 @@ from kerasmlp.files import what_is
 
 UNPACKED_RATIO = 4
 UNPACKED_ALLOWANCE = 1 << 28
+DROPPED = "as asked by --drop"
 _LONG_TEXT = 256
 
 
