@@ -123,7 +123,9 @@ def read_meant(
 ) -> np.ndarray:
     """A label whose name says what it means, in one of the three forms; gaps are unknown."""
     column = _of_rows(values, rows)
-    if column.dtype.kind == "b" and name != "gender":
+    if column.dtype.kind == "b" and name == "gender":
+        return read_label(path, name, column, rows, notes)
+    if column.dtype.kind == "b":
         reject_file(path, f"must hold numbers or text in label {name!r}", "True and False")
     if np.ma.isMaskedArray(column):
         column = column.astype(np.int64).filled(UNKNOWN)
@@ -148,6 +150,8 @@ def read_genders(
         InputError: if a value is none of those that `codes` knows.
     """
     text = column.dtype.kind == "U"
+    if codes in ("male0", "female0"):  # True and False say nothing, unless one says what 1 is
+        column = _per_value(column, lambda v: {"True": "1", "False": "0"}.get(v, v))
     if codes == "auto":
         attribute = re.search(r"\b([01])\s*[:=]?\s*(male|female)\b", said.lower())
         if attribute and not text:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from kerasmlp.checks import reject_file
 from kerasmlp.stores.sources.arrow_columns import read_table
@@ -44,6 +44,8 @@ def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
         head = stream.read(_HEAD)
         start, separator = _start_and_separator(path, head)
         names = next(_rows(head[start:], separator), [])
+        if not names and len(head) == _HEAD:
+            _reject_width(path, f"a header of over {_HEAD:,} bytes")
         _require_size(path, stream, len(names), os.fstat(file.fileno()).st_size)
         kept = [name for name in names if name not in drop]
         dropped.update((name, DROPPED) for name in names if name in drop)
@@ -128,8 +130,7 @@ def _rows(head: bytes, separator: str) -> Any:
 def _require_size(path: Path, stream: BinaryIO, columns: int, file_size: int) -> None:
     """What a table takes as numbers, by its header and its lines."""
     if columns > MOST_COLUMNS:
-        way_out = "(an array in .npz or lists in Parquet may be wider)"
-        reject_file(path, f"must hold at most {MOST_COLUMNS:,} columns {way_out}", f"{columns:,}")
+        _reject_width(path, f"{columns:,}")
     size = stream.seek(0, os.SEEK_END)
     if 8 * size > most_bytes(file_size):
         stream.seek(0)
@@ -137,6 +138,11 @@ def _require_size(path: Path, stream: BinaryIO, columns: int, file_size: int) ->
         while block := stream.read(_BLOCK):
             lines += max(block.count(b"\n"), block.count(b"\r"))
         require_size(path, file_size, max(8 * columns * lines, size), "its numbers")
+
+
+def _reject_width(path: Path, came: str) -> NoReturn:
+    way_out = "(an array in .npz or lists in Parquet may be wider)"
+    reject_file(path, f"must hold at most {MOST_COLUMNS:,} columns {way_out}", came)
 
 
 def _with_decimal_commas(table: Any, parse: Any) -> Any:

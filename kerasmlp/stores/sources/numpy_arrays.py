@@ -55,7 +55,8 @@ def _one(path: Path, file: BinaryIO) -> SourceArrays:
     if (why := _why_not(path, file, size, size)) is not None:
         reject_file(path, "must hold plain arrays", why)
     file.seek(0)
-    return _split({"embedding": np.load(file, allow_pickle=False)}, {})
+    array = np.load(file, allow_pickle=False)
+    return _split({"embedding" if array.dtype.names is None else "table": array}, {})
 
 
 def _several(path: Path, file: BinaryIO, drop: Collection[str]) -> SourceArrays:
