@@ -20,6 +20,11 @@ NUM_YEARS = 101
 
 UNKNOWN = -1
 
+UNKNOWN_WORDS = frozenset(
+    ("", "na", "n/a", "#n/a", "nan", "none", "null", "nat", "<na>", "?", "unknown")
+)
+"""What tables write, in small or capital letters, where a label is not known."""
+
 
 class Gender(enum.IntEnum):
     """The one gender code of this package. Data sets contradict each other: see `GENDER_CODES`."""
@@ -173,7 +178,7 @@ def repair_age_group(text: str) -> str:
     >>> [repair_age_group(text) for text in ("03-Sep", "Oct-19", "08-Dec", "20–29", "60-100")]
     ['3-9', '10-19', '8-12', '20-29', '60-100']
     """
-    text = str(text).strip().replace("–", "-")
+    text = re.sub(r"(?<=\d) *- *(?=\d)", "-", str(text).strip().replace("–", "-"))
     date = _DATE.fullmatch(text.lower())
     if not date:
         return text
@@ -181,17 +186,47 @@ def repair_age_group(text: str) -> str:
     return f"{low}-{high}"
 
 
+_AGE_GROUP = re.compile(r"\d+-\d+|\d+\+|(?:more than|over) \d+")
+
+
+def is_age_group(text: str) -> bool:
+    """Whether the name of a group says which years it means: `25-32`, `70+`, `more than 70`."""
+    return bool(_AGE_GROUP.fullmatch(text))
+
+
+_NUMBER = r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)"
+_AGE = re.compile(rf"\(?\s*{_NUMBER}\s*\)?\s*([a-z. ]*)")
+_AGES = re.compile(rf"([(\[]?)\s*(-?){_NUMBER}\s*(,\s?|\bto\b)\s*{_NUMBER}\s*([)\]]?)\s*([a-z. ]*)")
+_UNITS = {
+    **dict.fromkeys(("", "years", "year", "yrs", "yr", "y", "y.o.", "yo", "years old"), 1.0),
+    **dict.fromkeys(("year old", "yrs old", "y.o"), 1.0),
+    **dict.fromkeys(("months", "month", "mos", "mo", "months old", "month old"), 12.0),
+    **dict.fromkeys(("weeks", "week", "weeks old"), 365.25 / 7),
+    **dict.fromkeys(("days", "day", "days old"), 365.25),
+}
+
+
 def parse_age_years(text: str) -> float | None:
-    """Returns the age that a number or a tuple of numbers means (its mean), else None.
+    """Returns the age in years that a text means, else None; of an interval its middle.
 
     Example:
 
     >>> parse_age_years("(25, 32)"), parse_age_years("35"), parse_age_years("None")
     (28.5, 35.0, None)
+    >>> [parse_age_years(text) for text in ("25,5", "(24, 32]", "25 to 32", "3 months")]
+    [25.5, 28.0, 28.5, 0.25]
     """
-    parts = str(text).strip().strip("()").split(",")
-    try:
-        age_years = sum(float(p) for p in parts) / len(parts)
-    except ValueError:
+    text = " ".join(str(text).lower().split())
+    text = re.sub(r"^(\d+),(\d+)\b(?!,)", r"\1.\2", text)  # a decimal comma: no brackets, no space
+    age, ages = _AGE.fullmatch(text), _AGES.fullmatch(text)
+    if age is not None:
+        bounds, unit = (float(age[1]),) * 2, age[2]
+    elif ages is not None and bool(ages[1]) == bool(ages[6]):
+        # pandas begins its first interval a little below what is in it
+        bounds, unit = (0.0 if ages[2] else float(ages[3]), float(ages[5])), ages[7]
+    else:
         return None
-    return age_years if math.isfinite(age_years) and age_years >= 0 else None
+    per_year = _UNITS.get(unit.strip())
+    if per_year is None or not math.isfinite(sum(bounds)) or bounds[0] > bounds[1]:
+        return None
+    return sum(bounds) / 2 / per_year

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kerasmlp.age_columns import check_age_years
-from kerasmlp.checks import reject
+from kerasmlp.checks import InputError, reject
 from kerasmlp.labels import (
     GENDER_NAMES,
     NUM_YEARS,
@@ -91,13 +91,15 @@ class Target:
         column = _column(store, self.label)
         if self.label == "gender":
             return column.astype(int)
+        values, codes = np.unique(_classes_of(column), return_inverse=True)
         known = {name: k for k, name in enumerate(self.class_names)}
-        encoded = np.array([known.get(str(v), UNKNOWN) for v in column.tolist()])
-        foreign = {str(v) for v in column.tolist()} - {*known, "", str(UNKNOWN), "nan"}
+        numbers = values.dtype.kind in "iu"  # where -1 is unknown; as text it may be a class
+        names = ["" if numbers and v == UNKNOWN else str(v) for v in values.tolist()]
+        foreign = [n for n in names if n not in known and n not in ("", str(UNKNOWN), "nan")]
         if foreign:
-            names = ", ".join(self.class_names)
-            reject(self.label, f"must hold the classes {names}", sorted(foreign)[0])
-        return encoded
+            expected = ", ".join(self.class_names)
+            reject(self.label, f"must hold the classes {expected}", foreign[0])
+        return np.array([known.get(name, UNKNOWN) for name in names])[codes]
 
     def soft_labels(self, store: EmbeddingStore, sigma_years: float) -> np.ndarray:
         """Returns target probabilities per row, shape `(rows, num_classes)`, float32.
@@ -179,7 +181,7 @@ def choose_age_target(
             reject("label", f"must be an age column; the store holds {known}", label)
     column = _column(store, label)
     if column.dtype.kind == "U":
-        groups = _groups_of(column)
+        groups = _groups_of(label, column)
         if classes not in (None, groups):
             reject("classes", f"must be {groups!r}, which column {label!r} holds", classes)
         return age_target(label, groups, by_years=by_years)
@@ -195,6 +197,7 @@ def choose_target(store: EmbeddingStore, label: str) -> Target:
     column = _column(store, label)
     if label == "gender":
         return Target(label, GENDER_NAMES)
+    column = _classes_of(column)
     if column.dtype.kind == "f":
         reject("label", "must be a column of integers or text", f"{label} ({column.dtype})")
     known = column[column != ("" if column.dtype.kind == "U" else UNKNOWN)]
@@ -203,6 +206,16 @@ def choose_target(store: EmbeddingStore, label: str) -> Target:
         came = f"{len(values)} different values in as many rows"
         reject(label, "must hold classes, which rows share", came)
     return Target(label, tuple(str(v) for v in values))
+
+
+def _classes_of(column: np.ndarray) -> np.ndarray:
+    """Whole floats, as a table with gaps has its classes, as integers."""
+    if column.dtype.kind != "f":
+        return column
+    whole = np.where(np.isnan(column), UNKNOWN, column)
+    if not (np.abs(whole) < 2**53).all() or (whole != np.rint(whole)).any():
+        return column
+    return whole.astype(np.int64)
 
 
 def truth_years(store: EmbeddingStore) -> np.ndarray | None:
@@ -224,13 +237,19 @@ def _column(store: EmbeddingStore, label: str) -> np.ndarray:
     return store.labels[label]
 
 
-def _groups_of(column: np.ndarray) -> str:
+def _groups_of(label: str, column: np.ndarray) -> str:
     names = {repair_age_group(v) for v in np.unique(column) if v != ""}
     for spec in _KNOWN_GROUPS:
         if names <= set(age_classes(spec).class_names):
             return spec
     ordered = sorted(names, key=lambda name: (len(name.split("-")[0]), name))
-    return ",".join(ordered)
+    groups = ",".join(ordered)
+    try:
+        age_classes(groups)
+    except InputError:
+        expected = "must hold the age groups of FairFace or Adience, or ones from 0 on without gaps"
+        reject(label, expected, groups)
+    return groups
 
 
 def _encode_ages(store: EmbeddingStore, label: str, classes: str) -> np.ndarray:

@@ -103,7 +103,7 @@ def test_gaps_in_a_table(tmp_path):
     assert store.labels["gender"].tolist() == [1, -1, 0, 0, 1]
     assert store.labels["group"].tolist() == [1, -1, 2, 2, 3]
     assert np.isnan(store.labels["age_years"]).tolist() == [False, True, True, False, False]
-    assert store.labels["name"].tolist() == ["a", "", "None", "b", "ü"]
+    assert store.labels["name"].tolist() == ["a", "", "", "b", "ü"]
 
 
 def test_fairface_table(tmp_path):
@@ -182,8 +182,26 @@ def test_real_files_need_no_options(name, tmp_path):
     assert store.info.normalized and store.storage_dtype == np.float16
 
 
-def objects_npz(folder):
-    return write_npz(folder / "a.npz", x=UNIT, label=np.array([{}, 1, 2, 3, 4], object))
+def test_what_nobody_needs_is_left_out_and_named(tmp_path):
+    said = []
+    objects = np.array([{}, 1, 2, 3, 4], object)
+    path = write_npz(tmp_path / "a.npz", x=UNIT, label=objects, image=np.zeros((5, 4, 4)), age=AGE)
+    info = import_embeddings(path, columns=ColumnNames(drop=["age"]), say=said.append).info
+    assert info.import_report["sources"][0]["left_out"] == {
+        "label": "Python objects (pickled), which are never loaded",
+        "age": "as asked by --drop",
+        "image": "whose shape (5, 4, 4) is not that of 5 rows",
+    }
+    assert len(said) == 2 and "'label'" in said[0]
+    with pytest.raises(InputError, match="must leave no doubt .--strict.*left out 'label'"):
+        import_embeddings(path, strict=True)
+    latin = tmp_path / "a.csv"
+    latin.write_bytes(b"e0,e1,n\n1,2,\xff\xfe\n")
+    pytest.importorskip("pyarrow")
+    left = import_embeddings(latin).info.import_report["sources"][0]["left_out"]
+    assert "UTF-8 text" in left["n"]
+    with pytest.raises(InputError, match="UTF-8"):
+        import_embeddings(latin, columns=ColumnNames(labels={"name": "n"}))
 
 
 def cut(kind, share):
@@ -234,7 +252,6 @@ BAD = [
     (content("a.csv", "e0,e1\n"), r"at least one row. Received: shape \(0, 2\)"),
     (content("a.csv", "e0,e1\n1,2\n3\n"), "must be a complete table.*Expected 2 columns"),
     (content("a.csv", "e0,e1,e1\n1,2,3\n"), "must hold each column once. Received: 'e1' twice"),
-    (content("a.csv", b"e0,e1,n\n1,2,\xff\xfe\n"), "must be a complete table"),
     (content("a.csv", "e0,e1\n1,two\n"), "must hold numbers as embeddings.*text in column 'e1'"),
     (content("a.csv", "e0,e1\n1,\n2,3\n"), "must hold finite numbers only.*1 rows"),
     (
@@ -245,13 +262,13 @@ BAD = [
     (content("a.npy", pickle.dumps([1])), "must hold plain arrays. Received: pickled"),
     (content("a.h5", "hello"), "must be a complete HDF5 file"),
     (content("a.parquet", "hello"), "must be a complete table"),
-    (objects_npz, "must hold plain arrays. Received: pickled"),
+    (npz(x=np.array([{}] * 5, object)), "one width in 'x'.* Received: Python objects .pickled"),
     (cut("npz", 0.7), "must be a complete .npz file"),
     (cut("h5", 0.7), "must be a complete HDF5 file"),
     (cut("parquet", 0.7), "must be a complete table"),
     (cut("csv", 0.7), "must be a complete table|finite numbers|must hold"),
     (npz(x=BROKEN), "must hold finite numbers only. Received: NaN .* row 2"),
-    (npz(x=UNIT.astype(str)), "must hold a numeric array|must hold embeddings as"),
+    (npz(x=UNIT.astype(str)), "one width in 'x'.* Received: shape .5, 12., dtype"),
     (npz(embedding=np.zeros((0, 3))), "at least one row"),
     (npz(a=UNIT, b=UNIT), "must hold embeddings as 'embedding'.*Received: a float32"),
     (npz(x=UNIT, age=[1, 2]), "must hold 5 values of label 'age_years'"),
@@ -261,7 +278,7 @@ BAD = [
     (npz(x=UNIT, gender=list("mfdmf")), "must hold gender as one of male, man, .*Received: 'd'"),
     (npz(x=np.vstack([UNIT[:4], 0 * UNIT[:1]])), "must hold no row of zeros"),
     (without_e3, "must hold the columns e0 to e11. Received: no e3"),
-    (ragged_parquet, "must hold lists of one length in column 'embedding'"),
+    (ragged_parquet, "one width in 'embedding'.* Received: lists of several lengths"),
     (
         lambda f: write_hdf5(f / "a.h5", {"x": ROWS}, normalized=True),
         "must hold embeddings of norm 1",
@@ -312,13 +329,26 @@ def test_command(tmp_path):
         "rows 10",
         "embedding 12 wide, float16, norm 1",
         "embedder r50",
-        "age_years 5 values, 0 unknown",
-        "gender 2 values, 0 unknown",
+        *(
+            line
+            for name in "ab"
+            for line in (
+                f"read {name}.npz, 5 rows",
+                "embedding from 'x', float32 of shape [5, 12]",
+                "age_years years from 1 to 99, 0 unknown (from 'y')",
+                "gender 2 classes: male, female, 0 unknown (from 'sex')",
+                "left out 'path', as asked by --drop",
+                "doubt read gender as 0 male, 1 female; --gender-codes says otherwise",
+            )
+        ),
         f"store {output}",
     ]
+    strict = [*map(str, command[2:]), "--force", "--strict"]
+    assert run_command("import-embeddings", strict) == 2
     assert result.stderr.count("0 male, 1 female") == 2
     store = EmbeddingStore.open(output)
     assert len(store) == 10 and store.info.embedder_sha256 == "a" * 64
+    assert [s["file"] for s in store.info.import_report["sources"]] == ["a.npz", "b.npz"]
     again = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert again.returncode == 2 and "must not exist yet (--force replaces it)" in again.stderr
     assert run_command("import-embeddings", [*map(str, command[2:]), "--force"]) == 0
@@ -328,7 +358,7 @@ def test_command(tmp_path):
     ("options", "text"),
     [
         (["--label", "x"], "`--label` must be NEW=OLD"),
-        (["--drop", "nothing"], "must hold column 'nothing'. Received: sex"),
+        (["--drop", "nothing"], "must hold column 'nothing'. Received: x, sex"),
         (["--age", "nothing"], "must hold column 'nothing'"),
         (["--embedding", "nothing"], "must hold embeddings as 'nothing'"),
         (["--embedder-sha256", "abc"], "`--embedder-sha256` must be 64"),

@@ -1,18 +1,25 @@
 """Makes an embedding store of embeddings that another program computed.
 
-SOURCE is .npz, .npy, .csv, .tsv, .parquet, plain HDF5, or an existing store;
-several are put together. Columns with usual names are found by themselves:
-embedding, features, x, or e0, e1, …; age, age_group, gender, sex, fold, group.
-Every other column of one value per row is carried along.
+SOURCE is .npz, .npy, .csv, .tsv (also with .gz), .parquet, HDF5 (plain, of pandas,
+or .h5ad), or an existing store; several are put together. Columns with usual names
+are found by themselves: embedding, features, x, or e0, e1, …; age, age_group,
+gender, sex, fold, group. Every other column of one value per row is carried along.
+What was read, what was left out, and every doubt is said at the end, and kept in
+the store.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kerasmlp.commands.origin import add_origin_arguments, origin_of
+
+if TYPE_CHECKING:
+    from kerasmlp.stores.embedding_store import EmbeddingStore
 
 _LABELS = {"age": "age_years", "gender": "gender", "age_group": "age_group"}
 _LABELS |= {"group": "group", "fold": "fold"}
@@ -23,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="STORE")
     parser.add_argument("--force", action="store_true", help="replace an existing STORE")
     columns = parser.add_argument_group("columns that are not found by themselves")
-    columns.add_argument("--embedding", metavar="NAME", help="2-D array, or `e` for e0, e1, …")
+    columns.add_argument("--embedding", metavar="NAME", help="array, or `e` for e0, e1, …")
+    columns.add_argument(
+        "--columns", metavar="NAMES", help="or columns of one number each: `a,b,c` or `e0:e127`"
+    )
     for option in _LABELS:
         columns.add_argument(f"--{option.replace('_', '-')}", metavar="NAME")
     columns.add_argument(
@@ -37,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["auto", "male0", "female0", "words"],
         default="auto",
         help="auto: as the file says, else words for text, 0 male and 1 female for numbers",
+    )
+    columns.add_argument(
+        "--strict", action="store_true", help="refuse a file that leaves a doubt what is meant"
     )
     values = parser.add_argument_group("values")
     values.add_argument("--normalize", action="store_true", help="divide by the Euclidean norm")
@@ -66,9 +79,10 @@ def run(args: argparse.Namespace) -> None:
         if not (new and equals and old):
             reject("--label", "must be NEW=OLD", pair)
         labels[new] = old
-    columns = ColumnNames(
-        args.embedding, {new: old for new, old in labels.items() if old}, args.drop
-    )
+    if args.embedding and args.columns:
+        reject("--columns", "must not be given with --embedding", args.columns)
+    named = {new: old for new, old in labels.items() if old}
+    columns = ColumnNames(args.embedding, named, args.drop, args.columns)
     info = origin_of(args)
     info |= {k: v for k in ("source", "licence") if (v := getattr(args, k)) is not None}
     stores = [
@@ -79,6 +93,7 @@ def run(args: argparse.Namespace) -> None:
             normalize=args.normalize,
             float16=args.float16,
             info=info,
+            strict=args.strict,
             say=lambda text: print(text, file=sys.stderr),
         )
         for path in args.sources
@@ -90,18 +105,21 @@ def run(args: argparse.Namespace) -> None:
     print(f"{'store':12} {output}")
 
 
-def _summary(store) -> list[tuple[str, str]]:
-    import numpy as np
+def _summary(store: EmbeddingStore) -> Iterator[tuple[str, str]]:
+    from kerasmlp.stores.import_notes import label_sentence
 
     norm = "norm 1" if store.info.normalized else "not normalised"
-    rows = [
-        ("rows", f"{len(store):,}"),
-        ("embedding", f"{store.width} wide, {store.storage_dtype}, {norm}"),
-        ("embedder", store.info.embedder or "unknown: models cannot check that it is theirs"),
-    ]
-    for name, column in sorted(store.labels.items()):
-        kind = column.dtype.kind
-        unknown = {"f": np.isnan, "U": lambda c: c == ""}.get(kind, lambda c: c == -1)(column)
-        text = f"{len(np.unique(column[~unknown])):,} values"
-        rows.append((name, f"{text}, {int(unknown.sum()):,} unknown"))
-    return rows
+    yield "rows", f"{len(store):,}"
+    yield "embedding", f"{store.width} wide, {store.storage_dtype}, {norm}"
+    yield "embedder", store.info.embedder or "unknown: models cannot check that it is theirs"
+    for report in store.info.import_report["sources"]:
+        yield "read", f"{report['file']}, {report['rows']:,} rows"
+        taken = report["embedding"]
+        yield "embedding", f"from {taken['from']!r}, {taken['dtype']} of shape {taken['shape']}"
+        for name, label in sorted(report["labels"].items()):
+            renamed = f" (from {label['from']!r})" if label["from"] != name else ""
+            yield name, label_sentence(label) + renamed
+        for name, why in report["left_out"].items():
+            yield "left out", f"{name!r}, {why}"
+        for doubt in report["doubts"]:
+            yield "doubt", doubt

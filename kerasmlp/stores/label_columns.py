@@ -91,14 +91,22 @@ def _listed(values: Sequence) -> Any:
 
 
 def _from_objects(column: np.ndarray) -> np.ndarray | None:
-    values = [None if v is None or (isinstance(v, float) and v != v) else v for v in column]
+    values = [None if _is_gap(v) else v for v in column]
     known = [v for v in values if v is not None]
+    if known and all(isinstance(v, bool | np.bool_) for v in known):
+        return np.array([UNKNOWN if v is None else int(v) for v in values], np.int8)
     if all(isinstance(v, numbers.Real) for v in known):
         return np.array([np.nan if v is None else float(v) for v in values])
     if not all(isinstance(v, str | bytes) for v in known):
         return None
     texts = ("" if v is None else v.decode() if isinstance(v, bytes) else v for v in values)
     return np.array(list(texts), dtype=str)
+
+
+def _is_gap(value: Any) -> bool:
+    """None, NaN, or what pandas has for them, which is not imported to find out."""
+    nan = isinstance(value, float | np.floating) and value != value
+    return value is None or nan or type(value).__name__ in ("NAType", "NaTType")
 
 
 def decode_text(column: np.ndarray) -> np.ndarray:

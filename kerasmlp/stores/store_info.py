@@ -10,6 +10,8 @@ import numpy as np
 
 from kerasmlp.checks import reject_file
 
+_REPORTS = ("removal_report", "import_report")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowsInfo:
@@ -48,9 +50,7 @@ class RowsInfo:
     def to_attributes(self) -> dict[str, Any]:
         """What a file keeps: text, numbers and bools."""
         known = {k: v for k, v in asdict(self).items() if v is not None}
-        if self.removal_report is not None:
-            known["removal_report"] = json.dumps(self.removal_report)
-        return known
+        return {k: json.dumps(v) if isinstance(v, dict) else v for k, v in known.items()}
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,9 @@ class StoreInfo(RowsInfo):
         min_det_score: Threshold below which faces were removed; it belongs
             to this detector's scale.
         normalized: Whether every embedding has Euclidean norm 1.
+        import_report: What `import_embeddings` read and left out:
+            `{"sources": [{"file", "rows", "embedding", "labels", "left_out",
+            "doubts"}]}`.
     """
 
     embedder: str | None = None
@@ -74,6 +77,7 @@ class StoreInfo(RowsInfo):
     detector_sha256: str | None = None
     min_det_score: float | None = None
     normalized: bool = True
+    import_report: dict | None = None
 
 
 def _plain(name: Any, key: str, value: Any) -> Any:
@@ -81,7 +85,7 @@ def _plain(name: Any, key: str, value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if key == "removal_report" and isinstance(value, str):
+    if key in _REPORTS and isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
@@ -89,7 +93,7 @@ def _plain(name: Any, key: str, value: Any) -> Any:
     kind, wanted = {
         "normalized": ((bool, int), "True or False"),
         "min_det_score": ((float, int), "a number"),
-        "removal_report": (dict, "a JSON object"),
+        **dict.fromkeys(_REPORTS, (dict, "a JSON object")),
     }.get(key, (str, "text"))
     if not isinstance(value, kind):
         reject_file(name, f"must hold {wanted} in attribute {key!r}", f"{value!r}"[:100])
@@ -123,6 +127,7 @@ def joined_info(infos: Sequence[StoreInfo]) -> StoreInfo:
     def listed(key: str) -> str | None:
         return "; ".join(dict.fromkeys(getattr(i, key) for i in infos if getattr(i, key))) or None
 
+    reports = [r for i in infos for r in (i.import_report or {}).get("sources", ())]
     return replace(
         known[0],
         detector=common("detector"),
@@ -131,5 +136,6 @@ def joined_info(infos: Sequence[StoreInfo]) -> StoreInfo:
         source=listed("source"),
         licence=listed("licence"),
         removal_report=infos[0].removal_report if len(infos) == 1 else None,
+        import_report={"sources": reports} if reports else None,
         created=StoreInfo().created,
     )

@@ -1,0 +1,167 @@
+"""Embeddings in pieces: a column per dimension or an array per row, never one for the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerasmlp.checks import reject_file
+from kerasmlp.stores.import_notes import ImportNotes
+from kerasmlp.stores.sources.source import SourceArrays
+from kerasmlp.stores.vector_cells import numbers_of
+
+_MEMBER = re.compile(r"(.*?)[\[(]?(\d+)[\])]?")
+_POSITIONAL = "arr_"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Columns or arrays that differ in a number at their end.
+
+    Attributes:
+        prefix: What precedes the number.
+        columns: Their names in the order of the numbers.
+        missing: The first number that is not there, or None.
+        by_user: Whether the user listed them.
+    """
+
+    prefix: str
+    columns: tuple[str, ...]
+    missing: str | None = None
+    by_user: bool = False
+
+    @property
+    def name(self) -> str:
+        """The prefix as a word: `feat` for feat_0."""
+        return self.prefix.lower().strip("_-. ")
+
+    @property
+    def whole(self) -> bool:
+        return self.missing is None
+
+    def __str__(self) -> str:
+        return f"{self.columns[0]} to {self.columns[-1]}"
+
+    def stacked(
+        self, path: Any, source: SourceArrays, labels: Mapping[str, Any], notes: ImportNotes
+    ) -> np.ndarray:
+        """The embeddings that the pieces make up.
+
+        Raises:
+            InputError: if one is missing, is no number, or rows cannot be told from columns.
+        """
+        if self.missing is not None:
+            expected = f"must hold the columns {self}"
+            reject_file(path, expected, f"no {self.missing}")
+        parts = [source.columns[name] for name in self.columns]
+        lengths = {len(part) for part in parts}
+        if len(lengths) > 1:
+            came = f"{min(lengths)} to {max(lengths)} values"
+            reject_file(path, f"must hold arrays of one length as {self}", came)
+        rows = not (source.table or self.by_user) and self._are_rows(path, source, lengths, notes)
+        embeddings = np.empty(
+            (len(parts), *lengths) if rows else (*lengths, len(parts)), _dtype(parts)
+        )
+        with np.errstate(over="ignore", invalid="ignore"):  # the store says which row is infinite
+            for place, (name, part) in enumerate(zip(self.columns, parts, strict=True)):
+                embeddings[place if rows else (slice(None), place)] = _numbers(path, name, part)
+        dtype = str(parts[0].dtype)
+        notes.embedding = {"from": str(self), "shape": list(embeddings.shape), "dtype": dtype}
+        return embeddings
+
+    def _are_rows(
+        self, path: Any, source: SourceArrays, lengths: set[int], notes: ImportNotes
+    ) -> bool:
+        """Whether each array is one row; other arrays of the file tell, else it is refused."""
+        (length,), count = lengths, len(self.columns)
+        others = {
+            len(v) for k, v in source.columns.items() if v.ndim == 1 and k not in self.columns
+        }
+        one_per_row = count in others
+        one_per_value = length in others
+        positional = self.prefix == _POSITIONAL
+        floats = all(source.columns[name].dtype.kind == "f" for name in self.columns)
+        if positional and one_per_value and not one_per_row:
+            came = f"{count} arrays of {length} values, and labels of {length}: transposed?"
+            reject_file(path, f"must hold an array per row as {self}", came)
+        if positional and not floats:
+            reject_file(path, "must hold embeddings as one array (rows, width)", f"{self}")
+        if count != length and one_per_row != one_per_value:
+            return one_per_row
+        if not positional:
+            came = f"{self}, {count} arrays of {length} values: {count} rows, or columns?"
+            reject_file(path, "must hold embeddings as one array (rows, width)", came)
+        notes.doubt(f"took {self} as one row each: {count} rows, {length} wide")
+        return True
+
+
+def _dtype(parts: list[np.ndarray]) -> np.dtype:
+    half = all(part.dtype == np.float16 for part in parts)
+    return np.dtype(np.float16 if half else np.float32)
+
+
+def _numbers(path: Any, name: str, part: np.ndarray) -> np.ndarray:
+    if part.dtype.kind in "USO":
+        values = numbers_of(part)
+        if values is None:
+            reject_file(path, "must hold numbers as embeddings", f"text in column {name!r}")
+        return values
+    if np.ma.isMaskedArray(part):
+        return part.astype(np.float32).filled(np.nan)
+    return part
+
+
+def families_of(columns: Mapping[str, np.ndarray], source: SourceArrays) -> list[Family]:
+    """All runs of at least two columns that differ in a number."""
+    found: dict[str, dict[int, str]] = {}
+    for key, values in columns.items():
+        parts = _MEMBER.fullmatch(key)
+        if parts and values.ndim == 1 and len(parts[2]) < 10:
+            members = found.setdefault(parts[1], {})
+            if int(parts[2]) in members:  # e1 and e01
+                members[-1] = key
+            members[int(parts[2])] = key
+    families = []
+    for prefix, members in found.items():
+        if len(members) < 2:
+            continue
+        numbers = sorted(members)
+        expected = range(min(max(numbers[0], 0), 1), min(max(numbers[0], 0), 1) + len(numbers))
+        missing = next((n for n, there in zip(expected, numbers, strict=True) if n != there), None)
+        names = tuple(members[number] for number in numbers)
+        families.append(Family(prefix, names, None if missing is None else f"{prefix}{missing}"))
+    return families
+
+
+def named_columns(path: Any, source: SourceArrays, listed: str) -> Family:
+    """The columns that a list names, `e0,e1` or `e0:e127` from one to another in the file's order.
+
+    Raises:
+        InputError: if one is not there, or comes twice.
+
+    Example:
+
+    >>> source = SourceArrays({k: np.zeros(1) for k in ("a", "b", "c")}, table=True)
+    >>> named_columns("a.csv", source, "c,a:b").columns
+    ('c', 'a', 'b')
+    """
+    order = list(source.columns)
+    chosen: list[str] = []
+    for part in (p.strip() for p in listed.split(",")):
+        ends = [part] if part in order else [end.strip() for end in part.split(":")]
+        if len(ends) > 2 or not all(end in order for end in ends):
+            came = ", ".join(order[:20]) + (", …" if len(order) > 20 else "")
+            reject_file(path, f"must hold the columns {part!r} (--columns)", came)
+        first, last = order.index(ends[0]), order.index(ends[-1])
+        chosen += order[first : last + 1]
+    if len(set(chosen)) != len(chosen) or not chosen:
+        reject_file(path, "must be given each column once, in order (--columns)", repr(listed))
+    wide = [name for name in chosen if source.columns[name].ndim != 1]
+    if wide:
+        came = f"{wide[0]!r} of shape {source.columns[wide[0]].shape}"
+        reject_file(path, "must hold one number per row in each of --columns", came)
+    return Family("", tuple(chosen), by_user=True)

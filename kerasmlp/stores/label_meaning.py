@@ -1,0 +1,222 @@
+"""What each label column of another program means: classes, numbers, years, and what is unknown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kerasmlp.checks import reject_file
+from kerasmlp.labels import (
+    GENDER_CODES,
+    UNKNOWN,
+    UNKNOWN_WORDS,
+    decode_gender,
+    is_age_group,
+    parse_age_years,
+    repair_age_group,
+)  # fmt: skip
+from kerasmlp.stores.import_notes import ImportNotes
+from kerasmlp.stores.label_columns import plain_column
+
+GENDER_SOURCES = {"male0": "utkface", "female0": "imdb-wiki", "words": "words"}
+GENDER_CODE_CHOICES = ("auto", *GENDER_SOURCES)
+_NO_GENDER = UNKNOWN_WORDS | {"-1", "u"}
+_MOST_CLASSES = 20
+
+
+def read_label(
+    path: Any, name: str, values: np.ndarray, rows: int, notes: ImportNotes
+) -> np.ndarray:
+    """A label whose name says nothing: classes if its values can be, numbers else.
+
+    Text is text, and its words for nothing are unknown. Bools keep their
+    names. Whole floats are integers. A -1 is unknown, except where 1 is its
+    only other value, or 0 and 1 are, or where other values are negative, or
+    gaps say what is unknown: there it is a class, kept as text.
+
+    Raises:
+        InputError: if the values are neither numbers nor text.
+
+    Example:
+
+    >>> notes = ImportNotes("a.npz")
+    >>> read_label("a.npz", "mood", np.array([-1, 0, 1]), 3, notes)
+    array(['-1', '0', '1'], dtype='<U2')
+    >>> read_label("a.npz", "mood", np.array([2.0, np.nan, 3.0]), 3, notes)
+    array([ 2, -1,  3])
+    """
+    column = _of_rows(values, rows)
+    kind = column.dtype.kind
+    if kind == "b":
+        codes = np.where(np.ma.getmaskarray(column), 2, np.ma.getdata(column))
+        return np.array(["False", "True", ""])[codes]
+    if kind in "iu":
+        return _integers(name, column, notes)
+    if kind == "f":
+        column = plain_column(path, name, np.ma.filled(column, np.nan), rows)
+        gaps = np.isnan(column)
+        known = column[~gaps]
+        with np.errstate(invalid="ignore"):
+            whole = known.size and bool(
+                (known == np.rint(known)).all() and np.abs(known).max() < 2**53
+            )
+        if not whole:
+            return column
+        return _integers(
+            name, np.ma.array(np.where(gaps, 0, column).astype(np.int64), mask=gaps), notes
+        )
+    column = plain_column(path, name, column, rows)
+    return _without_words(name, column, notes) if column.dtype.kind == "U" else column
+
+
+def _of_rows(values: np.ndarray, rows: int) -> np.ndarray:
+    return values[:, 0] if values.shape == (rows, 1) else values
+
+
+def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
+    mask = np.ma.getmaskarray(column)
+    plain, gaps = np.ma.getdata(column), bool(mask.any())
+    known = plain[~mask] if gaps else plain
+    if not known.size or known.min() > UNKNOWN or not (known == UNKNOWN).any():
+        filled = plain.astype(np.int64) if gaps else plain
+        if known.size and known.min() < UNKNOWN and gaps:
+            return np.where(mask, np.nan, plain.astype(np.float64))
+        return np.where(mask, UNKNOWN, filled) if gaps else plain
+    values = np.unique(known)
+    others = set(values[:1000].tolist()) - {UNKNOWN}
+    if not (gaps or min(others, default=0) < UNKNOWN or (1 in others and others <= {0, 1})):
+        notes.doubt(f"took -1 in {name!r} for unknown")
+        return plain
+    if len(values) > _MOST_CLASSES:  # a measure; an integer -1 would be unknown in a store
+        return np.where(mask, np.nan, plain.astype(np.float64))
+    listed = ", ".join(map(str, values.tolist()))
+    notes.doubt(
+        f"took -1 in {name!r} for a class ({listed}), kept as text: as an integer it is unknown"
+    )
+    names = np.array(["", *map(str, values.tolist())])
+    return names[np.where(mask, 0, np.searchsorted(values, plain) + 1)]
+
+
+def _without_words(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
+    """Text with "" where a word says that nothing is known."""
+    values, codes = np.unique(column, return_inverse=True)
+    words = np.array([v.strip().lower() in UNKNOWN_WORDS for v in values.tolist()])
+    found = [v for v in values[words].tolist() if v]
+    if not found:
+        return column
+    notes.words[name] = found
+    if words.all():
+        return np.full(len(column), "")
+    return np.where(words, "", values)[codes]
+
+
+def _per_value(column: np.ndarray, decode: Callable[[Any], Any]) -> np.ndarray:
+    values, codes = np.unique(column, return_inverse=True)
+    return np.array([decode(v.item()) for v in values])[codes]
+
+
+def read_meant(
+    path: Any, name: str, values: np.ndarray, rows: int, notes: ImportNotes
+) -> np.ndarray:
+    """A label whose name says what it means, in one of the three forms; gaps are unknown."""
+    column = _of_rows(values, rows)
+    if column.dtype.kind == "b" and name == "gender":
+        return read_label(path, name, column, rows, notes)
+    if column.dtype.kind == "b":
+        reject_file(path, f"must hold numbers or text in label {name!r}", "True and False")
+    if np.ma.isMaskedArray(column):
+        column = column.astype(np.int64).filled(UNKNOWN)
+    column = plain_column(path, name, column, rows)
+    text = column.dtype.kind == "U" and name in ("fold", "group")
+    return _without_words(name, column, notes) if text else column
+
+
+def read_genders(
+    path: Any, column: np.ndarray, codes: str, said: str, notes: ImportNotes
+) -> np.ndarray:
+    """Genders of this package from words or codes.
+
+    Args:
+        path: The file.
+        column: Text or numbers.
+        codes: One of `GENDER_CODE_CHOICES`.
+        said: What the file says of its codes.
+        notes: Receives which code was taken where nothing says it.
+
+    Raises:
+        InputError: if a value is none of those that `codes` knows.
+    """
+    text = column.dtype.kind == "U"
+    if codes in ("male0", "female0"):  # True and False say nothing, unless one says what 1 is
+        column = _per_value(column, lambda v: {"True": "1", "False": "0"}.get(v, v))
+    if codes == "auto":
+        attribute = re.search(r"\b([01])\s*[:=]?\s*(male|female)\b", said.lower())
+        if attribute and not text:
+            codes = "male0" if (attribute[1] == "0") == (attribute[2] == "male") else "female0"
+        else:
+            texts = {str(v).strip().lower() for v in np.unique(column)} - _NO_GENDER
+            numeric = texts <= {"0", "1", "0.0", "1.0"}
+            codes = "male0" if not text or (texts and numeric) else "words"
+            if codes == "male0":
+                notes.doubt("read gender as 0 male, 1 female; --gender-codes says otherwise")
+
+    def decode(value: Any) -> int:
+        gender = decode_gender(value, GENDER_SOURCES[codes])
+        if gender is None and str(value).strip().lower().removesuffix(".0") not in _NO_GENDER:
+            words = ", ".join(GENDER_CODES["words"])
+            expected = f"one of {words}" if codes == "words" else "codes 0 and 1"
+            reject_file(path, f"must hold gender as {expected} (--gender-codes)", repr(value))
+        return UNKNOWN if gender is None else int(gender)
+
+    return _per_value(column, decode).astype(np.int8)
+
+
+def read_ages(
+    path: Any, column: np.ndarray, has_groups: bool, notes: ImportNotes
+) -> dict[str, np.ndarray]:
+    """Years; or age groups, where a table calls its groups `age` as FairFace's does."""
+    if column.dtype.kind != "U":
+        return {"age_years": np.where(column == UNKNOWN, np.nan, column).astype(np.float32)}
+    texts = {t for t in np.unique(column).tolist() if t.strip().lower() not in _NO_GENDER}
+    unread = sorted(t for t in texts if parse_age_years(t) is None)
+    if unread and len(unread) == len(texts) and not has_groups:
+        return {"age_group": column}
+    if unread:
+        reject_file(path, "must hold ages in years (--age names the column)", repr(unread[0]))
+    _check_commas(path, texts, notes)
+    spans = sorted(t for t in texts if re.search(r"[,\s]", t.strip()) and re.search(r"\d\D+\d", t))
+    spans = [t for t in spans if not re.fullmatch(r"\d+[.,]\d+(\s.*)?", t.strip())]
+    if spans:
+        notes.doubt(f"took the middle of intervals of age such as {spans[0]!r}")
+
+    def decode(text: str) -> float:
+        age_years = parse_age_years(text)
+        return np.nan if age_years is None else age_years
+
+    return {"age_years": _per_value(column, decode).astype(np.float32)}
+
+
+def _check_commas(path: Any, texts: set[str], notes: ImportNotes) -> None:
+    """`25,5` is a number, but 25,32 may be from 25 to 32: some value must tell."""
+    commas = [m for t in sorted(texts) if (m := re.fullmatch(r"(\d+),(\d+)", t.strip()))]
+    if not commas:
+        return
+    if not any(int(m[2]) <= int(m[1]) or len(m[2]) > 2 for m in commas):
+        reject_file(
+            path, "must hold ages as 25.5 or (25, 32), not with a comma that may mean either",
+            repr(commas[0][0]),
+        )  # fmt: skip
+    notes.doubt(f"read the comma in ages such as {commas[0][0]!r} as a decimal one")
+
+
+def read_age_groups(column: np.ndarray, notes: ImportNotes) -> np.ndarray:
+    """Names of age groups, mended where a spreadsheet went over them."""
+    column = column if column.dtype.kind == "U" else column.astype(str)
+    column = _without_words("age_group", _per_value(column, repair_age_group), notes)
+    foreign = sorted({v for v in np.unique(column).tolist() if v and not is_age_group(v)})
+    if foreign:
+        notes.doubt(f"age groups such as {foreign[0]!r} say no years: `train-age` cannot use them")
+    return column

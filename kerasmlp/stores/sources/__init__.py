@@ -1,0 +1,1 @@
+"""Files of other programs, each kind read into named arrays with the meaning it declares."""

@@ -1,0 +1,76 @@
+"""AnnData (`.h5ad`): `X` and `obsm` are arrays, `obs` the labels, categories by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kerasmlp.checks import reject_file
+from kerasmlp.stores.sources.hdf5_values import ValueReader
+from kerasmlp.stores.sources.source import SourceArrays, named_codes
+
+
+def is_anndata(file: h5py.File, attributes: Mapping[str, Any]) -> bool:
+    return attributes.get("encoding-type") == "anndata" or {"X", "obs", "var"} <= set(file)
+
+
+def read_anndata(file: h5py.File, reader: ValueReader) -> SourceArrays:
+    """Reads `X`, each array of `obsm`, and the columns of `obs`."""
+    obs = file.get("obs")
+    if not isinstance(obs, h5py.Group):
+        came = "labels as one table, as AnnData before 0.7 writes them"
+        reject_file(reader.path, "must be an AnnData file with a group `obs`", came)
+    arrays = {"X": file["X"]} if "X" in file else {}
+    arrays |= dict(file["obsm"].items()) if isinstance(file.get("obsm"), h5py.Group) else {}
+    for name, item in arrays.items():
+        if reader.drops(name):
+            continue
+        if isinstance(item, h5py.Dataset):
+            reader.read(name, item)
+        else:
+            kind = _text(item.attrs.get("encoding-type", "group"))
+            reader.left_out[name] = f"a {kind}, not a plain array"
+    index = _text(obs.attrs.get("_index", "_index"))
+    for name, item in obs.items():
+        if name.startswith("__") or reader.drops(name):
+            continue
+        if name in reader.columns:
+            reject_file(reader.path, "must hold each column once", f"{name!r} in obs and elsewhere")
+        _read_label(file, name, item, reader)
+    others = {k for k in file if k not in ("X", "obs", "obsm", "var") and len(file[k])}
+    reader.left_out.update((name, "no rows of AnnData's `obs`") for name in sorted(others))
+    return SourceArrays(reader.columns, {}, reader.left_out, [index])
+
+
+def _read_label(file: h5py.File, name: str, item: Any, reader: ValueReader) -> None:
+    if isinstance(item, h5py.Dataset):
+        reader.read(name, item)
+        if (link := item.attrs.get("categories")) is not None:  # before AnnData 0.8
+            names = _names(reader, file[link])
+            reader.columns[name] = named_codes(reader.path, name, names, reader.columns[name])
+        return
+    kind = _text(item.attrs.get("encoding-type", "group"))
+    if kind == "categorical":
+        names = _names(reader, item["categories"])
+        codes = reader.values(item["codes"])
+        reader.columns[name] = named_codes(reader.path, name, names, codes)
+    elif kind.startswith("nullable-"):
+        values, mask = reader.values(item["values"]), reader.values(item["mask"])
+        if values.dtype.kind == "O":
+            values = np.where(mask, b"", values)
+            reader.columns[name] = values
+        else:
+            reader.columns[name] = np.ma.array(values, mask=mask)
+    else:
+        reader.left_out[name] = f"a {kind}, which is no column of values"
+
+
+def _names(reader: ValueReader, dataset: h5py.Dataset) -> list[str]:
+    return [_text(v) for v in reader.values(dataset).tolist()]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

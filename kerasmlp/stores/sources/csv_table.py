@@ -1,0 +1,163 @@
+"""Text tables in the dialects that spreadsheets, pandas and R write."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import os
+import re
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from kerasmlp.checks import reject_file
+from kerasmlp.stores.sources.arrow_columns import read_table
+from kerasmlp.stores.sources.source import (
+    DROPPED,
+    SourceArrays,
+    most_bytes,
+    open_file,
+    require_size,
+)
+
+MOST_COLUMNS = 50_000
+_HEAD = 1 << 20
+_BLOCK = 1 << 24
+_SEPARATORS = ",;\t|"
+_UNNAMED = "Unnamed: "
+_GAPS = [
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "N/A", "NA", "NULL", "NaN", "n/a", "na", "nan", "null", "None", "none", "<NA>", "NaT", "?",
+]  # fmt: skip
+"""What stands for no number: pyarrow's own list, and what Python and pandas print."""
+_NO_THOUSANDS = r"^[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,}))([eE][+-]?\d+)?$"
+
+
+def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
+    """Reads `.csv` and `.tsv`, in UTF-8 or UTF-16, compressed by gzip or not."""
+
+    def read() -> Any:
+        stream = _plain_text(path, file)
+        head = stream.read(_HEAD)
+        start, separator = _start_and_separator(path, head)
+        names = next(_rows(head[start:], separator), [])
+        if not names and len(head) == _HEAD:
+            _reject_width(path, f"a header of over {_HEAD:,} bytes")
+        _require_size(path, stream, len(names), os.fstat(file.fileno()).st_size)
+        kept = [name for name in names if name not in drop]
+        dropped.update((name, DROPPED) for name in names if name in drop)
+
+        def parse(decimal_point: str) -> Any:
+            from pyarrow import csv as arrow_csv
+
+            stream.seek(start)
+            # a newline in quotes is legal; the default block ends at 1 MB: 512 columns need more
+            return arrow_csv.read_csv(
+                stream,
+                arrow_csv.ReadOptions(block_size=_BLOCK),
+                arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+                arrow_csv.ConvertOptions(
+                    null_values=_GAPS, decimal_point=decimal_point,
+                    include_columns=kept if len(kept) < len(names) else None,
+                ),
+            )  # fmt: skip
+
+        table = parse(".")
+        if separator != ",":
+            table = _with_decimal_commas(table, parse)
+        return table.rename_columns(
+            [name or f"{_UNNAMED}{place}" for place, name in enumerate(table.column_names)]
+        )
+
+    dropped: dict[str, str] = {}
+    with open_file(path) as file:
+        source = read_table(path, read, drop)
+    source.left_out.update(dropped)
+    index = [n for n in source.columns if re.fullmatch(_UNNAMED + r"\d+(_level_\d+)?", n)]
+    return replace(source, index=index)
+
+
+def _plain_text(path: Path, file: BinaryIO) -> BinaryIO:
+    """The text as UTF-8, unpacked."""
+    size = os.fstat(file.fileno()).st_size
+    stream, start = file, file.read(4)
+    file.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        with gzip.GzipFile(fileobj=file) as unpack:
+            text = unpack.read(most_bytes(size) + 1)
+        require_size(path, size, len(text), "its text, or more,")
+        stream, start = io.BytesIO(text), text[:4]
+    encoding = None
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    elif 0 in start:
+        encoding = "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
+    return io.BytesIO(stream.read().decode(encoding).encode()) if encoding else stream
+
+
+def _start_and_separator(path: Path, head: bytes) -> tuple[int, str]:
+    """Where the header begins, and what stands between values."""
+    start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    said = re.match(rb'"?sep=(.)"?\r?\n', head[start:], re.IGNORECASE)
+    if said:
+        return start + said.end(), said[1].decode("latin-1")
+    counts = {}
+    for separator in _SEPARATORS:
+        rows = [len(row) for row in itertools.islice(_rows(head[start:], separator), 4) if row]
+        if rows and rows[0] > 1:
+            counts[separator] = (len(set(rows)) == 1, rows[0])
+    best = max(counts.values(), default=None)
+    likely = [separator for separator, count in counts.items() if count == best]
+    if len(likely) > 1:
+        came = " and ".join(map(repr, likely))
+        reject_file(path, "must have one separator (a first line `sep=;` names it)", came)
+    return start, likely[0] if likely else ","
+
+
+def _rows(head: bytes, separator: str) -> Any:
+    reader = csv.reader(io.StringIO(head.decode("utf-8", "replace"), ""), delimiter=separator)
+    whole = len(head) < _HEAD - 100  # else the last row may be cut
+    try:
+        rows = list(itertools.islice(reader, 5))
+    except csv.Error:
+        return iter(())
+    return iter(rows if whole or len(rows) == 5 else rows[:-1])
+
+
+def _require_size(path: Path, stream: BinaryIO, columns: int, file_size: int) -> None:
+    """What a table takes as numbers, by its header and its lines."""
+    if columns > MOST_COLUMNS:
+        _reject_width(path, f"{columns:,}")
+    size = stream.seek(0, os.SEEK_END)
+    if 8 * size > most_bytes(file_size):
+        stream.seek(0)
+        lines = 0
+        while block := stream.read(_BLOCK):
+            lines += max(block.count(b"\n"), block.count(b"\r"))
+        require_size(path, file_size, max(8 * columns * lines, size), "its numbers")
+
+
+def _reject_width(path: Path, came: str) -> NoReturn:
+    way_out = "(an array in .npz or lists in Parquet may be wider)"
+    reject_file(path, f"must hold at most {MOST_COLUMNS:,} columns {way_out}", came)
+
+
+def _with_decimal_commas(table: Any, parse: Any) -> Any:
+    """The table again, if its text columns turn out to be numbers with decimal commas.
+
+    `1,234` alone could be a thousand: some number must be none of those, and
+    none of the file may have a decimal point.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = [f.name for f in table.schema if pa.types.is_string(f.type)]
+    if not texts or any(pa.types.is_floating(f.type) for f in table.schema):
+        return table
+    again = parse(",")
+    numbers = [n for n in texts if pa.types.is_floating(again.schema.field(n).type)]
+    sure = any(pc.any(pc.match_substring_regex(table[n], _NO_THOUSANDS)).as_py() for n in numbers)
+    return again if sure else table

@@ -1,0 +1,69 @@
+"""Plain HDF5: data sets by their names, compound tables by their fields, links inside the file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from kerasmlp.checks import reject_file
+from kerasmlp.stores.embedding_store import FORMAT, EmbeddingStore
+from kerasmlp.stores.hdf5 import open_hdf5, read_attributes
+from kerasmlp.stores.hdf5_links import refuse_outside
+from kerasmlp.stores.sources.anndata import is_anndata, read_anndata
+from kerasmlp.stores.sources.hdf5_values import ValueReader
+from kerasmlp.stores.sources.pandas_frames import frames_of, read_frame
+from kerasmlp.stores.sources.source import SourceArrays
+
+
+def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
+    """Reads a store, an AnnData file, a pandas HDFStore or any other HDF5 file."""
+    with open_hdf5(path) as file:
+        attributes = read_attributes(file)
+        if attributes.get("format") != FORMAT:
+            refuse_outside(path, file)
+            reader = ValueReader(path, file.id.get_filesize(), drop)
+            if is_anndata(file, attributes):
+                return read_anndata(file, reader)
+            if frames := frames_of(file, attributes):
+                return read_frame(path, frames, reader)
+            _read_plain(path, file, reader)
+            return SourceArrays(reader.columns, attributes | reader.single, reader.left_out)
+    return _from_store(EmbeddingStore.open(path))
+
+
+def _from_store(store: EmbeddingStore) -> SourceArrays:
+    known = {k: v for k, v in asdict(store.info).items() if v is not None and k != "import_report"}
+    columns = {**store.labels, "embedding": store.embeddings.astype(store.storage_dtype)}
+    return SourceArrays(columns, {**known, "gender_codes": "0 male, 1 female"}, store=True)
+
+
+def _read_plain(path: Path, file: h5py.File, reader: ValueReader) -> None:
+    datasets: dict[Any, tuple[str, h5py.Dataset]] = {}
+    for name, dataset in _datasets(file, reader, set()):
+        place = h5py.h5o.get_info(dataset.id).addr
+        if place not in datasets:  # links come first: who made one chose the name
+            datasets[place] = name, dataset
+    for name, dataset in datasets.values():
+        key = name.rsplit("/", 1)[-1]
+        if reader.drops(key) or reader.drops(name):
+            continue
+        if key in reader.columns or key in reader.single:
+            reject_file(path, "must hold each column once", f"{key!r} in two groups")
+        reader.read(key, dataset)
+
+
+def _datasets(group: h5py.Group, reader: ValueReader, seen: set) -> Iterator[tuple[str, Any]]:
+    seen.add(h5py.h5o.get_info(group.id).addr)
+    links = {name: group.get(name, getlink=True) for name in group}
+    for name in sorted(links, key=lambda n: not isinstance(links[n], h5py.SoftLink)):
+        item, whole = group.get(name), f"{group.name}/{name}".lstrip("/")
+        if isinstance(item, h5py.Dataset):
+            yield whole, item
+        elif isinstance(links[name], h5py.SoftLink):
+            reader.left_out[whole] = "a link to nothing" if item is None else "a link to a group"
+        elif isinstance(item, h5py.Group) and h5py.h5o.get_info(item.id).addr not in seen:
+            yield from _datasets(item, reader, seen)
