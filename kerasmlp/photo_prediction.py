@@ -190,8 +190,7 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> PI
     for box in boxes:  # all of them before any caption, which no box may cross
         draw.rectangle(box, outline=(80, 220, 100), width=line)
     for box, row in zip(boxes, rows, strict=True):
-        text = "
-".join(shown(line, _LINE) for line in caption(row))
+        text = "\n".join(shown(line, _LINE) for line in caption(row))
         left, _, right, bottom = draw.textbbox((0, 0), text, font=font)
         x = min(max(box[0], 0), max(picture.width - right - 8, 0))
         above = box[1] - bottom - 10

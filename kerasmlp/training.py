@@ -19,9 +19,9 @@ from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, sha256_file, write_text
 from kerasmlp.fitting import copy_weights, fit, steps_of
 from kerasmlp.initial_weights import same_head
+from kerasmlp.mc_model import has_dropout
 from kerasmlp.models.presets import Recipe
 from kerasmlp.precision import default_policy
-from kerasmlp.prediction import has_dropout
 from kerasmlp.run_calibration import MIN_TEMPERATURE_ROWS, RunCalibration, fit_mc_temperature
 from kerasmlp.runs import RunFolder, environment
 from kerasmlp.seen import count_seen, save_seen

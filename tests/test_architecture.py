@@ -48,6 +48,7 @@ FLOORS = {
     2: ["initializers", "layers", "losses", "masks"],
     3: [
         "callbacks",
+        "mc_model",
         "models",
         "moment_rules",
         "moments",

@@ -234,12 +234,14 @@ def bomb_gzip(folder):
 
 
 def bomb_npz(folder):
-    with zipfile.ZipFile(folder / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("X.npy", "w", force_zip64=True) as member:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 20, 70)}
-            np.lib.format.write_array_header_1_0(member, header)
-            for _ in range(70):
-                member.write(bytes(1 << 22))
+    with (
+        zipfile.ZipFile(folder / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("X.npy", "w", force_zip64=True) as member,
+    ):
+        header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 20, 70)}
+        np.lib.format.write_array_header_1_0(member, header)
+        for _ in range(70):
+            member.write(bytes(1 << 22))
     return folder / "a.npz"
 
 

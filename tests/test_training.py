@@ -23,10 +23,11 @@ from kerasmlp.commands.training_options import choose_recipe, choose_validation_
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.fitting import compile_model, fit, steps_of
 from kerasmlp.initial_weights import check_init
+from kerasmlp.mc_model import has_dropout
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.pipelines import training_chunks
-from kerasmlp.prediction import Predictor, has_dropout
+from kerasmlp.prediction import Predictor
 from kerasmlp.run_calibration import RunCalibration
 from kerasmlp.runs import RunFolder
 from kerasmlp.seen import count_seen, load_seen, row_hashes

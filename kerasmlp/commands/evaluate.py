@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
         import_tensorflow()
         from kerasmlp.evaluation import fitting_classes, groups_table, measures_table
         from kerasmlp.evaluation_report import write_evaluation
-        from kerasmlp.prediction import Predictor, has_dropout
+        from kerasmlp.mc_model import has_dropout
+        from kerasmlp.prediction import Predictor
 
         predictor = Predictor(args.run)
         predictor.check(args.store, store.width, store.info)

@@ -15,7 +15,8 @@ from kerasmlp import __version__
 from kerasmlp.abstention import Abstention
 from kerasmlp.checks import is_number, reject_file
 from kerasmlp.files import read_json, sha256_file, write_json
-from kerasmlp.prediction import Predictor, has_dropout, with_temperature
+from kerasmlp.mc_model import has_dropout, with_temperature
+from kerasmlp.prediction import Predictor
 from kerasmlp.risk import abstention_of
 from kerasmlp.runs import RunFolder
 from kerasmlp.serving.server_files import SERVER_FILES, write_server_files
