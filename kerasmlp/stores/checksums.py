@@ -83,7 +83,6 @@ class Checksums:
 
     def __init__(self, path: Any, dataset: h5py.Dataset, name: str, *, verify: bool, seed: int = 0):
         self.path, self.name, self._count = path, name, len(dataset)
-        self.rows = rows_per_block(self._count, dataset.nbytes // self._count)
         self._table, self._seed, self.seed = None, seed, None
         self._damaged: set[int] = set()
         if verify and h5py.h5a.exists(dataset.id, _NAME):
@@ -95,6 +94,8 @@ class Checksums:
             if self._table is None or len(self._table) != -(-self._count // self.rows):
                 came = f"checksums of another form for `{self.name}`"
                 reject_file(path, "must be a complete HDF5 file", came)
+        if self._table is None:
+            self.rows = rows_per_block(self._count, dataset.nbytes // self._count)
 
     def compare(self, values: np.ndarray, start: int = 0) -> None:
         """Compares rows from `start`, the first of a block; of any thread."""

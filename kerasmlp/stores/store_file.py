@@ -101,7 +101,12 @@ class StoreFile:
     def _label(self, key: str, column: h5py.Dataset, seed: int | None) -> np.ndarray:
         if column.dtype.hasobject:
             return as_column(self.path, key, read_texts(column, key, self._allowance), len(column))
-        values = column[()]
+        offset, dtype = column.id.get_offset(), column.dtype
+        if offset is not None and dtype.kind in "iufS":  # past h5py, which takes twice as long
+            values = np.empty(len(column), dtype)
+            self.raw.read_into(values.view(np.uint8), offset)
+        else:
+            values = column[()]
         if seed is not None:
             checksums = Checksums(self.path, column, f"labels/{key}", verify=True, seed=seed)
             checksums.compare(values)
@@ -139,9 +144,9 @@ def open_store(
         came = attributes.get("schema_version")
         if came != version:
             reject_file(path, f"must have schema version {version}", f"{came}")
-        lists = sorted({*file.attrs} - {*attributes})
-        if lists:
-            reject_file(path, "must hold single values as attributes", f"a list in {lists[0]!r}")
+        if len(file.attrs) != len(attributes):
+            name = min({*file.attrs} - {*attributes})
+            reject_file(path, "must hold single values as attributes", f"a list in {name!r}")
         yield StoreFile(raw, file, attributes, verify=verify, most_bytes=most_bytes)
 
 
