@@ -421,6 +421,17 @@ def damage(content, rng):
     return bytes(damaged)
 
 
+def test_labels_of_other_rows_are_noticed(store, tmp_path):
+    path, other = tmp_path / "a.h5", tmp_path / "other.h5"
+    store.save(path)
+    store.subset([5, 4, 3, 2, 1, 0]).save(other)
+    with h5py.File(path, "r+") as file, h5py.File(other) as source:  # as blocks of a mixed backup
+        del file["labels/gender"]
+        source.copy("labels/gender", file["labels"])
+    with pytest.raises(InputError, match="damage in rows 0 to 5 of `labels/gender`"):
+        EmbeddingStore.open(path)
+
+
 def test_damage_is_refused_or_changes_nothing(tmp_path):
     labels = {"gender": np.arange(90) % 2, "name": [f"é{i}.jpg" for i in range(90)]}
     path, refused = tmp_path / "a.h5", 0

@@ -16,11 +16,11 @@ _FOLD = 1021  # words of eight bytes; a prime, so that no two rows lie upon each
 _NAME = b"checksums"  # of the attribute: rows in a block, then the checksum of each
 
 
-def checksum(values: np.ndarray) -> int:
+def checksum(values: np.ndarray, seed: int = 0) -> int:
     """CRC-32 of the bytes of a contiguous array, folded by addition to 8168 bytes where it is long.
 
     Whatever changes within 8 kB changes it, and every single bit. A CRC of
-    all bytes would take as long as reading them.
+    all bytes would take as long as reading them. It goes on from the seed.
 
     Example:
 
@@ -35,9 +35,9 @@ def checksum(values: np.ndarray) -> int:
     bytes_ = np.frombuffer(values, np.uint8)
     count = len(bytes_) // (8 * _FOLD)
     if count < 2:
-        return zlib.crc32(bytes_)
+        return zlib.crc32(bytes_, seed)
     words = np.frombuffer(values, "<u8", count * _FOLD).reshape(count, _FOLD)
-    return zlib.crc32(bytes_[words.nbytes :], zlib.crc32(np.add.reduce(words)))
+    return zlib.crc32(bytes_[words.nbytes :], zlib.crc32(np.add.reduce(words), seed))
 
 
 def rows_per_block(rows: int, row_bytes: int) -> int:
@@ -46,12 +46,21 @@ def rows_per_block(rows: int, row_bytes: int) -> int:
     return -(-fitting // 8) * 8
 
 
-def add_checksums(dataset: h5py.Dataset, values: np.ndarray) -> None:
-    """Keeps the checksums of what a dataset is going to hold, as an attribute of it."""
-    rows = rows_per_block(len(values), dataset.dtype.itemsize * values[0].size)
+def block_checksums(values: np.ndarray, dtype: np.dtype, seed: int = 0) -> np.ndarray:
+    """The number of rows in a block, then the checksum of each as it is stored."""
+    rows = rows_per_block(len(values), dtype.itemsize * values[0].size)
     blocks = (values[start : start + rows] for start in range(0, len(values), rows))
-    kept = [checksum(np.ascontiguousarray(block, dataset.dtype)) for block in blocks]
-    dataset.attrs.create(_NAME.decode(), np.array([rows, *kept], np.uint32))
+    kept = [checksum(np.ascontiguousarray(block, dtype), seed) for block in blocks]
+    return np.array([rows, *kept], np.uint32)
+
+
+def keep_checksums(dataset: h5py.Dataset, table: np.ndarray) -> None:
+    dataset.attrs.create(_NAME.decode(), table)
+
+
+def seed_of(table: np.ndarray) -> int:
+    """For what belongs to the rows of these checksums: labels of other rows do not fit them."""
+    return zlib.crc32(table)
 
 
 class Checksums:
@@ -62,28 +71,31 @@ class Checksums:
         dataset: Of that file; without checksums, as older files are, all is taken.
         name: Of the dataset, for the error.
         verify: False takes all in any case.
+        seed: Of the checksums.
 
     Attributes:
         rows: In each block but the last.
+        seed: For the labels of these rows; None where no checksums are compared.
 
     Raises:
         InputError: if the checksums are not such.
     """
 
-    def __init__(self, path: Any, dataset: h5py.Dataset, name: str, *, verify: bool):
+    def __init__(self, path: Any, dataset: h5py.Dataset, name: str, *, verify: bool, seed: int = 0):
         self.path, self.name, self._count = path, name, len(dataset)
-        self.rows = rows_per_block(self._count, dataset.nbytes // self._count)
-        self._table = None
+        self._table, self._seed, self.seed = None, seed, None
         self._damaged: set[int] = set()
         if verify and h5py.h5a.exists(dataset.id, _NAME):
             attribute = h5py.h5a.open(dataset.id, _NAME)  # three times as fast as `dataset.attrs`
             kept = np.zeros(attribute.shape, np.uint32)
             if kept.ndim == 1 and attribute.dtype == kept.dtype:
                 attribute.read(kept)
-                self.rows, self._table = int(kept[0]) or 1, kept[1:]
+                self.rows, self._table, self.seed = int(kept[0]) or 1, kept[1:], seed_of(kept)
             if self._table is None or len(self._table) != -(-self._count // self.rows):
                 came = f"checksums of another form for `{self.name}`"
                 reject_file(path, "must be a complete HDF5 file", came)
+        if self._table is None:
+            self.rows = rows_per_block(self._count, dataset.nbytes // self._count)
 
     def compare(self, values: np.ndarray, start: int = 0) -> None:
         """Compares rows from `start`, the first of a block; of any thread."""
@@ -91,7 +103,7 @@ class Checksums:
             return
         for first in range(start, start + len(values), self.rows):
             block = values[first - start : first - start + self.rows]
-            if checksum(np.ascontiguousarray(block)) != self._table[first // self.rows]:
+            if checksum(np.ascontiguousarray(block), self._seed) != self._table[first // self.rows]:
                 self._damaged.add(first)
 
     def require(self) -> None:

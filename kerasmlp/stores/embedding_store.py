@@ -182,15 +182,14 @@ class EmbeddingStore:
             path, FORMAT, SCHEMA_VERSION, _KIND, verify=verify, most_bytes=most_bytes
         ) as file:
             info = StoreInfo.from_attributes(path, file.attributes)
-            dataset = file.rows("embedding", "rows of numbers", 2, "fiu", 4)
+            dataset, checksums = file.rows("embedding", "rows of numbers", 2, "fiu", 4)
             squared_norms = np.empty(len(dataset), np.float32)
 
             def square(start: int, block: np.ndarray) -> None:
                 np.vecdot(block, block, out=squared_norms[start : start + len(block)])
 
-            checksums = file.checksums(dataset, "embedding")
             with RowReader(file.raw, dataset, np.float32, checksums, square) as rows:
-                labels = file.labels(len(dataset))
+                labels = file.labels(len(dataset), checksums.seed)
                 embeddings = rows.result()
             storage_dtype = _storage_dtype(dataset.dtype)
         _check_norms(path, squared_norms, info.normalized)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -61,12 +62,13 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     left = _MAX_ATTRIBUTES_BYTES
-    for name in file.attrs:
-        attribute = file.attrs.get_id(name)
+    attributes = file.attrs  # opens the root group, each time
+    for name in attributes:
+        attribute = attributes.get_id(name)
         size = attribute.get_storage_size()  # of a text of variable length that of a pointer
         if size > left or (size > _POINTER_BYTES and attribute.dtype.hasobject):
             continue
-        value = file.attrs[name]
+        value = attributes[name]
         left -= getattr(value, "nbytes", None) or len(str(value))
         found[name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     return found
@@ -87,8 +89,8 @@ def require_written(path: Any, dataset: h5py.Dataset, name: str, raw: RawFile) -
 
 def memory_bytes(dataset: h5py.Dataset, itemsize: int) -> int:
     """What reading takes: the values as they are and of another size, and a chunk unpacked."""
-    chunk = np.prod(dataset.chunks or (0,), dtype=object) * dataset.dtype.itemsize
-    return int(dataset.size) * (dataset.dtype.itemsize + itemsize) + int(chunk)
+    own = dataset.dtype.itemsize
+    return int(dataset.size) * (own + itemsize) + math.prod(dataset.chunks or (0,)) * own
 
 
 def read_texts(dataset: h5py.Dataset, name: str, allowance: Allowance) -> np.ndarray:

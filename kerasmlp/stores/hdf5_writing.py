@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from kerasmlp.stores.checksums import add_checksums
+from kerasmlp.stores.checksums import block_checksums, keep_checksums, seed_of
 
 _BLOCK_BYTES = 1 << 25
 
@@ -39,7 +39,7 @@ def write_hdf5(
     Raises:
         OSError: if the disk is full.
     """
-    image = _SparseFile()
+    image, checksums = _SparseFile(), block_checksums(rows, dtype)
     with _new_file(image) as file:
         for key, value in attributes.items():
             if isinstance(value, str):  # of fixed length: the heap of others has no checksum
@@ -54,12 +54,14 @@ def write_hdf5(
                 encoded = np.strings.encode(column, "utf-8")
                 width = max(encoded.dtype.itemsize, 1)
                 column = encoded.astype(h5py.string_dtype("utf-8", width))
-            add_checksums(file.create_dataset(key, data=column), column)
+            stored = file.create_dataset(key, data=column)
+            table = block_checksums(column, stored.dtype, seed_of(checksums))
+            keep_checksums(stored, table)
         reserve = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         reserve.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         reserve.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         dataset = file.create_dataset(name, rows.shape, dtype, dcpl=reserve)
-        add_checksums(dataset, rows)
+        keep_checksums(dataset, checksums)
         offset = dataset.id.get_offset()
     block = max(1, _BLOCK_BYTES // rows[0].nbytes)
     with open(path, "wb") as raw:

@@ -136,13 +136,12 @@ class ImageStore:
         path = Path(path)
         with open_store(path, FORMAT, SCHEMA_VERSION, _KIND, verify=verify) as file:
             info = RowsInfo.from_attributes(path, file.attributes)
-            dataset = file.rows("image", _SHAPE, 4, "u", 1)
+            dataset, checksums = file.rows("image", _SHAPE, 4, "u", 1)
             if dataset.dtype != np.uint8:
                 reject_file(path, f"must hold {_SHAPE} as `image`", f"dtype {dataset.dtype}")
             _check_channels(path, dataset.shape)
-            checksums = file.checksums(dataset, "image")
             with RowReader(file.raw, dataset, np.uint8, checksums) as rows:
-                labels = file.labels(len(dataset))
+                labels = file.labels(len(dataset), checksums.seed)
                 _check_splits(path, labels)
                 images = rows.result()
         return cls._trusted(images, labels, info, path)

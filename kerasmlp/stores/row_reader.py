@@ -43,8 +43,9 @@ class RowReader:
         self.rows = np.empty(dataset.shape, dtype)
         self._raw, self._dataset, self._checksums, self._each = raw, dataset, checksums, each
         self._offset = dataset.id.get_offset()
-        self._row_bytes = self.rows[0].size * dataset.dtype.itemsize
-        if dataset.dtype not in (self.rows.dtype, np.dtype("<f2")):
+        self._dtype = dataset.dtype
+        self._row_bytes = self.rows[0].size * self._dtype.itemsize
+        if self._dtype not in (self.rows.dtype, np.dtype("<f2")):
             self._offset = None  # rewritten by another program: big-endian, integers
         # as many tasks as keep all threads busy to the end
         tasks = _THREADS * -(-self.rows.nbytes // (_THREADS * _TASK_BYTES))
@@ -74,10 +75,10 @@ class RowReader:
     def _read(self, start: int, stop: int) -> None:
         size = self._checksums.rows
         size *= max(1, _PIECE_BYTES // (size * self._row_bytes))
-        in_place = self._offset is not None and self._dataset.dtype == self.rows.dtype
+        in_place = self._offset is not None and self._dtype == self.rows.dtype
         stop = min(stop, len(self.rows))
         shape = (min(size, stop - start), *self.rows.shape[1:])
-        apart = None if in_place else np.empty(shape, self._dataset.dtype)
+        apart = None if in_place else np.empty(shape, self._dtype)
         for first in range(start, stop, size):
             block = self.rows[first : min(first + size, stop)]
             stored = block if in_place else apart[: len(block)]

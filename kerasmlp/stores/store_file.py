@@ -53,8 +53,10 @@ class StoreFile:
         self._file, self._verify = file, verify
         self._allowance = Allowance(raw.path, raw.size, most_bytes)
 
-    def rows(self, name: str, what: str, ndim: int, kinds: str, itemsize: int) -> h5py.Dataset:
-        """The dataset of rows, whole, and of a size that the file can have.
+    def rows(
+        self, name: str, what: str, ndim: int, kinds: str, itemsize: int
+    ) -> tuple[h5py.Dataset, Checksums]:
+        """The dataset of rows, whole, of a size that the file can have, and its checksums.
 
         Args:
             name: Of the dataset.
@@ -75,13 +77,15 @@ class StoreFile:
             reject_file(self.path, f"must hold {what} as `{name}`", came)
         require_written(self.path, dataset, name, self.raw)
         self._allowance.take(memory_bytes(dataset, itemsize), name)
-        return dataset
+        return dataset, Checksums(self.path, dataset, name, verify=self._verify)
 
-    def checksums(self, dataset: h5py.Dataset, name: str) -> Checksums:
-        return Checksums(self.path, dataset, name, verify=self._verify)
+    def labels(self, rows: int, seed: int | None) -> dict[str, np.ndarray]:
+        """The label columns.
 
-    def labels(self, rows: int) -> dict[str, np.ndarray]:
-        """The label columns."""
+        Args:
+            rows: How many there are.
+            seed: Of the checksums; None compares none.
+        """
         columns, group = {}, own_part(self.path, self._file, "labels")
         for key in () if group is None else group.keys():
             column = own_part(self.path, group, key)
@@ -92,14 +96,21 @@ class StoreFile:
             # text takes four times in memory what it takes in the file, and once as it is read
             self._allowance.take(memory_bytes(column, 5 * column.dtype.itemsize), key)
             columns[key] = column
-        return {key: self._label(key, column) for key, column in columns.items()}
+        return {key: self._label(key, column, seed) for key, column in columns.items()}
 
-    def _label(self, key: str, column: h5py.Dataset) -> np.ndarray:
+    def _label(self, key: str, column: h5py.Dataset, seed: int | None) -> np.ndarray:
         if column.dtype.hasobject:
             return as_column(self.path, key, read_texts(column, key, self._allowance), len(column))
-        values, checksums = column[()], self.checksums(column, f"labels/{key}")
-        checksums.compare(values)
-        checksums.require()
+        offset, dtype = column.id.get_offset(), column.dtype
+        if offset is not None and dtype.kind in "iufS":  # past h5py, which takes twice as long
+            values = np.empty(len(column), dtype)
+            self.raw.read_into(values.view(np.uint8), offset)
+        else:
+            values = column[()]
+        if seed is not None:
+            checksums = Checksums(self.path, column, f"labels/{key}", verify=True, seed=seed)
+            checksums.compare(values)
+            checksums.require()
         return as_column(self.path, key, values, len(column))
 
 
@@ -133,9 +144,9 @@ def open_store(
         came = attributes.get("schema_version")
         if came != version:
             reject_file(path, f"must have schema version {version}", f"{came}")
-        lists = sorted({*file.attrs} - {*attributes})
-        if lists:
-            reject_file(path, "must hold single values as attributes", f"a list in {lists[0]!r}")
+        if len(file.attrs) != len(attributes):
+            name = min({*file.attrs} - {*attributes})
+            reject_file(path, "must hold single values as attributes", f"a list in {name!r}")
         yield StoreFile(raw, file, attributes, verify=verify, most_bytes=most_bytes)
 
 
