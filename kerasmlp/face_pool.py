@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from kerasmlp.checks import InputError, check_int
 from kerasmlp.datasets.records import WORKER_CRASHED, WORKER_STOOD_STILL
-from kerasmlp.face_process import STILL_SECONDS, FaceProcess
+from kerasmlp.face_process import FaceProcess
 
 _WINDOW = 4  # tasks given ahead to a worker: one in work, two decoded, one being read
 _REORDER = 64
@@ -153,7 +153,7 @@ class FacePool:
 
     def _give_up(self, worker: FaceProcess, reason: str, tasks: Sequence) -> NoReturn:
         if reason == WORKER_STOOD_STILL:
-            how = f"neither answered nor computed for {STILL_SECONDS} s"
+            how = f"neither answered nor computed for {worker.patience} s"
         else:
             how = f"ended with {_words(worker.process.returncode)}"
         where = "at its start"

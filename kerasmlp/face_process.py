@@ -90,7 +90,12 @@ class FaceProcess:
             self._still = 0.0
             return False
         self._still += step
-        return self._still > STILL_SECONDS * (1 if self.ready else _STARTING)
+        return self._still > self.patience
+
+    @property
+    def patience(self) -> int:
+        """Seconds without an answer and without computing that it is given."""
+        return STILL_SECONDS * (1 if self.ready else _STARTING)
 
     def stop(self) -> None:
         self.process.kill()

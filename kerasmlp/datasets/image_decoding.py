@@ -111,8 +111,8 @@ def as_uint8(values: np.ndarray) -> np.ndarray | None:
     if values.dtype.kind != "f" or not (low >= 0 and _DARKEST <= high <= 1):  # also if one is NaN
         return None
     pixels = np.empty(values.shape, np.uint8)
-    for row, target in zip(values, pixels, strict=True):  # all at once would take memory for three
-        target[...] = np.rint(row * values.dtype.type(255))
+    for i, row in enumerate(values):  # all at once would take three times the memory
+        pixels[i] = np.rint(row * values.dtype.type(255))
     return pixels
 
 
