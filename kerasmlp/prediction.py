@@ -165,7 +165,7 @@ class Predictor:
             for i, answer in enumerate(self._answers(mean, sampled=num_samples > 0)):
                 sure = {"uncertainty": float(entropies[i] / largest)}
                 if threshold is not None:
-                    unsure = bool(entropies[i] > threshold)
+                    unsure = not entropies[i] <= threshold  # so that a NaN is never sure
                     answer = _emptied(answer) if unsure else answer
                     sure |= {
                         "uncertainty_limit": float(threshold / largest),
