@@ -18,6 +18,7 @@ from data_sets import INFO, ROOT, SHARED, make_store
 from kerasmlp import EmbeddingStore, StoreInfo, load_model
 from kerasmlp.abstention import Abstention
 from kerasmlp.cli import main, run_command
+from kerasmlp.labels import ADIENCE_GROUPS
 from kerasmlp.photo_prediction import caption
 from kerasmlp.run_calibration import RunCalibration
 from kerasmlp.runs import RunFolder
@@ -501,6 +502,36 @@ def test_a_model_of_years_is_measured_in_the_groups_of_the_store(tmp_path, age_r
     output = capsys.readouterr().out
     assert output.startswith("measured in classes: fairface")
     assert "mae_years" not in output and "exact_year" not in output
+
+
+def test_a_model_measured_in_years_answers_in_groups(tmp_path, gender_run, store, capsys):
+    """As every run of older versions was, where the store held years."""
+    run = tmp_path / "age"
+    words = ["--store", str(store), "--run-dir", str(run), "--epochs", "1", "--classes", "years"]
+    assert run_command("train-age", words) == 0
+    measured = json.loads((run / "report.json").read_text())["validation"]
+    assert "accuracy" not in measured and 0 <= measured["exact_year_accuracy"] < 0.3
+    assert "exact_year_accuracy" in capsys.readouterr().out
+    assert run_command("evaluate", [str(run), str(store), "--num-samples", "0", "--json"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("measured in classes: adience")
+    result = json.loads(output.splitlines()[-1])
+    assert result["accuracy"] > result["exact_year_accuracy"]
+    arguments = [str(run), str(store), "--max-risk", "0.9"]
+    for flags, largest in ((["--within-years", "60"], np.log(101)), ([], np.log(8))):
+        assert run_command("predict", [*arguments, *flags]) == 0
+        for line in capsys.readouterr().out.splitlines():
+            age = json.loads(line)["age"]
+            assert age["abstained"] == (age["uncertainty"] > age["uncertainty_limit"])
+            assert age["uncertainty"] == pytest.approx(
+                age["class_entropy_nats"] / largest, rel=1e-4
+            )
+            assert age["abstained"] or age["age_group"] in ADIENCE_GROUPS
+    within = ["--within-years", "5"]
+    sentence = refused(capsys, "predict", run, store, *within)
+    assert "`within_years` must come with max_risk" in sentence
+    sentence = refused(capsys, "predict", gender_run, store, "--max-risk", "0.9", *within)
+    assert "`within_years` must come with a model of ages" in sentence
 
 
 def test_a_known_embedder_is_not_renamed(tmp_path, store, capsys):
