@@ -84,7 +84,7 @@ class HttpService:
         )
         app.add_routes(
             [
-                web.post(_MODEL + ":{verb:[a-z]+}", self._predict),
+                web.post(_MODEL + ":{verb:[a-z]+}", self._predict, expect_handler=_expected),
                 web.get(_MODEL, self._status),
                 web.get(_MODEL + "/metadata", self._metadata),
                 web.get("/healthz", self._health),
@@ -273,3 +273,11 @@ _SENTENCES = {
     413: "the body is too large",
     503: "too many requests at one time, try again",
 }
+
+
+async def _expected(request: web.Request) -> web.Response | None:
+    if request.headers["Expect"].lower() != "100-continue":
+        return error_answer(HTTPStatus.EXPECTATION_FAILED, "only 100-continue can be expected")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # no part of the answer
+    return None
