@@ -19,7 +19,7 @@ _MANY_ROWS = 8
 _TURNS = 4  # of the event loop: what lies at the sockets already comes along
 _PATIENCE = 32  # times its own passes: for longer nobody waits for a piece of another's request
 _PIECE = 1 << 11  # passes; to compute less at one time costs more than it helps
-_RECENTLY_S = 1.0
+_SMALL, _RECENTLY_S = 64, 1.0
 _PASSES_PER_S = 1 << 17  # more wait in vain: they would not be computed within the time limit
 
 
@@ -115,6 +115,11 @@ class Batcher:
         self._arrived.set()
         await self._worker
         await asyncio.to_thread(self._thread.shutdown)
+
+    @property
+    def small_ones_come(self) -> bool:
+        """Whether somebody asked little just now."""
+        return self._least <= _SMALL and time.monotonic() < self._least_until
 
     @property
     def waiting_rows(self) -> int:
