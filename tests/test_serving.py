@@ -589,7 +589,7 @@ def test_a_batch_is_bounded_by_its_passes_and_answered_before_the_end():
 
 
 def heavy(rows, samples):
-    inputs = mc_inputs(np.arange(rows, dtype=np.float32)[:, None], samples, 0)
+    inputs = mc_inputs(100 + np.arange(rows, dtype=np.float32)[:, None], samples, 0)
     return Question("serve_mc", inputs, False)
 
 
@@ -614,7 +614,7 @@ def test_a_large_question_is_computed_in_pieces_while_small_ones_come():
         return max(seconds), [answer["twice"].tolist() for answer in answers]
 
     longest, answers = asyncio.run(ask())
-    assert longest < 0.2 and answers == [(2 * np.arange(64)).tolist()] * 3
+    assert longest < 0.2 and answers == [(200 + 2 * np.arange(64)).tolist()] * 3
     assert max(map(len, model.batches)) == 8 and sum(map(len, model.batches)) == 6 + 3 * 64
 
 
