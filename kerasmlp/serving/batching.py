@@ -118,8 +118,14 @@ class Batcher:
 
     @property
     def small_ones_come(self) -> bool:
-        """Whether somebody asked little just now."""
-        return self._least <= _SMALL and time.monotonic() < self._least_until
+        """Whether somebody asked little just now, or waits for it."""
+        return self._least_passes() <= _SMALL
+
+    def _least_passes(self) -> int:
+        """Of the smallest question that waits or came just now."""
+        waiting = (job.question.passes for _, job in self._queue if not job.answer.done())
+        came = self._least if time.monotonic() < self._least_until else self._max_passes
+        return came if came <= _SMALL else min((came, *waiting))
 
     @property
     def waiting_rows(self) -> int:
@@ -204,7 +210,7 @@ class Batcher:
         """Whose turn it is, and those that can be merged with it."""
         chosen: list[tuple[_Job, range]] = []
         rows, passes = 0, 0
-        most = min(max(_PATIENCE * self._least, _PIECE), self._max_passes)
+        most = min(max(_PATIENCE * self._least_passes(), _PIECE), self._max_passes)
         for client, job in self._queue.in_turn():
             if job.answer.done():
                 continue
