@@ -11,12 +11,12 @@ from kerasmlp.serving.limits import Limits
 
 
 @contextlib.contextmanager
-def service(models, **limits):
+def service(models, *, host="127.0.0.1", allowed_hosts=(), **limits):
     """Yields the port of a service in a thread."""
     loop, started, ports = asyncio.new_event_loop(), threading.Event(), []
 
     async def run():
-        async with listening(models, "127.0.0.1", 0, Limits(**limits)) as (*_, url):
+        async with listening(models, host, 0, Limits(**limits), allowed_hosts) as (*_, url):
             ports.append(int(url.rsplit(":", 1)[1]))
             started.set()
             while ports:

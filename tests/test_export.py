@@ -395,6 +395,18 @@ def test_a_damaged_run(run, tmp_path, capsys):
         load_models([tmp_path / "age"])
 
 
+def test_a_model_of_nan_is_not_exported(run, tmp_path):
+    broken = shutil.copytree(run, tmp_path / "run")
+    model = Predictor(broken).model
+    model.get_layer("logits").set_weights(
+        [np.nan * w for w in model.get_layer("logits").get_weights()]
+    )
+    model.save(broken / "model.keras")
+    with pytest.raises(InputError, match="finite"):
+        export_model(broken, tmp_path / "age")
+    assert not (tmp_path / "age").exists()
+
+
 def test_a_killed_export_leaves_no_version(tmp_path):
     code = (
         "import os, sys\n"

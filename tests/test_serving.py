@@ -120,6 +120,27 @@ def test_rows_to_the_bit(port, version):
     assert [as_float32(row) for row in answer["predictions"]] == expected
 
 
+def test_an_empty_name_means_the_default_signature(port):
+    """As to TensorFlow Serving."""
+    request = {"inputs": X.tolist()}
+    assert post(port, {"signature_name": "", **request}) == post(port, request)
+
+
+def test_rows_that_run_over_have_no_answer(port):
+    x = X.copy()
+    x[2] = 3e38
+    for inputs in ({"embedding": x}, mc_inputs(x, 5, 0)):
+        signature = "serve_mc" if "seed" in inputs else "serving_default"
+        request = {"signature_name": signature, "inputs": as_json(inputs)}
+        assert post(port, request) == (
+            400,
+            {
+                "error": "`embedding[2]` must have a finite answer of the model. "
+                "Received: numbers with which it runs over"
+            },
+        )
+
+
 def test_one_output_is_bare_and_bytes_are_base64():
     """As TensorFlow Serving documents it; the models here have several outputs and texts."""
     two = {"a": np.float32([[1.5, 2]]), "x_bytes": np.array([b"\xff"])}
@@ -370,6 +391,35 @@ def test_what_is_no_http(port, sent):
     assert http_request(port, "GET", "/readyz")[0] == 200
 
 
+def test_foreign_names_are_refused(models, port):
+    """A page may have its name lead to this machine."""
+
+    def asked(port, host):
+        status, answer, _ = http_request(port, "GET", "/readyz", headers={"Host": host})
+        return status, answer.get("error")
+
+    sentence = "the server is not known by this name: see --allow-host"
+    for host in ("evil.example", f"evil.example:{port}", "localhost.evil.example", "", "[::1"):
+        assert asked(port, host) == (403, sentence)
+    for host in ("localhost", "LOCALHOST:1", f"127.0.0.1:{port}", "[::1]:80", "[::1]"):
+        assert asked(port, host) == (200, None)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")  # a health check in a container
+        assert connection.recv(1000).startswith(b"HTTP/1.0 200")
+    with service(models, allowed_hosts=["a.example"]) as port:
+        assert asked(port, "a.example:8501") == asked(port, "localhost") == (200, None)
+        assert asked(port, "b.example") == (403, sentence)
+    with service(models, host="0.0.0.0") as port:
+        assert asked(port, "pod.cluster.local:8501") == (200, None)
+    with service(models, host="0.0.0.0", allowed_hosts=["a.example"]) as port:
+        assert asked(port, "pod.cluster.local") == (403, sentence)
+
+
+def test_an_expectation_is_refused_in_json(port):
+    status, answer, _ = http_request(port, "POST", PREDICT, b"{}", {"Expect": "nonsense"})
+    assert status == 417 and list(answer) == ["error"]
+
+
 def test_lengths_must_be_given_and_bodies_arrive(models):
     with service(models, timeout_s=0.3, max_body_bytes=5000) as port:
         body = iter([b'{"inputs":', b"[]}"])
@@ -536,6 +586,68 @@ def test_a_batch_is_bounded_by_its_passes_and_answered_before_the_end():
 
     assert asyncio.run(ask()) == [[2], [4, 6], [8, 10], [12]]
     assert model.batches == [[1, 2, 3], [4, 5, 6]]
+
+
+def heavy(rows, samples):
+    inputs = mc_inputs(100 + np.arange(rows, dtype=np.float32)[:, None], samples, 0)
+    return Question("serve_mc", inputs, False)
+
+
+def test_a_large_question_is_computed_in_pieces_while_small_ones_come():
+    model = Slow(0.02)
+
+    async def ask():
+        batcher = Batcher(max_batch_rows=256)
+        await batcher.start()
+        (small,) = questions([7])
+        await batcher.ask(model, small, ("small", 1))
+        many = heavy(64, 256)
+        large = [asyncio.create_task(batcher.ask(model, many, ("large", i))) for i in range(3)]
+        await asyncio.sleep(0.01)
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            assert (await batcher.ask(model, small, ("small", 1)))["twice"] == [14]
+            seconds.append(time.perf_counter() - started)
+        answers = await asyncio.gather(*large)
+        await batcher.stop()
+        return max(seconds), [answer["twice"].tolist() for answer in answers]
+
+    longest, answers = asyncio.run(ask())
+    assert longest < 0.2 and answers == [(200 + 2 * np.arange(64)).tolist()] * 3
+    assert max(map(len, model.batches)) == 8 and sum(map(len, model.batches)) == 6 + 3 * 64
+
+
+def test_a_large_question_alone_is_computed_at_once():
+    model = Slow(0.0)
+
+    async def ask():
+        batcher = Batcher(max_batch_rows=256)
+        await batcher.start()
+        await batcher.ask(model, heavy(64, 256))
+        await batcher.stop()
+
+    asyncio.run(ask())
+    assert list(map(len, model.batches)) == [64]
+
+
+def test_who_asks_most_gives_way_where_there_is_no_room():
+    model = Slow(0.1)
+
+    async def ask():
+        batcher = Batcher(max_batch_rows=0, max_requests=3)
+        await batcher.start()
+        asked = questions([1], [2], [3], [4], [5])
+        clients = [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("a", 4)]
+        tasks = []
+        for question, client in zip(asked, clients, strict=True):
+            tasks.append(asyncio.create_task(batcher.ask(model, question, client)))
+            await asyncio.sleep(0.02)
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        await batcher.stop()
+        return [type(a).__name__ if isinstance(a, Exception) else a["twice"] for a in answers]
+
+    assert asyncio.run(ask()) == [[2], [4], "Busy", [8], "Busy"]
 
 
 def test_a_failure_takes_none_along_and_who_left_is_not_computed():

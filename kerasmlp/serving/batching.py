@@ -19,7 +19,7 @@ _MANY_ROWS = 8
 _TURNS = 4  # of the event loop: what lies at the sockets already comes along
 _PATIENCE = 32  # times its own passes: for longer nobody waits for a piece of another's request
 _PIECE = 1 << 11  # passes; to compute less at one time costs more than it helps
-_RECENTLY_S = 1.0
+_SMALL, _RECENTLY_S = 64, 1.0
 _PASSES_PER_S = 1 << 17  # more wait in vain: they would not be computed within the time limit
 
 
@@ -117,6 +117,17 @@ class Batcher:
         await asyncio.to_thread(self._thread.shutdown)
 
     @property
+    def small_ones_come(self) -> bool:
+        """Whether somebody asked little just now, or waits for it."""
+        return self._least_passes() <= _SMALL
+
+    def _least_passes(self) -> int:
+        """Of the smallest question that waits or came just now."""
+        waiting = (job.question.passes for _, job in self._queue if not job.answer.done())
+        came = self._least if time.monotonic() < self._least_until else self._max_passes
+        return came if came <= _SMALL else min((came, *waiting))
+
+    @property
     def waiting_rows(self) -> int:
         return sum(job.left for _, job in self._queue)
 
@@ -199,7 +210,7 @@ class Batcher:
         """Whose turn it is, and those that can be merged with it."""
         chosen: list[tuple[_Job, range]] = []
         rows, passes = 0, 0
-        most = min(max(_PATIENCE * self._least, _PIECE), self._max_passes)
+        most = min(max(_PATIENCE * self._least_passes(), _PIECE), self._max_passes)
         for client, job in self._queue.in_turn():
             if job.answer.done():
                 continue

@@ -136,7 +136,7 @@ def describe(predictor: Predictor) -> dict:
     ]
     run = RunFolder(predictor.path)
     temperature = run.report().get("temperature")
-    if not is_number(temperature):
+    if not is_number(temperature) or not np.isfinite(temperature):
         reject_file(run / "report.json", "must hold a temperature", f"{temperature!r}")
     return {
         "format": FORMAT,

@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import resource
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from kerasmlp.serving.listener import Listener
 from kerasmlp.serving.served_models import ServedModel
 
 _KEPT_S = 75  # an idle connection
+_SWITCH_S = 0.0005  # until a thread that decodes gives way to the one that answers
 _OTHER_FILES = 128  # that the process has open beside its connections
 _LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 
@@ -54,6 +56,7 @@ async def serve(
     """
     check_port(port)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    sys.setswitchinterval(_SWITCH_S)
     with bounded_log(loop):
         async with listening(models, host, port, limits, allowed_hosts) as (service, listener, url):
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -24,6 +24,7 @@ from kerasmlp.serving.service_metrics import ServiceMetrics
 _MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}"
 _PORT = re.compile(r":\d*$")
 _LONG_BODY = 1 << 18  # bytes; to decode more at one time would hold up the others
+_YIELD = 4  # times as long as a long body took to decode, none is
 _HUNG_UP = 499  # as nginx counts them
 
 _log = logging.getLogger("kerasmlp.serving")
@@ -84,7 +85,7 @@ class HttpService:
         )
         app.add_routes(
             [
-                web.post(_MODEL + ":{verb:[a-z]+}", self._predict),
+                web.post(_MODEL + ":{verb:[a-z]+}", self._predict, expect_handler=_expected),
                 web.get(_MODEL, self._status),
                 web.get(_MODEL + "/metadata", self._metadata),
                 web.get("/healthz", self._health),
@@ -196,7 +197,11 @@ class HttpService:
             async with self._bodies.read(request, size) as body:
                 if size > _LONG_BODY:
                     async with self._one_at_a_time:
+                        began = time.perf_counter()
                         question = await asyncio.to_thread(decode, body, version, **how)
+                        if self._batcher.small_ones_come:
+                            # Python decodes or answers: most of the time is for the others.
+                            await asyncio.sleep(_YIELD * (time.perf_counter() - began))
                 else:
                     question = decode(body, version, **how)
         except TimeoutError:
@@ -273,3 +278,11 @@ _SENTENCES = {
     413: "the body is too large",
     503: "too many requests at one time, try again",
 }
+
+
+async def _expected(request: web.Request) -> web.Response | None:
+    if request.headers["Expect"].lower() != "100-continue":
+        return error_answer(HTTPStatus.EXPECTATION_FAILED, "only 100-continue can be expected")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # no part of the answer
+    return None

@@ -200,7 +200,7 @@ class Crowd:
     async def run(self, seconds: float, *, alone: bool) -> dict:
         self.seconds, self.counts = [], Counter()
         self.end = time.perf_counter() + seconds
-        others: list[asyncio.Task] = []
+        others: set[asyncio.Task] = set()
         if not alone:
             for what, many in (
                 (self.idle, IDLE),
@@ -208,11 +208,12 @@ class Crowd:
                 (self.hostile, HOSTILE),
                 (self.greedy, HEAVY),
             ):
-                others += [asyncio.create_task(what(i)) for i in range(many)]
+                others |= {asyncio.create_task(what(i)) for i in range(many)}
         await asyncio.gather(*(self.honest(i) for i in range(HONEST)))
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        while others:  # one that is told while it gets an answer may go on
+            for task in others:
+                task.cancel()
+            _, others = await asyncio.wait(others, timeout=1)
         centiles = statistics.quantiles(self.seconds, n=1000)
         return {
             "requests_per_s": round(len(self.seconds) / seconds, 1),
