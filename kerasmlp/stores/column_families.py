@@ -16,6 +16,7 @@ from kerasmlp.stores.vector_cells import numbers_of
 
 _MEMBER = re.compile(r"(.*?)[\[(]?(\d+)[\])]?")
 _POSITIONAL = "arr_"
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,8 @@ class Family:
             came = f"{min(lengths)} to {max(lengths)} values"
             reject_file(path, f"must hold arrays of one length as {self}", came)
         rows = not (source.table or self.by_user) and self._are_rows(path, source, lengths, notes)
-        embeddings = np.empty(
-            (len(parts), *lengths) if rows else (*lengths, len(parts)), _dtype(parts)
-        )
-        with np.errstate(over="ignore", invalid="ignore"):  # the store says which row is infinite
-            for place, (name, part) in enumerate(zip(self.columns, parts, strict=True)):
-                embeddings[place if rows else (slice(None), place)] = _numbers(path, name, part)
+        parts = [_numbers(path, name, part) for name, part in zip(self.columns, parts, strict=True)]
+        embeddings = _rows(parts) if rows else _transposed(parts)
         dtype = str(parts[0].dtype)
         notes.embedding = {"from": str(self), "shape": list(embeddings.shape), "dtype": dtype}
         return embeddings
@@ -97,6 +94,20 @@ class Family:
             reject_file(path, "must hold embeddings as one array (rows, width)", came)
         notes.doubt(f"took {self} as one row each: {count} rows, {length} wide")
         return True
+
+
+def _rows(parts: list[np.ndarray]) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # the store says which row is infinite
+        return np.stack(parts).astype(_dtype(parts), copy=False)
+
+
+def _transposed(columns: list[np.ndarray]) -> np.ndarray:
+    """Columns side by side, a few rows at a time, which stay in the cache meanwhile."""
+    embeddings = np.empty((len(columns[0]), len(columns)), _dtype(columns))
+    for start in range(0, len(embeddings), _ROWS_AT_ONCE):
+        block = slice(start, start + _ROWS_AT_ONCE)
+        embeddings[block] = _rows([column[block] for column in columns]).T
+    return embeddings
 
 
 def _dtype(parts: list[np.ndarray]) -> np.dtype:
