@@ -113,6 +113,8 @@ UNREAD = {
     "words": ({"embedding": np.array(["a.npy"] * 6)}, "no list of numbers in row 0: 'a.npy'"),
     "nothing": ({"embedding": np.array(["[1, 2]", ""])}, "nothing in row 1"),
     "decimal commas between commas": ({"embedding": np.array(["0,1,0,2"] * 6)}, "may be decimal"),
+    "commas of two kinds": ({"embedding": np.array(["[0,5, 1,5]"] * 6)}, "commas of two kinds"),
+    "a number twice": ({f"e{k}": ROWS[:, 0] for k in ("0", "1", "01")}, "column of its number"),
     "transposed": ({"embedding": ROWS.T, "age": AGES}, "as many as embeddings are wide: transpo"),
     "rows across": (
         {f"arr_{k}": ROWS[:, k] for k in range(4)} | {"age": AGES},

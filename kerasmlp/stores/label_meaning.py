@@ -126,7 +126,8 @@ def read_meant(
     if column.dtype.kind == "b":
         reject_file(path, f"must hold numbers or text in label {name!r}", "True and False")
     if np.ma.isMaskedArray(column):
-        column = column.astype(np.int64).filled(UNKNOWN)
+        gap = np.nan if column.dtype.kind == "f" else UNKNOWN
+        column = column.filled(gap) if gap != UNKNOWN else column.astype(np.int64).filled(gap)
     column = plain_column(path, name, column, rows)
     text = column.dtype.kind == "U" and name in ("fold", "group")
     return _without_words(name, column, notes) if text else column
@@ -181,6 +182,7 @@ def read_ages(
     texts = {t for t in np.unique(column).tolist() if t.strip().lower() not in _NO_GENDER}
     unread = sorted(t for t in texts if parse_age_years(t) is None)
     if unread and len(unread) == len(texts) and not has_groups:
+        notes.columns["age_group"] = notes.columns.get("age_years", "age_group")
         return {"age_group": column}
     if unread:
         reject_file(path, "must hold ages in years (--age names the column)", repr(unread[0]))

@@ -69,7 +69,7 @@ def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
         if separator != ",":
             table = _with_decimal_commas(table, parse)
         return table.rename_columns(
-            [name or f"{_UNNAMED}{place}" for place, name in enumerate(table.column_names)]
+            [n.strip() or f"{_UNNAMED}{place}" for place, n in enumerate(table.column_names)]
         )
 
     dropped: dict[str, str] = {}
