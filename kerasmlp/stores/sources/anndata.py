@@ -16,10 +16,11 @@ from kerasmlp.stores.sources.source import SourceArrays, named_codes
 def is_anndata(file: h5py.File, attributes: Mapping[str, Any]) -> bool:
     """Whether a file says so, or has its groups, as it did not say before 0.8."""
     said = attributes.get("encoding-type") == "anndata"
-    tables = [file.get(key) for key in ("obs", "var")]
-    return said or all(
-        isinstance(t, h5py.Group) or getattr(t, "dtype", np.dtype("u1")).names for t in tables
-    )
+    return said or all(_is_table(file.get(key)) for key in ("obs", "var"))
+
+
+def _is_table(item: Any) -> bool:
+    return isinstance(item, h5py.Group) or getattr(item, "dtype", np.dtype("u1")).names is not None
 
 
 def read_anndata(file: h5py.File, reader: ValueReader) -> SourceArrays:
