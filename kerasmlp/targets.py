@@ -197,7 +197,7 @@ def choose_target(store: EmbeddingStore, label: str) -> Target:
     column = _column(store, label)
     if label == "gender":
         return Target(label, GENDER_NAMES)
-    column = _classes_of(column)
+    column = column if label in _AGE_LABELS else _classes_of(column)
     if column.dtype.kind == "f":
         reject("label", "must be a column of integers or text", f"{label} ({column.dtype})")
     known = column[column != ("" if column.dtype.kind == "U" else UNKNOWN)]

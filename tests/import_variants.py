@@ -469,6 +469,7 @@ VARIANTS = {
     "csv UTF-16": table_of(wide, encoding="utf-16", delimiter="\t"),
     "csv UTF-16 LE, no mark": table_of(wide, encoding="utf-16-le"),
     "csv UTF-16 BE, no mark": table_of(wide, encoding="utf-16-be", delimiter=";"),
+    "csv spaces in the header": table_of(lambda t: wide(t, " e")),
     "csv BOM": table_of(wide, encoding="utf-8-sig"),
     "csv gzip": table_of(wide, ".csv.gz"),
     "tsv gzip": table_of(wide, ".tsv.gz", delimiter="\t"),

@@ -16,6 +16,7 @@ from kerasmlp.stores.vector_cells import numbers_of
 
 _MEMBER = re.compile(r"(.*?)[\[(]?(\d+)[\])]?")
 _POSITIONAL = "arr_"
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Family:
     Attributes:
         prefix: What precedes the number.
         columns: Their names in the order of the numbers.
-        missing: The first number that is not there, or None.
+        missing: What is wrong with their numbers, or None.
         by_user: Whether the user listed them.
     """
 
@@ -37,7 +38,7 @@ class Family:
     @property
     def name(self) -> str:
         """The prefix as a word: `feat` for feat_0."""
-        return self.prefix.lower().strip("_-. ")
+        return _word(self.prefix)
 
     @property
     def whole(self) -> bool:
@@ -56,19 +57,15 @@ class Family:
         """
         if self.missing is not None:
             expected = f"must hold the columns {self}"
-            reject_file(path, expected, f"no {self.missing}")
+            reject_file(path, expected, self.missing)
         parts = [source.columns[name] for name in self.columns]
         lengths = {len(part) for part in parts}
         if len(lengths) > 1:
             came = f"{min(lengths)} to {max(lengths)} values"
             reject_file(path, f"must hold arrays of one length as {self}", came)
         rows = not (source.table or self.by_user) and self._are_rows(path, source, lengths, notes)
-        embeddings = np.empty(
-            (len(parts), *lengths) if rows else (*lengths, len(parts)), _dtype(parts)
-        )
-        with np.errstate(over="ignore", invalid="ignore"):  # the store says which row is infinite
-            for place, (name, part) in enumerate(zip(self.columns, parts, strict=True)):
-                embeddings[place if rows else (slice(None), place)] = _numbers(path, name, part)
+        parts = [_numbers(path, name, part) for name, part in zip(self.columns, parts, strict=True)]
+        embeddings = _rows(parts) if rows else _transposed(parts)
         dtype = str(parts[0].dtype)
         notes.embedding = {"from": str(self), "shape": list(embeddings.shape), "dtype": dtype}
         return embeddings
@@ -99,6 +96,24 @@ class Family:
         return True
 
 
+def _word(prefix: str) -> str:
+    return prefix.lower().strip("_-. ")
+
+
+def _rows(parts: list[np.ndarray]) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # the store says which row is infinite
+        return np.stack(parts).astype(_dtype(parts), copy=False)
+
+
+def _transposed(columns: list[np.ndarray]) -> np.ndarray:
+    """Columns side by side, a few rows at a time, which stay in the cache meanwhile."""
+    embeddings = np.empty((len(columns[0]), len(columns)), _dtype(columns))
+    for start in range(0, len(embeddings), _ROWS_AT_ONCE):
+        block = slice(start, start + _ROWS_AT_ONCE)
+        embeddings[block] = _rows([column[block] for column in columns]).T
+    return embeddings
+
+
 def _dtype(parts: list[np.ndarray]) -> np.dtype:
     half = all(part.dtype == np.float16 for part in parts)
     return np.dtype(np.float16 if half else np.float32)
@@ -115,26 +130,36 @@ def _numbers(path: Any, name: str, part: np.ndarray) -> np.ndarray:
     return part
 
 
-def families_of(columns: Mapping[str, np.ndarray], source: SourceArrays) -> list[Family]:
-    """All runs of at least two columns that differ in a number."""
-    found: dict[str, dict[int, str]] = {}
+def families_of(columns: Mapping[str, np.ndarray]) -> list[Family]:
+    """All runs of at least two columns that differ in a number, whatever stands before it.
+
+    Example:
+
+    >>> made = families_of({name: np.zeros(3) for name in ("f_0", "F1", "age", "f_2")})
+    >>> made[0].columns, made[0].missing
+    (('f_0', 'F1', 'f_2'), None)
+    """
+    found: dict[str, list[tuple[int, str]]] = {}
     for key, values in columns.items():
         parts = _MEMBER.fullmatch(key)
         if parts and values.ndim == 1 and len(parts[2]) < 10:
-            members = found.setdefault(parts[1], {})
-            if int(parts[2]) in members:  # e1 and e01
-                members[-1] = key
-            members[int(parts[2])] = key
-    families = []
-    for prefix, members in found.items():
-        if len(members) < 2:
-            continue
-        numbers = sorted(members)
-        expected = range(min(max(numbers[0], 0), 1), min(max(numbers[0], 0), 1) + len(numbers))
-        missing = next((n for n, there in zip(expected, numbers, strict=True) if n != there), None)
-        names = tuple(members[number] for number in numbers)
-        families.append(Family(prefix, names, None if missing is None else f"{prefix}{missing}"))
-    return families
+            found.setdefault(_word(parts[1]), []).append((int(parts[2]), key))
+    return [_family(sorted(members)) for members in found.values() if len(members) > 1]
+
+
+def _family(members: list[tuple[int, str]]) -> Family:
+    names = tuple(name for _, name in members)
+    prefix = _MEMBER.fullmatch(names[0])[1]
+    first = min(members[0][0], 1)
+    missing = None
+    for expected, (number, name) in enumerate(members, first):
+        if number < expected:  # e1 and e01
+            missing = f"{name!r} and another column of its number"
+        elif number > expected:
+            missing = f"no {prefix}{expected}"
+        if missing:
+            break
+    return Family(prefix, names, missing)
 
 
 def named_columns(path: Any, source: SourceArrays, listed: str) -> Family:

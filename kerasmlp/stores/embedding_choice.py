@@ -55,7 +55,7 @@ def choose_embedding(
         return _take(source, left, name, notes)
     else:
         others = {k: v for k, v in left.items() if k not in labels and k not in source.index}
-        families = families_of(others, source)
+        families = families_of(others)
         if name is not None:
             families = [f for f in families if name in (f.prefix, f.name)]
             family = families[0] if len(families) == 1 else None

@@ -14,6 +14,7 @@ from kerasmlp.labels import GENDER_NAMES, UNKNOWN
 Say = Callable[[str], None]
 _MOST_LISTED = 50
 _LONGEST = 200
+_TRIED = 1000
 
 
 class ImportNotes:
@@ -90,14 +91,18 @@ def _kind(name: str, column: np.ndarray) -> dict[str, Any]:
     missing = {"f": np.isnan, "U": lambda c: c == ""}.get(kind, lambda c: c == UNKNOWN)(column)
     known = column[~missing]
     found = {"unknown": int(missing.sum())}
+    examples = {"kind": "text", "names": [str(v)[:_LONGEST] for v in known[:3].tolist()], **found}
+    if kind == "U" and len(known) > len(set(known[:_TRIED].tolist())) == _TRIED:
+        return examples  # paths, say: not counted, which would take as long as all else
     values = np.unique(known) if kind != "f" else known
     shared = len(values) < len(known) or len(known) <= 2
+    if kind == "U" and not shared:
+        return examples
     if kind == "U" or (kind != "f" and shared and len(values) <= _MOST_LISTED):
-        listed = [str(v)[:_LONGEST] for v in values[: _MOST_LISTED if shared else 3].tolist()]
+        listed = [str(v)[:_LONGEST] for v in values[:_MOST_LISTED].tolist()]
         if name == "gender":
             listed = [GENDER_NAMES[int(v)] for v in listed]
-        what = "classes" if shared else "text"
-        return {"kind": what, "number": len(values), "names": listed, **found}
+        return {"kind": "classes", "number": len(values), "names": listed, **found}
     limits = [known.min().item(), known.max().item()] if known.size else []
     limits = [v if abs(v) < float("inf") else str(v) for v in limits]
     return {"kind": "years" if name == "age_years" else "numbers", "range": limits, **found}
@@ -116,8 +121,9 @@ def label_sentence(label: Mapping[str, Any]) -> str:
         limits = [f"{v:g}" if isinstance(v, float) else str(v) for v in label["range"]]
         what = f"{label['kind']} from {limits[0]} to {limits[1]}" if limits else label["kind"]
     else:
-        kind = {"text": "different texts"}.get(label["kind"], label["kind"])
-        more = ", …" if label["number"] > len(label["names"][:10]) else ""
-        what = f"{label['number']:,} {kind}: {', '.join(label['names'][:10])}{more}"
+        number = label.get("number", _TRIED + 1)
+        what = f"{number:,} classes" if label["kind"] == "classes" else "text"
+        more = ", …" if number > len(label["names"][:10]) else ""
+        what = f"{what}: {', '.join(label['names'][:10])}{more}"
     words = ", ".join(map(repr, label.get("unknown_words", [])))
     return f"{what}, {label['unknown']:,} unknown" + (f" ({words})" if words else "")

@@ -25,6 +25,7 @@ GENDER_SOURCES = {"male0": "utkface", "female0": "imdb-wiki", "words": "words"}
 GENDER_CODE_CHOICES = ("auto", *GENDER_SOURCES)
 _NO_GENDER = UNKNOWN_WORDS | {"-1", "u"}
 _MOST_CLASSES = 20
+_LONGEST_WORD = 12
 
 
 def read_label(
@@ -33,9 +34,9 @@ def read_label(
     """A label whose name says nothing: classes if its values can be, numbers else.
 
     Text is text, and its words for nothing are unknown. Bools keep their
-    names. Whole floats are integers. A -1 is unknown, except where 1 is its
-    only other value, or 0 and 1 are, or where other values are negative, or
-    gaps say what is unknown: there it is a class, kept as text.
+    names. Whole floats are integers. A -1 is unknown, except where the other
+    values are 0 and 1 or one of them, or negative too, or where gaps say what
+    is unknown: there it is a class, kept as text.
 
     Raises:
         InputError: if the values are neither numbers nor text.
@@ -87,7 +88,7 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
         return np.where(mask, UNKNOWN, filled) if gaps else plain
     values = np.unique(known)
     others = set(values[:1000].tolist()) - {UNKNOWN}
-    if not (gaps or min(others, default=0) < UNKNOWN or (1 in others and others <= {0, 1})):
+    if not (gaps or min(others, default=0) < UNKNOWN or (others and others <= {0, 1})):
         notes.doubt(f"took -1 in {name!r} for unknown")
         return plain
     if len(values) > _MOST_CLASSES:  # a measure; an integer -1 would be unknown in a store
@@ -102,15 +103,12 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
 
 def _without_words(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     """Text with "" where a word says that nothing is known."""
-    values, codes = np.unique(column, return_inverse=True)
-    words = np.array([v.strip().lower() in UNKNOWN_WORDS for v in values.tolist()])
-    found = [v for v in values[words].tolist() if v]
+    short = np.unique(column[np.strings.str_len(column) <= _LONGEST_WORD])
+    found = [v for v in short.tolist() if v and v.strip().lower() in UNKNOWN_WORDS]
     if not found:
         return column
     notes.words[name] = found
-    if words.all():
-        return np.full(len(column), "")
-    return np.where(words, "", values)[codes]
+    return np.where(np.isin(column, found), "", column)
 
 
 def _per_value(column: np.ndarray, decode: Callable[[Any], Any]) -> np.ndarray:
@@ -128,7 +126,8 @@ def read_meant(
     if column.dtype.kind == "b":
         reject_file(path, f"must hold numbers or text in label {name!r}", "True and False")
     if np.ma.isMaskedArray(column):
-        column = column.astype(np.int64).filled(UNKNOWN)
+        gap = np.nan if column.dtype.kind == "f" else UNKNOWN
+        column = column.filled(gap) if gap != UNKNOWN else column.astype(np.int64).filled(gap)
     column = plain_column(path, name, column, rows)
     text = column.dtype.kind == "U" and name in ("fold", "group")
     return _without_words(name, column, notes) if text else column
@@ -183,6 +182,7 @@ def read_ages(
     texts = {t for t in np.unique(column).tolist() if t.strip().lower() not in _NO_GENDER}
     unread = sorted(t for t in texts if parse_age_years(t) is None)
     if unread and len(unread) == len(texts) and not has_groups:
+        notes.columns["age_group"] = notes.columns.get("age_years", "age_group")
         return {"age_group": column}
     if unread:
         reject_file(path, "must hold ages in years (--age names the column)", repr(unread[0]))

@@ -97,7 +97,14 @@ def _plain(name: Any, key: str, value: Any) -> Any:
     }.get(key, (str, "text"))
     if not isinstance(value, kind):
         reject_file(name, f"must hold {wanted} in attribute {key!r}", f"{value!r}"[:100])
+    if key == "import_report" and not all(isinstance(s, dict) for s in _sources(value)):
+        reject_file(name, f"must hold a report in attribute {key!r}", f"{value!r}"[:100])
     return bool(value) if key == "normalized" else value
+
+
+def _sources(report: dict | None) -> list:
+    sources = (report or {}).get("sources", [])
+    return sources if isinstance(sources, list) else [sources]
 
 
 def check_same_embedder(name: str, came: StoreInfo, expected: StoreInfo) -> None:
@@ -127,7 +134,7 @@ def joined_info(infos: Sequence[StoreInfo]) -> StoreInfo:
     def listed(key: str) -> str | None:
         return "; ".join(dict.fromkeys(getattr(i, key) for i in infos if getattr(i, key))) or None
 
-    reports = [r for i in infos for r in (i.import_report or {}).get("sources", ())]
+    reports = [source for info in infos for source in _sources(info.import_report)]
     return replace(
         known[0],
         detector=common("detector"),

@@ -92,6 +92,8 @@ def _from_text(text: object, row: int) -> np.ndarray:
             return np.array([p.replace(",", ".") if commas else p for p in parts], np.float64)
         if "," not in inner:
             return np.array(inner.split(), np.float64)
+        if re.search(r",\s", inner) and re.search(r",\S", inner):
+            raise UnreadCells(f"commas of two kinds in row {row}: {text[:40]!r}")
         if not opened and not re.search(r"[.eE]|,\s", inner):
             raise UnreadCells(f"commas that may be decimal ones in row {row}: {text[:40]!r}")
         return _between_commas(inner)

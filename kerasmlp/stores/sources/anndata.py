@@ -14,7 +14,13 @@ from kerasmlp.stores.sources.source import SourceArrays, named_codes
 
 
 def is_anndata(file: h5py.File, attributes: Mapping[str, Any]) -> bool:
-    return attributes.get("encoding-type") == "anndata" or {"X", "obs", "var"} <= set(file)
+    """Whether a file says so, or has its groups, as it did not say before 0.8."""
+    said = attributes.get("encoding-type") == "anndata"
+    return said or all(_is_table(file.get(key)) for key in ("obs", "var"))
+
+
+def _is_table(item: Any) -> bool:
+    return isinstance(item, h5py.Group) or getattr(item, "dtype", np.dtype("u1")).names is not None
 
 
 def read_anndata(file: h5py.File, reader: ValueReader) -> SourceArrays:
