@@ -18,7 +18,7 @@ from kerasmlp.checks import InputError
 from kerasmlp.commands import extract_embeddings as command
 from kerasmlp.datasets import LAYOUTS, read_records
 from kerasmlp.datasets.records import REASONS
-from kerasmlp.labels import Gender, parse_age_years
+from kerasmlp.labels import Gender
 from kerasmlp.photos import photos_of
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -339,7 +339,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path, delimiter, encoding):
     table.write_bytes((f"sep={delimiter}\r\n" * (encoding == "utf-8") + text).encode(encoding))
     touch(tmp_path / "a.jpg", tmp_path / "deep/ä.jpg")
     a, b, again, c = read_records("csv", table)
-    assert (a.key, a.age_years, a.gender) == ("a.jpg", parse_age_years("25,5"), Gender.FEMALE)
+    assert (a.key, a.age_years, a.gender) == ("a.jpg", 25.5, Gender.FEMALE)
     assert (a.age_group, a.fold) == ("3-9", 1)
     assert a.extra == {"Kamera": "Gr\\xf6\\xdfe" if encoding == "cp1252" else "Größe"}
     assert (b.key, b.age_years, b.removed) == ("deep/ä.jpg", 30.5, None) and b.image.is_file()

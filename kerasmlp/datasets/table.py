@@ -18,10 +18,16 @@ from kerasmlp.datasets.records import (
     printable,
 )
 from kerasmlp.files import what_is
-from kerasmlp.labels import Gender, decode_gender, parse_age_years, repair_age_group
+from kerasmlp.labels import (
+    UNKNOWN_WORDS,
+    Gender,
+    decode_gender,
+    parse_age_years,
+    repair_age_group,
+)
 from kerasmlp.stores.label_columns import MAX_AGE_YEARS
 
-_UNKNOWN = ("", "nan", "none", "null", "na", "unknown", "u", "?", "-1")
+_UNKNOWN = UNKNOWN_WORDS | {"u", "-1"}
 _NAMES = {
     **{name: name for name in ("path", "age", "age_group", "gender", "fold", "group")},
     **dict.fromkeys(("file", "image", "filename", "file_name", "image_path"), "path"),
@@ -65,7 +71,7 @@ def read(source: str | os.PathLike) -> list[Record]:
             removed = MISSING_IMAGE
         seen.add(name)
         place = f"{table}:{line}"
-        row = {k: printable(v) for k, v in row.items() if k != "path"}
+        row = {k: "" if _is_unknown(v) else printable(v) for k, v in row.items() if k != "path"}
         records.append(
             Record(
                 key=printable(name),
@@ -161,6 +167,10 @@ def _check_header(table: Path, header: list[str], required: Sequence[str]) -> No
         reject_file(
             table, "must have columns of different names, without '/' and 'det_score'", f"{bad}"
         )
+
+
+def _is_unknown(value: str) -> bool:
+    return value.strip().lower() in UNKNOWN_WORDS
 
 
 def _text(value: str) -> str | None:
