@@ -72,5 +72,6 @@ def outcome(command, *arguments):
 def is_one_sentence(text):
     """Whether an error is one line of at most 300 characters that moves no cursor."""
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
-    good = len(lines) == 1 and len(lines[0]) <= 310 and "Traceback" not in text
-    return good and not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202e]", text)
+    if len(lines) != 1 or len(lines[0]) > 310 or "Traceback" in text:
+        return False
+    return not re.search("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202e]", lines[0])

@@ -116,15 +116,15 @@ def test_damaged_bytes_are_one_sentence(run, store, broken):
         shutil.copy(run / name, broken / name)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_no_numbers_answer_nothing(bad, run, store, broken):
     from kerasmlp import load_model
     from kerasmlp.prediction import Predictor
 
     model = load_model(run)
     kernel, bias = model.get_layer("logits").get_weights()
-    kernel[:] = bad
-    model.get_layer("logits").set_weights([kernel * np.float32(1e30), bias])
+    kernel[0, 0] = bad
+    model.get_layer("logits").set_weights([kernel, bias])
     (broken / "DONE").write_text("")
     model.save(broken / "model.keras")
     assert "finite" in refused(broken, store)
