@@ -177,6 +177,6 @@ def _groups(store: EmbeddingStore, classes: str | None, *, by_years: bool) -> Ta
     if classes == "years":
         reject("classes", "must be age groups, in which this experiment measures", classes)
     target = choose_age_target(store, None, classes, by_years=by_years)
-    if target.classes == "years":
-        target = choose_age_target(store, None, "adience", by_years=by_years)
+    if target.head == "years" and not by_years:  # chosen for a store of years by itself
+        target = choose_age_target(store, None, target.classes, by_years=False)
     return target
