@@ -340,6 +340,11 @@ def test_codes_without_a_name_are_refused(tmp_path):
         import_embeddings(tmp_path / "a.parquet")
 
 
+def test_corners_of_boxes_are_no_embedding(tmp_path):
+    with pytest.raises(InputError, match="must hold embeddings as"):
+        import_embeddings(text(tmp_path, "id,x1,y1,x2,y2\n1,1.5,2.5,3.5,4.5\n2,3.5,1,2,0.5\n"))
+
+
 def test_separators_that_could_be_two(tmp_path):
     with pytest.raises(InputError, match="one separator.*',' and ';'"):
         import_embeddings(text(tmp_path, "e0,e1;e2\n1,2;3\n"))

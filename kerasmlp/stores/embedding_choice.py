@@ -113,6 +113,8 @@ def _the_only_one(
         name for name, values in columns.items()
         if _is_vector(values) and not _SOMETHING_ELSE.search(name.lower()) and not _shares(values)
     ]  # fmt: skip
+    coordinates = any(f.name == "y" for f in families)
+    families = [f for f in families if not (f.name == "x" and coordinates)]
     if source.table or not any(v.ndim > 1 for v in columns.values()):
         found += [f for f in families if f.whole and not _SOMETHING_ELSE.search(f.name)]
         found = [f for f in found if isinstance(f, str) or _are_measures(columns, f)]
