@@ -345,6 +345,16 @@ def test_corners_of_boxes_are_no_embedding(tmp_path):
         import_embeddings(text(tmp_path, "id,x1,y1,x2,y2\n1,1.5,2.5,3.5,4.5\n2,3.5,1,2,0.5\n"))
 
 
+def test_text_of_another_encoding_is_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes("größe;e0;e1\n1;2;3\n".encode("cp1252"))
+    with pytest.raises(InputError, match="must be text in UTF-8 or UTF-16. Received: other bytes"):
+        import_embeddings(tmp_path / "a.csv")
+    whole = gzip.compress(b"e0,e1\n1,2\n" * 99)
+    (tmp_path / "b.csv.gz").write_bytes(whole[:-9])
+    with pytest.raises(InputError, match="must be a complete table"):
+        import_embeddings(tmp_path / "b.csv.gz")
+
+
 def test_separators_that_could_be_two(tmp_path):
     with pytest.raises(InputError, match="one separator.*',' and ';'"):
         import_embeddings(text(tmp_path, "e0,e1;e2\n1,2;3\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -40,7 +41,16 @@ def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) 
         return _columns_of(path, table, drop)
     except InputError:
         raise
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, MemoryError, ValueError) as error:
+    except UnicodeDecodeError:
+        reject_file(path, "must be text in UTF-8 or UTF-16", "other bytes")
+    except (
+        pyarrow.ArrowException,
+        OSError,
+        MemoryError,
+        ValueError,
+        EOFError,
+        zlib.error,
+    ) as error:
         text = ascii(" ".join(str(error).split())[:200])
         reject_file(path, "must be a complete table", f"a damaged or foreign one ({text})")
 
