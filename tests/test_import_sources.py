@@ -355,6 +355,13 @@ def test_text_of_another_encoding_is_named(tmp_path):
         import_embeddings(tmp_path / "b.csv.gz")
 
 
+@pytest.mark.parametrize("shape", [(), (6,)])
+def test_text_of_no_characters_is_refused(shape, tmp_path):
+    broken = np.full(shape or 1, 0x7FFFFFFF, np.uint32).view("U1").reshape(shape)
+    with pytest.raises(InputError, match="must hold text in 'mood'.*no characters"):
+        import_embeddings(npz(tmp_path, X=ROWS, mood=broken))
+
+
 def test_separators_that_could_be_two(tmp_path):
     with pytest.raises(InputError, match="one separator.*',' and ';'"):
         import_embeddings(text(tmp_path, "e0,e1;e2\n1,2;3\n"))
