@@ -137,6 +137,14 @@ def test_what_could_mean_something_else_is_refused(kind, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_dropped_is_no_candidate(tmp_path):
+    path = npz(tmp_path, embedding=np.array(["x.npy"] * 6), features=ROWS)
+    with pytest.raises(InputError, match="no list of numbers"):
+        import_embeddings(path)
+    store = import_embeddings(path, columns=ColumnNames(drop=["embedding"]))
+    np.testing.assert_array_equal(store.embeddings, ROWS)
+
+
 def test_columns_that_the_user_lists(tmp_path):
     path = text(tmp_path, "id,p,q,r,note\n1,0.5,2,3,a\n2,4,5.5,6,b\n")
     store = import_embeddings(path, columns=ColumnNames(numbers="r,p:q"))

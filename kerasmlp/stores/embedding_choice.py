@@ -12,7 +12,7 @@ import numpy as np
 from kerasmlp.checks import reject_file
 from kerasmlp.stores.column_families import Family, families_of, named_columns
 from kerasmlp.stores.import_notes import ImportNotes
-from kerasmlp.stores.sources.source import SourceArrays, require_size
+from kerasmlp.stores.sources.source import DROPPED, SourceArrays, require_size
 from kerasmlp.stores.vector_cells import UnreadCells, looks_like_vectors, rows_of
 
 _FIRST = ("embedding", "embeddings", "emb", "embs")
@@ -83,7 +83,7 @@ def _by_name(
     notes: ImportNotes,
 ) -> str | Family | None:
     """What is called an embedding; the plainer name goes first, two alike are a question."""
-    order = [*columns, *source.left_out]
+    order = [*columns, *(name for name, why in source.left_out.items() if why != DROPPED)]
     arrays = [name for name, values in columns.items() if _is_vector(values)]
     first = [n for n in order if n.lower() in _FIRST]
     first += [f for f in families if f.name in _FIRST]
