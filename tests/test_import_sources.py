@@ -137,6 +137,14 @@ def test_what_could_mean_something_else_is_refused(kind, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_dropped_is_no_candidate(tmp_path):
+    path = npz(tmp_path, embedding=np.array(["x.npy"] * 6), features=ROWS)
+    with pytest.raises(InputError, match="no list of numbers"):
+        import_embeddings(path)
+    store = import_embeddings(path, columns=ColumnNames(drop=["embedding"]))
+    np.testing.assert_array_equal(store.embeddings, ROWS)
+
+
 def test_columns_that_the_user_lists(tmp_path):
     path = text(tmp_path, "id,p,q,r,note\n1,0.5,2,3,a\n2,4,5.5,6,b\n")
     store = import_embeddings(path, columns=ColumnNames(numbers="r,p:q"))
@@ -338,6 +346,28 @@ def test_codes_without_a_name_are_refused(tmp_path):
     parquet.write_table(made, tmp_path / "a.parquet")
     with pytest.raises(InputError, match="codes of its 2 names in 'mood'. Received: 2"):
         import_embeddings(tmp_path / "a.parquet")
+
+
+def test_corners_of_boxes_are_no_embedding(tmp_path):
+    with pytest.raises(InputError, match="must hold embeddings as"):
+        import_embeddings(text(tmp_path, "id,x1,y1,x2,y2\n1,1.5,2.5,3.5,4.5\n2,3.5,1,2,0.5\n"))
+
+
+def test_text_of_another_encoding_is_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes("größe;e0;e1\n1;2;3\n".encode("cp1252"))
+    with pytest.raises(InputError, match="must be text in UTF-8 or UTF-16. Received: other bytes"):
+        import_embeddings(tmp_path / "a.csv")
+    whole = gzip.compress(b"e0,e1\n1,2\n" * 99)
+    (tmp_path / "b.csv.gz").write_bytes(whole[:-9])
+    with pytest.raises(InputError, match="must be a complete table"):
+        import_embeddings(tmp_path / "b.csv.gz")
+
+
+@pytest.mark.parametrize("shape", [(), (6,)])
+def test_text_of_no_characters_is_refused(shape, tmp_path):
+    broken = np.full(shape or 1, 0x7FFFFFFF, np.uint32).view("U1").reshape(shape)
+    with pytest.raises(InputError, match="must hold text in 'mood'.*no characters"):
+        import_embeddings(npz(tmp_path, X=ROWS, mood=broken))
 
 
 def test_separators_that_could_be_two(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from kerasmlp.checks import reject_file
 from kerasmlp.stores.column_families import Family, families_of, named_columns
 from kerasmlp.stores.import_notes import ImportNotes
-from kerasmlp.stores.sources.source import SourceArrays
+from kerasmlp.stores.sources.source import DROPPED, SourceArrays, require_size
 from kerasmlp.stores.vector_cells import UnreadCells, looks_like_vectors, rows_of
 
 _FIRST = ("embedding", "embeddings", "emb", "embs")
@@ -24,6 +25,8 @@ _SOMETHING_ELSE = re.compile(
     r"logits?|scores?|preds?|predictions?|ids?|tokens?|age|gender|sex|fold|group|umap|tsne|spatial)"
     r"([^a-z]|$)"
 )
+_CELL_BYTES = 250
+"""What a cell takes besides its numbers, as a text and an array."""
 _OPTION = "(--embedding NAME names an array, --columns NAMES names columns)"
 
 
@@ -80,7 +83,7 @@ def _by_name(
     notes: ImportNotes,
 ) -> str | Family | None:
     """What is called an embedding; the plainer name goes first, two alike are a question."""
-    order = [*columns, *source.left_out]
+    order = [*columns, *(name for name, why in source.left_out.items() if why != DROPPED)]
     arrays = [name for name, values in columns.items() if _is_vector(values)]
     first = [n for n in order if n.lower() in _FIRST]
     first += [f for f in families if f.name in _FIRST]
@@ -113,6 +116,8 @@ def _the_only_one(
         name for name, values in columns.items()
         if _is_vector(values) and not _SOMETHING_ELSE.search(name.lower()) and not _shares(values)
     ]  # fmt: skip
+    coordinates = any(f.name == "y" for f in families)
+    families = [f for f in families if not (f.name == "x" and coordinates)]
     if source.table or not any(v.ndim > 1 for v in columns.values()):
         found += [f for f in families if f.whole and not _SOMETHING_ELSE.search(f.name)]
         found = [f for f in found if isinstance(f, str) or _are_measures(columns, f)]
@@ -163,6 +168,8 @@ def _take(
     values = left.pop(name)
     shape, dtype = values.shape, values.dtype
     if values.ndim == 1 and dtype.kind in "USOV":
+        size = os.path.getsize(notes.path)
+        require_size(notes.path, size, _CELL_BYTES * len(values), f"the cells of {name!r}")
         try:
             values = rows_of(values)
         except UnreadCells as why:

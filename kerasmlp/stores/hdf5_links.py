@@ -40,7 +40,10 @@ another file in 'age'
         return what and f"{what} in {name!r}"
 
     # found, then raised: h5py loses an exception that is raised while it visits links
-    came = group.visititems_links(outside) or group.visititems(outside)
+    try:
+        came = group.visititems_links(outside) or group.visititems(outside)
+    except SystemError:  # its own as well, about a damaged file
+        reject_file(path, "must be a complete HDF5 file", "a damaged or foreign one")
     if came:
         reject_file(path, "must hold all of its data itself", came)
 

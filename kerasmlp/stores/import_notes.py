@@ -50,17 +50,19 @@ class ImportNotes:
         Raises:
             InputError: if doubts are refused.
         """
-        if self.strict:
-            reject_file(self.path, "must leave no doubt (--strict)", text[:_LONGEST])
+        self._tell(text)
         self.doubts.append(text[:_LONGEST])
-        self.say(f"{self.path}: {text}")
 
     def leave_out(self, name: str, why: str, *, asked: bool = False) -> None:
         """Names what is not in the store; it is a doubt unless somebody asked for it."""
         if not asked:
-            self.doubt(f"left out {name!r}, {why}")
-            self.doubts.pop()  # it has its own place in the report
+            self._tell(f"left out {name!r}, {why}")
         self.left_out[name] = why
+
+    def _tell(self, text: str) -> None:
+        if self.strict:
+            reject_file(self.path, "must leave no doubt (--strict)", text[:_LONGEST])
+        self.say(f"{self.path}: {text}")
 
     def report(self, rows: int, labels: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """All of it as JSON, cut where a file has hundreds of columns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from kerasmlp.checks import InputError, reject_file
 from kerasmlp.stores.sources.source import DROPPED, SourceArrays, named_codes, text_array
 
 PANDAS_INDEX = "__index_level_"
+_TRIED = 1000
 
 
 class _LeftOut(Exception):
@@ -39,7 +41,16 @@ def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) 
         return _columns_of(path, table, drop)
     except InputError:
         raise
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, MemoryError, ValueError) as error:
+    except UnicodeDecodeError:
+        reject_file(path, "must be text in UTF-8 or UTF-16", "other bytes")
+    except (
+        pyarrow.ArrowException,
+        OSError,
+        MemoryError,
+        ValueError,
+        EOFError,
+        zlib.error,
+    ) as error:
         text = ascii(" ".join(str(error).split())[:200])
         reject_file(path, "must be a complete table", f"a damaged or foreign one ({text})")
 
@@ -142,10 +153,26 @@ def _is_text(kind: Any) -> bool:
 
 
 def _text(column: Any) -> np.ndarray:
-    encoded = column.combine_chunks()
-    encoded = encoded if hasattr(encoded, "dictionary") else encoded.dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return text_array(encoded.dictionary.to_pylist(), codes)
+    parts = [_text_of_chunk(chunk) for chunk in column.chunks if len(chunk)]
+    if any(part.dtype == object for part in parts):
+        parts = [part.astype(object) for part in parts]
+    return np.concatenate(parts) if parts else np.array([], str)
+
+
+def _text_of_chunk(chunk: Any) -> np.ndarray:
+    """By its dictionary, unless most texts come once, as file names do."""
+    import pyarrow.compute as pc
+
+    if not hasattr(chunk, "dictionary"):
+        first = chunk.slice(0, _TRIED)
+        if pc.count_distinct(first).as_py() > len(first) // 2:
+            return text_array(chunk.to_pylist())
+        chunk = chunk.dictionary_encode()
+    texts = chunk.dictionary.to_pylist()
+    codes = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    if len(texts) == len(codes) and (codes == np.arange(len(codes))).all():
+        return text_array(texts)
+    return text_array(texts, codes)
 
 
 def _from_chunk(column: Any) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -22,7 +24,7 @@ from kerasmlp.stores.sources.source import (
 
 _DAMAGE = (
     OSError, ValueError, EOFError, KeyError, TypeError, MemoryError, OverflowError, SyntaxError,
-    RuntimeError, RecursionError, zipfile.BadZipFile, zlib.error,
+    RuntimeError, RecursionError, zipfile.BadZipFile, zlib.error, tokenize.TokenError,
 )  # fmt: skip
 _PICKLED = "Python objects (pickled), which are never loaded"
 
@@ -56,7 +58,7 @@ def _one(path: Path, file: BinaryIO) -> SourceArrays:
         reject_file(path, "must hold plain arrays", why)
     file.seek(0)
     array = np.load(file, allow_pickle=False)
-    return _split({"embedding" if array.dtype.names is None else "table": array}, {})
+    return _split(path, {"embedding" if array.dtype.names is None else "table": array}, {})
 
 
 def _several(path: Path, file: BinaryIO, drop: Collection[str]) -> SourceArrays:
@@ -78,7 +80,7 @@ def _several(path: Path, file: BinaryIO, drop: Collection[str]) -> SourceArrays:
                 continue
             with archive.open(member) as stream:
                 arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
-    return _split(arrays, left_out)
+    return _split(path, arrays, left_out)
 
 
 def _why_not(path: Path, stream: Any, length: int, file_size: int) -> str | None:
@@ -108,9 +110,12 @@ def _why_not(path: Path, stream: Any, length: int, file_size: int) -> str | None
     return None
 
 
-def _split(arrays: dict[str, np.ndarray], left_out: dict[str, str]) -> SourceArrays:
+def _split(path: Path, arrays: dict[str, np.ndarray], left_out: dict[str, str]) -> SourceArrays:
     columns: dict[str, np.ndarray] = {}
-    scalars = {k: v.item() for k, v in arrays.items() if v.ndim == 0 and v.dtype.names is None}
+    single = {k: v for k, v in arrays.items() if v.ndim == 0 and v.dtype.names is None}
+    for name, value in single.items():
+        _check_text(path, name, value)
+    scalars = {name: value.item() for name, value in single.items()}
     for name, array in arrays.items():
         if not array.ndim:
             continue
@@ -124,4 +129,15 @@ def _split(arrays: dict[str, np.ndarray], left_out: dict[str, str]) -> SourceArr
                 columns[field] = array[field]
             else:
                 left_out[f"{name}.{field}"] = "a table inside a table"
+    for name, column in columns.items():
+        _check_text(path, name, column)
     return SourceArrays(columns, scalars, left_out)
+
+
+def _check_text(path: Path, name: str, array: np.ndarray) -> None:
+    """Rejects codes that are no characters: Python breaks down on such a text."""
+    if array.dtype.kind == "U" and array.size:
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        codes = np.ascontiguousarray(native).reshape(-1).view(np.uint32)
+        if codes.size and codes.max() > sys.maxunicode:
+            reject_file(path, f"must hold text in {name!r}", "codes that are no characters")
