@@ -126,6 +126,14 @@ def test_adience_ages(tmp_path):
     [
         ("0 male, 1 female", "auto", [0, 1, 1, 0, 1]),
         ("0 = female, 1 = male", "auto", [1, 0, 0, 1, 0]),
+        ("male=1 female=0", "auto", [1, 0, 0, 1, 0]),
+        ("female 0 male 1", "auto", [1, 0, 0, 1, 0]),
+        ("female: 0 male: 1", "auto", [1, 0, 0, 1, 0]),
+        ('{"female": 0, "male": 1}', "auto", [1, 0, 0, 1, 0]),
+        ("female=0, male=1, -1 unknown", "auto", [1, 0, 0, 1, 0]),
+        ("0 = woman, 1 = man", "auto", [1, 0, 0, 1, 0]),
+        ("F=0, M=1", "auto", [1, 0, 0, 1, 0]),
+        (b"M=0, F=1", "auto", [0, 1, 1, 0, 1]),
         (None, "auto", [0, 1, 1, 0, 1]),
         (None, "male0", [0, 1, 1, 0, 1]),
         ("0 male, 1 female", "female0", [1, 0, 0, 1, 0]),
@@ -138,6 +146,19 @@ def test_gender_codes(attribute, option, expected, tmp_path):
     store = import_embeddings(path, gender_codes=option, say=said.append)
     assert store.labels["gender"].tolist() == expected
     assert bool(said) == (attribute is None and option == "auto")
+
+
+@pytest.mark.parametrize(
+    "said", ["male 0 female", "0 male, 0 female", "1 male, 2 female", "male0 1female", "not male 0"]
+)
+def test_gender_codes_that_cannot_be_read(said, tmp_path):
+    path = write_npz(tmp_path / "a.npz", x=UNIT, sex=GENDER, gender_codes=said)
+    with pytest.raises(InputError, match="attribute 'gender_codes' which .*--gender-codes must"):
+        import_embeddings(path)
+    store = import_embeddings(path, gender_codes="female0")
+    assert store.labels["gender"].tolist() == [1, 0, 0, 1, 0]
+    words = write_npz(tmp_path / "b.npz", x=UNIT, sex=list("mffmf"), gender_codes=said)
+    assert import_embeddings(words).labels["gender"].tolist() == GENDER
 
 
 def test_attributes_are_taken_over(tmp_path):

@@ -104,7 +104,7 @@ def import_embeddings(
     )  # fmt: skip
     labels = _read_labels(path, source, left, meant, embeddings.shape, notes)
     if "gender" in labels:
-        said = str(source.attributes.get("gender_codes", ""))
+        said = source.attributes.get("gender_codes")
         labels["gender"] = read_genders(path, labels["gender"], gender_codes, said, notes)
     if "age_years" in labels:
         labels.update(read_ages(path, labels.pop("age_years"), "age_group" in labels, notes))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmlp.checks import reject_file
+from kerasmlp.checks import reject_file, shown
 from kerasmlp.labels import (
     GENDER_CODES,
     UNKNOWN,
@@ -18,6 +18,7 @@ from kerasmlp.labels import (
     parse_age_years,
     repair_age_group,
 )  # fmt: skip
+from kerasmlp.stores.gender_codes import said_codes
 from kerasmlp.stores.import_notes import ImportNotes
 from kerasmlp.stores.label_columns import plain_column
 
@@ -134,7 +135,7 @@ def read_meant(
 
 
 def read_genders(
-    path: Any, column: np.ndarray, codes: str, said: str, notes: ImportNotes
+    path: Any, column: np.ndarray, codes: str, said: Any, notes: ImportNotes
 ) -> np.ndarray:
     """Genders of this package from words or codes.
 
@@ -152,15 +153,16 @@ def read_genders(
     if codes in ("male0", "female0"):  # True and False say nothing, unless one says what 1 is
         column = _per_value(column, lambda v: {"True": "1", "False": "0"}.get(v, v))
     if codes == "auto":
-        attribute = re.search(r"\b([01])\s*[:=]?\s*(male|female)\b", said.lower())
-        if attribute and not text:
-            codes = "male0" if (attribute[1] == "0") == (attribute[2] == "male") else "female0"
-        else:
-            texts = {str(v).strip().lower() for v in np.unique(column)} - _NO_GENDER
-            numeric = texts <= {"0", "1", "0.0", "1.0"}
-            codes = "male0" if not text or (texts and numeric) else "words"
-            if codes == "male0":
-                notes.doubt("read gender as 0 male, 1 female; --gender-codes says otherwise")
+        texts = {str(v).strip().lower() for v in np.unique(column)} - _NO_GENDER
+        numeric = texts <= {"0", "1", "0.0", "1.0"}
+        codes = "male0" if not text or (texts and numeric) else "words"
+        if codes == "male0" and said in (None, "", b""):
+            notes.doubt("read gender as 0 male, 1 female; --gender-codes says otherwise")
+        elif codes == "male0":
+            codes = said_codes(said)
+            if codes is None:
+                expected = "must say in attribute 'gender_codes' which of 0 and 1 is male, or "
+                reject_file(path, expected + "--gender-codes must say it", shown(said))
 
     def decode(value: Any) -> int:
         gender = decode_gender(value, GENDER_SOURCES[codes])
@@ -204,7 +206,7 @@ def _check_commas(path: Any, texts: set[str], notes: ImportNotes) -> None:
     commas = [m for t in sorted(texts) if (m := re.fullmatch(r"(\d+),(\d+)", t.strip()))]
     if not commas:
         return
-    if not any(int(m[2]) <= int(m[1]) or len(m[2]) > 2 for m in commas):
+    if not any(int(m[2]) < int(m[1]) or len(m[2]) > 2 for m in commas):
         reject_file(
             path, "must hold ages as 25.5 or (25, 32), not with a comma that may mean either",
             repr(commas[0][0]),
