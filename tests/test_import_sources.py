@@ -138,6 +138,100 @@ def test_what_could_mean_something_else_is_refused(kind, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+E = (np.random.default_rng(1).integers(-99, 100, (6, 8)) / 64 + 0.01).astype(np.float32)
+WIDE = {f"e{k}": E[:, k] for k in range(8)}
+OBJECTS = np.array([{}] * 6, object)
+PAIR = np.zeros(6, [("a", "f4"), ("b", "f4")])
+REFUSED = {
+    "labels across": ({"X": E.T, "age": np.ones((6, 1))}, "6 values in 'age'.*transposed"),
+    "labels in a row": ({"X": E.T, "age": np.ones((1, 6))}, "6 values in 'age'.*transposed"),
+    "a member of objects": (WIDE | {"e0": OBJECTS}, "columns e0 to e7.*'e0', Python objects"),
+    "a member too wide": (WIDE | {"e0": np.ones((6, 2, 2))}, "'e0', shape .6, 2, 2."),
+    "dimensions by names": (
+        {f"e{k}": np.ones(12) / 3 for k in range(8)} | {"names": list("abcdefgh")},
+        "8 rows, or columns",
+    ),
+    "regions": ({f"roi_{k}": E[:, k] for k in range(8)}, "must hold embeddings as"),
+    "corners": ({f"corner{k}": E[:, k] for k in range(8)} | {"a": AGES}, "must hold embed"),
+    "few columns": ({f"dim{k}": E[:, k] for k in range(7)} | {"a": AGES}, "must hold embed"),
+    "telephones": ({"tel": np.array(["+49 30 1234"] * 6)}, "must hold embeddings as"),
+    "an embedding of positions": (
+        WIDE | {"position_embedding": np.array(["[0.5, 1, 2]"] * 6), "age": AGES},
+        "one embedding .*e0 to e7, position_embedding",
+    ),
+    "measures or what was made": ({"X": E, "X_pca": E[:, :3]}, "one embedding.*X, X_pca"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_embedding_for_sure_is_refused(kind, tmp_path):
+    arrays, message = REFUSED[kind]
+    with pytest.raises(InputError, match=message):
+        import_embeddings(npz(tmp_path, **arrays))
+
+
+def test_a_family_keeps_its_columns_of_shape_n_1(tmp_path):
+    store = import_embeddings(npz(tmp_path, **WIDE | {"e0": E[:, :1]}, age=AGES))
+    np.testing.assert_array_equal(store.embeddings, E)
+
+
+def test_columns_are_for_one_thing(tmp_path):
+    header = "e0,e1,age,e2\n1,2,30,4.5\n2,1,40,3\n"
+    path = text(tmp_path, header)
+    with pytest.raises(InputError, match="no label among.*--columns.* Received: 'age'"):
+        import_embeddings(path, columns=ColumnNames(numbers="e0:e2"))
+    for names in (
+        ColumnNames(labels={"b": "age", "c": "age"}),
+        ColumnNames(labels={"b": "age"}, drop=["age"]),
+        ColumnNames(labels={"age_years": "age", "age_group": "age"}),
+        ColumnNames("age", labels={"b": "age"}),
+    ):
+        with pytest.raises(InputError, match="each column for one thing.* Received: 'age' twice"):
+            import_embeddings(path, columns=names)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "label", "expected"),
+    [
+        ("age_group", [2, -1, 0, 1, 1, 1], "age_group", ["2", "", "0", "1", "1", "1"]),
+        ("age_group", [2.0, np.nan, 0, 1, 1, 1], "age_group", ["2", "", "0", "1", "1", "1"]),
+        ("years", [1969, 1999, 2001, 1970, 1980, 1], "years", [1969, 1999, 2001, 1970, 1980, 1]),
+        ("years", AGES, "age_years", AGES),
+        ("group", [True, False] * 3, "group", None),
+        ("fold", list("abcabc"), "fold", None),
+        ("train/y", [1, 2] * 3, "train/y", None),
+        (".", [1, 2] * 3, ".", None),
+    ],
+)
+def test_labels_mean_what_they_can(name, values, label, expected, tmp_path):
+    store = import_embeddings(npz(tmp_path, X=E, **{name: values}))
+    report = store.info.import_report["sources"][0]
+    assert (label in store.labels) == (expected is not None) == (label not in report["left_out"])
+    if expected is not None:
+        assert store.labels[label].tolist() == expected
+
+
+def test_attributes_that_change_values_are_a_doubt(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["X"], file["age"] = E, AGES
+        file["age"].attrs["scale_factor"] = 0.1
+    said = []
+    import_embeddings(tmp_path / "a.h5", say=said.append)
+    assert len(said) == 1 and "'age' as it is stored, without its attribute scale_f" in said[0]
+
+
+def test_long_names_and_cells_take_no_time(tmp_path):
+    import time
+
+    start = time.perf_counter()
+    digits = "1" * 40_000
+    store = import_embeddings(npz(tmp_path, X=E, **{digits: AGES}))
+    assert store.labels[digits].tolist() == AGES
+    with pytest.raises(UnreadCells):
+        rows_of(np.array(["array(" + ", a=" * 20_000], object))
+    assert time.perf_counter() - start < 5  # it took minutes
+
+
 def test_what_is_dropped_is_no_candidate(tmp_path):
     path = npz(tmp_path, embedding=np.array(["x.npy"] * 6), features=ROWS)
     with pytest.raises(InputError, match="no list of numbers"):

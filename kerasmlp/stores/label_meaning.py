@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasmlp.age_columns import age_doubt
 from kerasmlp.checks import reject_file, shown
 from kerasmlp.labels import (
     GENDER_CODES,
@@ -117,11 +118,28 @@ def _per_value(column: np.ndarray, decode: Callable[[Any], Any]) -> np.ndarray:
     return np.array([decode(v.item()) for v in values])[codes]
 
 
+def cannot_mean(meaning: str, name: str, values: np.ndarray) -> str | None:
+    """Why a column that nobody named cannot mean what its name says, or None."""
+    kind = values.dtype.kind
+    if name.lower() == "years" and kind in "iuf":  # of service, of birth, of a survey
+        return age_doubt(name, np.ma.filled(values.astype(np.float64), np.nan))
+    if meaning in ("fold", "group") and kind == "b":
+        return "True and False, where whole numbers or text are expected"
+    if meaning == "fold" and kind not in "iuf":
+        return "text, where whole numbers are expected"
+    return None
+
+
 def read_meant(
     path: Any, name: str, values: np.ndarray, rows: int, notes: ImportNotes
 ) -> np.ndarray:
     """A label whose name says what it means, in one of the three forms; gaps are unknown."""
     column = _of_rows(values, rows)
+    if name == "age_group" and column.dtype.kind in "iuf":
+        column = np.where(
+            np.ma.filled(column == UNKNOWN, True), np.nan, column
+        )  # as where no age is
+        return read_label(path, name, column, rows, notes)
     if column.dtype.kind == "b" and name == "gender":
         return read_label(path, name, column, rows, notes)
     if column.dtype.kind == "b":
@@ -180,6 +198,8 @@ def read_ages(
 ) -> dict[str, np.ndarray]:
     """Years; or age groups, where a table calls its groups `age` as FairFace's does."""
     if column.dtype.kind != "U":
+        if (why := age_doubt("age", column)) is not None:
+            notes.doubt(f"took numbers for ages in years that hardly are: {why}")
         return {"age_years": np.where(column == UNKNOWN, np.nan, column).astype(np.float32)}
     texts = {t for t in np.unique(column).tolist() if t.strip().lower() not in _NO_GENDER}
     unread = sorted(t for t in texts if parse_age_years(t) is None)
@@ -216,7 +236,8 @@ def _check_commas(path: Any, texts: set[str], notes: ImportNotes) -> None:
 
 def read_age_groups(column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     """Names of age groups, mended where a spreadsheet went over them."""
-    column = column if column.dtype.kind == "U" else column.astype(str)
+    if column.dtype.kind in "iuf":
+        column = _per_value(column, lambda v: "" if v == UNKNOWN or v != v else str(v))
     column = _without_words("age_group", _per_value(column, repair_age_group), notes)
     foreign = sorted({v for v in np.unique(column).tolist() if v and not is_age_group(v)})
     if foreign:

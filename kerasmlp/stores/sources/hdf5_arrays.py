@@ -31,7 +31,10 @@ def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
             if frames := frames_of(file, attributes):
                 return read_frame(path, frames, reader)
             _read_plain(path, file, reader)
-            return SourceArrays(reader.columns, attributes | reader.single, reader.left_out)
+            return SourceArrays(
+                reader.columns, attributes | reader.single, reader.left_out,
+                items=True, doubts=reader.doubts,
+            )  # fmt: skip
     return _from_store(EmbeddingStore.open(path))
 
 

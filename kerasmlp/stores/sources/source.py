@@ -33,6 +33,8 @@ class SourceArrays:
         table: Whether each column is known to be one value per row, so that
             columns of one number can be put together.
         store: Whether the file is a store, where -1 is unknown already.
+        items: Whether arrays that differ in a number may be one row each.
+        doubts: What reading it left open, one sentence each.
     """
 
     columns: dict[str, np.ndarray]
@@ -41,6 +43,8 @@ class SourceArrays:
     index: Collection[str] = ()
     table: bool = False
     store: bool = False
+    items: bool = False
+    doubts: Collection[str] = ()
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
