@@ -211,6 +211,64 @@ def test_labels_mean_what_they_can(name, values, label, expected, tmp_path):
         assert store.labels[label].tolist() == expected
 
 
+IDS = {
+    "zeros": (["001", "01", "1"], ["001", "01", "1"]),
+    "digits": (["12345678901234567890", "12345678901234567891", "7"],) * 2,
+    "one number": (["1e5", "10e4", "100000"],) * 2,
+    "versions": (["1.1", "1.10", "1.2"],) * 2,
+    "times": (["10:30", "2020-01-01", "10:30:00"],) * 2,
+    "plain": (["7", "-3", "12"], [7, -3, 12]),
+    "measures": (["0.50", "NULL", "2.5"], [0.5, np.nan, 2.5]),
+    "gaps": (["3", "UNKNOWN", "Na"], [3, -1, -1]),
+    "bools": (["true", "False", ""], ["True", "False", ""]),
+}
+
+
+@pytest.mark.parametrize("kind", IDS)
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_texts_of_a_table_can_be_got_back(kind, separator, tmp_path):
+    written, expected = IDS[kind]
+    rows = [["e0", "e1", "e2", "id"], *(["0.5", "1", str(k), t] for k, t in enumerate(written))]
+    path = text(tmp_path, "\n".join(separator.join(row) for row in rows) + "\n")
+    said = []
+    store = import_embeddings(path, say=said.append)
+    np.testing.assert_array_equal(store.labels["id"], np.array(expected))
+    assert store.embeddings.tolist() == [[0.5, 1, k] for k in range(3)]
+    assert bool(said) == (kind in ("zeros", "digits", "one number", "versions"))
+
+
+def test_a_file_has_one_decimal_sign(tmp_path):
+    rows = "e0;e1;e2;price;share\n0,25;1,5;2;1.234;0,5\n0,5;2,25;1;2.500;1,25\n"
+    said = []
+    store = import_embeddings(text(tmp_path, rows), say=said.append)
+    assert store.embeddings.tolist() == [[0.25, 1.5, 2], [0.5, 2.25, 1]]
+    assert store.labels["price"].tolist() == ["1.234", "2.500"]
+    assert store.labels["share"].tolist() == [0.5, 1.25]
+    assert len(said) == 1 and "'price' as text: a point, where other" in said[0]
+
+
+def test_a_header_behind_a_hash_keeps_its_first_column(tmp_path):
+    header = "# " + ",".join([*WIDE, "age"])
+    table = np.column_stack([E, AGES])
+    np.savetxt(tmp_path / "a.csv", table, delimiter=",", header=header[2:])
+    store = import_embeddings(tmp_path / "a.csv")
+    np.testing.assert_array_equal(store.embeddings, E)
+    assert store.labels["age_years"].tolist() == AGES
+    np.savetxt(tmp_path / "b.csv", table, header=header[2:].replace(",", " "), comments="")
+    with pytest.raises(InputError, match="between values. Received: spaces"):
+        import_embeddings(tmp_path / "b.csv")
+
+
+def test_long_cells(tmp_path):
+    cells = [json.dumps(np.resize(row, 8000).astype(float).tolist()) for row in E]
+    lines = ["embedding;age", *(f"{c};{a}" for c, a in zip(cells, AGES, strict=True))]
+    store = import_embeddings(text(tmp_path, "\n".join(lines) + "\n"))
+    np.testing.assert_array_equal(
+        store.embeddings, np.resize(E[:, :8], (6, 8)).repeat(1, 0)[:, np.arange(8000) % 8]
+    )
+    assert store.labels["age_years"].tolist() == AGES
+
+
 def test_attributes_that_change_values_are_a_doubt(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["X"], file["age"] = E, AGES

@@ -115,7 +115,7 @@ def test_there_are_enough_variants():
 def test_a_plain_table_comes_back(kind, tmp_path):
     """Each variant at least once, and right, not merely refused."""
     rng = np.random.default_rng(0)
-    rows = (rng.integers(1, 99, (7, 5)) / 64).astype(np.float32)
+    rows = (rng.integers(1, 99, (7, 9)) / 64).astype(np.float32)
     labels = {"age": [9, 30, 41, 7, 5, 60, 22], "kind": [0, 1, 2, 2, 1, 0, 0]}
     labels["mood"] = ["cat", "dog", "", "cat", "été", "dog", "cat"]
     expected = {"kind": list("0122100"), "mood": labels["mood"]}

@@ -11,6 +11,7 @@ import numpy as np
 _NUMBERS = re.compile(r"[\s\d.,;+\-eE]*")
 _CALL = re.compile(r"(?:np\.|numpy\.|torch\.)?(?:array|tensor)\(")
 _FLOATS = {"float32": "<f4", "float16": "<f2", "float64": "<f8"}
+_PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 
 
@@ -155,7 +156,7 @@ def _from_bytes(raw: Sequence[bytes]) -> np.ndarray:
 
 
 def numbers_of(texts: np.ndarray) -> np.ndarray | None:
-    """Text as floats if each is a number with a decimal comma, and surely no thousand.
+    """Text as floats if each is a number; one with a comma is surely no thousand.
 
     Example:
 
@@ -165,6 +166,8 @@ def numbers_of(texts: np.ndarray) -> np.ndarray | None:
     values = [str(text).strip() for text in texts.tolist()]
     sure = re.compile(r"[+-]?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))(?:[eE][+-]?\d+)?")
     plain = re.compile(r"[+-]?\d+")
+    if all(_PLAIN.fullmatch(v) for v in values):
+        return np.array(values, np.float64)
     if not all(_DECIMAL_COMMA.fullmatch(v) or plain.fullmatch(v) for v in values):
         return None
     if not any(sure.fullmatch(v) for v in values):
