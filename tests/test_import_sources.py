@@ -237,6 +237,39 @@ def test_texts_of_a_table_can_be_got_back(kind, separator, tmp_path):
     assert bool(said) == (kind in ("zeros", "digits", "one number", "versions"))
 
 
+def test_large_numbers_of_arrow_are_never_merged(tmp_path):
+    from decimal import Decimal
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    large = [2**63 + 1, None, 2**63, 2**63 + 2, 5, 6]
+    made = {
+        "embedding": list(E),
+        "unsigned": pa.array(large, pa.uint64()),
+        "negative": pa.array([-(2**60), None, -(2**60) - 1, 1, 2, 3]),
+        "signed": pa.array([2**60, None, 2**60 + 1, 1, 2, 3]),
+        "decimal": pa.array(
+            [None if v is None else Decimal(v) for v in large], pa.decimal128(38, 0)
+        ),
+        "small": pa.array([Decimal(7), None] + [Decimal(2)] * 4, pa.decimal128(38, 0)),
+        "price": pa.array([Decimal("1.25")] * 6, pa.decimal128(9, 2)),
+        "view": pa.array(list("abcabc"), pa.string_view()),
+        "bytes": pa.array([b"a", b"b"] * 3, pa.binary_view()),
+    }
+    parquet.write_table(pa.table(made), tmp_path / "a.parquet")
+    labels = import_embeddings(tmp_path / "a.parquet").labels
+    words = ["" if v is None else str(v) for v in large]
+    assert labels["unsigned"].tolist() == labels["decimal"].tolist() == words
+    assert labels["negative"].tolist() == [str(-(2**60)), "", str(-(2**60) - 1), "1", "2", "3"]
+    assert labels["signed"].tolist() == [2**60, -1, 2**60 + 1, 1, 2, 3]
+    assert labels["small"].tolist() == [7, -1, 2, 2, 2, 2]
+    assert labels["price"].tolist() == [1.25] * 6
+    assert labels["view"].tolist() == list("abcabc") and labels["bytes"].tolist() == list("ababab")
+    store = EmbeddingStore(E, {"id": [2**53 + 1, None, 2**53, 1, 2, 3]}, _plain())
+    assert store.labels["id"].tolist() == [str(2**53 + 1), "", str(2**53), "1", "2", "3"]
+
+
 def test_a_file_has_one_decimal_sign(tmp_path):
     rows = "e0;e1;e2;price;share\n0,25;1,5;2;1.234;0,5\n0,5;2,25;1;2.500;1,25\n"
     said = []

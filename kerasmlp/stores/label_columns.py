@@ -95,6 +95,12 @@ def _from_objects(column: np.ndarray) -> np.ndarray | None:
     known = [v for v in values if v is not None]
     if known and all(isinstance(v, bool | np.bool_) for v in known):
         return np.array([UNKNOWN if v is None else int(v) for v in values], np.int8)
+    if (
+        known
+        and all(isinstance(v, numbers.Integral) for v in known)
+        and max(map(abs, known)) >= 2**53
+    ):
+        return np.array(["" if v is None else str(v) for v in values])  # a float would merge some
     if all(isinstance(v, numbers.Real) for v in known):
         return np.array([np.nan if v is None else float(v) for v in values])
     if not all(isinstance(v, str | bytes) for v in known):

@@ -84,6 +84,8 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     plain, gaps = np.ma.getdata(column), bool(mask.any())
     known = plain[~mask] if gaps else plain
     if not known.size or known.min() > UNKNOWN or not (known == UNKNOWN).any():
+        if gaps and known.size and (known.max() >= 2**63 or known.min() <= -(2**53)):
+            return _digits(name, plain, mask, notes)
         filled = plain.astype(np.int64) if gaps else plain
         if known.size and known.min() < UNKNOWN and gaps:
             return np.where(mask, np.nan, plain.astype(np.float64))
@@ -93,6 +95,8 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     if not (gaps or min(others, default=0) < UNKNOWN or (others and others <= {0, 1})):
         notes.doubt(f"took -1 in {name!r} for unknown")
         return plain
+    if len(values) > _MOST_CLASSES and max(known.max(), -known.min()) >= 2**53:
+        return _digits(name, plain, mask, notes)
     if len(values) > _MOST_CLASSES:  # a measure; an integer -1 would be unknown in a store
         return np.where(mask, np.nan, plain.astype(np.float64))
     listed = ", ".join(map(str, values.tolist()))
@@ -101,6 +105,12 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     )
     names = np.array(["", *map(str, values.tolist())])
     return names[np.where(mask, 0, np.searchsorted(values, plain) + 1)]
+
+
+def _digits(name: str, column: np.ndarray, mask: np.ndarray, notes: ImportNotes) -> np.ndarray:
+    """Integers as text: with what is unknown beside them no number can hold them all."""
+    notes.doubt(f"kept {name!r} as text, whose digits a number with gaps would change")
+    return np.where(mask, "", column.astype(str))
 
 
 def _without_words(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:

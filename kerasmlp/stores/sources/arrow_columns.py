@@ -161,8 +161,11 @@ def _text(column: Any) -> np.ndarray:
 
 def _text_of_chunk(chunk: Any) -> np.ndarray:
     """By its dictionary, unless most texts come once, as file names do."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    if pa.types.is_string_view(chunk.type):
+        chunk = chunk.cast(pa.string())
     if not hasattr(chunk, "dictionary"):
         first = chunk.slice(0, _TRIED)
         if pc.count_distinct(first).as_py() > len(first) // 2:
@@ -186,7 +189,7 @@ def _from_chunk(column: Any) -> np.ndarray:
     if types.is_dictionary(kind):
         return _from_chunk(column.dictionary_decode())
     if types.is_decimal(kind):
-        return _from_chunk(column.cast(pa.float64()))
+        return _from_decimals(column)
     if _is_number(kind):
         if column.null_count == 0:
             return column.to_numpy(zero_copy_only=False)
@@ -197,7 +200,14 @@ def _from_chunk(column: Any) -> np.ndarray:
         return np.ma.array(column.fill_null(fill).to_numpy(zero_copy_only=False), mask=mask)
     if types.is_null(kind):
         return np.full(len(column), np.nan)
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+    if types.is_binary_view(kind):
+        column = column.cast(pa.binary())
+    if (
+        types.is_binary_view(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+    ):
         values = np.empty(len(column), object)
         values[:] = column.to_pylist()
         return values
@@ -205,6 +215,23 @@ def _from_chunk(column: Any) -> np.ndarray:
         return _text(pa.chunked_array([column.cast(pa.string())]))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise _LeftOut(f"values of type {kind}") from None
+
+
+def _from_decimals(column: Any) -> np.ndarray:
+    """As integers or floats if those tell all values apart, else as text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = column.cast(pa.string())
+    try:
+        if column.type.scale == 0:
+            return _from_chunk(column.cast(pa.int64()))
+        floats = column.cast(pa.float64())
+        if pc.count_distinct(floats).as_py() == pc.count_distinct(texts).as_py():
+            return _from_chunk(floats)
+    except pa.ArrowInvalid:
+        pass
+    return _text(pa.chunked_array([texts]))
 
 
 def _from_extension(column: Any) -> np.ndarray:
