@@ -270,6 +270,66 @@ def test_large_numbers_of_arrow_are_never_merged(tmp_path):
     assert store.labels["id"].tolist() == [str(2**53 + 1), "", str(2**53), "1", "2", "3"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "label", "doubts"),
+    [
+        ("gallery/X", "probe/person", 1),
+        ("train/X", "test/y", 1),
+        ("train/X", "train/y", 0),
+        ("X", "meta/y", 0),
+        ("in/X", "y", 0),
+        ("in/X", "inner/y", 1),
+    ],
+)
+def test_labels_of_another_group_are_a_doubt(rows, label, doubts, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file[rows], file[label] = E, AGES
+    said = []
+    store = import_embeddings(tmp_path / "a.h5", say=said.append)
+    assert store.labels[label.rpartition("/")[2]].tolist() == AGES
+    assert len(said) == doubts and all("other rows?" in text for text in said)
+
+
+def test_names_of_classes_as_cards_have_them(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    features = {"mood": {"class_label": {"names": {"0": "sad", "1": "glad"}}}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    made = pa.table({"embedding": list(E), "mood": [0, 1] * 3}).replace_schema_metadata(metadata)
+    parquet.write_table(made, tmp_path / "a.parquet")
+    labels = import_embeddings(tmp_path / "a.parquet").labels
+    assert labels["mood"].tolist() == ["sad", "glad"] * 3
+
+
+def test_columns_of_anndata_that_nobody_needs(tmp_path):
+    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+        file.attrs["encoding-type"] = "anndata"
+        file["X"], file["version"] = E, 3
+        file.create_group("var")
+        file["obs/age"] = AGES
+        bad = file.create_group("obs/bad")
+        bad.attrs["encoding-type"] = "categorical"
+    store = import_embeddings(tmp_path / "a.h5ad")
+    assert store.labels["age_years"].tolist() == AGES
+    assert "bad" in store.info.import_report["sources"][0]["left_out"]
+
+
+def test_a_structured_array_is_a_table(tmp_path):
+    table = np.zeros(6, [*((f"e{k}", "f4") for k in range(8)), ("names", "U1")])
+    for k in range(8):
+        table[f"e{k}"] = E[:, k]
+    np.save(tmp_path / "a.npy", table)
+    np.testing.assert_array_equal(import_embeddings(tmp_path / "a.npy").embeddings, E)
+
+
+def test_a_comma_at_the_end_of_lines_is_no_index(tmp_path):
+    store = import_embeddings(text(tmp_path, "e0,e1,age,\n1,2,30,\n2,1,40,\n"))
+    assert store.labels["age_years"].tolist() == [30, 40]
+    left_out = store.info.import_report["sources"][0]["left_out"]
+    assert left_out == {"Unnamed: 3": "neither a name nor values"}
+
+
 def test_a_file_has_one_decimal_sign(tmp_path):
     rows = "e0;e1;e2;price;share\n0,25;1,5;2;1.234;0,5\n0,5;2,25;1;2.500;1,25\n"
     said = []

@@ -194,12 +194,16 @@ def _read_labels(
         came = f"{width} values in {name!r}, as many as embeddings are wide: transposed?"
         reject_file(path, f"must hold labels of {rows} rows", came)
     by_column = {old: new for new, old in meant.items()}
+    used = [source.groups[k] for k in source.columns if k not in left and k in source.groups]
     for name, why in source.left_out.items():
         notes.leave_out(name, why, asked=why == DROPPED)
     labels = {}
     for old, values in left.items():
         new = by_column.get(old, old)
         notes.columns[new] = old
+        group = source.groups.get(old, "")
+        if used and not _beside(group, used[0]):
+            notes.doubt(f"{old!r} is of group {group!r}, the embedding of {used[0]!r}: other rows?")
         if old in by_column:
             read = read_meant if new in LABEL_NAMES else read_label
             labels[new] = read(path, new, values, rows, notes)
@@ -212,12 +216,21 @@ def _read_labels(
         elif "/" in old or not old.strip(". "):
             notes.leave_out(old, "whose name is no word without '/' (--label NEW=OLD gives one)")
         elif values.shape not in ((rows,), (rows, 1)):
-            notes.leave_out(old, f"whose shape {values.shape} is not that of {rows} rows")
+            why = f"whose shape {values.shape} is not that of {rows} rows"
+            if len(values) == rows:
+                why = f"{values[0].size} values per row, where a label has one"
+            notes.leave_out(old, why)
         else:
             column = _read_if_possible(path, new, values, rows, notes)
             if column is not None:
                 labels[new] = column
     return labels
+
+
+def _beside(group: str, embeddings: str) -> bool:
+    """Whether one group is in the other: siblings, as `train` and `test`, have other rows."""
+    inner, outer = sorted((f"/{group}".rstrip("/"), f"/{embeddings}".rstrip("/")), key=len)[::-1]
+    return f"{inner}/".startswith(f"{outer}/")
 
 
 def _read_if_possible(

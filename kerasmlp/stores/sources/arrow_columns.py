@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -42,7 +43,7 @@ def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) 
     except InputError:
         raise
     except UnicodeDecodeError:
-        reject_file(path, "must be text in UTF-8 or UTF-16", "other bytes")
+        reject_file(path, "must be text in UTF-8 or UTF-16", "other bytes, as of Latin-1")
     except (
         pyarrow.ArrowException,
         OSError,
@@ -52,6 +53,12 @@ def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) 
         zlib.error,
     ) as error:
         text = ascii(" ".join(str(error).split())[:200])
+        if uneven := re.search(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", text):
+            row, names, values = uneven.groups()
+            came = (
+                f"{f'row {row}' if row else 'a row'} has {values} values, the header {names} names"
+            )
+            reject_file(path, "must be a complete table, each row as wide as its header", came)
         reject_file(path, "must be a complete table", f"a damaged or foreign one ({text})")
 
 
@@ -88,11 +95,17 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"].items()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-    return {
-        name: feature["names"]
-        for name, feature in features
-        if isinstance(feature, dict) and isinstance(feature.get("names"), list)
-    }
+    named = {name: _names(feature) for name, feature in features}
+    return {name: names for name, names in named.items() if names}
+
+
+def _names(feature: Any) -> list[str] | None:
+    """As `datasets` writes them, or as the cards of data sets do: `{"0": "cat", "1": …}`."""
+    label = feature.get("class_label", feature) if isinstance(feature, dict) else None
+    names = label.get("names") if isinstance(label, dict) else None
+    if isinstance(names, dict) and set(names) == {str(k) for k in range(len(names))}:
+        names = [names[str(k)] for k in range(len(names))]
+    return names if isinstance(names, list) else None
 
 
 def from_arrow(column: Any) -> np.ndarray:

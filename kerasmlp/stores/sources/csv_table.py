@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+import numpy as np
+
 from kerasmlp.checks import reject_file
 from kerasmlp.stores.sources.arrow_columns import read_table
 from kerasmlp.stores.sources.csv_values import GAPS, has_decimal_commas, of_families, typed
@@ -65,7 +67,9 @@ def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
                 ),
             )  # fmt: skip
 
-        table = _typed(parse("."), families, parse, doubts)
+        table = parse(".")
+        if len(set(table.column_names)) == table.num_columns:  # else it is refused
+            table = _typed(table, families, parse, doubts)
         return table.rename_columns(
             [_plain(n) or f"{_UNNAMED}{place}" for place, n in enumerate(table.column_names)]
         )
@@ -76,6 +80,11 @@ def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
         source = read_table(path, read, drop)
     source.left_out.update(dropped)
     index = [n for n in source.columns if re.fullmatch(_UNNAMED + r"\d+(_level_\d+)?", n)]
+    for name in index:  # a comma at the end of each line names no rows
+        values = source.columns[name]
+        if values.dtype.kind == "f" and np.isnan(values).all():
+            del source.columns[name]
+            source.left_out[name] = "neither a name nor values"
     return replace(source, index=index, doubts=doubts)
 
 

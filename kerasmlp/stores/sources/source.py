@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -35,6 +35,7 @@ class SourceArrays:
         store: Whether the file is a store, where -1 is unknown already.
         items: Whether arrays that differ in a number may be one row each.
         doubts: What reading it left open, one sentence each.
+        groups: Name to the group of the file that holds it, where there are groups.
     """
 
     columns: dict[str, np.ndarray]
@@ -45,6 +46,7 @@ class SourceArrays:
     store: bool = False
     items: bool = False
     doubts: Collection[str] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
