@@ -323,6 +323,21 @@ def test_a_structured_array_is_a_table(tmp_path):
     np.testing.assert_array_equal(import_embeddings(tmp_path / "a.npy").embeddings, E)
 
 
+@pytest.mark.parametrize("first", ["3,1,2", "0,1,2", "12,7,255"])
+def test_a_first_row_of_whole_numbers_is_no_header(first, tmp_path):
+    with pytest.raises(InputError, match="must hold embeddings as|columns"):
+        import_embeddings(text(tmp_path, f"{first}\n4,5,6\n7,8,9\n"))
+    bare = import_embeddings(text(tmp_path, "0,1,2\n0.5,5,6\n7,8,9\n"))
+    assert bare.embeddings.tolist() == [[0.5, 5, 6], [7, 8, 9]]
+
+
+def test_ages_that_hardly_are_are_a_doubt(tmp_path):
+    said = []
+    store = import_embeddings(npz(tmp_path, X=E, age=np.array(AGES) / 100), say=said.append)
+    np.testing.assert_allclose(store.labels["age_years"], np.array(AGES) / 100, rtol=1e-6)
+    assert len(said) == 1 and "none above 1: scaled?" in said[0]
+
+
 def test_a_comma_at_the_end_of_lines_is_no_index(tmp_path):
     store = import_embeddings(text(tmp_path, "e0,e1,age,\n1,2,30,\n2,1,40,\n"))
     assert store.labels["age_years"].tolist() == [30, 40]

@@ -148,7 +148,8 @@ def _the_only_one(
 
 def _is_header(columns: Mapping[str, np.ndarray], family: Family) -> bool:
     """Whether bare numbers are names, and no first row of values, which mostly is out of order."""
-    order = [name for name in columns if name in family.columns]
+    members = set(family.columns)
+    order = [name for name in columns if name in members]
     return order == list(family.columns) and (not family.whole or _are_measures(columns, family))
 
 
