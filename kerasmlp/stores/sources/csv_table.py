@@ -46,7 +46,7 @@ def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
             _reject_width(path, f"a header of over {_HEAD:,} bytes")
         _require_size(path, stream, len(names), os.fstat(file.fileno()).st_size)
         kept = [name for name in names if name not in drop and _plain(name) not in drop]
-        dropped.update((_plain(name), DROPPED) for name in names if name not in kept)
+        dropped.update((_plain(name), DROPPED) for name in set(names) - set(kept))
         families = of_families([_plain(name) for name in kept])
         families = {name for name in kept if _plain(name) in families}
 
@@ -165,22 +165,19 @@ def _typed(table: Any, families: Collection[str], parse: Any, doubts: list[str])
     """Columns as what their texts are, with one decimal sign for the whole file."""
     import pyarrow as pa
 
-    for place, name in enumerate(table.column_names):
-        if pa.types.is_binary(table.schema.field(place).type):
+    names, columns = table.column_names, table.columns
+    for place, column in enumerate(columns):
+        if pa.types.is_binary(column.type):
             try:
-                table = table.set_column(place, name, table.column(place).cast(pa.string()))
+                columns[place] = column.cast(pa.string())
             except pa.ArrowInvalid:
                 continue  # no UTF-8: said where the column is needed
-    commas = has_decimal_commas(table, families)
-    again = parse(",") if commas else table
-    for place, name in enumerate(table.column_names):
-        column = table.column(place)
+    commas = has_decimal_commas(pa.table(columns, names), families)
+    numbers = parse(",").columns if commas else columns
+    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
         if name in families:
-            column = again.column(place)
+            columns[place] = numbers[place]
         elif pa.types.is_string(column.type):
-            column, doubt = typed(name, column, commas=commas)
+            columns[place], doubt = typed(name, column, commas=commas)
             doubts += [doubt] if doubt else []
-        else:
-            continue
-        table = table.set_column(place, name, column)
-    return table
+    return pa.table(columns, names)
