@@ -425,6 +425,9 @@ def test_bytes_are_read_only_if_they_can_be_one_thing(tmp_path):
     for kind in ("<f4", "<f2", "<f8"):
         cells = np.array([row.astype(kind).tobytes() for row in unit], object)
         np.testing.assert_allclose(rows_of(cells), unit, atol=1e-3)
+    halves = np.array([(row * 3).astype("<f2").tobytes() for row in ROWS[:, :3]], object)
+    with pytest.raises(UnreadCells, match="6 bytes per row, which may be float16"):
+        rows_of(halves)  # any bytes look like halves: only a norm of 1 tells
     halves = np.array([row.astype("<f4").tobytes() for row in np.ones((3, 4)) * 3], object)
     with pytest.raises(UnreadCells, match="16 bytes per row, which may be"):
         rows_of(halves)

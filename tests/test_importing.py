@@ -382,6 +382,8 @@ def test_command(tmp_path):
     ("options", "text"),
     [
         (["--label", "x"], "`--label` must be NEW=OLD"),
+        (["--label", "b=x", "--label", "b=sex"], "must give label 'b' one column"),
+        (["--gender", "sex", "--drop", "sex"], "each column for one thing"),
         (["--drop", "nothing"], "must hold column 'nothing'. Received: x, sex"),
         (["--age", "nothing"], "must hold column 'nothing'"),
         (["--embedding", "nothing"], "must hold embeddings as 'nothing'"),
