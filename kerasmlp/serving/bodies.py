@@ -12,7 +12,7 @@ from kerasmlp.serving.rest_json import Form, Question, decode
 from kerasmlp.serving.turns import Turns
 
 _LARGE = 1 << 16  # bytes; smaller ones cost about as much as what else a request needs
-_BODIES = 8  # of the largest size that may be in memory at one time
+_BODIES = 4  # of the largest size that may be in memory at one time
 _MOST = 0.25  # of that memory for one address
 _FIRST_S, _BYTES_PER_S = 5.0, 1 << 16  # the slowest that a body may come
 
@@ -24,7 +24,7 @@ class Bodies:
     process of its own: small ones wait for none of that.
 
     Args:
-        max_body_bytes: Of one; of all large ones, eight times that.
+        max_body_bytes: Of one; of all large ones, four times that.
         timeout_s: For one to arrive, less where it is small, and for its turns.
     """
 
