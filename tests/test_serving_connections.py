@@ -240,7 +240,8 @@ def test_what_a_killed_process_left_is_private(tmp_path):
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == -9
+    root = Path(__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], env=environment, cwd=root).returncode == -9
     (left,) = tmp_path.iterdir()
     (photo,) = left.iterdir()
     assert left.stat().st_mode & 0o777 == 0o700 and photo.stat().st_mode & 0o777 == 0o600
