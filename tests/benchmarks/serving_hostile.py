@@ -23,6 +23,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -144,7 +145,7 @@ class Crowd:
                 client.close()
                 continue
             self.counts[f"heavy {status}"] += 1
-            if status == 503:
+            if status in (503, 504):
                 await asyncio.sleep(1)
             elif status != 200 or not await asyncio.to_thread(
                 agree, answer, self.heavy_expected[which]
@@ -240,6 +241,7 @@ class Crowd:
 
 
 def others_alone(crowd: Crowd, seconds: float) -> Counter[str]:
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # the log is the server's
     return asyncio.run(crowd.others(seconds))
 
 
