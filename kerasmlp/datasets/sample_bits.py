@@ -1,4 +1,4 @@
-"""What a picture's numbers of 16 bits mean: which of them is white, and whether the file says so."""
+"""What a picture's numbers of 16 bits mean: which is white, and whether the file says so."""
 
 from __future__ import annotations
 
