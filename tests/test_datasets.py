@@ -226,7 +226,7 @@ def test_adience_at_its_full_size(tmp_path):
     """All but the faces of the paper's table: 19,370 inputs, 17,055 and 397 of them to look at."""
     blank = tmp_path / "blank.jpg"
     blank.write_bytes(b"image")
-    counts = write_adience(tmp_path, good=[blank], faceless=[blank], faint=[blank])
+    counts = write_adience(tmp_path, good=[blank], faceless=[blank], faint=[blank], linked=True)
     assert counts == {"kept": 17_055, **REMOVED}
     records = read_records("adience", tmp_path)
     assert len(records) == 19_370
