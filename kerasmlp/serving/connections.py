@@ -96,7 +96,8 @@ class Connections:
         if connection in self._open:
             self._open.remove(connection)
             self._count[connection.address] -= 1
-            self._count += Counter()  # forgets those without any
+            if not self._count[connection.address]:
+                del self._count[connection.address]
 
     def has_room(self, address: str) -> bool:
         """Whether one from there may be taken, for which another may have had to leave."""
