@@ -61,6 +61,7 @@ def _size_of(config: dict) -> int:
     """How many numbers a model needs, built without memory for them: a file can name any size."""
     import keras
 
+    config = {k: v for k, v in config.items() if k != "compile_config"}  # no optimizer in there
     with keras.StatelessScope(initialize_variables=False):
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
         return sum(math.prod(v.shape) for v in model.variables if not _is_seed(v))

@@ -347,7 +347,8 @@ def frame_fixed(path, truth):
 
 
 def stored_names(names):
-    return {{"age": "age_years"}.get(name, name) for name in names}
+    meant = {"age": "age_years", "sex": "gender"}
+    return {meant.get(name.lower(), name) for name in names}
 
 
 def frame_table(path, truth):

@@ -78,6 +78,7 @@ FLOORS = {
         "evaluation_report",
         "experiment",
         "extraction",
+        "extraction_resuming",
         "extremes",
         "fitting",
         "image_experiment",

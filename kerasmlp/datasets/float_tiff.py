@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-_WIDTH, _HEIGHT, _SAMPLE_FORMAT = 256, 257, 339
+_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLE_FORMAT = 256, 257, 262, 339
 _FLOATS = 3
 
 
-def read_float_tiff(data: bytes, check_size: Callable[[int, int], None]) -> np.ndarray:
+def read_float_tiff(data: bytes, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, bool]:
     """Reads the values as they are, by OpenCV.
 
     Args:
@@ -20,7 +20,7 @@ def read_float_tiff(data: bytes, check_size: Callable[[int, int], None]) -> np.n
         check_size: Called with width and height before anything is decoded; may raise.
 
     Returns:
-        Shape `(height, width)` or `(height, width, 3)`, red first.
+        Shape `(height, width)` or `(height, width, 3)`, red first; and whether 0 is white.
 
     Raises:
         OSError: if it is something else, damaged, or OpenCV is not installed.
@@ -42,4 +42,5 @@ def read_float_tiff(data: bytes, check_size: Callable[[int, int], None]) -> np.n
         raise OSError(f"{error}") from None
     if values is None or values.shape[2:] not in ((), (3,)):
         raise OSError("damaged, or of other channels")
-    return values if values.ndim == 2 else values[..., ::-1]
+    values = values if values.ndim == 2 else values[..., ::-1]
+    return values, directory.get(_PHOTOMETRIC) == 0

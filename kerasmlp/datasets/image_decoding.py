@@ -19,6 +19,7 @@ from kerasmlp.datasets.records import (
     TRANSPARENT,
     UNCLEAR_RANGE,
 )
+from kerasmlp.datasets.sample_bits import sample_bits, stated_bits, white_bits, zero_is_white
 from kerasmlp.photos import is_heif
 
 # what Pillow was seen to raise on damaged files
@@ -37,9 +38,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS_PER_SAMPLE = 258  # of TIFF
 _BYTES_PER_PIXEL = 12  # that decoding was measured to take at most
-_DARKEST = 1 / 16  # of white: what has no lighter pixel was made with fewer bits
+_DARKEST = 1 / 16  # of white: floats that have no lighter pixel were scaled twice
 
 
 def decode_image(
@@ -86,28 +86,32 @@ def decode_image(
     return pixels.reshape(*pixels.shape[:2], -1), None
 
 
-def as_uint8(values: np.ndarray) -> np.ndarray | None:
+def as_uint8(values: np.ndarray, bits: int | None = None) -> np.ndarray | None:
     """Pixels from 0 to 255, or None where the range of the values cannot be told.
 
     Args:
         values: uint8; uint16, of which the upper 8 bits are kept; or floats from 0 to 1.
-            If the lightest is darker than a sixteenth of white, they were made with
-            fewer bits.
+            Where the lightest of 16 bits has fewer than 16, or is darker than a
+            sixteenth of white in floats, they may have been made with fewer bits.
+        bits: That uint16 has, where it is known.
 
     Example:
 
     >>> as_uint8(np.array([0, 256, 65535], np.uint16)), as_uint8(np.array([0.0, 0.2, 1.0]))
     (array([  0,   1, 255], dtype=uint8), array([  0,  51, 255], dtype=uint8))
-    >>> as_uint8(np.array([0, 4095], np.uint16)), as_uint8(np.array([0.0, 255.0]))
+    >>> as_uint8(np.array([0, 16383], np.uint16)), as_uint8(np.array([0.0, 255.0]))
     (None, None)
+    >>> as_uint8(np.array([0, 16383], np.uint16), bits=14)
+    array([  0, 255], dtype=uint8)
     """
     if values.dtype == np.uint8:
         return values
     if not values.size:
         return None
     low, high = values.min(), values.max()
-    if values.dtype == np.uint16 and high >= _DARKEST * (1 << 16):
-        return (values >> 8).astype(np.uint8)
+    if values.dtype == np.uint16:
+        bits = bits or white_bits(int(high))
+        return None if bits is None else (values >> max(bits - 8, 0)).astype(np.uint8)
     if values.dtype.kind != "f" or not (low >= 0 and _DARKEST <= high <= 1):  # also if one is NaN
         return None
     pixels = np.empty(values.shape, np.uint8)
@@ -141,42 +145,42 @@ def _eight_bits(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         if not data.startswith((b"II*\0", b"MM\0*")):
             raise
-        return _scaled(read_float_tiff(data, check_size))
+        return _scaled(*read_float_tiff(data, check_size))
     with opened as image:
+        del opened  # which would hold the pixels as they were before they are turned
         check_size(image.width, image.height)
-        bits = _bits(image)
+        kind, bits, stated = image.format, sample_bits(image), stated_bits(image, data)
+        negative = zero_is_white(image)
         image.load()
         image = _upright(image)
     if image.mode.startswith(("I", "F")):
-        return _scaled(_deep_values(image, bits))
+        values = np.asarray(image)
+        if image.mode != "F" and bits in (12, 16) and values.min() >= 0:
+            bits = white_bits(int(values.max()), kind, stated)
+            values = values.astype(np.uint16)
+            if bits is None:
+                raise _LeftOut(UNCLEAR_RANGE)
+        return _scaled(values, negative, bits)
+    # Pillow itself kept the upper 8 bits of colours
+    if bits == 16 and white_bits(_lightest(image) << 8, kind, stated) != 16:
+        raise _LeftOut(UNCLEAR_RANGE)
     if image.has_transparency_data:
         image = _on_white(image)
-    # Pillow itself kept the upper 8 bits of colours
-    if bits == 16 and np.max(image.getextrema()) < _DARKEST * 256:
-        raise _LeftOut(UNCLEAR_RANGE)
     return image
 
 
-def _scaled(values: np.ndarray) -> Image.Image:
-    pixels = as_uint8(values)
+def _scaled(values: np.ndarray, negative: bool, bits: int | None = None) -> Image.Image:
+    pixels = as_uint8(values, bits)
     if pixels is None:
         raise _LeftOut(UNCLEAR_RANGE)
-    return Image.fromarray(pixels)
+    return Image.fromarray(255 - pixels if negative else pixels)
 
 
-def _bits(image: Image.Image) -> int:
-    """Of each number in the file, as far as it matters here; known before pixels are loaded."""
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
-    deep = image.mode.startswith("I") or (image.format == "PNG" and "16" in image.tile[0].args)
-    return 16 if deep else 8
-
-
-def _deep_values(image: Image.Image, bits: int) -> np.ndarray:
-    values = np.asarray(image)
-    if image.mode == "F" or bits not in (12, 16) or values.min() < 0:
-        return values
-    return values.astype(np.uint16) << (16 - bits)
+def _lightest(image: Image.Image) -> int:
+    """Of the colours, whatever the opacity."""
+    names = image.getbands()
+    ranges = image.getextrema() if len(names) > 1 else [image.getextrema()]
+    return max(high for name, (_, high) in zip(names, ranges, strict=True) if name != "A")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -189,7 +193,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _on_white(image: Image.Image) -> Image.Image:
     mode = "L" if image.mode in _GRAY_MODES else "RGB"
-    image = image.convert("RGBA")
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
     opacity = image.getchannel("A")
     if not opacity.getextrema()[1]:
         raise _LeftOut(TRANSPARENT)
