@@ -64,8 +64,9 @@ def remarks(target: Target, store: EmbeddingStore, report: dict) -> list[str]:
     accuracy = report["validation"].get("accuracy")
     if not majority["beaten"]:
         found.append(
-            f"no better than always answering {majority['class']!r}, which is right in "
-            f"{majority['accuracy']:.1%} of the rows kept back: {_what_to_try(store, rows)}"
+            f"no better than always answering {majority['class']!r}, the commonest class trained "
+            f"on, which is right in {majority['accuracy']:.1%} of the rows kept back: "
+            f"{_what_to_try(store, rows)}"
         )
     if rows < FEW_ROWS and accuracy is not None:
         low, high = _likely(accuracy, rows)

@@ -1,7 +1,7 @@
 """Cross-validates a recipe on an embedding store: seeds × folds, a run folder each.
 
 Folds come from the store's column `fold`, or each seed draws them from whole
-groups. Ends with the table of means and standard deviations and one line of JSON.
+groups. Ends with the table of means and standard deviations.
 """
 
 from __future__ import annotations
