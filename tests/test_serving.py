@@ -450,7 +450,7 @@ def test_a_large_body_and_other_sites_pages(models):
         expected = http_request(port, "POST", PREDICT, body)
         assert http_request(port, "POST", PREDICT, body + " " * (2 << 20))[1] == expected[1]
         wrong = http_request(port, "POST", PREDICT, "[" + " " * (2 << 20) + "]")
-        assert (wrong[0], wrong[1]["error"]) == (400, "body must be a JSON object. Received: []")
+        assert (wrong[0], wrong[1]["error"]) == (400, "`body` must be a JSON object. Received: []")
         foreign = {"Sec-Fetch-Site": "cross-site"}
         assert http_request(port, "POST", PREDICT, body, foreign)[0] == 403
 
