@@ -194,7 +194,10 @@ class Batcher:
                 continue
             self._seen(sum(len(rows) for _, rows in pieces))
             began = loop.time()
-            answers = await loop.run_in_executor(self._thread, _compute, pieces)
+            try:
+                answers = await loop.run_in_executor(self._thread, _compute, pieces)
+            except Exception as error:  # such as too little memory for the arrays themselves
+                answers = [error] * len(pieces)
             if pieces[0][0].question.passes > _SMALL >= self._least_passes():
                 self._rests = True
                 loop.call_later(_REST * (loop.time() - began), self._rested)
@@ -205,8 +208,12 @@ class Batcher:
                     job.answer.set_exception(answer)
                     continue
                 job.parts.append(answer)
-                if not job.left:
+                if job.left:
+                    continue
+                try:
                     job.answer.set_result(_whole(job.parts))
+                except MemoryError as error:
+                    job.answer.set_exception(error)
 
     def _rested(self) -> None:
         self._rests = False

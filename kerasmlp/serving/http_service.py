@@ -138,7 +138,8 @@ class HttpService:
         finally:
             request.protocol.ends()
         if status is not None:
-            response = error_answer(status, sentence, headers)
+            held_s = request.protocol.hold_s() if 400 <= status < 500 else 0.0
+            response = error_answer(status, sentence, headers, held_s=held_s)
         if self.stopping or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             response.force_close()
         return response
