@@ -1,9 +1,13 @@
 """Pixels as they are meant: depth, range, transparency, orientation, limits; or a reason."""
 
+import ctypes
 import io
+import os
+import resource
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,6 +249,56 @@ def test_what_promises_too_much_is_left_out_before_it_is_decoded(monkeypatch):
     assert decode_image(saved(Image.new("1", (40_000, 5_000)), "png"))[1] == (
         "more pixels than are read"
     )
+
+
+def most_memory(data):
+    """Bytes that decoding takes at its peak, in a process of its own.
+
+    Of small pictures up to a quarter more than of those of 20 megapixels.
+    """
+    reads, writes = os.pipe()
+    if not (child := os.fork()):
+        try:
+            ctypes.CDLL(None).malloc_trim(0)  # what is free already would hide what is taken
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            decode_image(data)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            os.write(writes, str(peak - pages * resource.getpagesize()).encode())
+        finally:
+            os._exit(0)
+    os.close(writes)
+    with open(reads) as file:
+        peak = file.read()
+    os.waitpid(child, 0)
+    return int(peak)
+
+
+def pictures_to_measure():
+    gray = Image.linear_gradient("L").resize((2000, 1500))
+    colour = Image.merge("RGB", [gray] * 3)
+    deep = np.asarray(gray).astype(np.uint16) << 8
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    png = {"compress_level": 1, "exif": exif.tobytes()}
+    tiff = {"compression": "tiff_deflate", "tiffinfo": {0x0112: 6}}
+    yield "RGB", saved(colour, "png", **png)
+    yield "RGBA", saved(Image.merge("RGBA", [gray] * 4), "png", **png)
+    yield "palette", saved(gray.convert("P"), "png", transparency=0, **png)
+    yield "grey and opacity", saved(Image.merge("LA", [gray] * 2), "png", **png)
+    yield "CMYK", saved(colour.convert("CMYK"), "jpeg", exif=exif.tobytes())
+    yield "16 bits", saved(deep, "tiff", **tiff)
+    yield "32 bits", saved(deep.astype(np.int32), "tiff", **tiff)
+    yield "floats", saved(deep / np.float32(65535), "tiff", **tiff)
+    webp = Image.merge("RGBA", [gray] * 4)
+    yield "WebP", saved(webp, "webp", lossless=True, quality=0, method=0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_no_picture_takes_more_memory_than_its_limit_counts_on():
+    peaks = {name: most_memory(data) / 3e6 for name, data in pictures_to_measure()}
+    assert min(peaks.values()) > 4
+    limits = {name: (1 << 30) / max_pixels(0, *[20] * (name == "WebP")) for name in peaks}
+    assert {name: peak for name, peak in peaks.items() if peak > 1.25 * limits[name]} == {}
 
 
 def test_heic_by_pillow_heif_or_a_reason(monkeypatch):

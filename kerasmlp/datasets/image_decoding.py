@@ -38,7 +38,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BYTES_PER_PIXEL = 12  # that decoding was measured to take at most
+_BYTES_PER_PIXEL = 12  # that decoding was measured to take at most, but for these formats
+_MORE_BYTES_PER_PIXEL = {"WEBP": 20, "JPEG2000": 26}
+_BAND = 64  # rows that are copied at once
 _DARKEST = 1 / 16  # of white: floats that have no lighter pixel were scaled twice
 
 
@@ -76,7 +78,7 @@ def decode_image(
         image = image if image.mode == mode else image.convert(mode)
         if size is not None and image.size != (size, size):
             image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-        pixels = np.asarray(image)
+        pixels = _array_of(image)
     except _LeftOut as why:
         return None, str(why)
     except Image.DecompressionBombError:
@@ -120,11 +122,12 @@ def as_uint8(values: np.ndarray, bits: int | None = None) -> np.ndarray | None:
     return pixels
 
 
-def max_pixels(num_bytes: int) -> int:
+def max_pixels(num_bytes: int, bytes_per_pixel: int = _BYTES_PER_PIXEL) -> int:
     """How many pixels an image file of so many bytes may promise."""
     # also OpenCV's own limit, which a user or a command may have lowered
     limit = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", 1 << 28))
-    return min(limit, ((1 << 30) + 10 * num_bytes) // _BYTES_PER_PIXEL)
+    memory = (1 << 30) - (1 << 24) + 10 * num_bytes  # some is not for pixels
+    return min(limit, memory // bytes_per_pixel)
 
 
 class _LeftOut(Exception):
@@ -136,25 +139,24 @@ def _eight_bits(data: bytes) -> Image.Image:
     if is_heif(data[:64]):
         _register_heif()
 
-    def check_size(width: int, height: int) -> None:
-        if width * height > max_pixels(len(data)):
+    def check_size(width: int, height: int, bytes_per_pixel: int) -> None:
+        if width * height > max_pixels(len(data), bytes_per_pixel):
             raise _LeftOut(TOO_LARGE)
 
     try:
-        opened = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         if not data.startswith((b"II*\0", b"MM\0*")):
             raise
         return _scaled(*read_float_tiff(data, check_size))
-    with opened as image:
-        del opened  # which would hold the pixels as they were before they are turned
-        check_size(image.width, image.height)
-        kind, bits, stated = image.format, sample_bits(image), stated_bits(image, data)
-        negative = zero_is_white(image)
-        image.load()
-        image = _upright(image)
+    bytes_per_pixel = _MORE_BYTES_PER_PIXEL.get(image.format, _BYTES_PER_PIXEL)
+    check_size(image.width, image.height, bytes_per_pixel)
+    kind, bits, stated = image.format, sample_bits(image), stated_bits(image, data)
+    negative = zero_is_white(image)
+    image.load()
+    image = _upright(image)
     if image.mode.startswith(("I", "F")):
-        values = np.asarray(image)
+        values = _array_of(image)
         if image.mode != "F" and bits in (12, 16) and values.min() >= 0:
             bits = white_bits(int(values.max()), kind, stated)
             values = values.astype(np.uint16)
@@ -167,6 +169,18 @@ def _eight_bits(data: bytes) -> Image.Image:
     if image.has_transparency_data:
         image = _on_white(image)
     return image
+
+
+def _array_of(image: Image.Image) -> np.ndarray:
+    """As `np.asarray`, which takes its memory twice for a moment."""
+    width, height = image.size
+    array = None
+    for top in range(0, height, _BAND):
+        band = np.asarray(image.crop((0, top, width, min(top + _BAND, height))))
+        if array is None:
+            array = np.empty((height, *band.shape[1:]), band.dtype)
+        array[top : top + _BAND] = band
+    return array
 
 
 def _scaled(values: np.ndarray, negative: bool, bits: int | None = None) -> Image.Image:
@@ -188,18 +202,24 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION))
     except _DAMAGE:  # of what is written beside the pixels
         turn = None
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    image.close()  # or its pixels would stay until Python finds the circle that it lies in
+    return turned
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    mode = "L" if image.mode in _GRAY_MODES else "RGB"
-    image = image if image.mode == "RGBA" else image.convert("RGBA")
+    mode = "LA" if image.mode in _GRAY_MODES else "RGBA"
+    if image.mode != mode:
+        image, before = image.convert(mode), image
+        before.close()  # its pixels are not needed any more, and take memory
     opacity = image.getchannel("A")
     if not opacity.getextrema()[1]:
         raise _LeftOut(TRANSPARENT)
-    page = Image.new("RGB", image.size, "white")
+    page = Image.new(mode[:-1], image.size, "white")
     page.paste(image, mask=opacity)
-    return page if mode == "RGB" else page.convert(mode)
+    return page
 
 
 def _register_heif() -> None:
