@@ -35,9 +35,7 @@ does). Received: age_years='3 numbers from 0.05 to 0.71, none above 1: scaled?'
     """
     known = np.asarray(column, np.float64)
     known = known[np.isfinite(known) & (known != UNKNOWN)]
-    if not len(known):
-        return
-    if (doubt := _doubt(known, named_age=label.lower().startswith("age"))) is not None:
+    if (doubt := age_doubt(label, known)) is not None:
         came = f"{len(known)} numbers from {known.min():.6g} to {known.max():.6g}, {doubt}"
         reject(label, "must hold ages in years (say --task years if it does)", came)
 
@@ -53,7 +51,19 @@ def count_clipped(column: np.ndarray) -> int:
     return int((np.asarray(column, np.float64) > NUM_YEARS - 1).sum())
 
 
-def _doubt(known: np.ndarray, *, named_age: bool) -> str | None:
+def age_doubt(label: str, column: np.ndarray) -> str | None:
+    """Why the numbers of a column are hardly ages, or None if they can be.
+
+    Example:
+
+    >>> age_doubt("years", np.array([1969.0, 2001.0]))
+    '100% of them above 120: another unit, or years of birth?'
+    """
+    known = np.asarray(column, np.float64)
+    known = known[np.isfinite(known) & (known != UNKNOWN)]
+    named_age = label.lower().startswith("age")
+    if not len(known):
+        return None
     if (known < 0).any():
         return f"{(known < 0).sum()} of them below 0: standardised?"
     if known.max() <= 1:

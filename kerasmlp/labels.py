@@ -210,6 +210,9 @@ _UNITS = {
 UNCLEAR_COMMA = "must hold ages as 25.5 or (25, 32), not with a comma that may mean either"
 
 
+_OLDEST_YEARS = 130
+
+
 def decimal_comma(texts: Iterable[str]) -> tuple[str, bool] | None:
     """The first age with a comma that `parse_age_years` reads as a decimal one, of a whole column.
 
@@ -226,7 +229,11 @@ def decimal_comma(texts: Iterable[str]) -> tuple[str, bool] | None:
     commas = [m for t in texts if (m := re.fullmatch(r"(\d+),(\d+)", t.strip()))]
     if not commas:
         return None
-    return commas[0][0], any(int(m[2]) <= int(m[1]) or len(m[2]) > 2 for m in commas)
+    return commas[0][0], any(_is_decimal(int(m[1]), int(m[2])) for m in commas)
+
+
+def _is_decimal(whole: int, after: int) -> bool:
+    return after < whole or after > _OLDEST_YEARS  # no group goes from the older to the younger
 
 
 def parse_age_years(text: str) -> float | None:

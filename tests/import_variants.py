@@ -25,7 +25,7 @@ class Truth:
 def as_text(column):
     """A label of a store in one form for all kinds."""
     if column.dtype.kind == "f":
-        return ["" if v != v else f"{v:g}" for v in column.tolist()]
+        return ["" if v != v else str(v).removesuffix(".0") for v in column]  # every digit
     gap = "" if column.dtype.kind == "U" else -1
     return ["" if v == gap else str(v) for v in column.tolist()]
 

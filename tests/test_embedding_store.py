@@ -228,6 +228,39 @@ def test_concatenate_with_a_foreign_store(store, other, text):
     assert ERROR.fullmatch(str(caught.value)) and str(caught.value).startswith("`b.h5`")
 
 
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (([3, -1], [0.5, -1.0], None), [3, np.nan, 0.5, -1, np.nan, np.nan]),
+        ((None, [0.5, 1], [7, -1]), [np.nan, np.nan, 0.5, 1, 7, np.nan]),
+        ((np.array([2**62 + 1, 1], np.uint64), [-1, 2**62]), [2**62 + 1, 1, -1, 2**62]),
+        ((np.array([2**62 + 1, 1], np.uint64), None), [2**62 + 1, 1, -1, -1]),
+        ((np.array([2**64 - 1, 1], np.uint64),), [2**64 - 1, 1]),
+        ((["a", ""], None), ["a", "", "", ""]),
+    ],
+)
+def test_joined_labels_keep_their_values(parts, expected):
+    stores = [EmbeddingStore(unit_rows(2), {} if p is None else {"k": p}) for p in parts]
+    column = EmbeddingStore.concatenate(stores).labels["k"]
+    np.testing.assert_array_equal(column, expected)
+    assert column.tolist() == expected or np.isnan(expected).any()  # as integers, exactly
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (([2**53 + 1, 1], [0.5, 1]), "`a` must hold whole numbers below 9,007.* row 0"),
+        (([0.5, 1], [1, -(2**60)]), "`b` must hold whole numbers below 9,007.* row 1"),
+        ((np.array([2**63, 1], np.uint64), [-1, 1]), "`a` must .* below 9,223.* row 0"),
+        ((np.array([2**63, 1], np.uint64), None), "`a` must .* below 9,223.* row 0"),
+    ],
+)
+def test_joined_labels_are_never_rounded(parts, text):
+    stores = [EmbeddingStore(unit_rows(2), {} if p is None else {"k": p}) for p in parts]
+    with pytest.raises(InputError, match=text):
+        EmbeddingStore.concatenate(stores, names=["a", "b"])
+
+
 def test_existing_file_is_kept(store, tmp_path):
     path = tmp_path / "a.h5"
     path.write_text("precious")

@@ -125,6 +125,7 @@ UNREAD = {
     "labels positional": ({"arr_0": np.arange(6), "arr_1": np.arange(6)}, "must hold embeddings"),
     "true or false gender": ({"X": ROWS, "gender": [True, False] * 3}, "--gender-codes"),
     "comma of two minds": ({"X": ROWS, "age": ["25,32", "38,43"] * 3}, "may mean either"),
+    "a comma twice alike": ({"X": ROWS, "age": ["25,32", "60,60"] * 3}, "may mean either"),
     "unread age": ({"X": ROWS, "age": ["3"] * 5 + ["old"]}, "ages in years.*Received: 'old'"),
 }
 
@@ -135,6 +136,266 @@ def test_what_could_mean_something_else_is_refused(kind, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         import_embeddings(npz(tmp_path, **arrays))
     assert "\n" not in str(caught.value)
+
+
+E = (np.random.default_rng(1).integers(-99, 100, (6, 8)) / 64 + 0.01).astype(np.float32)
+WIDE = {f"e{k}": E[:, k] for k in range(8)}
+OBJECTS = np.array([{}] * 6, object)
+PAIR = np.zeros(6, [("a", "f4"), ("b", "f4")])
+REFUSED = {
+    "labels across": ({"X": E.T, "age": np.ones((6, 1))}, "6 values in 'age'.*transposed"),
+    "labels in a row": ({"X": E.T, "age": np.ones((1, 6))}, "6 values in 'age'.*transposed"),
+    "a member of objects": (WIDE | {"e0": OBJECTS}, "columns e0 to e7.*'e0', Python objects"),
+    "a member too wide": (WIDE | {"e0": np.ones((6, 2, 2))}, "'e0', shape .6, 2, 2."),
+    "dimensions by names": (
+        {f"e{k}": np.ones(12) / 3 for k in range(8)} | {"names": list("abcdefgh")},
+        "8 rows, or columns",
+    ),
+    "regions": ({f"roi_{k}": E[:, k] for k in range(8)}, "must hold embeddings as"),
+    "corners": ({f"corner{k}": E[:, k] for k in range(8)} | {"a": AGES}, "must hold embed"),
+    "few columns": ({f"dim{k}": E[:, k] for k in range(7)} | {"a": AGES}, "must hold embed"),
+    "telephones": ({"tel": np.array(["+49 30 1234"] * 6)}, "must hold embeddings as"),
+    "an embedding of positions": (
+        WIDE | {"position_embedding": np.array(["[0.5, 1, 2]"] * 6), "age": AGES},
+        "one embedding .*e0 to e7, position_embedding",
+    ),
+    "measures or what was made": ({"X": E, "X_pca": E[:, :3]}, "one embedding.*X, X_pca"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_embedding_for_sure_is_refused(kind, tmp_path):
+    arrays, message = REFUSED[kind]
+    with pytest.raises(InputError, match=message):
+        import_embeddings(npz(tmp_path, **arrays))
+
+
+def test_a_family_keeps_its_columns_of_shape_n_1(tmp_path):
+    store = import_embeddings(npz(tmp_path, **WIDE | {"e0": E[:, :1]}, age=AGES))
+    np.testing.assert_array_equal(store.embeddings, E)
+
+
+def test_columns_are_for_one_thing(tmp_path):
+    header = "e0,e1,age,e2\n1,2,30,4.5\n2,1,40,3\n"
+    path = text(tmp_path, header)
+    with pytest.raises(InputError, match="no label among.*--columns.* Received: 'age'"):
+        import_embeddings(path, columns=ColumnNames(numbers="e0:e2"))
+    for names in (
+        ColumnNames(labels={"b": "age", "c": "age"}),
+        ColumnNames(labels={"b": "age"}, drop=["age"]),
+        ColumnNames(labels={"age_years": "age", "age_group": "age"}),
+        ColumnNames("age", labels={"b": "age"}),
+    ):
+        with pytest.raises(InputError, match="each column for one thing.* Received: 'age' twice"):
+            import_embeddings(path, columns=names)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "label", "expected"),
+    [
+        ("age_group", [2, -1, 0, 1, 1, 1], "age_group", ["2", "", "0", "1", "1", "1"]),
+        ("age_group", [2.0, np.nan, 0, 1, 1, 1], "age_group", ["2", "", "0", "1", "1", "1"]),
+        ("years", [1969, 1999, 2001, 1970, 1980, 1], "years", [1969, 1999, 2001, 1970, 1980, 1]),
+        ("years", AGES, "age_years", AGES),
+        ("group", [True, False] * 3, "group", None),
+        ("fold", list("abcabc"), "fold", None),
+        ("train/y", [1, 2] * 3, "train/y", None),
+        (".", [1, 2] * 3, ".", None),
+    ],
+)
+def test_labels_mean_what_they_can(name, values, label, expected, tmp_path):
+    store = import_embeddings(npz(tmp_path, X=E, **{name: values}))
+    report = store.info.import_report["sources"][0]
+    assert (label in store.labels) == (expected is not None) == (label not in report["left_out"])
+    if expected is not None:
+        assert store.labels[label].tolist() == expected
+
+
+IDS = {
+    "zeros": (["001", "01", "1"], ["001", "01", "1"]),
+    "digits": (["12345678901234567890", "12345678901234567891", "7"],) * 2,
+    "one number": (["1e5", "10e4", "100000"],) * 2,
+    "versions": (["1.1", "1.10", "1.2"],) * 2,
+    "times": (["10:30", "2020-01-01", "10:30:00"],) * 2,
+    "plain": (["7", "-3", "12"], [7, -3, 12]),
+    "measures": (["0.50", "NULL", "2.5"], [0.5, np.nan, 2.5]),
+    "gaps": (["3", "UNKNOWN", "Na"], [3, -1, -1]),
+    "bools": (["true", "False", ""], ["True", "False", ""]),
+}
+
+
+@pytest.mark.parametrize("kind", IDS)
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_texts_of_a_table_can_be_got_back(kind, separator, tmp_path):
+    written, expected = IDS[kind]
+    rows = [["e0", "e1", "e2", "id"], *(["0.5", "1", str(k), t] for k, t in enumerate(written))]
+    path = text(tmp_path, "\n".join(separator.join(row) for row in rows) + "\n")
+    said = []
+    store = import_embeddings(path, say=said.append)
+    np.testing.assert_array_equal(store.labels["id"], np.array(expected))
+    assert store.embeddings.tolist() == [[0.5, 1, k] for k in range(3)]
+    assert bool(said) == (kind in ("zeros", "digits", "one number", "versions"))
+
+
+def test_large_numbers_of_arrow_are_never_merged(tmp_path):
+    from decimal import Decimal
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    large = [2**63 + 1, None, 2**63, 2**63 + 2, 5, 6]
+    made = {
+        "embedding": list(E),
+        "unsigned": pa.array(large, pa.uint64()),
+        "negative": pa.array([-(2**60), None, -(2**60) - 1, 1, 2, 3]),
+        "signed": pa.array([2**60, None, 2**60 + 1, 1, 2, 3]),
+        "decimal": pa.array(
+            [None if v is None else Decimal(v) for v in large], pa.decimal128(38, 0)
+        ),
+        "small": pa.array([Decimal(7), None] + [Decimal(2)] * 4, pa.decimal128(38, 0)),
+        "price": pa.array([Decimal("1.25")] * 6, pa.decimal128(9, 2)),
+        "view": pa.array(list("abcabc"), pa.string_view()),
+        "bytes": pa.array([b"a", b"b"] * 3, pa.binary_view()),
+    }
+    parquet.write_table(pa.table(made), tmp_path / "a.parquet")
+    labels = import_embeddings(tmp_path / "a.parquet").labels
+    words = ["" if v is None else str(v) for v in large]
+    assert labels["unsigned"].tolist() == labels["decimal"].tolist() == words
+    assert labels["negative"].tolist() == [str(-(2**60)), "", str(-(2**60) - 1), "1", "2", "3"]
+    assert labels["signed"].tolist() == [2**60, -1, 2**60 + 1, 1, 2, 3]
+    assert labels["small"].tolist() == [7, -1, 2, 2, 2, 2]
+    assert labels["price"].tolist() == [1.25] * 6
+    assert labels["view"].tolist() == list("abcabc") and labels["bytes"].tolist() == list("ababab")
+    store = EmbeddingStore(E, {"id": [2**53 + 1, None, 2**53, 1, 2, 3]}, _plain())
+    assert store.labels["id"].tolist() == [str(2**53 + 1), "", str(2**53), "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "label", "doubts"),
+    [
+        ("gallery/X", "probe/person", 1),
+        ("train/X", "test/y", 1),
+        ("train/X", "train/y", 0),
+        ("X", "meta/y", 0),
+        ("in/X", "y", 0),
+        ("in/X", "inner/y", 1),
+    ],
+)
+def test_labels_of_another_group_are_a_doubt(rows, label, doubts, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file[rows], file[label] = E, AGES
+    said = []
+    store = import_embeddings(tmp_path / "a.h5", say=said.append)
+    assert store.labels[label.rpartition("/")[2]].tolist() == AGES
+    assert len(said) == doubts and all("other rows?" in text for text in said)
+
+
+def test_names_of_classes_as_cards_have_them(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    features = {"mood": {"class_label": {"names": {"0": "sad", "1": "glad"}}}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    made = pa.table({"embedding": list(E), "mood": [0, 1] * 3}).replace_schema_metadata(metadata)
+    parquet.write_table(made, tmp_path / "a.parquet")
+    labels = import_embeddings(tmp_path / "a.parquet").labels
+    assert labels["mood"].tolist() == ["sad", "glad"] * 3
+
+
+def test_columns_of_anndata_that_nobody_needs(tmp_path):
+    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+        file.attrs["encoding-type"] = "anndata"
+        file["X"], file["version"] = E, 3
+        file.create_group("var")
+        file["obs/age"] = AGES
+        bad = file.create_group("obs/bad")
+        bad.attrs["encoding-type"] = "categorical"
+    store = import_embeddings(tmp_path / "a.h5ad")
+    assert store.labels["age_years"].tolist() == AGES
+    assert "bad" in store.info.import_report["sources"][0]["left_out"]
+
+
+def test_a_structured_array_is_a_table(tmp_path):
+    table = np.zeros(6, [*((f"e{k}", "f4") for k in range(8)), ("names", "U1")])
+    for k in range(8):
+        table[f"e{k}"] = E[:, k]
+    np.save(tmp_path / "a.npy", table)
+    np.testing.assert_array_equal(import_embeddings(tmp_path / "a.npy").embeddings, E)
+
+
+@pytest.mark.parametrize("first", ["3,1,2", "0,1,2", "12,7,255"])
+def test_a_first_row_of_whole_numbers_is_no_header(first, tmp_path):
+    with pytest.raises(InputError, match="must hold embeddings as|columns"):
+        import_embeddings(text(tmp_path, f"{first}\n4,5,6\n7,8,9\n"))
+    bare = import_embeddings(text(tmp_path, "0,1,2\n0.5,5,6\n7,8,9\n"))
+    assert bare.embeddings.tolist() == [[0.5, 5, 6], [7, 8, 9]]
+
+
+def test_ages_that_hardly_are_are_a_doubt(tmp_path):
+    said = []
+    store = import_embeddings(npz(tmp_path, X=E, age=np.array(AGES) / 100), say=said.append)
+    np.testing.assert_allclose(store.labels["age_years"], np.array(AGES) / 100, rtol=1e-6)
+    assert len(said) == 1 and "none above 1: scaled?" in said[0]
+
+
+def test_a_comma_at_the_end_of_lines_is_no_index(tmp_path):
+    store = import_embeddings(text(tmp_path, "e0,e1,age,\n1,2,30,\n2,1,40,\n"))
+    assert store.labels["age_years"].tolist() == [30, 40]
+    left_out = store.info.import_report["sources"][0]["left_out"]
+    assert left_out == {"Unnamed: 3": "neither a name nor values"}
+
+
+def test_a_file_has_one_decimal_sign(tmp_path):
+    rows = "e0;e1;e2;price;share\n0,25;1,5;2;1.234;0,5\n0,5;2,25;1;2.500;1,25\n"
+    said = []
+    store = import_embeddings(text(tmp_path, rows), say=said.append)
+    assert store.embeddings.tolist() == [[0.25, 1.5, 2], [0.5, 2.25, 1]]
+    assert store.labels["price"].tolist() == ["1.234", "2.500"]
+    assert store.labels["share"].tolist() == [0.5, 1.25]
+    assert len(said) == 1 and "'price' as text: a point, where other" in said[0]
+
+
+def test_a_header_behind_a_hash_keeps_its_first_column(tmp_path):
+    header = "# " + ",".join([*WIDE, "age"])
+    table = np.column_stack([E, AGES])
+    np.savetxt(tmp_path / "a.csv", table, delimiter=",", header=header[2:])
+    store = import_embeddings(tmp_path / "a.csv")
+    np.testing.assert_array_equal(store.embeddings, E)
+    assert store.labels["age_years"].tolist() == AGES
+    np.savetxt(tmp_path / "b.csv", table, header=header[2:].replace(",", " "), comments="")
+    with pytest.raises(InputError, match="between values. Received: spaces"):
+        import_embeddings(tmp_path / "b.csv")
+
+
+def test_long_cells(tmp_path):
+    cells = [json.dumps(np.resize(row, 8000).astype(float).tolist()) for row in E]
+    lines = ["embedding;age", *(f"{c};{a}" for c, a in zip(cells, AGES, strict=True))]
+    store = import_embeddings(text(tmp_path, "\n".join(lines) + "\n"))
+    np.testing.assert_array_equal(
+        store.embeddings, np.resize(E[:, :8], (6, 8)).repeat(1, 0)[:, np.arange(8000) % 8]
+    )
+    assert store.labels["age_years"].tolist() == AGES
+
+
+def test_attributes_that_change_values_are_a_doubt(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["X"], file["age"] = E, AGES
+        file["age"].attrs["scale_factor"] = 0.1
+    said = []
+    import_embeddings(tmp_path / "a.h5", say=said.append)
+    assert len(said) == 1 and "'age' as it is stored, without its attribute scale_f" in said[0]
+
+
+def test_long_names_and_cells_take_no_time(tmp_path):
+    import time
+
+    start = time.perf_counter()
+    digits = "1" * 40_000
+    store = import_embeddings(npz(tmp_path, X=E, **{digits: AGES}))
+    assert store.labels[digits].tolist() == AGES
+    with pytest.raises(UnreadCells):
+        rows_of(np.array(["array(" + ", a=" * 20_000], object))
+    assert time.perf_counter() - start < 5  # it took minutes
 
 
 def test_what_is_dropped_is_no_candidate(tmp_path):

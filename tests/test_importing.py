@@ -126,6 +126,14 @@ def test_adience_ages(tmp_path):
     [
         ("0 male, 1 female", "auto", [0, 1, 1, 0, 1]),
         ("0 = female, 1 = male", "auto", [1, 0, 0, 1, 0]),
+        ("male=1 female=0", "auto", [1, 0, 0, 1, 0]),
+        ("female 0 male 1", "auto", [1, 0, 0, 1, 0]),
+        ("female: 0 male: 1", "auto", [1, 0, 0, 1, 0]),
+        ('{"female": 0, "male": 1}', "auto", [1, 0, 0, 1, 0]),
+        ("female=0, male=1, -1 unknown", "auto", [1, 0, 0, 1, 0]),
+        ("0 = woman, 1 = man", "auto", [1, 0, 0, 1, 0]),
+        ("F=0, M=1", "auto", [1, 0, 0, 1, 0]),
+        (b"M=0, F=1", "auto", [0, 1, 1, 0, 1]),
         (None, "auto", [0, 1, 1, 0, 1]),
         (None, "male0", [0, 1, 1, 0, 1]),
         ("0 male, 1 female", "female0", [1, 0, 0, 1, 0]),
@@ -138,6 +146,19 @@ def test_gender_codes(attribute, option, expected, tmp_path):
     store = import_embeddings(path, gender_codes=option, say=said.append)
     assert store.labels["gender"].tolist() == expected
     assert bool(said) == (attribute is None and option == "auto")
+
+
+@pytest.mark.parametrize(
+    "said", ["male 0 female", "0 male, 0 female", "1 male, 2 female", "male0 1female", "not male 0"]
+)
+def test_gender_codes_that_cannot_be_read(said, tmp_path):
+    path = write_npz(tmp_path / "a.npz", x=UNIT, sex=GENDER, gender_codes=said)
+    with pytest.raises(InputError, match="attribute 'gender_codes' which .*--gender-codes must"):
+        import_embeddings(path)
+    store = import_embeddings(path, gender_codes="female0")
+    assert store.labels["gender"].tolist() == [1, 0, 0, 1, 0]
+    words = write_npz(tmp_path / "b.npz", x=UNIT, sex=list("mffmf"), gender_codes=said)
+    assert import_embeddings(words).labels["gender"].tolist() == GENDER
 
 
 def test_attributes_are_taken_over(tmp_path):
@@ -156,7 +177,7 @@ def test_named_columns(tmp_path):
     said = []
     store = import_embeddings(path, columns=ColumnNames("a", labels, ["junk"]), say=said.append)
     assert sorted(store.labels) == ["age_years", "group"]
-    assert re.search(r"left out 'b', whose shape \(5, 12\)", said[0]) and "'short'" in said[1]
+    assert re.search(r"left out 'b', 12 values per row", said[0]) and "'short'" in said[1]
 
 
 def test_existing_store(tmp_path):
@@ -190,7 +211,7 @@ def test_what_nobody_needs_is_left_out_and_named(tmp_path):
     assert info.import_report["sources"][0]["left_out"] == {
         "label": "Python objects (pickled), which are never loaded",
         "age": "as asked by --drop",
-        "image": "whose shape (5, 4, 4) is not that of 5 rows",
+        "image": "16 values per row, where a label has one",
     }
     assert len(said) == 2 and "'label'" in said[0]
     with pytest.raises(InputError, match="must leave no doubt .--strict.*left out 'label'"):
@@ -250,7 +271,10 @@ BAD = [
     (lambda f: f, "must end in one of"),
     (content("a.csv", ""), "must hold embeddings. Received: an empty file"),
     (content("a.csv", "e0,e1\n"), r"at least one row. Received: shape \(0, 2\)"),
-    (content("a.csv", "e0,e1\n1,2\n3\n"), "must be a complete table.*Expected 2 columns"),
+    (
+        content("a.csv", "e0,e1\n1,2\n3\n"),
+        "must be a complete table.*row has 1 values, the header 2 names",
+    ),
     (content("a.csv", "e0,e1,e1\n1,2,3\n"), "must hold each column once. Received: 'e1' twice"),
     (content("a.csv", "e0,e1\n1,two\n"), "must hold numbers as embeddings.*text in column 'e1'"),
     (content("a.csv", "e0,e1\n1,\n2,3\n"), "must hold finite numbers only.*1 rows"),

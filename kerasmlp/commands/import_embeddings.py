@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> None:
         new, equals, old = pair.partition("=")
         if not (new and equals and old):
             reject("--label", "must be NEW=OLD", pair)
+        if labels.get(new):
+            reject("--label", f"must give label {new!r} one column", f"{labels[new]} and {old}")
         labels[new] = old
     if args.embedding and args.columns:
         reject("--columns", "must not be given with --embedding", args.columns)

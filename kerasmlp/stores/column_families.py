@@ -11,11 +11,13 @@ import numpy as np
 
 from kerasmlp.checks import reject_file
 from kerasmlp.stores.import_notes import ImportNotes
-from kerasmlp.stores.sources.source import SourceArrays
+from kerasmlp.stores.sources.source import DROPPED, SourceArrays
 from kerasmlp.stores.vector_cells import numbers_of
 
-_MEMBER = re.compile(r"(.*?)[\[(]?(\d+)[\])]?")
+_NUMBER = re.compile(r"(?:[\[(]|(?<!\d))(\d{1,9})[\])]?\Z")
 _POSITIONAL = "arr_"
+_DIMENSIONS = ("e", "x", "f", "emb", "feat", "feats", "feature", "features", "dim")
+"""Names that number the dimensions, so that arrays of such names are columns, not rows."""
 _ROWS_AT_ONCE = 1024
 
 
@@ -41,6 +43,11 @@ class Family:
         return _word(self.prefix)
 
     @property
+    def positional(self) -> bool:
+        """Whether they are arrays without a name, as `np.savez(f, *rows)` writes them."""
+        return self.prefix == _POSITIONAL
+
+    @property
     def whole(self) -> bool:
         return self.missing is None
 
@@ -58,7 +65,7 @@ class Family:
         if self.missing is not None:
             expected = f"must hold the columns {self}"
             reject_file(path, expected, self.missing)
-        parts = [source.columns[name] for name in self.columns]
+        parts = [source.columns[name].reshape(-1) for name in self.columns]
         lengths = {len(part) for part in parts}
         if len(lengths) > 1:
             came = f"{min(lengths)} to {max(lengths)} values"
@@ -80,16 +87,17 @@ class Family:
         }
         one_per_row = count in others
         one_per_value = length in others
-        positional = self.prefix == _POSITIONAL
+        maybe_rows = self.positional or (source.items and self.name not in _DIMENSIONS)
         floats = all(source.columns[name].dtype.kind == "f" for name in self.columns)
-        if positional and one_per_value and not one_per_row:
+        if self.positional and one_per_value and not one_per_row:
             came = f"{count} arrays of {length} values, and labels of {length}: transposed?"
             reject_file(path, f"must hold an array per row as {self}", came)
-        if positional and not floats:
+        if self.positional and not floats:
             reject_file(path, "must hold embeddings as one array (rows, width)", f"{self}")
-        if count != length and one_per_row != one_per_value:
+        told = count != length and one_per_row != one_per_value
+        if told and (maybe_rows or one_per_value):
             return one_per_row
-        if not positional:
+        if not self.positional:
             came = f"{self}, {count} arrays of {length} values: {count} rows, or columns?"
             reject_file(path, "must hold embeddings as one array (rows, width)", came)
         notes.doubt(f"took {self} as one row each: {count} rows, {length} wide")
@@ -130,8 +138,13 @@ def _numbers(path: Any, name: str, part: np.ndarray) -> np.ndarray:
     return part
 
 
-def families_of(columns: Mapping[str, np.ndarray]) -> list[Family]:
+def families_of(
+    columns: Mapping[str, np.ndarray], left_out: Mapping[str, str] | None = None
+) -> list[Family]:
     """All runs of at least two columns that differ in a number, whatever stands before it.
+
+    A member that was not read, or holds more than a number per row, stays a
+    member: without it the others would be a narrower embedding.
 
     Example:
 
@@ -139,19 +152,28 @@ def families_of(columns: Mapping[str, np.ndarray]) -> list[Family]:
     >>> made[0].columns, made[0].missing
     (('f_0', 'F1', 'f_2'), None)
     """
+    unread = {k: why for k, why in (left_out or {}).items() if why != DROPPED}
+    unread |= {k: f"shape {v.shape}" for k, v in columns.items() if v.size != len(v)}
     found: dict[str, list[tuple[int, str]]] = {}
-    for key, values in columns.items():
-        parts = _MEMBER.fullmatch(key)
-        if parts and values.ndim == 1 and len(parts[2]) < 10:
-            found.setdefault(_word(parts[1]), []).append((int(parts[2]), key))
-    return [_family(sorted(members)) for members in found.values() if len(members) > 1]
+    for key in (k for k in columns if k not in unread):
+        if number := _NUMBER.search(key):
+            found.setdefault(_word(key[: number.start()]), []).append((int(number[1]), key))
+    for key in unread:
+        for name in {key, key.rpartition(".")[2]}:  # a field of a table comes with its table
+            number = _NUMBER.search(name)
+            if number and (word := _word(name[: number.start()])) in found:
+                found[word].append((int(number[1]), key))
+                break
+    return [_family(sorted(members), unread) for members in found.values() if len(members) > 1]
 
 
-def _family(members: list[tuple[int, str]]) -> Family:
+def _family(members: list[tuple[int, str]], unread: Mapping[str, str]) -> Family:
     names = tuple(name for _, name in members)
-    prefix = _MEMBER.fullmatch(names[0])[1]
+    prefix = names[0][: _NUMBER.search(names[0]).start()]
     first = min(members[0][0], 1)
-    missing = None
+    missing = next((f"{name!r}, {unread[name]}" for name in names if name in unread), None)
+    if missing:
+        return Family(prefix, names, missing)
     for expected, (number, name) in enumerate(members, first):
         if number < expected:  # e1 and e01
             missing = f"{name!r} and another column of its number"
@@ -175,13 +197,14 @@ def named_columns(path: Any, source: SourceArrays, listed: str) -> Family:
     ('c', 'a', 'b')
     """
     order = list(source.columns)
+    places = {name: place for place, name in enumerate(order)}
     chosen: list[str] = []
     for part in (p.strip() for p in listed.split(",")):
-        ends = [part] if part in order else [end.strip() for end in part.split(":")]
-        if len(ends) > 2 or not all(end in order for end in ends):
+        ends = [part] if part in places else [end.strip() for end in part.split(":")]
+        if len(ends) > 2 or not all(end in places for end in ends):
             came = ", ".join(order[:20]) + (", …" if len(order) > 20 else "")
             reject_file(path, f"must hold the columns {part!r} (--columns)", came)
-        first, last = order.index(ends[0]), order.index(ends[-1])
+        first, last = places[ends[0]], places[ends[-1]]
         chosen += order[first : last + 1]
     if len(set(chosen)) != len(chosen) or not chosen:
         reject_file(path, "must be given each column once, in order (--columns)", repr(listed))

@@ -22,9 +22,11 @@ _SAYS_EMBEDDING = re.compile(r"(^|[^a-z])(emb|embs|embedding|embeddings)([^a-z]|
 _SOMETHING_ELSE = re.compile(
     r"(^|[^a-z])(y|b?box|boxes|bboxes|rect|landmarks?|lmk|kps|keypoints?|points?|pose|mask|masks|"
     r"images?|pixels?|class|classes|onehot|one|hot|labels?|targets?|prob|probs|probabilities|"
-    r"logits?|scores?|preds?|predictions?|ids?|tokens?|age|gender|sex|fold|group|umap|tsne|spatial)"
+    r"logits?|scores?|preds?|predictions?|ids?|tokens?|roi|rois|locs?|coords?|coordinates?|corners?|xyxy|xywh|ltrb|crops?|q|age|gender|sex|fold|group|umap|tsne|spatial)"
     r"([^a-z]|$)"
 )
+_FEWEST_COLUMNS = 8
+"""Fewer columns that nobody calls an embedding may be anything: corners, quaternions, sizes."""
 _CELL_BYTES = 250
 """What a cell takes besides its numbers, as a text and an array."""
 _OPTION = "(--embedding NAME names an array, --columns NAMES names columns)"
@@ -54,11 +56,15 @@ def choose_embedding(
     path, left = notes.path, dict(source.columns)
     if columns is not None:
         family = named_columns(path, source, columns)
+        if meant := [c for c in family.columns if c in labels]:
+            expected = "must have no label among the columns of the embedding (--columns)"
+            reject_file(path, expected, repr(meant[0]))
     elif name is not None and (name in left or name in source.left_out):
         return _take(source, left, name, notes)
     else:
         others = {k: v for k, v in left.items() if k not in labels and k not in source.index}
-        families = families_of(others)
+        left_out = {k: why for k, why in source.left_out.items() if k not in labels}
+        families = families_of(others, left_out)
         if name is not None:
             families = [f for f in families if name in (f.prefix, f.name)]
             family = families[0] if len(families) == 1 else None
@@ -95,7 +101,13 @@ def _by_name(
     second += [
         f for f in families
         if f.name in _SECOND_FAMILIES and not (f.name == "x" and coordinates)
+        and (f.name or _is_header(columns, f))
     ]  # fmt: skip
+    if says:  # one text column may say `embedding` beside the columns that are it
+        says += [f for f in second if isinstance(f, Family) and f.whole]
+    if any(n == "X" for n in second):  # AnnData: the measures, beside what was made of them
+        made = [n for n in arrays if n.startswith("X_") and not _SOMETHING_ELSE.search(n.lower())]
+        second += made
     for found in (first, says, second):
         if len(found) > 1:
             came = ", ".join(sorted(str(item) for item in found))
@@ -119,7 +131,11 @@ def _the_only_one(
     coordinates = any(f.name == "y" for f in families)
     families = [f for f in families if not (f.name == "x" and coordinates)]
     if source.table or not any(v.ndim > 1 for v in columns.values()):
-        found += [f for f in families if f.whole and not _SOMETHING_ELSE.search(f.name)]
+        found += [
+            f for f in families
+            if f.whole and not _SOMETHING_ELSE.search(f.name)
+            and (len(f.columns) >= _FEWEST_COLUMNS or f.positional or source.items)
+        ]  # fmt: skip
         found = [f for f in found if isinstance(f, str) or _are_measures(columns, f)]
     if len(found) == 1 and (
         not isinstance(found[0], str) or columns[found[0]].dtype.kind not in "iu"
@@ -128,6 +144,13 @@ def _the_only_one(
         return found[0]
     requirement = f"must hold embeddings as 'embedding' or e0, e1, … {_OPTION}"
     reject_file(notes.path, requirement, _listed(source, [str(f) for f in found]))
+
+
+def _is_header(columns: Mapping[str, np.ndarray], family: Family) -> bool:
+    """Whether bare numbers are names, and no first row of values, which mostly is out of order."""
+    members = set(family.columns)
+    order = [name for name in columns if name in members]
+    return order == list(family.columns) and (not family.whole or _are_measures(columns, family))
 
 
 def _are_measures(columns: Mapping[str, np.ndarray], family: Family) -> bool:

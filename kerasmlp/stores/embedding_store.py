@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kerasmlp.checks import reject, reject_file
-from kerasmlp.stores.label_columns import as_column, unknown_like
+from kerasmlp.stores.label_columns import as_column, joined_column
 from kerasmlp.stores.row_reader import RowReader
 from kerasmlp.stores.rows import digest_of, label_words, selected_rows
 from kerasmlp.stores.store_file import open_store, reject_table, save_store
@@ -142,7 +142,8 @@ class EmbeddingStore:
                 )
             check_same_embedder(name, store.info, embedders[0] if embedders else first.info)
         keys = list(dict.fromkeys(k for store in stores for k in store.labels))
-        labels = {k: np.concatenate(_aligned(names, stores, k)) for k in keys}
+        rows = [len(store) for store in stores]
+        labels = {k: joined_column(names, k, [s.labels.get(k) for s in stores], rows) for k in keys}
         return cls._trusted(
             np.concatenate([s.embeddings for s in stores]),
             labels,
@@ -222,16 +223,3 @@ def _check_norms(name: Any, squared_norms: np.ndarray, normalized: bool) -> None
 
 def _norm_word(normalized: bool) -> str:
     return "normalised" if normalized else "not normalised"
-
-
-def _aligned(names: Sequence, stores: Sequence[EmbeddingStore], key: str) -> list[np.ndarray]:
-    present = next(s.labels[key] for s in stores if key in s.labels)
-    text = present.dtype.kind == "U"
-    for name, store in zip(names, stores, strict=True):
-        if key in store.labels and (store.labels[key].dtype.kind == "U") != text:
-            words = ("numbers", "text")
-            expected, came = words[text], words[not text]
-            reject_file(
-                name, f"must hold {expected} in label {key!r} as others do, or go without it", came
-            )
-    return [s.labels.get(key, unknown_like(present, len(s))) for s in stores]

@@ -15,6 +15,7 @@ from kerasmlp.stores.embedding_store import NORM_TOLERANCE, EmbeddingStore
 from kerasmlp.stores.import_notes import ImportNotes, Say
 from kerasmlp.stores.label_meaning import (
     GENDER_CODE_CHOICES,
+    cannot_mean,
     read_age_groups,
     read_ages,
     read_genders,
@@ -97,14 +98,16 @@ def import_embeddings(
     notes = ImportNotes(path, say, strict=strict)
     source = read_source(path, columns.drop)
     _check_names(path, source, columns)
-    meant = _meant_labels(path, source, columns)
+    for text in source.doubts:
+        notes.doubt(text)
+    meant = _meant_labels(path, source, columns, notes)
     embeddings, left = choose_embedding(
         source, [*meant.values(), *columns.labels.values()], notes,
         name=columns.embedding, columns=columns.numbers,
     )  # fmt: skip
     labels = _read_labels(path, source, left, meant, embeddings.shape, notes)
     if "gender" in labels:
-        said = str(source.attributes.get("gender_codes", ""))
+        said = source.attributes.get("gender_codes")
         labels["gender"] = read_genders(path, labels["gender"], gender_codes, said, notes)
     if "age_years" in labels:
         labels.update(read_ages(path, labels.pop("age_years"), "age_group" in labels, notes))
@@ -130,6 +133,13 @@ def import_embeddings(
 
 def _check_names(path: Any, source: SourceArrays, names: ColumnNames) -> None:
     """Rejects a name by the user that the file does not hold."""
+    named = [*names.labels.values(), *dict.fromkeys(names.drop)]
+    if names.embedding is not None:
+        named.append(names.embedding)
+    twice = [name for name in named if named.count(name) > 1]
+    if twice:
+        expected = "must be given each column for one thing (--label, --drop, --embedding)"
+        reject_file(path, expected, f"{twice[0]!r} twice")
     for name in (*names.labels.values(), *names.drop):
         if name in names.drop and source.left_out.get(name) == DROPPED:
             continue
@@ -140,8 +150,10 @@ def _check_names(path: Any, source: SourceArrays, names: ColumnNames) -> None:
             reject_file(path, f"must hold column {name!r}", listed)
 
 
-def _meant_labels(path: Any, source: SourceArrays, names: ColumnNames) -> dict[str, str]:
-    """Each label that the user names, or whose column has a usual name, to that column."""
+def _meant_labels(
+    path: Any, source: SourceArrays, names: ColumnNames, notes: ImportNotes
+) -> dict[str, str]:
+    """Each label that the user names, or whose column has a usual name and can mean it."""
     found = dict(names.labels)
     for new, candidates in LABEL_NAMES.items():
         taken = set(found.values())
@@ -151,9 +163,18 @@ def _meant_labels(path: Any, source: SourceArrays, names: ColumnNames) -> dict[s
         if new in found or old is None:
             continue
         if old in source.left_out:
+            if new in ("fold", "group"):
+                continue  # named with the others that are left out
             requirement = f"must hold values in column {old!r} (--drop leaves it out)"
             reject_file(path, requirement, source.left_out[old])
-        found[new] = old
+        why_not = None if source.store else cannot_mean(new, old, source.columns[old])
+        if why_not is None:
+            found[new] = old
+        elif old != new:
+            notes.doubt(f"took {old!r} for a label of its own, not for {new}: {why_not}")
+        else:
+            del source.columns[old]
+            source.left_out[old] = why_not
     return found
 
 
@@ -167,18 +188,22 @@ def _read_labels(
 ) -> dict[str, np.ndarray]:
     """The labels; what cannot be one is named."""
     rows, width = shape
-    lengths = {len(v) for v in left.values() if v.ndim == 1}
-    if width in lengths and rows not in lengths:
-        name = next(k for k, v in left.items() if v.shape == (width,))
+    lengths = {k: v.size for k, v in left.items() if v.ndim and v.size == max(v.shape)}
+    if width in lengths.values() and rows not in lengths.values():
+        name = next(k for k, size in lengths.items() if size == width)
         came = f"{width} values in {name!r}, as many as embeddings are wide: transposed?"
         reject_file(path, f"must hold labels of {rows} rows", came)
     by_column = {old: new for new, old in meant.items()}
+    used = [source.groups[k] for k in source.columns if k not in left and k in source.groups]
     for name, why in source.left_out.items():
         notes.leave_out(name, why, asked=why == DROPPED)
     labels = {}
     for old, values in left.items():
         new = by_column.get(old, old)
         notes.columns[new] = old
+        group = source.groups.get(old, "")
+        if used and not _beside(group, used[0]):
+            notes.doubt(f"{old!r} is of group {group!r}, the embedding of {used[0]!r}: other rows?")
         if old in by_column:
             read = read_meant if new in LABEL_NAMES else read_label
             labels[new] = read(path, new, values, rows, notes)
@@ -188,13 +213,24 @@ def _read_labels(
             reject_file(path, "must hold each label once", f"{new!r} named and in the file")
         elif source.store:
             labels[new] = values
+        elif "/" in old or not old.strip(". "):
+            notes.leave_out(old, "whose name is no word without '/' (--label NEW=OLD gives one)")
         elif values.shape not in ((rows,), (rows, 1)):
-            notes.leave_out(old, f"whose shape {values.shape} is not that of {rows} rows")
+            why = f"whose shape {values.shape} is not that of {rows} rows"
+            if len(values) == rows:
+                why = f"{values[0].size} values per row, where a label has one"
+            notes.leave_out(old, why)
         else:
             column = _read_if_possible(path, new, values, rows, notes)
             if column is not None:
                 labels[new] = column
     return labels
+
+
+def _beside(group: str, embeddings: str) -> bool:
+    """Whether one group is in the other: siblings, as `train` and `test`, have other rows."""
+    inner, outer = sorted((f"/{group}".rstrip("/"), f"/{embeddings}".rstrip("/")), key=len)[::-1]
+    return f"{inner}/".startswith(f"{outer}/")
 
 
 def _read_if_possible(

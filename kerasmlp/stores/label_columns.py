@@ -95,6 +95,12 @@ def _from_objects(column: np.ndarray) -> np.ndarray | None:
     known = [v for v in values if v is not None]
     if known and all(isinstance(v, bool | np.bool_) for v in known):
         return np.array([UNKNOWN if v is None else int(v) for v in values], np.int8)
+    if (
+        known
+        and all(isinstance(v, numbers.Integral) for v in known)
+        and max(map(abs, known)) >= 2**53
+    ):
+        return np.array(["" if v is None else str(v) for v in values])  # a float would merge some
     if all(isinstance(v, numbers.Real) for v in known):
         return np.array([np.nan if v is None else float(v) for v in values])
     if not all(isinstance(v, str | bytes) for v in known):
@@ -118,17 +124,53 @@ def decode_text(column: np.ndarray) -> np.ndarray:
     return np.strings.decode(column, "utf-8")
 
 
-def unknown_like(column: np.ndarray, rows: int) -> np.ndarray:
-    """A column of unknown labels of the same kind.
+def joined_column(
+    names: Sequence, key: str, parts: Sequence[np.ndarray | None], rows: Sequence[int]
+) -> np.ndarray:
+    """One label of several stores in one kind, with every value kept; None is unknown throughout.
+
+    Args:
+        names: Of the stores, for the errors.
+        key: Name of the label.
+        parts: The label of each store, or None where it has none.
+        rows: How many rows each store has.
+
+    Raises:
+        InputError: if kinds differ so that joining them would change a value.
 
     Example:
 
-    >>> unknown_like(np.array([3, 4], np.uint8), 2)
-    array([-1, -1], dtype=int32)
+    >>> joined_column("ab", "score", [np.array([3, -1]), np.array([0.5])], [2, 1])
+    array([3. , nan, 0.5])
     """
-    fill = {"f": np.nan, "U": ""}.get(column.dtype.kind, UNKNOWN)
-    dtype = np.int32 if column.dtype.kind == "u" else column.dtype
-    return np.full(rows, fill, dtype)
+    present = [part for part in parts if part is not None]
+    kinds = {part.dtype.kind for part in present}
+    signed = len(present) < len(parts) or "i" in kinds
+    unknown = ("", str) if "U" in kinds else (UNKNOWN, np.int8)
+    unknown = (np.nan, np.float16) if "f" in kinds else unknown  # the narrowest: others widen it
+    joined = []
+    for name, part, count in zip(names, parts, rows, strict=True):
+        if part is None:
+            part = np.full(count, *unknown)
+        elif (part.dtype.kind == "U") != (present[0].dtype.kind == "U"):
+            words = ("text", "numbers")
+            expected, came = words[part.dtype.kind == "U"], words[part.dtype.kind != "U"]
+            reject_file(
+                name, f"must hold {expected} in label {key!r} as others do, or go without it", came
+            )
+        elif part.dtype.kind in "iu" and "f" in kinds:
+            _reject_large(name, key, part, 2**53, "that fractions can stand beside")
+            part = np.where(part == UNKNOWN, np.nan, part.astype(np.float64))
+        elif part.dtype == np.uint64 and signed:
+            _reject_large(name, key, part, 2**63, "that unknown or negative ones can stand beside")
+            part = part.astype(np.int64)
+        joined.append(part)
+    return np.concatenate(joined)
+
+
+def _reject_large(name: Any, key: str, column: np.ndarray, limit: int, which: str) -> None:
+    bad = (column >= limit) | (column <= -limit) if limit < 2**63 else column >= np.uint64(limit)
+    _reject_rows(name, key, f"whole numbers below {limit:,}, {which}", column, bad)
 
 
 def _reject_rows(name: Any, key: str, expected: str, column: np.ndarray, bad: np.ndarray) -> None:

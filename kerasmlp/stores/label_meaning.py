@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kerasmlp.checks import reject_file
+from kerasmlp.age_columns import age_doubt
+from kerasmlp.checks import reject_file, shown
 from kerasmlp.labels import (
     GENDER_CODES,
     UNCLEAR_COMMA,
@@ -20,6 +21,7 @@ from kerasmlp.labels import (
     parse_age_years,
     repair_age_group,
 )  # fmt: skip
+from kerasmlp.stores.gender_codes import said_codes
 from kerasmlp.stores.import_notes import ImportNotes
 from kerasmlp.stores.label_columns import plain_column
 
@@ -84,6 +86,8 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     plain, gaps = np.ma.getdata(column), bool(mask.any())
     known = plain[~mask] if gaps else plain
     if not known.size or known.min() > UNKNOWN or not (known == UNKNOWN).any():
+        if gaps and known.size and (known.max() >= 2**63 or known.min() <= -(2**53)):
+            return _digits(name, plain, mask, notes)
         filled = plain.astype(np.int64) if gaps else plain
         if known.size and known.min() < UNKNOWN and gaps:
             return np.where(mask, np.nan, plain.astype(np.float64))
@@ -93,6 +97,8 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     if not (gaps or min(others, default=0) < UNKNOWN or (others and others <= {0, 1})):
         notes.doubt(f"took -1 in {name!r} for unknown")
         return plain
+    if len(values) > _MOST_CLASSES and max(known.max(), -known.min()) >= 2**53:
+        return _digits(name, plain, mask, notes)
     if len(values) > _MOST_CLASSES:  # a measure; an integer -1 would be unknown in a store
         return np.where(mask, np.nan, plain.astype(np.float64))
     listed = ", ".join(map(str, values.tolist()))
@@ -101,6 +107,12 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     )
     names = np.array(["", *map(str, values.tolist())])
     return names[np.where(mask, 0, np.searchsorted(values, plain) + 1)]
+
+
+def _digits(name: str, column: np.ndarray, mask: np.ndarray, notes: ImportNotes) -> np.ndarray:
+    """Integers as text: with what is unknown beside them no number can hold them all."""
+    notes.doubt(f"kept {name!r} as text, whose digits a number with gaps would change")
+    return np.where(mask, "", column.astype(str))
 
 
 def _without_words(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
@@ -118,11 +130,28 @@ def _per_value(column: np.ndarray, decode: Callable[[Any], Any]) -> np.ndarray:
     return np.array([decode(v.item()) for v in values])[codes]
 
 
+def cannot_mean(meaning: str, name: str, values: np.ndarray) -> str | None:
+    """Why a column that nobody named cannot mean what its name says, or None."""
+    kind = values.dtype.kind
+    if name.lower() == "years" and kind in "iuf":  # of service, of birth, of a survey
+        return age_doubt(name, np.ma.filled(values.astype(np.float64), np.nan))
+    if meaning in ("fold", "group") and kind == "b":
+        return "True and False, where whole numbers or text are expected"
+    if meaning == "fold" and kind not in "iuf":
+        return "text, where whole numbers are expected"
+    return None
+
+
 def read_meant(
     path: Any, name: str, values: np.ndarray, rows: int, notes: ImportNotes
 ) -> np.ndarray:
     """A label whose name says what it means, in one of the three forms; gaps are unknown."""
     column = _of_rows(values, rows)
+    if name == "age_group" and column.dtype.kind in "iuf":
+        column = np.where(
+            np.ma.filled(column == UNKNOWN, True), np.nan, column
+        )  # as where no age is
+        return read_label(path, name, column, rows, notes)
     if column.dtype.kind == "b" and name == "gender":
         return read_label(path, name, column, rows, notes)
     if column.dtype.kind == "b":
@@ -136,7 +165,7 @@ def read_meant(
 
 
 def read_genders(
-    path: Any, column: np.ndarray, codes: str, said: str, notes: ImportNotes
+    path: Any, column: np.ndarray, codes: str, said: Any, notes: ImportNotes
 ) -> np.ndarray:
     """Genders of this package from words or codes.
 
@@ -154,15 +183,16 @@ def read_genders(
     if codes in ("male0", "female0"):  # True and False say nothing, unless one says what 1 is
         column = _per_value(column, lambda v: {"True": "1", "False": "0"}.get(v, v))
     if codes == "auto":
-        attribute = re.search(r"\b([01])\s*[:=]?\s*(male|female)\b", said.lower())
-        if attribute and not text:
-            codes = "male0" if (attribute[1] == "0") == (attribute[2] == "male") else "female0"
-        else:
-            texts = {str(v).strip().lower() for v in np.unique(column)} - _NO_GENDER
-            numeric = texts <= {"0", "1", "0.0", "1.0"}
-            codes = "male0" if not text or (texts and numeric) else "words"
-            if codes == "male0":
-                notes.doubt("read gender as 0 male, 1 female; --gender-codes says otherwise")
+        texts = {str(v).strip().lower() for v in np.unique(column)} - _NO_GENDER
+        numeric = texts <= {"0", "1", "0.0", "1.0"}
+        codes = "male0" if not text or (texts and numeric) else "words"
+        if codes == "male0" and said in (None, "", b""):
+            notes.doubt("read gender as 0 male, 1 female; --gender-codes says otherwise")
+        elif codes == "male0":
+            codes = said_codes(said)
+            if codes is None:
+                expected = "must say in attribute 'gender_codes' which of 0 and 1 is male, or "
+                reject_file(path, expected + "--gender-codes must say it", shown(said))
 
     def decode(value: Any) -> int:
         gender = decode_gender(value, GENDER_SOURCES[codes])
@@ -180,6 +210,8 @@ def read_ages(
 ) -> dict[str, np.ndarray]:
     """Years; or age groups, where a table calls its groups `age` as FairFace's does."""
     if column.dtype.kind != "U":
+        if (why := age_doubt("age", column)) is not None:
+            notes.doubt(f"took numbers for ages in years that hardly are: {why}")
         return {"age_years": np.where(column == UNKNOWN, np.nan, column).astype(np.float32)}
     texts = {t for t in np.unique(column).tolist() if t.strip().lower() not in _NO_GENDER}
     unread = sorted(t for t in texts if parse_age_years(t) is None)
@@ -213,7 +245,8 @@ def _check_commas(path: Any, texts: set[str], notes: ImportNotes) -> None:
 
 def read_age_groups(column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     """Names of age groups, mended where a spreadsheet went over them."""
-    column = column if column.dtype.kind == "U" else column.astype(str)
+    if column.dtype.kind in "iuf":
+        column = _per_value(column, lambda v: "" if v == UNKNOWN or v != v else str(v))
     column = _without_words("age_group", _per_value(column, repair_age_group), notes)
     foreign = sorted({v for v in np.unique(column).tolist() if v and not is_age_group(v)})
     if foreign:

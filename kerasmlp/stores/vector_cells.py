@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 _NUMBERS = re.compile(r"[\s\d.,;+\-eE]*")
-_CALL = re.compile(
-    r"(?:np\.|numpy\.|torch\.)?(?:array|tensor)\(\s*(.*?)\s*(?:,\s*\w+=[^)]*)?\)", re.S
-)
+_CALL = re.compile(r"(?:np\.|numpy\.|torch\.)?(?:array|tensor)\(")
 _FLOATS = {"float32": "<f4", "float16": "<f2", "float64": "<f8"}
+_PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 
 
@@ -51,11 +50,16 @@ def rows_of(cells: np.ndarray) -> np.ndarray:
 
 
 def looks_like_vectors(cells: np.ndarray) -> bool:
-    """Whether the first cell that holds anything holds at least three numbers and nothing else."""
+    """Whether the first cell that holds anything holds at least three numbers and nothing else.
+
+    Whole numbers without brackets may be a telephone number or a date.
+    """
     first = next((c for c in cells[:1000] if c is not None and len(c)), "")
     if isinstance(first, np.ndarray):
         return True
     text = first.decode("latin-1") if isinstance(first, bytes) else str(first)
+    if not re.search(r"[.eE\[(]", text):
+        return False
     try:
         return _from_text(text, 0).size >= 3
     except UnreadCells:
@@ -74,8 +78,12 @@ def _from_text(text: object, row: int) -> np.ndarray:
     if not isinstance(text, str) or not text.strip():
         raise UnreadCells(f"nothing in row {row}")
     inner = text.strip()
-    call = _CALL.fullmatch(inner)
-    inner = call[1] if call else inner
+    call = _CALL.match(inner)
+    if call and inner.endswith(")"):
+        inner = inner[call.end() : -1]
+        if "=" in inner:  # dtype=float32, device='cpu'
+            inner = inner[: max(inner.rfind(",", 0, inner.index("=")), 0)]
+        inner = inner.strip()
     if "..." in inner:
         raise UnreadCells(f"numbers that NumPy left out when it printed row {row} ('...')")
     opened, closed = inner[:1] in "[(", inner[-1:] in "])"
@@ -141,14 +149,14 @@ def _from_bytes(raw: Sequence[bytes]) -> np.ndarray:
             if np.isfinite(wide).all() and (np.abs(np.vecdot(wide, wide) - 1) < 0.02).all():
                 unit[name] = values
     found = unit if len(unit) == 1 else likely
-    if len(found) != 1:
+    if len(found) != 1 or (found is likely and "float16" in found):  # many bytes look like halves
         kinds = " or ".join(found) or "nothing that is known"
         raise UnreadCells(f"{length} bytes per row, which may be {kinds}")
     return next(iter(found.values()))
 
 
 def numbers_of(texts: np.ndarray) -> np.ndarray | None:
-    """Text as floats if each is a number with a decimal comma, and surely no thousand.
+    """Text as floats if each is a number; one with a comma is surely no thousand.
 
     Example:
 
@@ -158,6 +166,8 @@ def numbers_of(texts: np.ndarray) -> np.ndarray | None:
     values = [str(text).strip() for text in texts.tolist()]
     sure = re.compile(r"[+-]?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))(?:[eE][+-]?\d+)?")
     plain = re.compile(r"[+-]?\d+")
+    if all(_PLAIN.fullmatch(v) for v in values):
+        return np.array(values, np.float64)
     if not all(_DECIMAL_COMMA.fullmatch(v) or plain.fullmatch(v) for v in values):
         return None
     if not any(sure.fullmatch(v) for v in values):

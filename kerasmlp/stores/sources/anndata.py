@@ -45,8 +45,15 @@ def read_anndata(file: h5py.File, reader: ValueReader) -> SourceArrays:
             continue
         if name in reader.columns:
             reject_file(reader.path, "must hold each column once", f"{name!r} in obs and elsewhere")
-        _read_label(file, name, item, reader)
-    others = {k for k in file if k not in ("X", "obs", "obsm", "var") and len(file[k])}
+        try:
+            _read_label(file, name, item, reader)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            reader.left_out[name] = f"no column as AnnData writes them ({type(error).__name__})"
+            reader.columns.pop(name, None)
+    known = ("X", "obs", "obsm", "var")
+    others = {
+        k for k in file if k not in known and getattr(file[k], "shape", True) != () and len(file[k])
+    }
     reader.left_out.update((name, "no rows of AnnData's `obs`") for name in sorted(others))
     return SourceArrays(reader.columns, {}, reader.left_out, [index])
 

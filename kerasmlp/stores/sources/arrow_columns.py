@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -42,7 +43,7 @@ def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) 
     except InputError:
         raise
     except UnicodeDecodeError:
-        reject_file(path, "must be text in UTF-8 or UTF-16", "other bytes")
+        reject_file(path, "must be text in UTF-8 or UTF-16", "other bytes, as of Latin-1")
     except (
         pyarrow.ArrowException,
         OSError,
@@ -52,6 +53,12 @@ def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) 
         zlib.error,
     ) as error:
         text = ascii(" ".join(str(error).split())[:200])
+        if uneven := re.search(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", text):
+            row, names, values = uneven.groups()
+            came = (
+                f"{f'row {row}' if row else 'a row'} has {values} values, the header {names} names"
+            )
+            reject_file(path, "must be a complete table, each row as wide as its header", came)
         reject_file(path, "must be a complete table", f"a damaged or foreign one ({text})")
 
 
@@ -88,11 +95,17 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"].items()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-    return {
-        name: feature["names"]
-        for name, feature in features
-        if isinstance(feature, dict) and isinstance(feature.get("names"), list)
-    }
+    named = {name: _names(feature) for name, feature in features}
+    return {name: names for name, names in named.items() if names}
+
+
+def _names(feature: Any) -> list[str] | None:
+    """As `datasets` writes them, or as the cards of data sets do: `{"0": "cat", "1": …}`."""
+    label = feature.get("class_label", feature) if isinstance(feature, dict) else None
+    names = label.get("names") if isinstance(label, dict) else None
+    if isinstance(names, dict) and set(names) == {str(k) for k in range(len(names))}:
+        names = [names[str(k)] for k in range(len(names))]
+    return names if isinstance(names, list) else None
 
 
 def from_arrow(column: Any) -> np.ndarray:
@@ -161,8 +174,11 @@ def _text(column: Any) -> np.ndarray:
 
 def _text_of_chunk(chunk: Any) -> np.ndarray:
     """By its dictionary, unless most texts come once, as file names do."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    if pa.types.is_string_view(chunk.type):
+        chunk = chunk.cast(pa.string())
     if not hasattr(chunk, "dictionary"):
         first = chunk.slice(0, _TRIED)
         if pc.count_distinct(first).as_py() > len(first) // 2:
@@ -186,7 +202,7 @@ def _from_chunk(column: Any) -> np.ndarray:
     if types.is_dictionary(kind):
         return _from_chunk(column.dictionary_decode())
     if types.is_decimal(kind):
-        return _from_chunk(column.cast(pa.float64()))
+        return _from_decimals(column)
     if _is_number(kind):
         if column.null_count == 0:
             return column.to_numpy(zero_copy_only=False)
@@ -197,7 +213,14 @@ def _from_chunk(column: Any) -> np.ndarray:
         return np.ma.array(column.fill_null(fill).to_numpy(zero_copy_only=False), mask=mask)
     if types.is_null(kind):
         return np.full(len(column), np.nan)
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+    if types.is_binary_view(kind):
+        column = column.cast(pa.binary())
+    if (
+        types.is_binary_view(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+    ):
         values = np.empty(len(column), object)
         values[:] = column.to_pylist()
         return values
@@ -205,6 +228,23 @@ def _from_chunk(column: Any) -> np.ndarray:
         return _text(pa.chunked_array([column.cast(pa.string())]))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise _LeftOut(f"values of type {kind}") from None
+
+
+def _from_decimals(column: Any) -> np.ndarray:
+    """As integers or floats if those tell all values apart, else as text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = column.cast(pa.string())
+    try:
+        if column.type.scale == 0:
+            return _from_chunk(column.cast(pa.int64()))
+        floats = column.cast(pa.float64())
+        if pc.count_distinct(floats).as_py() == pc.count_distinct(texts).as_py():
+            return _from_chunk(floats)
+    except pa.ArrowInvalid:
+        pass
+    return _text(pa.chunked_array([texts]))
 
 
 def _from_extension(column: Any) -> np.ndarray:

@@ -13,8 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+import numpy as np
+
 from kerasmlp.checks import reject_file
 from kerasmlp.stores.sources.arrow_columns import read_table
+from kerasmlp.stores.sources.csv_values import GAPS, has_decimal_commas, of_families, typed
 from kerasmlp.stores.sources.source import (
     DROPPED,
     SourceArrays,
@@ -28,12 +31,7 @@ _HEAD = 1 << 20
 _BLOCK = 1 << 22  # measured: a third faster than 16 MB on two cores
 _SEPARATORS = ",;\t|"
 _UNNAMED = "Unnamed: "
-_GAPS = [
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-    "N/A", "NA", "NULL", "NaN", "n/a", "na", "nan", "null", "None", "none", "<NA>", "NaT", "?",
-]  # fmt: skip
-"""What stands for no number: pyarrow's own list, and what Python and pandas print."""
-_NO_THOUSANDS = r"^[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,}))([eE][+-]?\d+)?$"
+csv.field_size_limit(_HEAD)  # a cell may hold thousands of numbers
 
 
 def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
@@ -47,10 +45,13 @@ def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
         if not names and len(head) == _HEAD:
             _reject_width(path, f"a header of over {_HEAD:,} bytes")
         _require_size(path, stream, len(names), os.fstat(file.fileno()).st_size)
-        kept = [name for name in names if name not in drop]
-        dropped.update((name, DROPPED) for name in names if name in drop)
+        kept = [name for name in names if name not in drop and _plain(name) not in drop]
+        dropped.update((_plain(name), DROPPED) for name in set(names) - set(kept))
+        families = of_families([_plain(name) for name in kept])
+        families = {name for name in kept if _plain(name) in families}
 
         def parse(decimal_point: str) -> Any:
+            import pyarrow as pa
             from pyarrow import csv as arrow_csv
 
             stream.seek(start)
@@ -60,24 +61,36 @@ def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
                 arrow_csv.ReadOptions(block_size=_BLOCK),
                 arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
                 arrow_csv.ConvertOptions(
-                    null_values=_GAPS, decimal_point=decimal_point,
+                    null_values=GAPS, decimal_point=decimal_point,
+                    column_types=dict.fromkeys(set(kept) - families, pa.binary()),
                     include_columns=kept if len(kept) < len(names) else None,
                 ),
             )  # fmt: skip
 
         table = parse(".")
-        if separator != ",":
-            table = _with_decimal_commas(table, parse)
+        if len(set(table.column_names)) == table.num_columns:  # else it is refused
+            table = _typed(table, families, parse, doubts)
         return table.rename_columns(
-            [n.strip() or f"{_UNNAMED}{place}" for place, n in enumerate(table.column_names)]
+            [_plain(n) or f"{_UNNAMED}{place}" for place, n in enumerate(table.column_names)]
         )
 
     dropped: dict[str, str] = {}
+    doubts: list[str] = []
     with open_file(path) as file:
         source = read_table(path, read, drop)
     source.left_out.update(dropped)
     index = [n for n in source.columns if re.fullmatch(_UNNAMED + r"\d+(_level_\d+)?", n)]
-    return replace(source, index=index)
+    for name in index:  # a comma at the end of each line names no rows
+        values = source.columns[name]
+        if values.dtype.kind == "f" and np.isnan(values).all():
+            del source.columns[name]
+            source.left_out[name] = "neither a name nor values"
+    return replace(source, index=index, doubts=doubts)
+
+
+def _plain(name: str) -> str:
+    """The name of a column; `np.savetxt` writes the first one behind a `#`."""
+    return re.sub(r"^#\s+", "", name.strip())
 
 
 def _plain_text(path: Path, file: BinaryIO) -> BinaryIO:
@@ -114,6 +127,9 @@ def _start_and_separator(path: Path, head: bytes) -> tuple[int, str]:
     if len(likely) > 1:
         came = " and ".join(map(repr, likely))
         reject_file(path, "must have one separator (a first line `sep=;` names it)", came)
+    words = [len(line.split()) for line in head[start:].splitlines()[:2]]
+    if not likely and len(words) == 2 and words[1] - words[0] in (0, 1) and words[0] > 1:
+        reject_file(path, "must have a comma, a semicolon, a tab or | between values", "spaces")
     return start, likely[0] if likely else ","
 
 
@@ -145,19 +161,23 @@ def _reject_width(path: Path, came: str) -> NoReturn:
     reject_file(path, f"must hold at most {MOST_COLUMNS:,} columns {way_out}", came)
 
 
-def _with_decimal_commas(table: Any, parse: Any) -> Any:
-    """The table again, if its text columns turn out to be numbers with decimal commas.
-
-    `1,234` alone could be a thousand: some number must be none of those, and
-    none of the file may have a decimal point.
-    """
+def _typed(table: Any, families: Collection[str], parse: Any, doubts: list[str]) -> Any:
+    """Columns as what their texts are, with one decimal sign for the whole file."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    texts = [f.name for f in table.schema if pa.types.is_string(f.type)]
-    if not texts or any(pa.types.is_floating(f.type) for f in table.schema):
-        return table
-    again = parse(",")
-    numbers = [n for n in texts if pa.types.is_floating(again.schema.field(n).type)]
-    sure = any(pc.any(pc.match_substring_regex(table[n], _NO_THOUSANDS)).as_py() for n in numbers)
-    return again if sure else table
+    names, columns = table.column_names, table.columns
+    for place, column in enumerate(columns):
+        if pa.types.is_binary(column.type):
+            try:
+                columns[place] = column.cast(pa.string())
+            except pa.ArrowInvalid:
+                continue  # no UTF-8: said where the column is needed
+    commas = has_decimal_commas(pa.table(columns, names), families)
+    numbers = parse(",").columns if commas else columns
+    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
+        if name in families:
+            columns[place] = numbers[place]
+        elif pa.types.is_string(column.type):
+            columns[place], doubt = typed(name, column, commas=commas)
+            doubts += [doubt] if doubt else []
+    return pa.table(columns, names)

@@ -30,8 +30,11 @@ def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
                 return read_anndata(file, reader)
             if frames := frames_of(file, attributes):
                 return read_frame(path, frames, reader)
-            _read_plain(path, file, reader)
-            return SourceArrays(reader.columns, attributes | reader.single, reader.left_out)
+            groups = _read_plain(path, file, reader)
+            return SourceArrays(
+                reader.columns, attributes | reader.single, reader.left_out,
+                items=True, doubts=reader.doubts, groups=groups,
+            )  # fmt: skip
     return _from_store(EmbeddingStore.open(path), drop)
 
 
@@ -44,7 +47,8 @@ def _from_store(store: EmbeddingStore, drop: Collection[str]) -> SourceArrays:
     return SourceArrays(columns, known, left_out, store=True)
 
 
-def _read_plain(path: Path, file: h5py.File, reader: ValueReader) -> None:
+def _read_plain(path: Path, file: h5py.File, reader: ValueReader) -> dict[str, str]:
+    groups: dict[str, str] = {}
     datasets: dict[Any, tuple[str, h5py.Dataset]] = {}
     for name, dataset in _datasets(file, reader, set()):
         place = h5py.h5o.get_info(dataset.id).addr
@@ -56,7 +60,10 @@ def _read_plain(path: Path, file: h5py.File, reader: ValueReader) -> None:
             continue
         if key in reader.columns or key in reader.single:
             reject_file(path, "must hold each column once", f"{key!r} in two groups")
+        known = set(reader.columns)
         reader.read(key, dataset)
+        groups |= dict.fromkeys(set(reader.columns) - known, name.rpartition("/")[0])
+    return groups
 
 
 def _datasets(group: h5py.Group, reader: ValueReader, seen: set) -> Iterator[tuple[str, Any]]:

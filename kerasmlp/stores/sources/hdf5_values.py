@@ -13,6 +13,9 @@ import numpy as np
 from kerasmlp.checks import reject_file
 from kerasmlp.stores.sources.source import DROPPED, bytes_in_memory, require_size, text_array
 
+_CHANGES = ("scale_factor", "add_offset", "_FillValue", "missing_value")
+"""Attributes by which netCDF and others mean other values than they store."""
+
 
 class ValueReader:
     """Collects the columns of one file.
@@ -40,6 +43,7 @@ class ValueReader:
         self.columns: dict[str, np.ndarray] = {}
         self.single: dict[str, Any] = {}
         self.left_out: dict[str, str] = {}
+        self.doubts: list[str] = []
         self._bytes = 0
 
     def read(self, name: str, dataset: h5py.Dataset) -> None:
@@ -58,6 +62,10 @@ class ValueReader:
             self.single[name] = value if isinstance(value, bytes) else np.asarray(value).item()
         else:
             self.columns[name] = self.values(dataset)
+            if changed := [key for key in _CHANGES if key in dataset.attrs]:
+                self.doubts.append(
+                    f"took {name!r} as it is stored, without its attribute {', '.join(changed)}"
+                )
 
     def drops(self, name: str) -> bool:
         """Whether a name is one to leave alone; it is noted if so."""

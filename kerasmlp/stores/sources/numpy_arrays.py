@@ -8,6 +8,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,7 +59,9 @@ def _one(path: Path, file: BinaryIO) -> SourceArrays:
         reject_file(path, "must hold plain arrays", why)
     file.seek(0)
     array = np.load(file, allow_pickle=False)
-    return _split(path, {"embedding" if array.dtype.names is None else "table": array}, {})
+    if array.dtype.names is None:
+        return _split(path, {"embedding": array}, {})
+    return replace(_split(path, {"table": array}, {}), table=True)
 
 
 def _several(path: Path, file: BinaryIO, drop: Collection[str]) -> SourceArrays:

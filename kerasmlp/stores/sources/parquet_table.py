@@ -21,16 +21,18 @@ def read_parquet(path: Path, drop: Collection[str] = ()) -> SourceArrays:
 
         schema = parquet.read_schema(file)
         file.seek(0)
+        fields = {f.name: f for f in schema}
         texts = [f.name for f in schema if types.is_string(f.type) or types.is_binary(f.type)]
         # as a dictionary, one long text that all rows share is held once
         opened = parquet.ParquetFile(file, read_dictionary=texts)
         names = schema.names
-        kept = [n for n in names if n not in drop and is_read(schema.field(names.index(n)).type)]
+        kept = [n for n in names if n not in drop and is_read(fields[n].type)]
+        wanted = set(kept)
         left_out.update(
             (f.name, DROPPED if f.name in drop else f"values of type {f.type}"[:100])
-            for f in schema if f.name not in kept
+            for f in schema if f.name not in wanted
         )  # fmt: skip
-        _require_size(path, opened.metadata, set(kept), os.fstat(file.fileno()).st_size)
+        _require_size(path, opened.metadata, wanted, os.fstat(file.fileno()).st_size)
         return opened.read(columns=list(dict.fromkeys(kept)), use_pandas_metadata=False)
 
     with open_file(path) as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -33,6 +33,9 @@ class SourceArrays:
         table: Whether each column is known to be one value per row, so that
             columns of one number can be put together.
         store: Whether the file is a store, where -1 is unknown already.
+        items: Whether arrays that differ in a number may be one row each.
+        doubts: What reading it left open, one sentence each.
+        groups: Name to the group of the file that holds it, where there are groups.
     """
 
     columns: dict[str, np.ndarray]
@@ -41,6 +44,9 @@ class SourceArrays:
     index: Collection[str] = ()
     table: bool = False
     store: bool = False
+    items: bool = False
+    doubts: Collection[str] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
