@@ -49,11 +49,11 @@ def check_untested(init: RunFolder, embeddings: np.ndarray) -> None:
 
     Args:
         init: To take weights from.
-        embeddings: Of all folds, `(rows, width)`.
+        embeddings: Of the test, or of all folds, `(rows, width)`.
 
     Raises:
         InputError: if there is such a row, in whatever store it came.
     """
     if known := count_seen(init, embeddings):
         requirement = "must have learned from other faces than those that test it"
-        reject_file(init.path, requirement, f"a run that has seen {known} of the store's rows")
+        reject_file(init.path, requirement, f"a run that has seen {known} of their rows")

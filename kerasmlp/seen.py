@@ -38,6 +38,17 @@ def row_hashes(embeddings: np.ndarray) -> np.ndarray:
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
+def count_common(embeddings: np.ndarray, others: np.ndarray) -> int:
+    """How many rows are also among others.
+
+    Example:
+
+    >>> count_common(np.array([[1.0], [2.0], [1.0]]), np.array([[1.0], [3.0]]))
+    2
+    """
+    return int(np.isin(row_hashes(embeddings), row_hashes(others)).sum())
+
+
 def save_seen(run: RunFolder, embeddings: np.ndarray, init: RunFolder | None) -> None:
     """Writes the hashes of a run's rows, and of those that its first weights have learned from."""
     hashes = row_hashes(embeddings)

@@ -269,7 +269,7 @@ def test_weights_that_have_seen_the_store_are_refused(finished, tmp_path):
                 InputError, match="must have learned from other faces than"
             ) as caught:
                 cross_validate(path, plan, tmp_path / "cv")
-            assert f"a run that has seen {number} of the store's rows" in str(caught.value)
+            assert f"a run that has seen {number} of their rows" in str(caught.value)
 
 
 def test_weights_of_other_kinds_are_one_sentence(finished, tmp_path):

@@ -34,6 +34,7 @@ from kerasmlp.seen import count_seen, load_seen, row_hashes
 from kerasmlp.tables import csv_of, read_csv
 from kerasmlp.targets import Target, age_target, choose_age_target, choose_target
 from kerasmlp.training import split_rows, train
+from kerasmlp.training_rows import hold_out
 from kerasmlp.uncertainty import predict_uncertainty
 
 SMALL = Recipe(epochs=4, batch_size=32, dropout_rate=0.2)
@@ -601,3 +602,26 @@ def test_few_rows_are_not_calibrated_on(store, tmp_path, workbench):
     how = {"workbench": workbench, "pictures": False}
     report = train(store, target, SMALL, tmp_path / "run", **how)
     assert report["temperature"] == 1.0
+
+
+def test_init_has_not_learned_from_the_test(age_run, store, tmp_path, workbench):
+    path, target, _ = age_run
+    how = {"init": path, "pictures": False, "workbench": workbench}
+    for test in ({"test_share": 0.2}, {"test": store.subset(np.arange(80))}):
+        with pytest.raises(InputError, match="other faces .* has seen 80 of their rows"):
+            train(store, target, SMALL, tmp_path / "run", **how, **test)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_on_both_sides_of_a_test_are_said(store, tmp_path, workbench):
+    first = np.arange(100)
+    twice = store.subset(np.concatenate([first, first]))
+    twice.labels["group"] = np.arange(200)
+    target, recipe = choose_target(twice, "gender"), SMALL.replace(epochs=1)
+    how = {"workbench": workbench, "pictures": False, "test_share": 0.2}
+    report = train(twice, target, recipe, tmp_path / "run", **how)
+    _, test = hold_out(twice, target, None, 0.2, 0)
+    same = (test.embeddings[:, None] == test.embeddings).all(axis=2).sum()  # with themselves
+    common = len(test) - (same - len(test))
+    assert report["rows"]["test_learned_from"] == common > 20
+    assert f"{common} of the 40 rows held out as a test are among" in " ".join(report["notes"])
