@@ -173,6 +173,9 @@ class RunCalibration:
                 reject_file(path, f"must be {what}", f"{error}")
             if known["num_samples"] < 1:
                 reject_file(path, f"must be {what}", "thresholds of no passes")
+            if columns["rows"][-1] > known["rows"]:
+                came = f"{columns['rows'][-1]} rows of {known['rows']}"
+                reject_file(path, f"must be {what} that counts no more rows than it has", came)
             highest = _MOST_NATS
             if known["abstention_classes"] is not None:
                 highest = math.log(age_classes(known["abstention_classes"]).num_classes)
@@ -187,6 +190,13 @@ class RunCalibration:
                 known["year_errors"] = YearErrors(**columns)
             except InputError as error:
                 reject_file(path, f"must be {what}", f"{error}")
+            if len(columns["error_years"]) > known["rows"]:
+                came = f"{len(columns['error_years'])} ages of {known['rows']} rows"
+                reject_file(path, f"must be {what} that counts no more rows than it has", came)
+            highest = _MOST_NATS if target is None else math.log(target.num_classes)
+            if max(columns["entropy_nats"]) > highest + 1e-3:
+                came = f"{max(columns['entropy_nats']):g}"
+                reject_file(path, f"must be {what} with entropies up to {highest:.4f}", came)
         return cls(**known)
 
 

@@ -19,7 +19,7 @@ from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import InputError
 from kerasmlp.cli import run_command
 from kerasmlp.commands import train_gender
-from kerasmlp.commands.training_options import choose_recipe, choose_validation_share
+from kerasmlp.commands.training_options import choose_recipe, choose_validation_share, for_rows
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.fitting import compile_model, fit, steps_of
 from kerasmlp.initial_weights import check_init
@@ -242,7 +242,8 @@ def test_defaults_are_gentle_and_options_win(words, rows, changes):
     parser = argparse.ArgumentParser()
     train_gender.add_arguments(parser)
     args = parser.parse_args(words)
-    assert choose_recipe(args, "gender", rows) == PRESETS["gender"].replace(**changes)
+    recipe = for_rows(args, choose_recipe(args, "gender"), rows)
+    assert recipe == PRESETS["gender"].replace(**changes)
     share = 0.2 if "--init" in words and rows < 1000 else 0.1
     assert choose_validation_share(args, rows) == share
 
