@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import math
 import os
+import tempfile
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,12 @@ _MOST_GROUPS = 100_000
 _WHAT = "must be a saved model"
 
 
-def load_keras_file(path: str | os.PathLike):
+def load_keras_file(path: str | os.PathLike, content: bytes):
     """Loads the model of a `.keras` file; the classes of its layers must be known to Keras.
+
+    Args:
+        path: Of the file, for errors.
+        content: Of the file, as it was read once: what was looked at is what is loaded.
 
     Returns:
         A `keras.Model`, not compiled.
@@ -34,14 +40,14 @@ def load_keras_file(path: str | os.PathLike):
     """
     import keras
 
-    config, num_values = check_keras_file(path)
+    config, num_values = check_keras_file(path, content)
     try:
         # In a thread of its own: in this one, Keras would make up for the variables later.
         with ThreadPoolExecutor(1) as thread:
             size = thread.submit(_size_of, config).result()
         if size <= num_values:
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except MemoryError:
+            model = _load(content)
+    except (MemoryError, OSError):
         raise
     except Exception as error:  # whatever Keras meets in a file that is not its own
         reject_file(path, _WHAT, " ".join(str(error).split())[:120] or type(error).__name__)
@@ -57,6 +63,16 @@ def load_keras_file(path: str | os.PathLike):
     return model
 
 
+def _load(content: bytes):
+    """Keras takes a path: that of a copy, in a folder that nobody else can write in."""
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.keras"
+        copy.write_bytes(content)
+        return keras.saving.load_model(copy, compile=False, safe_mode=True)
+
+
 def _size_of(config: dict) -> int:
     """How many numbers a model needs, built without memory for them: a file can name any size."""
     import keras
@@ -70,14 +86,15 @@ def _is_seed(variable) -> bool:
     return variable.path.endswith("seed_generator_state")
 
 
-def check_keras_file(path: str | os.PathLike) -> tuple[dict, int]:
+def check_keras_file(path: str | os.PathLike, content: bytes) -> tuple[dict, int]:
     """Rejects a file whose sizes, names or configuration are not those of a model of ours.
 
     Keras writes its archives uncompressed: one that unpacks to more than it is long is not
     its work. The weights must lie in the file, uncompressed too.
 
     Args:
-        path: Of the file.
+        path: Of the file, for errors.
+        content: Of the file.
 
     Returns:
         The configuration of the model, and how many numbers its weights are.
@@ -86,14 +103,14 @@ def check_keras_file(path: str | os.PathLike) -> tuple[dict, int]:
         InputError: naming the file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
             if set(entries) != _NAMES or len(archive.infolist()) != len(_NAMES):
                 names = ", ".join(sorted(entries))[:100]
                 reject_file(path, f"{_WHAT}, with {', '.join(sorted(_NAMES))}", names or "nothing")
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
                 reject_file(path, f"{_WHAT}, whose parts are not compressed", "one that is")
-            declared, size = sum(e.file_size for e in entries.values()), os.path.getsize(path)
+            declared, size = sum(e.file_size for e in entries.values()), len(content)
             if declared > size:
                 reject_file(path, f"{_WHAT}, no larger than its {size} bytes", f"{declared} bytes")
             if entries[_CONFIG].file_size > _MOST_CONFIG_BYTES:

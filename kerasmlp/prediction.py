@@ -9,10 +9,11 @@ import numpy as np
 
 from kerasmlp.checks import check_int, reject, reject_file
 from kerasmlp.mc_model import with_temperature
+from kerasmlp.model_loading import load_model
 from kerasmlp.quantifiers import expected_age_years, median_age_years
 from kerasmlp.risk import judged_target, threshold_nats
 from kerasmlp.run_calibration import RunCalibration, age_intervals, class_entropy_nats
-from kerasmlp.runs import RunFolder, load_model
+from kerasmlp.runs import RunFolder
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder
 from kerasmlp.targets import in_groups
@@ -45,9 +46,9 @@ class Predictor:
         self.path = run.path
         self.config, target = read_settings(run)
         self.target = in_groups(target)
-        run.check_file("calibration.json")
-        path = run / "calibration.json"
-        self.calibration = RunCalibration.open(path, target) if path.exists() else None
+        path, self.calibration = run / "calibration.json", None
+        if (value := run.read_optional_json(path.name)) is not None:
+            self.calibration = RunCalibration.from_json(path, value, target)
         self.model = load_model(run.path)
         shapes = self.model.input_shape, self.model.output_shape
         expected = (None, self.config["width"]), (None, self.target.num_classes)

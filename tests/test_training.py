@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from damage import without_hashes
 from data_sets import ROOT, make_store
 from forked import fresh_python
 
@@ -269,7 +270,7 @@ def test_rows_without_the_label_are_counted_and_not_learned_from(tmp_path, workb
     np.testing.assert_array_equal(load_seen(run), np.unique(row_hashes(store.embeddings[8:])))
     assert count_seen(run, store.embeddings) == 392
     (run / "seen.npy").unlink()
-    (run / "DONE").write_text("")  # without the hashes of what was trained
+    without_hashes(run)  # without the hashes of what was trained
     assert count_seen(run, store.embeddings) is None
     with pytest.raises(InputError, match="seen.npy` must tell what the run has learned from"):
         check_init(run, run.config())
