@@ -28,7 +28,8 @@ FILES = (
 )  # fmt: skip
 _UNHASHED = ("DONE", "checkpoint.npz")  # the one holds the hashes, the other goes when all is done
 _FACTS = {"hashes": "sha256"}
-"""Of how a run is kept, not of what it computes: runs of older versions are without."""
+_OTHER = (*_FACTS, "norm_1_share")
+"""What follows from the settings and the data: runs of older versions are without."""
 _CONFIG = {"format": schema.one_of(FORMAT)}
 _REPORT = {"temperature": schema.optional(schema.TEMPERATURE)}
 _INNER = re.compile(r"seed\d+_fold\d+|[a-z-]+_seed\d+")
@@ -116,7 +117,7 @@ class RunFolder:
     def check_files(self) -> None:
         """As `read_bytes`, of all that the run has written but pictures: nothing comes of them."""
         self.config()
-        for name in {*FILES, *read_manifest(self / "DONE")} - {*_UNHASHED}:
+        for name in sorted({*FILES, *read_manifest(self / "DONE")} - {*_UNHASHED}):
             if not name.endswith(".png"):
                 self.read_bytes(name)
 
@@ -251,8 +252,10 @@ class RunFolder:
         if not there:
             write_json(self / "config.json", config | _FACTS)
             return True
-        before = {k: v for k, v in self.config().items() if k not in _FACTS}
-        schema.check_same(self.path, before, config)
+        settings = [
+            {k: v for k, v in c.items() if k not in _OTHER} for c in (self.config(), config)
+        ]
+        schema.check_same(self.path, *settings)
         return False
 
     def finish(self, report: dict) -> None:

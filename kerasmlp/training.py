@@ -21,6 +21,7 @@ from kerasmlp.fitting import copy_weights, fit, steps_of
 from kerasmlp.initial_weights import check_untested, same_head
 from kerasmlp.mc_model import has_dropout
 from kerasmlp.models.presets import Recipe
+from kerasmlp.norms import norm_1_share
 from kerasmlp.precision import default_policy
 from kerasmlp.run_calibration import MIN_TEMPERATURE_ROWS, RunCalibration, fit_mc_temperature
 from kerasmlp.runs import RunFolder, environment
@@ -143,6 +144,8 @@ def train(
         "embedder_sha256": store.info.embedder_sha256,
         "normalized": store.info.normalized,
     }
+    if not store.info.normalized:
+        config["norm_1_share"] = norm_1_share(store.embeddings)
     copied = None
     if init is not None:
         copied = copy_weights(RunFolder(init), model, config)

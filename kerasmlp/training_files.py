@@ -38,6 +38,7 @@ _SETTINGS = {
     "embedder": optional(text()),
     "embedder_sha256": optional(text()),
     "data_digest": optional(text()),
+    "norm_1_share": optional(number(0, 1)),
     "target": fields(TARGET),
 }
 _PLAIN = kind("a text or a finite number", lambda v: isinstance(v, str | int | float))
@@ -63,7 +64,7 @@ def read_settings(run: RunFolder) -> tuple[dict, Target]:
     config = run.config()
     path, what = run / "config.json", "that of a training on embeddings"
     config.setdefault("data_digest", None)
-    if absent := [name for name in _SETTINGS if name not in config]:
+    if absent := [k for k in _SETTINGS if k not in config and k != "norm_1_share"]:
         reject_file(path, f"must be {what}", f"one without {absent[0]}")
     check_object(path, config, _SETTINGS, what)
     return config, target_of(path, config, what)

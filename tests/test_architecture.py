@@ -23,7 +23,7 @@ FLOORS = {
         "manifest",
         "metrics",
         "model_loading",
-        "model_loading",
+        "norms",
         "photos",
         "processes",
         "quiet",

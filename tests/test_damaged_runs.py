@@ -14,6 +14,7 @@ from data_sets import make_store
 
 from kerasmlp import EmbeddingStore, InputError
 from kerasmlp.cli import run_command
+from kerasmlp.norms import norm_1_share
 from kerasmlp.runs import RunFolder
 
 JSON_FILES = ("config.json", "report.json", "calibration.json")
@@ -340,6 +341,33 @@ def test_rows_given_to_a_predictor(run, store):
     ):
         for ask in (predictor.probabilities, predictor.rows, predictor.uncertainty):
             with pytest.raises(InputError, match=message):
-                list(ask(bad))
+                ask(bad)  # before the first answer is asked for
     with pytest.raises(InputError, match="must be at most 100000"):
-        list(predictor.rows(x, num_samples=10**9))
+        predictor.rows(x, num_samples=10**9)
+
+
+def test_pictures_are_no_part_of_a_result(broken):
+    with RunFolder(broken / "inner").working({"seed": 0}, resume=False, force=False):
+        run = RunFolder(broken / "inner")
+        for name in ("curves.png", "history.csv"):
+            (run / name).write_text("as it was")
+        run.finish({"accuracy": 0.5})
+    (run / "curves.png").unlink()
+    run.check_files()
+    (run / "history.csv").unlink()
+    with pytest.raises(InputError, match="history.csv` must be there, as DONE says"):
+        run.check_files()
+
+
+def test_rows_of_norm_1_where_the_model_has_learned_from_longer_ones(run, store):
+    """What it was trained on is always taken, and single rows, which may be of norm 1 by chance."""
+    from kerasmlp.prediction import Predictor
+
+    predictor, x = Predictor(run), EmbeddingStore.open(store).embeddings
+    predictor.config |= {"normalized": False, "norm_1_share": 1 / 102}
+    with pytest.raises(InputError, match="rows that are not normalised.* 120 rows of norm 1"):
+        predictor.probabilities(x)
+    assert len(predictor.probabilities(x[:1])) == 1
+    assert len(predictor.probabilities(np.concatenate([x, x[:1] * 9]))) == 121
+    predictor.config["norm_1_share"] = norm_1_share(x)  # the store said another thing than it held
+    assert len(predictor.probabilities(x)) == 120
