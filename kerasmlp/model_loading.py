@@ -33,8 +33,8 @@ def load_model(path: str | os.PathLike):
         "residual_block",
     ):  # registers the classes
         importlib.import_module(f"kerasmlp.layers.{layer}")
-    path = Path(path)
-    if path.suffix != ".keras":
+    path, of_a_run = Path(path), Path(path).suffix != ".keras"
+    if of_a_run:
         run = RunFolder(path)
         run.require_done()
         path = run / "model.keras"
@@ -43,4 +43,4 @@ def load_model(path: str | os.PathLike):
         content = path.read_bytes() if path.is_file() else None
     if content is None:
         reject_file(path, "must be a saved model", what_is(path))
-    return load_keras_file(path, content)
+    return load_keras_file(path, content, of_a_run=of_a_run)

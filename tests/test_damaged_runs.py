@@ -99,8 +99,8 @@ def test_what_is_loaded_is_what_was_looked_at(run, monkeypatch):
     expected, check = load_model(run).get_weights(), keras_file.check_keras_file
     content = (run / "model.keras").read_bytes()
 
-    def check_and_replace(*args):
-        result = check(*args)
+    def check_and_replace(*args, **how):
+        result = check(*args, **how)
         (run / "model.keras").write_bytes(b"another")
         return result
 
@@ -207,6 +207,14 @@ def config_of(path):
         ({"units": -1}, "must be a saved model"),
         ({"units": "x"}, "must be a saved model"),
         ({"activation": {"class_name": "function", "module": "os", "config": "system"}}, "os"),
+        (
+            {"activation": {"class_name": "f", "module": "os", "registered_name": "kerasmlp>f"}},
+            "os",
+        ),
+        ({"activation": {"class_name": "eval", "module": "builtins"}}, "builtins.eval"),
+        ({"activation": {"class_name": "function", "module": "keras.utils"}}, "keras.utils.f"),
+        ({"activation": {"class_name": "Lambda", "module": "keras.layers"}}, "a layer Lambda"),
+        ({"activation": {"class_name": "LSTM", "module": "keras.layers"}}, "keras.layers.LSTM"),
     ],
 )
 def test_layers_that_the_weights_do_not_hold(change, message, store, broken):
