@@ -22,6 +22,8 @@ FLOORS = {
         "locks",
         "manifest",
         "metrics",
+        "model_loading",
+        "norms",
         "photos",
         "processes",
         "quiet",

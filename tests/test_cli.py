@@ -13,6 +13,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from damage import without_hashes
 from data_sets import INFO, ROOT, SHARED, make_store
 
 from kerasmlp import EmbeddingStore, StoreInfo, load_model
@@ -172,7 +173,7 @@ def test_abstaining(age_run, gender_run, store, tmp_path, capsys):
         rows=4000, num_samples=64, offsets_years={}, abstention=abstention, mc_temperature=1.0
     )
     calibration.save(run / "calibration.json")
-    (run / "DONE").write_text("")  # without the hashes of what was trained
+    without_hashes(run)  # without the hashes of what was trained
     arguments = [str(run), str(store), "--max-risk", "0.05"]
     output = ["-o", str(tmp_path / "sure.jsonl")]
     assert run_command("predict", [*arguments, *output]) == 0
@@ -234,7 +235,7 @@ def test_an_age_is_withheld_whole(age_run, store, tmp_path, capsys):
         abstention=Abstention([0.0], [900], [0]),
         mc_temperature=1.0,
     ).save(run / "calibration.json")
-    (run / "DONE").write_text("")  # without the hashes of what was trained
+    without_hashes(run)  # without the hashes of what was trained
     arguments = [str(run), str(store), "--num-samples", "8"]
     assert run_command("predict", arguments) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[0])["age"]
