@@ -30,7 +30,7 @@ _HOME = {
     "StoreInfo": "kerasmlp.stores.embedding_store",
     "VGG16": "kerasmlp.models.vgg16",
     "age_classes": "kerasmlp.labels",
-    "load_model": "kerasmlp.runs",
+    "load_model": "kerasmlp.model_loading",
     "predict_moments": "kerasmlp.moments",
     "predict_samples": "kerasmlp.uncertainty",
     "predict_uncertainty": "kerasmlp.uncertainty",

@@ -93,7 +93,10 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
     except MemoryError:
         return _fail(_NO_MEMORY, 2)
     except OSError as error:
-        if error.errno in (errno.EPIPE, errno.EBADF) and _nobody_reads():
+        if error.errno == errno.EPIPE and _nobody_reads():
+            _drop_output()  # `| head` has read enough
+            return 0
+        if error.errno == errno.EBADF and _nobody_reads():
             return _fail(_CLOSED, 2)
         if error.errno in _DISK_FULL:
             return _fail(f"the disk is full, no file is half-written: {error}", 2)
@@ -123,6 +126,8 @@ class _Parser(argparse.ArgumentParser):
     def exit(self, status: int = 0, message: str | None = None):
         try:
             sys.stdout.flush()
+        except BrokenPipeError:
+            _drop_output()
         except OSError:
             status, message = _fail(_CLOSED, 2), None
         super().exit(status, message)
@@ -175,13 +180,17 @@ def _fail(message: str, code: int) -> int:
     try:
         sys.stdout.flush()
     except (AttributeError, OSError, ValueError):
-        # Python would write what is left when it ends, and fail once more.
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     if sys.stderr is not None:
         _end_bars()
         print(f"error: {one_sentence(message)}", file=sys.stderr)
     return code
+
+
+def _drop_output() -> None:
+    """Python would write what is left when it ends, and fail once more."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end_bars() -> None:

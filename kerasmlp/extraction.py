@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
 import threading
@@ -26,13 +25,18 @@ from kerasmlp.checks import (
 )
 from kerasmlp.datasets.records import READ_FIRST, Record
 from kerasmlp.datasets.removal import removal_report, removed_keys
+from kerasmlp.extraction_resuming import (
+    check_keys,
+    finished_store,
+    inputs_digest,
+    journal_line,
+)
 from kerasmlp.face_models import find_models
 from kerasmlp.face_pool import FacePool
 from kerasmlp.faces import CHOICES, DEVICES, MIN_DET_SCORE
 from kerasmlp.files import write_json
 from kerasmlp.labels import UNKNOWN
 from kerasmlp.processes import num_cores
-from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.partial_store import PartialStore, partial_folder
 
 _COMMIT_SECONDS = 1.0
@@ -76,7 +80,9 @@ def extract_embeddings(
 
     Returns:
         A report: `inputs`, `kept`, `removed` (reason to number), `store`,
-        `removal_list`, `provider`, `seconds`, `resumed_at`.
+        `removal_list`, `provider`, `seconds`, `resumed_at`. Of a store that was
+        finished before: no `provider` and `seconds`, and in `doubt` a sentence
+        or None on what it does not tell.
 
     Raises:
         InputError: on bad arguments, models or paths, if no face is kept, and if workers
@@ -94,20 +100,20 @@ def extract_embeddings(
         reject("records", "must hold at least one input", records)
     if resume and force:
         reject_file("--resume", "must not be given together with --force", "both")
-    if store_path.exists() and not force:
-        if resume and not partial_folder(store_path).exists():
-            return _finished(store_path, records)
-        if not resume:
-            reject_file(store_path, "must not exist yet (or --force)", "an existing file")
+    exists = store_path.exists() and not force
+    if exists and not resume:
+        reject_file(store_path, "must not exist yet (or --force)", "an existing file")
     models = find_models(model_dir)
     settings = {
-        "inputs": _digest(records),
+        "inputs": inputs_digest(records),
         "face": face,
         "min_det_score": float(min_det_score),
         "embedder": models.embedder_sha256,
         "detector": models.detector_sha256,
         "kerasmlp": __version__,
     }
+    if exists and not partial_folder(store_path).exists():
+        return finished_store(store_path, settings, len(records))
     pool = FacePool(
         model_dir, face=face, min_det_score=min_det_score, device=device, workers=workers
     )
@@ -115,9 +121,15 @@ def extract_embeddings(
         _terminable(),
         pool,
         PartialStore(
-            store_path, settings=settings, width=pool.width, resume=resume, force=force
+            store_path,
+            settings=settings,
+            width=pool.width,
+            line=journal_line,
+            resume=resume,
+            force=force,
         ) as partial,
     ):
+        check_keys(partial, records)
         resumed_at = len(partial)
         _run(records, pool, partial, progress)
         counts = removal_report(partial.entries)
@@ -129,7 +141,9 @@ def extract_embeddings(
         kept = [i for i, entry in enumerate(partial.entries) if entry["reason"] is None]
         labels = _labels(records, partial.entries, kept)
         info = models.info(min_det_score=min_det_score)
-        info = replace(info, source=source, licence=licence, removal_report=counts)
+        info = replace(
+            info, source=source, licence=licence, removal_report=counts, extraction=settings
+        )
         partial.finish(labels, info)
     return {
         **counts,
@@ -219,20 +233,6 @@ def _groups(groups: Sequence[str | None], hashes: Sequence[str]) -> np.ndarray:
             parents[image] = root(("group", group))
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(root(("image", h)), len(numbers)) for h in hashes])
-
-
-def _digest(records: Sequence[Record]) -> str:
-    digest = hashlib.sha256()
-    for record in records:
-        digest.update(f"{replace(record, image=None)!r}\n".encode("utf-8", "backslashreplace"))
-    return digest.hexdigest()
-
-
-def _finished(store_path: Path, records: Sequence[Record]) -> dict[str, Any]:
-    counts = EmbeddingStore.open(store_path).info.removal_report
-    if not counts or counts.get("inputs") != len(records):
-        reject_file(store_path, "must come from the same inputs (--force begins anew)", "others")
-    return {**counts, "store": str(store_path), "resumed_at": len(records)}
 
 
 @contextlib.contextmanager

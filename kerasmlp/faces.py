@@ -257,8 +257,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         reject_file(path, "must be a readable image", error.strerror or str(error))
     image, reason = decode_photo(content)
     if reason == TOO_LARGE:
-        megapixels = max_pixels(len(content)) / 1e6
-        reason = f"one of more than {megapixels:.0f} megapixels, too many for a file of this size"
+        most = f"{max_pixels(len(content)) / 1e6:.0f} megapixels, of some formats fewer"
+        reason = f"one of more pixels than are read of a file of this size ({most})"
     elif reason == FAILED_TO_READ:
         reason = "a damaged or unknown one"
     if image is None:

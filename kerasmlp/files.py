@@ -14,7 +14,7 @@ from typing import Any
 from kerasmlp import strict_json
 from kerasmlp.checks import reject_file
 
-_MOST_JSON_BYTES = 1 << 26
+MOST_JSON_BYTES = 1 << 26
 
 
 @contextlib.contextmanager
@@ -160,11 +160,13 @@ def read_json(path: str | os.PathLike, *, infinite: bool = False) -> Any:
     if not path.is_file():
         reject_file(path, "must be a JSON file", what_is(path))
     with open(path, "rb") as file:
-        content = file.read(_MOST_JSON_BYTES + 1)
-    if len(content) > _MOST_JSON_BYTES:
-        reject_file(
-            path, f"must be a JSON file of at most {_MOST_JSON_BYTES} bytes", "a longer one"
-        )
+        return parse_json(path, file.read(MOST_JSON_BYTES + 1), infinite=infinite)
+
+
+def parse_json(path: str | os.PathLike, content: bytes, *, infinite: bool = False) -> Any:
+    """As `read_json`, of what was read already."""
+    if len(content) > MOST_JSON_BYTES:
+        reject_file(path, f"must be a JSON file of at most {MOST_JSON_BYTES} bytes", "a longer one")
     try:
         return strict_json.loads(content.decode("utf-8-sig"), infinite=infinite)
     except UnicodeDecodeError:

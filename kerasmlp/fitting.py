@@ -13,10 +13,11 @@ from kerasmlp.callbacks.validation import Validation
 from kerasmlp.checks import check_int, reject
 from kerasmlp.initial_weights import check_init
 from kerasmlp.losses import RankedCrossentropy
+from kerasmlp.model_loading import load_model
 from kerasmlp.models.presets import Recipe
 from kerasmlp.optimizers import RecipeAdamW, recipe_optimizer
 from kerasmlp.pipelines import chunks_of, training_chunks
-from kerasmlp.runs import RunFolder, load_model
+from kerasmlp.runs import RunFolder
 
 
 def fit(

@@ -8,6 +8,7 @@ from kerasmlp.checks import reject_file
 from kerasmlp.runs import RunFolder
 from kerasmlp.seen import count_seen, load_seen
 from kerasmlp.targets import Target
+from kerasmlp.training_files import read_settings
 
 _EMBEDDINGS = ("embedder_sha256", "normalized", "width")
 
@@ -38,7 +39,7 @@ def check_init(init: RunFolder, config: dict) -> None:
 
 def same_head(init: RunFolder, target: Target) -> bool:
     """Whether a run answers with the same classes, so that the two can be measured alike."""
-    other = Target.from_config(init.config()["target"])
+    _, other = read_settings(init)
     return (other.label, other.class_names) == (target.label, target.class_names) or (
         other.is_age and target.is_age and other.class_names == target.class_names
     )
@@ -49,11 +50,11 @@ def check_untested(init: RunFolder, embeddings: np.ndarray) -> None:
 
     Args:
         init: To take weights from.
-        embeddings: Of all folds, `(rows, width)`.
+        embeddings: Of the test, or of all folds, `(rows, width)`.
 
     Raises:
         InputError: if there is such a row, in whatever store it came.
     """
     if known := count_seen(init, embeddings):
         requirement = "must have learned from other faces than those that test it"
-        reject_file(init.path, requirement, f"a run that has seen {known} of the store's rows")
+        reject_file(init.path, requirement, f"a run that has seen {known} of their rows")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import math
 import os
+import tempfile
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,26 @@ from kerasmlp.checks import InputError, reject_file
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _NAMES = {"metadata.json", _CONFIG, _WEIGHTS}
+_CODE = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+_OF_OUR_MODELS = {
+    "Functional", "InputLayer", "DTypePolicy",
+    "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Conv2D", "Dense", "Dropout",
+    "Flatten", "GlobalAveragePooling2D", "MaxPooling2D", "Rescaling",
+    "GlorotNormal", "GlorotUniform", "HeNormal", "Ones", "RandomNormal", "RandomUniform", "Zeros",
+    "L1", "L2",
+}  # fmt: skip
 _MOST_CONFIG_BYTES = 1 << 23
 _MOST_GROUPS = 100_000
 _WHAT = "must be a saved model"
 
 
-def load_keras_file(path: str | os.PathLike):
+def load_keras_file(path: str | os.PathLike, content: bytes, *, of_a_run: bool = False):
     """Loads the model of a `.keras` file; the classes of its layers must be known to Keras.
+
+    Args:
+        path: Of the file, for errors.
+        content: Of the file, as it was read once: what was looked at is what is loaded.
+        of_a_run: Take no other layers of Keras than our models have.
 
     Returns:
         A `keras.Model`, not compiled.
@@ -34,14 +49,14 @@ def load_keras_file(path: str | os.PathLike):
     """
     import keras
 
-    config, num_values = check_keras_file(path)
+    config, num_values = check_keras_file(path, content, of_a_run=of_a_run)
     try:
         # In a thread of its own: in this one, Keras would make up for the variables later.
         with ThreadPoolExecutor(1) as thread:
             size = thread.submit(_size_of, config).result()
         if size <= num_values:
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except MemoryError:
+            model = _load(content)
+    except (MemoryError, OSError):
         raise
     except Exception as error:  # whatever Keras meets in a file that is not its own
         reject_file(path, _WHAT, " ".join(str(error).split())[:120] or type(error).__name__)
@@ -57,10 +72,21 @@ def load_keras_file(path: str | os.PathLike):
     return model
 
 
+def _load(content: bytes):
+    """Keras takes a path: that of a copy, in a folder that nobody else can write in."""
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.keras"
+        copy.write_bytes(content)
+        return keras.saving.load_model(copy, compile=False, safe_mode=True)
+
+
 def _size_of(config: dict) -> int:
     """How many numbers a model needs, built without memory for them: a file can name any size."""
     import keras
 
+    config = {k: v for k, v in config.items() if k != "compile_config"}  # no optimizer in there
     with keras.StatelessScope(initialize_variables=False):
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
         return sum(math.prod(v.shape) for v in model.variables if not _is_seed(v))
@@ -70,14 +96,18 @@ def _is_seed(variable) -> bool:
     return variable.path.endswith("seed_generator_state")
 
 
-def check_keras_file(path: str | os.PathLike) -> tuple[dict, int]:
+def check_keras_file(
+    path: str | os.PathLike, content: bytes, *, of_a_run: bool
+) -> tuple[dict, int]:
     """Rejects a file whose sizes, names or configuration are not those of a model of ours.
 
     Keras writes its archives uncompressed: one that unpacks to more than it is long is not
     its work. The weights must lie in the file, uncompressed too.
 
     Args:
-        path: Of the file.
+        path: Of the file, for errors.
+        content: Of the file.
+        of_a_run: As of `load_keras_file`.
 
     Returns:
         The configuration of the model, and how many numbers its weights are.
@@ -86,14 +116,14 @@ def check_keras_file(path: str | os.PathLike) -> tuple[dict, int]:
         InputError: naming the file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
             if set(entries) != _NAMES or len(archive.infolist()) != len(_NAMES):
                 names = ", ".join(sorted(entries))[:100]
                 reject_file(path, f"{_WHAT}, with {', '.join(sorted(_NAMES))}", names or "nothing")
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
                 reject_file(path, f"{_WHAT}, whose parts are not compressed", "one that is")
-            declared, size = sum(e.file_size for e in entries.values()), os.path.getsize(path)
+            declared, size = sum(e.file_size for e in entries.values()), len(content)
             if declared > size:
                 reject_file(path, f"{_WHAT}, no larger than its {size} bytes", f"{declared} bytes")
             if entries[_CONFIG].file_size > _MOST_CONFIG_BYTES:
@@ -111,12 +141,13 @@ def check_keras_file(path: str | os.PathLike) -> tuple[dict, int]:
         reject_file(path, _WHAT, f"{error}")
     if not isinstance(config, dict):
         reject_file(path, _WHAT, f"the configuration of a {type(config).__name__}")
-    _check_classes(path, config)
+    _check_classes(path, config, of_a_run)
     return config, _count_values(path, weights)
 
 
-def _check_classes(path: str | os.PathLike, config: Any) -> None:
-    """Rejects a configuration that names classes other than Keras' own and ours."""
+def _check_classes(path: str | os.PathLike, config: Any, of_a_run: bool) -> None:
+    """Rejects a configuration that names classes other than Keras' own and ours, or functions
+    that are none of Keras' activations, initialisers and the like."""
     left = [config]
     while left:
         value = left.pop()
@@ -125,13 +156,22 @@ def _check_classes(path: str | os.PathLike, config: Any) -> None:
         if not isinstance(value, dict):
             continue
         left += value.values()
-        module, name = value.get("module"), value.get("registered_name")
-        of_keras = module is None or str(module).split(".")[0] in ("keras", "builtins")
-        ours = isinstance(name, str) and name.startswith("kerasmlp>")
-        if "class_name" in value and not (of_keras or ours):
+        if "class_name" not in value:
+            continue
+        module, registered = value.get("module"), value.get("registered_name")
+        name, root = value["class_name"], str(module).split(".")[0]
+        if name in _CODE:
+            reject_file(path, f"{_WHAT} without code", f"a layer {name}")
+        if f"{registered}".startswith("kerasmlp>") and root in ("kerasmlp", "None"):
+            continue
+        if module not in (None, "builtins") and root != "keras":
             reject_file(path, f"{_WHAT} of layers of Keras and kerasmlp", f"{module!r}"[:80])
-        if value.get("class_name") == "Lambda":
-            reject_file(path, f"{_WHAT} without code", "a Lambda layer")
+        is_function = name == "function"
+        if is_function != (module == "builtins"):  # Keras looks for others wherever they say
+            reject_file(path, f"{_WHAT} of layers of Keras and kerasmlp", f"{module}.{name}"[:80])
+        if of_a_run and not is_function and module is not None and name not in _OF_OUR_MODELS:
+            requirement = f"{_WHAT} of the layers that models of kerasmlp have"
+            reject_file(path, requirement, f"{module}.{name}"[:80])
 
 
 def _count_values(path: str | os.PathLike, weights: bytes) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -204,6 +205,35 @@ _UNITS = {
     **dict.fromkeys(("weeks", "week", "weeks old"), 365.25 / 7),
     **dict.fromkeys(("days", "day", "days old"), 365.25),
 }
+
+
+UNCLEAR_COMMA = "must hold ages as 25.5 or (25, 32), not with a comma that may mean either"
+
+
+_OLDEST_YEARS = 130
+
+
+def decimal_comma(texts: Iterable[str]) -> tuple[str, bool] | None:
+    """The first age with a comma that `parse_age_years` reads as a decimal one, of a whole column.
+
+    `25,5` is a number, but `25,32` may be from 25 to 32: some value must tell.
+
+    Returns:
+        The text and whether the column tells, or None where there is no such comma.
+
+    Example:
+
+    >>> decimal_comma(["25,32", "38,43"]), decimal_comma(["25,32", "38,5"]), decimal_comma(["25"])
+    (('25,32', False), ('25,32', True), None)
+    """
+    commas = [m for t in texts if (m := re.fullmatch(r"(\d+),(\d+)", t.strip()))]
+    if not commas:
+        return None
+    return commas[0][0], any(_is_decimal(int(m[1]), int(m[2])) for m in commas)
+
+
+def _is_decimal(whole: int, after: int) -> bool:
+    return after < whole or after > _OLDEST_YEARS  # no group goes from the older to the younger
 
 
 def parse_age_years(text: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,8 +36,13 @@ def read_manifest(path: Path) -> dict[str, str]:
     return {m[2]: m[1] for m in found}
 
 
-def check_against_manifest(manifest: Path, name: str) -> None:
-    """Rejects a file beside a manifest that is no more what it was.
+def check_against_manifest(manifest: Path, name: str, content: bytes | None) -> None:
+    """Rejects a file beside a manifest that is no more what it was, or came later.
+
+    Args:
+        manifest: Of the folder; without one, or an empty one, nothing is held against it.
+        name: Of the file.
+        content: Of the file as it was read, or None where there is none.
 
     Example:
 
@@ -44,16 +50,19 @@ def check_against_manifest(manifest: Path, name: str) -> None:
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "report.json").write_text("{}")
     >>> write_manifest(folder / "DONE", ["report.json"])
-    >>> check_against_manifest(folder / "DONE", "report.json")
+    >>> check_against_manifest(folder / "DONE", "report.json", b"{}")
 
     Raises:
         InputError: naming the file, if it is another than the manifest says.
     """
-    expected, path = read_manifest(manifest).get(name), manifest.parent / name
-    if expected is None:
+    hashes, path = read_manifest(manifest), manifest.parent / name
+    expected = hashes.get(name)
+    if content is None:
+        if expected is not None:
+            reject_file(path, f"must be there, as {manifest.name} says", what_is(path))
         return
-    if not path.is_file():
-        reject_file(path, f"must be there, as {manifest.name} says", what_is(path))
-    if (came := sha256_file(path)) != expected:
+    if hashes and expected is None:
+        reject_file(path, f"must be one of the files that {manifest.name} names", "another one")
+    if expected is not None and (came := hashlib.sha256(content).hexdigest()) != expected:
         requirement = f"must be as it was written, with SHA-256 {expected[:12]} by {manifest.name}"
         reject_file(path, requirement, f"a damaged or altered file, with {came[:12]}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from kerasmlp.faces import Face, FaceFinder
 
+_SURE, _NOT_SURE = (80, 220, 100), (200, 200, 200)
 _LINE = 64
 """Characters of a caption. Of a longer one the end stays: it says how sure the answer is."""
 
@@ -187,8 +188,10 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> PI
     edges = (*picture.size, *picture.size)
     inside = [np.clip(np.asarray(f.box) * factor, 0, np.subtract(edges, line)) for f in faces]
     boxes = [[float(v) for v in box] for box in inside]
-    for box in boxes:  # all of them before any caption, which no box may cross
-        draw.rectangle(box, outline=(80, 220, 100), width=line)
+    for box, row in zip(boxes, rows, strict=True):  # all before any caption, which none may cross
+        answers = [answer for answer in row.values() if isinstance(answer, dict)]
+        silent = answers and all(answer.get("abstained") for answer in answers)
+        draw.rectangle(box, outline=_NOT_SURE if silent else _SURE, width=line)
     for box, row in zip(boxes, rows, strict=True):
         text = "\n".join(shown(line, _LINE) for line in caption(row))
         left, _, right, bottom = draw.textbbox((0, 0), text, font=font)

@@ -19,7 +19,7 @@ from kerasmlp.files import atomic_path
 from kerasmlp.metrics import confusion_matrix
 
 _LABELS = {
-    "loss": "training loss (with dropout and mixup)",
+    "loss": "training loss (of batches as they are trained on)",
     "val_loss": "validation NLL",
     "val_accuracy": "validation accuracy",
     "val_exact_year_accuracy": "validation accuracy of the exact year",

@@ -7,21 +7,21 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from kerasmlp.checks import check_int, reject, reject_file
+from kerasmlp.checks import check_int, check_seed, reject, reject_file
 from kerasmlp.mc_model import with_temperature
+from kerasmlp.model_loading import load_model
+from kerasmlp.norms import are_others
 from kerasmlp.quantifiers import expected_age_years, median_age_years
 from kerasmlp.risk import judged_target, threshold_nats
 from kerasmlp.run_calibration import RunCalibration, age_intervals, class_entropy_nats
-from kerasmlp.runs import RunFolder, load_model
+from kerasmlp.runs import RunFolder
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder
-from kerasmlp.targets import in_groups
+from kerasmlp.targets import Target, in_groups
 from kerasmlp.training_files import read_settings
 from kerasmlp.uncertainty import MAX_SAMPLES, check_rows, predict_uncertainty
 
 _ROWS_PER_CHUNK = 1024
-_SURELY_NORMALISED = 1e-3
-"""Norms no farther from 1 than those of half-precision rows that were normalised."""
 
 
 class Predictor:
@@ -45,9 +45,9 @@ class Predictor:
         self.path = run.path
         self.config, target = read_settings(run)
         self.target = in_groups(target)
-        run.check_file("calibration.json")
-        path = run / "calibration.json"
-        self.calibration = RunCalibration.open(path, target) if path.exists() else None
+        path, self.calibration = run / "calibration.json", None
+        if (value := run.read_optional_json(path.name)) is not None:
+            self.calibration = RunCalibration.from_json(path, value, target)
         self.model = load_model(run.path)
         shapes = self.model.input_shape, self.model.output_shape
         expected = (None, self.config["width"]), (None, self.target.num_classes)
@@ -94,11 +94,10 @@ class Predictor:
         if len(embeddings):
             info = StoreInfo(normalized=self.config["normalized"])
             embeddings = EmbeddingStore(embeddings, info=info).embeddings
-        norms = np.sqrt(np.vecdot(embeddings, embeddings))
-        near = len(norms) and (np.abs(norms - 1) <= _SURELY_NORMALISED).all()
-        if near and not self.config["normalized"]:
+        share = self.config.get("norm_1_share")  # of a run of an older version it is not known
+        if share is not None and are_others(embeddings, share):
             requirement = "must hold rows that are not normalised, as the model has learned from"
-            reject_file("embeddings", requirement, "rows of norm 1")
+            reject_file("embeddings", requirement, f"{len(embeddings)} rows of norm 1")
         return embeddings
 
     def probabilities(self, embeddings: np.ndarray) -> np.ndarray:
@@ -133,8 +132,7 @@ class Predictor:
         Raises:
             InputError: if the run holds no such data or cannot keep the risk.
         """
-        counted = self.config["target"].get("classes")
-        which = (self.calibration, self.target, counted)
+        which = self.calibration, self.target, self.config["target"].get("classes")
         return threshold_nats(
             self.path, *which, max_risk, num_samples=num_samples, within_years=within_years
         )
@@ -148,7 +146,10 @@ class Predictor:
         and there are no measures.
         """
         check_int("num_samples", num_samples, minimum=0, maximum=MAX_SAMPLES)
-        embeddings = self.checked(embeddings)
+        check_seed(seed)
+        return self._chunks(self.checked(embeddings), num_samples, seed)
+
+    def _chunks(self, embeddings: np.ndarray, num_samples: int, seed: int) -> Iterator[dict]:
         for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
             chunk = embeddings[start : start + _ROWS_PER_CHUNK]
             if num_samples:
@@ -197,15 +198,22 @@ class Predictor:
             InputError: if the rows are not such as the model has learned from (see
                 `checked`), or its answers are no numbers.
         """
-        threshold, judged = None, judged_target(self.target, within_years)
-        largest = np.log(len(judged.measured_names))
+        threshold = None
         if max_risk is not None:
             how = {"num_samples": num_samples, "within_years": within_years}
             threshold = self.threshold_nats(max_risk, **how)
-        for measures in self.uncertainty(embeddings, num_samples=num_samples, seed=seed):
+        chunks = self.uncertainty(embeddings, num_samples=num_samples, seed=seed)
+        sampled = num_samples > 0
+        return self._rows(chunks, judged_target(self.target, within_years), threshold, sampled)
+
+    def _rows(
+        self, chunks: Iterator[dict], judged: Target, threshold: float | None, sampled: bool
+    ) -> Iterator[dict]:
+        largest = np.log(len(judged.measured_names))
+        for measures in chunks:
             mean = measures.pop("mean")
             entropies = class_entropy_nats(judged, mean)
-            for i, answer in enumerate(self._answers(mean, sampled=num_samples > 0)):
+            for i, answer in enumerate(self._answers(mean, sampled=sampled)):
                 sure = {"uncertainty": float(entropies[i] / largest)}
                 if threshold is not None:
                     unsure = not entropies[i] <= threshold  # so that a NaN is never sure

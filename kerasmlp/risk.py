@@ -30,7 +30,7 @@ def threshold_nats(
     path: str | os.PathLike,
     calibration: RunCalibration | None,
     target: Target,
-    counted: str | None,
+    older_classes: str | None,
     max_risk: float,
     *,
     num_samples: int,
@@ -42,12 +42,12 @@ def threshold_nats(
         path: Of the run, for errors.
         calibration: Of the run.
         target: Of its answers.
-        counted: Age classes of its training, in which older versions counted errors.
+        older_classes: Age classes of its training, in which older versions counted errors.
         max_risk: Share of wrong answers.
         num_samples: Stochastic passes to answer from.
         within_years: As in `judged_target`.
     """
-    abstention, absent = abstention_of(calibration, target, counted, within_years)
+    abstention, absent = abstention_of(calibration, target, older_classes, within_years)
     if abstention is None:
         reject_file(path, "must hold what abstaining by max_risk needs", absent)
     if num_samples < calibration.num_samples:
@@ -67,7 +67,7 @@ def threshold_nats(
 def abstention_of(
     calibration: RunCalibration | None,
     target: Target,
-    counted: str | None,
+    older_classes: str | None,
     within_years: float | None,
 ) -> tuple[Abstention | None, str]:
     """The counts behind thresholds, or None and what is absent; as in `threshold_nats`."""
@@ -79,7 +79,7 @@ def abstention_of(
         if calibration.year_errors is None:
             return None, "no ages in years among the rows kept back, or a run of an older version"
         return calibration.year_errors.within(within_years), ""
-    counted = calibration.abstention_classes or counted
+    counted = calibration.abstention_classes or older_classes
     if counted != target.classes:
         return None, f"errors counted in {counted} by an older version: train it again"
     return calibration.abstention, ""

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,12 +12,13 @@ from kerasmlp.abstention import MAX_POINTS, Abstention
 from kerasmlp.calibration import fit_temperature, logits_of
 from kerasmlp.checks import InputError, reject_file
 from kerasmlp.conformal import conformal_offset_years, grown_interval_years
-from kerasmlp.files import write_json
+from kerasmlp.files import read_json, write_json
 from kerasmlp.labels import NUM_YEARS, UNKNOWN, age_classes
 from kerasmlp.metrics import nll
 from kerasmlp.quantifiers import age_interval_years, entropy_nats, expected_age_years
 from kerasmlp.schema import (
     TEMPERATURE,
+    check_object,
     dict_of,
     fields,
     list_of,
@@ -24,7 +26,6 @@ from kerasmlp.schema import (
     number,
     one_of,
     optional,
-    read_object,
     whole,
 )
 from kerasmlp.stores.embedding_store import EmbeddingStore
@@ -160,8 +161,15 @@ class RunCalibration:
         Raises:
             InputError: naming the file, if it is something else.
         """
+        return cls.from_json(path, read_json(path), target)
+
+    @classmethod
+    def from_json(
+        cls, path: str | os.PathLike, value: Any, target: Target | None
+    ) -> RunCalibration:
+        """As `open`, of what was read already."""
         what = "the calibration of a run"
-        config = read_object(path, _SCHEMA, what)
+        config = check_object(path, value, _SCHEMA, what)
         if unknown := sorted(set(config) - set(_SCHEMA)):
             reject_file(path, f"must be {what} by this version", f"one with {unknown[0]!r}"[:100])
         known = {name: config.get(name) for name in cls.__dataclass_fields__}
@@ -173,6 +181,9 @@ class RunCalibration:
                 reject_file(path, f"must be {what}", f"{error}")
             if known["num_samples"] < 1:
                 reject_file(path, f"must be {what}", "thresholds of no passes")
+            if columns["rows"][-1] > known["rows"]:
+                came = f"{columns['rows'][-1]} rows of {known['rows']}"
+                reject_file(path, f"must be {what} that counts no more rows than it has", came)
             highest = _MOST_NATS
             if known["abstention_classes"] is not None:
                 highest = math.log(age_classes(known["abstention_classes"]).num_classes)
@@ -187,6 +198,13 @@ class RunCalibration:
                 known["year_errors"] = YearErrors(**columns)
             except InputError as error:
                 reject_file(path, f"must be {what}", f"{error}")
+            if len(columns["error_years"]) > known["rows"]:
+                came = f"{len(columns['error_years'])} ages of {known['rows']} rows"
+                reject_file(path, f"must be {what} that counts no more rows than it has", came)
+            highest = _MOST_NATS if target is None else math.log(target.num_classes)
+            if max(columns["entropy_nats"]) > highest + 1e-3:
+                came = f"{max(columns['entropy_nats']):g}"
+                reject_file(path, f"must be {what} with entropies up to {highest:.4f}", came)
         return cls(**known)
 
 

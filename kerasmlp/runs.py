@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -17,8 +16,7 @@ from typing import Any
 from kerasmlp import __version__, schema
 from kerasmlp.checks import InputError, reject_file
 from kerasmlp.evaluation_folder import is_evaluation_of_run
-from kerasmlp.files import read_json, what_is, write_json
-from kerasmlp.keras_file import load_keras_file
+from kerasmlp.files import MOST_JSON_BYTES, parse_json, read_json, what_is, write_json
 from kerasmlp.locks import lock_file
 from kerasmlp.manifest import check_against_manifest, read_manifest, write_manifest
 
@@ -29,6 +27,9 @@ FILES = (
     "seen.npy", "best.json", "trials.csv", "trials.png", "ages.png", "faces.png", "DONE",
 )  # fmt: skip
 _UNHASHED = ("DONE", "checkpoint.npz")  # the one holds the hashes, the other goes when all is done
+_FACTS = {"hashes": "sha256"}
+_OTHER = (*_FACTS, "norm_1_share")
+"""What follows from the settings and the data: runs of older versions are without."""
 _CONFIG = {"format": schema.one_of(FORMAT)}
 _REPORT = {"temperature": schema.optional(schema.TEMPERATURE)}
 _INNER = re.compile(r"seed\d+_fold\d+|[a-z-]+_seed\d+")
@@ -42,8 +43,9 @@ class RunFolder:
     """One run: `config.json`, `report.json`, `history.csv`, `model.keras`, pictures, `DONE` last.
 
     `DONE` holds the SHA-256 of every other file, as `sha256sum -c DONE` takes it; whoever
-    reads a file of a finished run holds it against that. In runs of older versions it is
-    empty, and their files are taken as they are.
+    reads a file of a finished run holds it against that, and takes what was read then. In
+    runs of older versions, whose `config.json` names no `hashes`, it is empty, and their
+    files are taken as they are.
 
     Args:
         path: The folder.
@@ -84,23 +86,53 @@ class RunFolder:
         Raises:
             InputError: naming the file.
         """
-        self.check_file(name)
-        return schema.check_object(self / name, read_json(self / name), kinds, what)
+        content = self.read_bytes(name, MOST_JSON_BYTES + 1)
+        if content is None:
+            reject_file(self / name, "must be a JSON file", what_is(self / name))
+        value = parse_json(self / name, content)
+        if name == "config.json" and isinstance(value, dict) and "hashes" in value:
+            self._require_hashes()
+        return schema.check_object(self / name, value, kinds, what)
 
-    def check_file(self, name: str) -> None:
-        """Rejects a file that is no more what it was when the run was finished."""
-        check_against_manifest(self / "DONE", name)
+    def read_optional_json(self, name: str) -> Any:
+        """As `read_json`, of any value; None where there is no such file and was none."""
+        if not os.path.lexists(self / name):
+            self.read_bytes(name)  # which says so, if there was one
+            return None
+        return self.read_json(name, {}, "an object")
+
+    def read_bytes(self, name: str, most_bytes: int = -1) -> bytes | None:
+        """A file that is what it was when the run was finished; None where none is there.
+
+        Raises:
+            InputError: naming the file, if it is another, is gone or came later.
+        """
+        content = None
+        if (self / name).is_file():
+            with open(self / name, "rb") as file:
+                content = file.read(most_bytes)
+        check_against_manifest(self / "DONE", name, content)
+        return content
 
     def check_files(self) -> None:
-        """As `check_file`, of all that the run has written."""
-        for name in read_manifest(self / "DONE"):
-            self.check_file(name)
+        """As `read_bytes`, of all that the run has written but pictures: nothing comes of them."""
+        self.config()
+        for name in sorted({*FILES, *read_manifest(self / "DONE")} - {*_UNHASHED}):
+            if not name.endswith(".png"):
+                self.read_bytes(name)
+
+    def _require_hashes(self) -> None:
+        if self.done and not read_manifest(self / "DONE"):
+            requirement = "must hold a hash for each file of the run"
+            reject_file(self / "DONE", requirement, "an empty file")
 
     def require_done(self) -> None:
+        """Rejects what is no finished run, or one that has lost its hashes."""
         if not self.path.is_dir():
             reject_file(self.path, "must be a run folder", what_is(self.path))
         if not self.done:
             reject_file(self.path, "must be a finished run", "a folder without DONE")
+        self.config()
 
     def require_model(self) -> None:
         """Rejects what is no finished training, such as a search or a cross-validation."""
@@ -218,9 +250,12 @@ class RunFolder:
         for name in left:
             (self / name).unlink()
         if not there:
-            write_json(self / "config.json", config)
+            write_json(self / "config.json", config | _FACTS)
             return True
-        schema.check_same(self.path, self.config(), config)
+        settings = [
+            {k: v for k, v in c.items() if k not in _OTHER} for c in (self.config(), config)
+        ]
+        schema.check_same(self.path, *settings)
         return False
 
     def finish(self, report: dict) -> None:
@@ -260,35 +295,3 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def load_model(path: str | os.PathLike):
-    """Loads the model of a run folder, or a `.keras` file that holds our layers.
-
-    Args:
-        path: Run folder or file.
-
-    Returns:
-        A `keras.Model`, not compiled; that of a run folder is float32.
-
-    Raises:
-        InputError: if there is no finished run, no readable model, or one whose
-            weights are not finite.
-    """
-    for layer in (
-        "batch_norm",
-        "downsample_block",
-        "ic_layer",
-        "random_erasing",
-        "residual_block",
-    ):  # registers the classes
-        importlib.import_module(f"kerasmlp.layers.{layer}")
-    path = Path(path)
-    if path.suffix != ".keras":
-        run = RunFolder(path)
-        run.require_done()
-        path = run / "model.keras"
-        run.check_file(path.name)
-    if not path.is_file():
-        reject_file(path, "must be a saved model", what_is(path))
-    return load_keras_file(path)

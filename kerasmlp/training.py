@@ -18,13 +18,14 @@ from kerasmlp.drawing import drawing
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.files import atomic_path, sha256_file, write_text
 from kerasmlp.fitting import copy_weights, fit, steps_of
-from kerasmlp.initial_weights import same_head
+from kerasmlp.initial_weights import check_untested, same_head
 from kerasmlp.mc_model import has_dropout
 from kerasmlp.models.presets import Recipe
+from kerasmlp.norms import norm_1_share
 from kerasmlp.precision import default_policy
 from kerasmlp.run_calibration import MIN_TEMPERATURE_ROWS, RunCalibration, fit_mc_temperature
 from kerasmlp.runs import RunFolder, environment
-from kerasmlp.seen import count_seen, save_seen
+from kerasmlp.seen import count_common, count_seen, save_seen
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.tables import csv_of
 from kerasmlp.targets import Target, in_groups
@@ -97,8 +98,9 @@ def train(
         The report, as in `report.json`.
 
     Raises:
-        InputError: if the data cannot be trained on or the folder not used; a
-            `DivergedError` if the weights ran away.
+        InputError: if the data cannot be trained on or the folder not used, or
+            `init` has learned from rows of the test; a `DivergedError` if the
+            weights ran away.
     """
     check_int("seed", seed, minimum=0)
     check_seed(seed)
@@ -142,9 +144,13 @@ def train(
         "embedder_sha256": store.info.embedder_sha256,
         "normalized": store.info.normalized,
     }
+    if not store.info.normalized:
+        config["norm_1_share"] = norm_1_share(store.embeddings)
     copied = None
     if init is not None:
         copied = copy_weights(RunFolder(init), model, config)
+        if test is not None:
+            check_untested(RunFolder(init), test.embeddings)
         config["init"] = sha256_file(RunFolder(init) / "model.keras")
     run = RunFolder(run_dir)
     with run.working(config, resume=resume, force=force):
@@ -215,13 +221,14 @@ def train(
             "data_digest": data_digest,
             **environment(),
         }
+        learned_from = store.embeddings[np.concatenate([rest, validation])]
         if test is not None:
             for name, part_store in (("training", rows), ("test", test)):
                 outputs = forward(model, part_store.embeddings, xla=xla)
                 report[name] = measure(target, outputs, part_store)
+            report["rows"]["test_learned_from"] = count_common(test.embeddings, learned_from)
         report["notes"] = remarks(target, store, report)
         write_text(run / "history.csv", csv_of(history))
-        learned_from = store.embeddings[np.concatenate([rest, validation])]
         save_seen(run, learned_from, None if init is None else RunFolder(init))
         with atomic_path(run / "model.keras") as temporary:
             model.save(temporary)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from kerasmlp.checks import InputError, reject_file
 from kerasmlp.labels import age_classes
 from kerasmlp.runs import RunFolder
@@ -36,6 +38,7 @@ _SETTINGS = {
     "embedder": optional(text()),
     "embedder_sha256": optional(text()),
     "data_digest": optional(text()),
+    "norm_1_share": optional(number(0, 1)),
     "target": fields(TARGET),
 }
 _PLAIN = kind("a text or a finite number", lambda v: isinstance(v, str | int | float))
@@ -61,9 +64,24 @@ def read_settings(run: RunFolder) -> tuple[dict, Target]:
     config = run.config()
     path, what = run / "config.json", "that of a training on embeddings"
     config.setdefault("data_digest", None)
-    if absent := [name for name in _SETTINGS if name not in config]:
+    if absent := [k for k in _SETTINGS if k not in config and k != "norm_1_share"]:
         reject_file(path, f"must be {what}", f"one without {absent[0]}")
     check_object(path, config, _SETTINGS, what)
+    return config, target_of(path, config, what)
+
+
+def target_of(path: str | os.PathLike, config: dict, what: str) -> Target:
+    """The target in the settings of a run.
+
+    Args:
+        path: Of the settings.
+        config: With `target`.
+        what: The file, in words.
+
+    Raises:
+        InputError: naming the file, if its classes do not fit each other.
+    """
+    check_object(path, config, {"target": fields(TARGET)}, what)
     try:
         target = Target.from_config(config["target"])
     except TypeError:
@@ -76,7 +94,7 @@ def read_settings(run: RunFolder) -> tuple[dict, Target]:
         if names != target.head_ages.class_names or target.classes is None or not allowed:
             came = f"a head of {target.head!r} with {len(names)} names and {target.classes!r}"
             reject_file(path, f"must be {what} whose classes are those of its head", came)
-    return config, target
+    return target
 
 
 def check_taken_over(run: RunFolder, settings: dict) -> None:

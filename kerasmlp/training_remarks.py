@@ -64,8 +64,15 @@ def remarks(target: Target, store: EmbeddingStore, report: dict) -> list[str]:
     accuracy = report["validation"].get("accuracy")
     if not majority["beaten"]:
         found.append(
-            f"no better than always answering {majority['class']!r}, which is right in "
-            f"{majority['accuracy']:.1%} of the rows kept back: {_what_to_try(store, rows)}"
+            f"no better than always answering {majority['class']!r}, the commonest class trained "
+            f"on, which is right in {majority['accuracy']:.1%} of the rows kept back: "
+            f"{_what_to_try(store, rows)}"
+        )
+    if again := report["rows"].get("test_learned_from"):
+        found.append(
+            f"{again} of the {report['test']['rows']} rows held out as a test are among those "
+            "learned from too, embedding for embedding, which flatters the test: --group keeps "
+            "rows of one face on one side"
         )
     if rows < FEW_ROWS and accuracy is not None:
         low, high = _likely(accuracy, rows)

@@ -64,6 +64,11 @@ def labelled_rows(store: EmbeddingStore, target: Target) -> tuple[np.ndarray, np
     return labels, rows
 
 
+def count_labelled(store: EmbeddingStore, target: Target) -> int:
+    """How many rows of a store have the label."""
+    return int((target.encode(store) != UNKNOWN).sum())
+
+
 def groups_of_rows(store: EmbeddingStore, group: str | None) -> np.ndarray:
     """The column of groups that are never split; by default `group`, or each row its own."""
     if group is not None and group not in store.labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ def write_adience(
     faceless: Sequence[Path],
     faint: Sequence[Path],
     one_of: int = 1,
+    linked: bool = False,
 ) -> dict[str, int]:
     """Writes fold files and images; returns the number of inputs by what must become of them.
 
@@ -43,6 +45,7 @@ def write_adience(
         faceless: Images without a face.
         faint: Images with a face below the threshold.
         one_of: Every n-th of all inputs only.
+        linked: Links to the images instead, which are made sooner.
     """
     rng = random.Random(0)
     people = _people(rng)[::one_of]
@@ -55,6 +58,7 @@ def write_adience(
     }
     lines = [[_HEADER] for _ in range(NUM_FOLDS)]
     counts: dict[str, int] = {}
+    folders: set[Path] = set()
     for number, (fate, age, gender) in enumerate(people):
         user = rng.randrange(NUM_USERS // one_of)
         image, face_id = f"{number}_o.jpg", rng.randrange(100)
@@ -63,8 +67,13 @@ def write_adience(
         )
         kind = ("aligned", "landmark") if user % 2 else ("faces", "coarse_tilt")
         path = folder / kind[0] / f"{user}@N00" / f"{kind[1]}_aligned_face.{face_id}.{image}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(next(images[fate]).read_bytes() + str(number).encode())
+        if path.parent not in folders:
+            path.parent.mkdir(parents=True)
+            folders.add(path.parent)
+        if linked:
+            os.link(next(images[fate]), path)
+        else:
+            path.write_bytes(next(images[fate]).read_bytes() + str(number).encode())
         counts[fate] = counts.get(fate, 0) + 1
     for fold, text in enumerate(lines):
         (folder / f"fold_{fold}_data.txt").write_text("".join(text))

@@ -174,6 +174,9 @@ def test_abstention_counts_errors_in_the_measured_classes():
         {"mc_temperature": None},
         {"num_samples": 0},
         {"colour": "red"},
+        {"rows": 1},
+        {"year_errors": {"entropy_nats": [0.1] * 3, "error_years": [1.0] * 3}},
+        {"year_errors": {"entropy_nats": [0.1, 4.7], "error_years": [1.0, 2.0]}},
     ],
 )
 def test_damaged_calibrations_are_refused(tmp_path, change):
@@ -185,8 +188,9 @@ def test_damaged_calibrations_are_refused(tmp_path, change):
     whole.save(path)
     assert RunCalibration.open(path) == whole
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    years = age_target("age_years", "adience", by_years=True)
     with pytest.raises(InputError, match=r"calibration.json` must be the calibration of a run"):
-        RunCalibration.open(path)
+        RunCalibration.open(path, years)
     path.write_text("[]")
     with pytest.raises(InputError, match="calibration.json` must hold an object. Received: list"):
         RunCalibration.open(path)

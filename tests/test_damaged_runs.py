@@ -9,11 +9,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from damage import altered, is_one_sentence, outcome, turned
+from damage import altered, is_one_sentence, outcome, turned, without_hashes
 from data_sets import make_store
 
 from kerasmlp import EmbeddingStore, InputError
 from kerasmlp.cli import run_command
+from kerasmlp.norms import norm_1_share
 from kerasmlp.runs import RunFolder
 
 JSON_FILES = ("config.json", "report.json", "calibration.json")
@@ -68,8 +69,47 @@ def test_a_run_names_the_hashes_of_its_files(run):
 
 
 def test_runs_without_hashes_open(run, store, broken):
-    (broken / "DONE").write_text("")
+    without_hashes(broken)
     assert predict(broken, store) == predict(run, store)
+
+
+@pytest.mark.parametrize("lines", [0, 1, 2, -1])
+def test_hashes_that_were_cut_off_are_seen(lines, store, broken):
+    whole = (broken / "DONE").read_text().splitlines(keepends=True)
+    (broken / "DONE").write_text("".join(whole[:lines]))
+    code, _, err = evaluate(broken, store)
+    assert code == 2 and is_one_sentence(err)
+    assert ("an empty file" if lines == 0 else "one of the files that DONE names") in err
+
+
+def test_a_file_of_another_run_is_not_taken(run, store, broken):
+    text = (broken / "DONE").read_text().splitlines(keepends=True)
+    (broken / "DONE").write_text("".join(s for s in text if "calibration.json" not in s))
+    assert "calibration.json` must be one of the files that DONE names" in refused(broken, store)
+    (broken / "calibration.json").unlink()  # trained with calibrate=false
+    assert [json.loads(a)["gender"] for a in predict(broken, store)[1].splitlines()] == [
+        json.loads(a)["gender"] for a in predict(run, store)[1].splitlines()
+    ]
+
+
+def test_what_is_loaded_is_what_was_looked_at(run, monkeypatch):
+    """Another model that takes the place of the one that was hashed is not the one loaded."""
+    from kerasmlp import keras_file, load_model
+
+    expected, check = load_model(run).get_weights(), keras_file.check_keras_file
+    content = (run / "model.keras").read_bytes()
+
+    def check_and_replace(*args, **how):
+        result = check(*args, **how)
+        (run / "model.keras").write_bytes(b"another")
+        return result
+
+    monkeypatch.setattr(keras_file, "check_keras_file", check_and_replace)
+    try:
+        found = load_model(run).get_weights()
+    finally:
+        (run / "model.keras").write_bytes(content)
+    assert all((a == b).all() for a, b in zip(expected, found, strict=True))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -89,16 +129,18 @@ def test_altered_files_are_one_sentence(run, store, broken):
     expected, codes = predict(run, store), {0: 0, 2: 0}
     for number in range(30):
         name = rng.choice(JSON_FILES)
-        changed, what = altered((run / name).read_text(encoding="utf-8"), rng)
-        (broken / name).write_text(changed, encoding="utf-8")
         hashed = number % 2
-        (broken / "DONE").write_text((run / "DONE").read_text() if hashed else "")
+        if not hashed:
+            without_hashes(broken)
+        changed, what = altered((broken / name).read_text(encoding="utf-8"), rng)
+        (broken / name).write_text(changed, encoding="utf-8")
         code, out, err = predict(broken, store)
         assert code in codes, f"{name}: {what}: {err}"
         assert is_one_sentence(err) if code else (not hashed or (code, out, err) == expected)
         assert "NaN" not in out and "Infinity" not in out
         codes[code] += 1
-        shutil.copy(run / name, broken / name)
+        for name in (*JSON_FILES, "DONE"):
+            shutil.copy(run / name, broken / name)
     assert min(codes.values()) >= 3
 
 
@@ -125,7 +167,7 @@ def test_weights_that_are_no_numbers_answer_nothing(bad, run, store, broken):
     kernel, bias = model.get_layer("logits").get_weights()
     kernel[0, 0] = bad
     model.get_layer("logits").set_weights([kernel, bias])
-    (broken / "DONE").write_text("")
+    without_hashes(broken)
     model.save(broken / "model.keras")
     assert "finite" in refused(broken, store)
     assert evaluate(broken, store)[0] == 2
@@ -139,7 +181,7 @@ def test_a_temperature_out_of_range(temperature, store, broken):
     path = broken / "calibration.json"
     config = json.loads(path.read_text()) | {"mc_temperature": temperature}
     path.write_text(json.dumps(config).replace('"NaN"', "NaN"))
-    (broken / "DONE").write_text("")
+    without_hashes(broken)
     assert "calibration.json` must be" in refused(broken, store)
 
 
@@ -165,6 +207,14 @@ def config_of(path):
         ({"units": -1}, "must be a saved model"),
         ({"units": "x"}, "must be a saved model"),
         ({"activation": {"class_name": "function", "module": "os", "config": "system"}}, "os"),
+        (
+            {"activation": {"class_name": "f", "module": "os", "registered_name": "kerasmlp>f"}},
+            "os",
+        ),
+        ({"activation": {"class_name": "eval", "module": "builtins"}}, "builtins.eval"),
+        ({"activation": {"class_name": "function", "module": "keras.utils"}}, "keras.utils.f"),
+        ({"activation": {"class_name": "Lambda", "module": "keras.layers"}}, "a layer Lambda"),
+        ({"activation": {"class_name": "LSTM", "module": "keras.layers"}}, "keras.layers.LSTM"),
     ],
 )
 def test_layers_that_the_weights_do_not_hold(change, message, store, broken):
@@ -172,12 +222,12 @@ def test_layers_that_the_weights_do_not_hold(change, message, store, broken):
     head = next(v for v in config["config"]["layers"] if v["class_name"] == "Dense")
     head["config"] |= change
     archive(broken / "model.keras", config__json=json.dumps(config))
-    (broken / "DONE").write_text("")
+    without_hashes(broken)
     assert message in refused(broken, store)
 
 
 def test_archives_that_unpack_to_more_than_they_are(store, broken):
-    (broken / "DONE").write_text("")
+    without_hashes(broken)
     path = broken / "model.keras"
     whole = path.read_bytes()
     archive(path, config__json="[" * 100_000)
@@ -200,7 +250,7 @@ def test_archives_that_unpack_to_more_than_they_are(store, broken):
 def test_hdf5_that_declares_more_than_it_holds(tmp_path, store, broken):
     import h5py
 
-    (broken / "DONE").write_text("")
+    without_hashes(broken)
     whole = (broken / "model.keras").read_bytes()
     for make, message in (
         (lambda f: f.create_dataset("a", (1 << 40,), "f4"), "bytes at 'a'"),
@@ -232,14 +282,14 @@ def test_hashes_of_rows_with_another_header(header, store, broken):
     content = (broken / "seen.npy").read_bytes()
     text = header.encode().ljust(117) + b"\n"
     (broken / "seen.npy").write_bytes(content[:10] + text + content[10 + len(text) :])
-    (broken / "DONE").write_text("")
+    without_hashes(broken)
     code, _, err = evaluate(broken, store)
     assert code == 2 and is_one_sentence(err) and "seen.npy` must hold one 64-bit number" in err
 
 
 def test_files_that_are_no_files(store, broken):
+    without_hashes(broken)
     for name in ("config.json", "calibration.json"):
-        (broken / "DONE").write_text("")
         (broken / name).unlink()
         (broken / name).symlink_to(broken / name)
         if name == "config.json":
@@ -299,6 +349,33 @@ def test_rows_given_to_a_predictor(run, store):
     ):
         for ask in (predictor.probabilities, predictor.rows, predictor.uncertainty):
             with pytest.raises(InputError, match=message):
-                list(ask(bad))
+                ask(bad)  # before the first answer is asked for
     with pytest.raises(InputError, match="must be at most 100000"):
-        list(predictor.rows(x, num_samples=10**9))
+        predictor.rows(x, num_samples=10**9)
+
+
+def test_pictures_are_no_part_of_a_result(broken):
+    with RunFolder(broken / "inner").working({"seed": 0}, resume=False, force=False):
+        run = RunFolder(broken / "inner")
+        for name in ("curves.png", "history.csv"):
+            (run / name).write_text("as it was")
+        run.finish({"accuracy": 0.5})
+    (run / "curves.png").unlink()
+    run.check_files()
+    (run / "history.csv").unlink()
+    with pytest.raises(InputError, match="history.csv` must be there, as DONE says"):
+        run.check_files()
+
+
+def test_rows_of_norm_1_where_the_model_has_learned_from_longer_ones(run, store):
+    """What it was trained on is always taken, and single rows, which may be of norm 1 by chance."""
+    from kerasmlp.prediction import Predictor
+
+    predictor, x = Predictor(run), EmbeddingStore.open(store).embeddings
+    predictor.config |= {"normalized": False, "norm_1_share": 1 / 102}
+    with pytest.raises(InputError, match="rows that are not normalised.* 120 rows of norm 1"):
+        predictor.probabilities(x)
+    assert len(predictor.probabilities(x[:1])) == 1
+    assert len(predictor.probabilities(np.concatenate([x, x[:1] * 9]))) == 121
+    predictor.config["norm_1_share"] = norm_1_share(x)  # the store said another thing than it held
+    assert len(predictor.probabilities(x)) == 120

@@ -226,7 +226,7 @@ def test_adience_at_its_full_size(tmp_path):
     """All but the faces of the paper's table: 19,370 inputs, 17,055 and 397 of them to look at."""
     blank = tmp_path / "blank.jpg"
     blank.write_bytes(b"image")
-    counts = write_adience(tmp_path, good=[blank], faceless=[blank], faint=[blank])
+    counts = write_adience(tmp_path, good=[blank], faceless=[blank], faint=[blank], linked=True)
     assert counts == {"kept": 17_055, **REMOVED}
     records = read_records("adience", tmp_path)
     assert len(records) == 19_370
@@ -365,6 +365,27 @@ def test_table_rejects(tmp_path, content, message):
     touch(tmp_path / "a.jpg")
     with pytest.raises(InputError, match=message):
         read_records("csv", table)
+
+
+@pytest.mark.parametrize(
+    ("content", "came"),
+    [
+        ("path;age\na.png;25,32\nb.png;38,43\n", r"faces.csv:2`.*'25,32'"),
+        ("path;age\na.png;25,5\nb.png;38,43\n", [25.5, 38.43]),
+        ('path,age\na.png,33\nb.png,"4,6"\n', r"faces.csv:3`.*'4,6'"),
+        ('path,age\na.png,"(4, 6)"\nb.png,"4,0"\n', [5.0, 4.0]),
+    ],
+)
+def test_commas_in_ages_are_told_by_the_column(tmp_path, content, came):
+    table = tmp_path / "faces.csv"
+    table.write_text(content)
+    touch(tmp_path / "a.png", tmp_path / "b.png")
+    if isinstance(came, list):
+        assert [r.age_years for r in read_records("csv", table)] == came
+        return
+    with pytest.raises(InputError, match=came) as error:
+        read_records("csv", table)
+    assert "must hold ages as 25.5 or (25, 32), not with a comma" in str(error.value)
 
 
 def test_missing_table(tmp_path):

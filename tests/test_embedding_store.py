@@ -113,11 +113,11 @@ def test_half_precision_keeps_its_values(tmp_path):
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
 def test_any_labels_come_back(tmp_path, data):
-    rows = data.draw(st.integers(1, 5))
+    rows = data.draw(st.integers(1, 9))
 
     def column(values):
         return st.lists(values, min_size=rows, max_size=rows)
@@ -125,8 +125,11 @@ def test_any_labels_come_back(tmp_path, data):
     text = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
     labels = {
         "name": data.draw(column(text)),
+        "city": data.draw(column(text)),
         "weight": data.draw(column(st.none() | st.floats(width=32))),
+        "height": data.draw(column(st.none() | st.floats(width=32))),
         "group": data.draw(column(st.integers(-1, 2**40)) | column(text)),
+        "set": data.draw(column(st.integers(-1, 2**40)) | column(text)),
         "age_years": data.draw(column(st.none() | st.floats(0, 130, width=32))),
     }
     store = EmbeddingStore(unit_rows(rows), labels)
@@ -134,9 +137,10 @@ def test_any_labels_come_back(tmp_path, data):
     again = EmbeddingStore.open(tmp_path / "a.h5")
     assert_same(again, store)
     # numpy's text drops NUL at the end
-    expected = [(v or "").rstrip("\0") for v in labels["name"]]
-    if any(v is not None for v in labels["name"]):
-        assert again.labels["name"].tolist() == expected
+    for key in ("name", "city"):
+        expected = [(v or "").rstrip("\0") for v in labels[key]]
+        if any(v is not None for v in labels[key]):
+            assert again.labels[key].tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from damage import without_hashes
 from data_sets import INFO, make_store
 
 from kerasmlp import EmbeddingStore, metrics
@@ -208,7 +209,7 @@ def test_a_model_without_dropout_or_calibration_is_measured_too(tmp_path, capsys
     recipe = SMALL.replace(epochs=1, dropout_rate=0.0)
     train(store, choose_target(store, "gender"), recipe, run, pictures=False)
     (run / "calibration.json").unlink()
-    (run / "DONE").write_text("")  # without the hashes of what was trained
+    without_hashes(run)  # without the hashes of what was trained
     assert run_command("evaluate", [str(run), str(tmp_path / "store.h5"), "--json"]) == 0
     captured = capsys.readouterr()
     assert "note: the model has no dropout, nothing to sample" in captured.err

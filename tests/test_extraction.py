@@ -180,7 +180,7 @@ def wait_for_lines(process, store, number):
         time.sleep(0.01)
 
 
-def test_killed_runs_resume_to_the_same_store(tmp_path, utkface):
+def test_killed_runs_resume_to_the_same_store(tmp_path, utkface, capsys):
     store, rng = tmp_path / "s.h5", random.Random(0)
     kills = 0
     for attempt in range(3):
@@ -197,8 +197,13 @@ def test_killed_runs_resume_to_the_same_store(tmp_path, utkface):
     assert 0 < done <= 243
     assert EmbeddingStore.open(store).digest() == utkface.digest()
     assert not partial_folder(store).exists()
-    # finished: nothing is computed again
+    # finished: nothing is computed again, unless something else is asked for
+    capsys.readouterr()
     assert command(FACES / "utkface", store, "--resume", layout="utkface") == 0
+    assert capsys.readouterr().err == "note: the store was finished before\n"
+    options = ("--resume", "--face", "biggest")
+    assert command(FACES / "utkface", store, *options, layout="utkface") == 2
+    assert "must have begun with the same inputs and settings" in capsys.readouterr().err
 
 
 def test_sigterm_keeps_what_is_done(tmp_path):
@@ -264,31 +269,35 @@ def test_photo_that_kills_its_worker_is_counted(tmp_path, monkeypatch):
 def test_photo_that_stops_its_worker_is_counted(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(HOOK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(face_process, "STILL_SECONDS", 2)
     tasks = [(p, False) for p in sample(8)]
     tasks.insert(5, (tmp_path / "hang.jpg", False))
     with pool(1) as workers:
+        with monkeypatch.context() as patch:
+            check_that_computing_is_no_standing_still(workers, patch)
+        monkeypatch.setattr(face_process, "STILL_SECONDS", 1.2)
+        monkeypatch.setattr(face_pool, "_LOOK_SECONDS", 0.5)
         answers = list(workers.map(tasks))
     reasons = [answer["reason"] for answer in answers]
     assert reasons == [None] * 5 + ["no answer for a minute or more, twice"] + [None] * 3
 
 
-def test_worker_that_computes_does_not_stand_still(monkeypatch):
-    with pool(1) as workers:
-        monkeypatch.setattr(face_process, "STILL_SECONDS", 1)
-        (worker,) = workers._workers
-        worker.give(0, (sample(1)[0], False))
-        answers = {}
-        while not answers:
-            worker.receive(answers)
-        worker.unanswered.append(1)  # which was never sent: nothing is computed
-        for busy in (True, True, True, False):  # 0.26 seconds count of the first three
-            ticks = worker._cpu + busy
-            monkeypatch.setattr(face_process, "_cpu_ticks", lambda pid, ticks=ticks: ticks)
-            worker._looked -= 0.6
-            assert not worker.stands_still()
-        worker._looked -= 3600  # this process was stopped for an hour: at most two seconds count
-        assert worker.stands_still() and worker._still < 3.5
+def check_that_computing_is_no_standing_still(workers, monkeypatch):
+    monkeypatch.setattr(face_process, "STILL_SECONDS", 1)
+    (worker,) = workers._workers
+    worker.give(0, (sample(1)[0], False))
+    answers = {}
+    while not answers:
+        worker.receive(answers)
+    worker.unanswered.append(1)  # which was never sent: nothing is computed
+    for busy in (True, True, True, False):  # 0.26 seconds count of the first three
+        ticks = worker._cpu + busy
+        monkeypatch.setattr(face_process, "_cpu_ticks", lambda pid, ticks=ticks: ticks)
+        worker._looked -= 0.6
+        assert not worker.stands_still()
+    worker._looked -= 3600  # this process was stopped for an hour: at most two seconds count
+    assert worker.stands_still() and worker._still < 3.5
+    worker.unanswered.clear()
+    worker._still = 0.0
 
 
 def test_workers_killed_at_their_start(monkeypatch):

@@ -242,5 +242,8 @@ def test_enormous_image_is_not_decoded(tmp_path):
     assert read_image(path).shape == (256, 256, 3)
     path.write_bytes(enormous_png(17_000))
     assert decode_photo(path.read_bytes()) == (None, "more pixels than are read")
-    with pytest.raises(InputError, match=r"must be a readable image.*more than 90 megapixels"):
+    with pytest.raises(
+        InputError,
+        match=r"must be a readable image.*more pixels than .*88 megapixels",
+    ):
         read_image(path)

@@ -1,8 +1,13 @@
 """Pixels as they are meant: depth, range, transparency, orientation, limits; or a reason."""
 
+import ctypes
 import io
+import os
+import resource
 import struct
 import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +35,8 @@ def pixels_of(data, **options):
 
 def png_of_16_bits(colours):
     cv2 = pytest.importorskip("cv2")
-    return cv2.imencode(".png", colours[..., ::-1])[1].tobytes()
+    order = [2, 1, 0, 3][: colours.shape[2]]
+    return cv2.imencode(".png", colours[..., order])[1].tobytes()
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "ppm", "jpeg2000"])
@@ -82,7 +88,6 @@ def test_twelve_bits():
 @pytest.mark.parametrize(
     "values",
     [
-        RAMP // 16,  # 12 bits in 16
         RAMP // 256,  # 8 bits in 16
         RAMP.astype(np.int32),  # of 32 bits, or of 16
         RAMP.astype(np.float32),
@@ -90,7 +95,7 @@ def test_twelve_bits():
         RAMP / np.float32(255 * 65535),  # scaled twice
         np.full((4, 4), np.nan, np.float32),
     ],
-    ids=["12", "8", "int32", "to 65535", "negative", "scaled twice", "NaN"],
+    ids=["8", "int32", "to 65535", "negative", "scaled twice", "NaN"],
 )
 def test_what_has_no_clear_range_is_left_out(values):
     assert decode_image(saved(values, "tiff")) == (None, "16-bit or float pixels of unclear range")
@@ -99,7 +104,60 @@ def test_what_has_no_clear_range_is_left_out(values):
 def test_dark_colours_of_16_bits_are_left_out():
     data = png_of_16_bits(np.dstack([RAMP, RAMP, RAMP]) // 16)
     assert decode_image(data) == (None, "16-bit or float pixels of unclear range")
-    assert pixels_of(png_of_16_bits(np.dstack([RAMP, RAMP, RAMP]) // 15)).max() == 17
+    opaque = np.dstack([RAMP, RAMP, RAMP, np.full_like(RAMP, 65535)]) // np.uint16([2, 2, 2, 1])
+    opaque[:9, :, 3] = 0  # where the white page shows
+    assert decode_image(png_of_16_bits(opaque))[1] == "16-bit or float pixels of unclear range"
+    assert pixels_of(png_of_16_bits(np.dstack([RAMP, RAMP // 2, RAMP]))).max() == 255
+
+
+def tiff_of(values, *more):
+    """A grey TIFF of one strip, of little-endian numbers."""
+    kind = {"u": 1, "f": 3}[values.dtype.kind]
+    entries = [
+        (256, 3, values.shape[1]), (257, 3, values.shape[0]), (258, 3, 8 * values.itemsize),
+        (259, 3, 1), (273, 4, 150), (277, 3, 1), (279, 4, values.nbytes), (339, 3, kind), *more,
+    ]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    parts = (struct.pack("<HHII", tag, kind, 1, v) for tag, kind, v in sorted(entries))
+    return (head + b"".join(parts) + bytes(4)).ljust(150, b"\0") + values.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
+def test_tiff_whose_zero_is_white(dtype):
+    if dtype == "float64":
+        pytest.importorskip("cv2")
+    white = 1 if dtype[0] == "f" else np.iinfo(dtype).max
+    ramp = (np.arange(6)[None] / 5 * white).astype(dtype)
+    for photometric, expected in (
+        (1, [0, 51, 102, 153, 204, 255]),
+        (0, [255, 204, 153, 102, 51, 0]),
+    ):
+        data = tiff_of(ramp, (262, 3, photometric))
+        np.testing.assert_array_equal(pixels_of(data)[0, :, 0], expected)
+    dark = tiff_of(ramp // 16 if dtype == "uint16" else ramp * 99, (262, 3, 0))
+    assert dtype == "uint8" or decode_image(dark)[1] == "16-bit or float pixels of unclear range"
+
+
+@pytest.mark.parametrize("bits", [12, 13, 14, 15])
+def test_fewer_than_16_bits_in_16_are_left_out_unless_the_file_states_them(bits):
+    values = RAMP >> (16 - bits)
+    unclear = (None, "16-bit or float pixels of unclear range")
+    black_first = (262, 3, 1)
+    for data in (saved(values, "png"), tiff_of(values, black_first)):
+        assert decode_image(data) == unclear
+    stated = tiff_of(values, black_first, (281, 3, (1 << bits) - 1))
+    np.testing.assert_array_equal(pixels_of(stated)[..., 0], RAMP >> 8)
+    as_it_is = tiff_of(values, black_first, (281, 3, 65535))
+    np.testing.assert_array_equal(pixels_of(as_it_is)[..., 0], values >> 8)
+    assert decode_image(tiff_of(RAMP, black_first, (281, 3, (1 << bits) - 1)))[1] == unclear[1]
+
+    def png_that_states(number):
+        data, part = saved(values, "png"), b"sBIT" + bytes([number])
+        return data[:33] + b"\0\0\0\1" + part + struct.pack(">I", zlib.crc32(part)) + data[33:]
+
+    np.testing.assert_array_equal(pixels_of(png_that_states(16))[..., 0], values >> 8)
+    np.testing.assert_array_equal(pixels_of(png_that_states(bits - 1))[..., 0], values >> 8)
+    assert decode_image(png_that_states(bits)) == unclear  # spread, as PNG wants it, or not
 
 
 def test_arrays():
@@ -191,6 +249,56 @@ def test_what_promises_too_much_is_left_out_before_it_is_decoded(monkeypatch):
     assert decode_image(saved(Image.new("1", (40_000, 5_000)), "png"))[1] == (
         "more pixels than are read"
     )
+
+
+def most_memory(data):
+    """Bytes that decoding takes at its peak, in a process of its own.
+
+    Of small pictures up to a quarter more than of those of 20 megapixels.
+    """
+    reads, writes = os.pipe()
+    if not (child := os.fork()):
+        try:
+            ctypes.CDLL(None).malloc_trim(0)  # what is free already would hide what is taken
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            decode_image(data)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            os.write(writes, str(peak - pages * resource.getpagesize()).encode())
+        finally:
+            os._exit(0)
+    os.close(writes)
+    with open(reads) as file:
+        peak = file.read()
+    os.waitpid(child, 0)
+    return int(peak)
+
+
+def pictures_to_measure():
+    gray = Image.linear_gradient("L").resize((2000, 1500))
+    colour = Image.merge("RGB", [gray] * 3)
+    deep = np.asarray(gray).astype(np.uint16) << 8
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    png = {"compress_level": 1, "exif": exif.tobytes()}
+    tiff = {"compression": "tiff_deflate", "tiffinfo": {0x0112: 6}}
+    yield "RGB", saved(colour, "png", **png)
+    yield "RGBA", saved(Image.merge("RGBA", [gray] * 4), "png", **png)
+    yield "palette", saved(gray.convert("P"), "png", transparency=0, **png)
+    yield "grey and opacity", saved(Image.merge("LA", [gray] * 2), "png", **png)
+    yield "CMYK", saved(colour.convert("CMYK"), "jpeg", exif=exif.tobytes())
+    yield "16 bits", saved(deep, "tiff", **tiff)
+    yield "32 bits", saved(deep.astype(np.int32), "tiff", **tiff)
+    yield "floats", saved(deep / np.float32(65535), "tiff", **tiff)
+    webp = Image.merge("RGBA", [gray] * 4)
+    yield "WebP", saved(webp, "webp", lossless=True, quality=0, method=0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_no_picture_takes_more_memory_than_its_limit_counts_on():
+    peaks = {name: most_memory(data) / 3e6 for name, data in pictures_to_measure()}
+    assert min(peaks.values()) > 4
+    limits = {name: (1 << 30) / max_pixels(0, *[20] * (name == "WebP")) for name in peaks}
+    assert {name: peak for name, peak in peaks.items() if peak > 1.25 * limits[name]} == {}
 
 
 def test_heic_by_pillow_heif_or_a_reason(monkeypatch):

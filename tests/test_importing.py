@@ -425,3 +425,15 @@ def test_model_dir(tmp_path):
     assert run_command("import-embeddings", argv) == 0
     info = EmbeddingStore.open(tmp_path / "out.h5").info
     assert info.embedder == "w600k_mbf_dequant.onnx" and info.embedder_sha256.startswith("62a5a76d")
+
+
+def test_drop_takes_labels_out_of_a_store_too(tmp_path, capsys):
+    source, output = tmp_path / "faces.h5", tmp_path / "shared.h5"
+    EmbeddingStore(np.eye(3, 8), {"path": ["ann.jpg", "bob.jpg", "x"], "gender": [0, 1, 1]}).save(
+        source
+    )
+    words = [str(source), "-o", str(output), "--drop", "path"]
+    assert run_command("import-embeddings", words) == 0
+    assert "as asked by --drop" in capsys.readouterr().out
+    assert list(EmbeddingStore.open(output).labels) == ["gender"]
+    assert b"ann.jpg" not in output.read_bytes()

@@ -10,6 +10,7 @@ from kerasmlp.labels import (
     NUM_YEARS,
     Gender,
     age_classes,
+    decimal_comma,
     decode_gender,
     parse_age_years,
     repair_age_group,
@@ -98,3 +99,19 @@ def test_bad_classes(spec, text):
     with pytest.raises(InputError, match=rf"`classes` must .*{text}") as caught:
         age_classes(spec)
     assert f"Received: classes={spec!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["25,32", "38,43"], ("25,32", False)),
+        (["25,32", "38,43", "(48, 53)", "33"], ("25,32", False)),
+        (["4,6"], ("4,6", False)),
+        (["25,32", "38,5"], ("25,32", True)),
+        (["25,131"], ("25,131", True)),
+        (["60,100", "60,60"], ("60,100", False)),
+        (["(25, 32)", "25.5", "33", ""], None),
+    ],
+)
+def test_a_decimal_comma_is_told_by_the_whole_column(texts, found):
+    assert decimal_comma(texts) == found

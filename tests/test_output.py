@@ -1,5 +1,6 @@
 """What commands say and how they end, whatever the screen is."""
 
+import contextlib
 import io
 import os
 import subprocess
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from kerasmlp import strict_json
 from kerasmlp.checks import InputError, check_int, check_positive, one_sentence, reject
+from kerasmlp.cli import run_command
 from kerasmlp.files import read_json, write_json
 
 
@@ -39,12 +41,32 @@ def test_no_letter_ends_a_command(encoding):
 
 @pytest.mark.parametrize(
     "line",
-    ["kerasmlp compare a b >&-", "kerasmlp --help >&-", "set -o pipefail; kerasmlp --help | :"],
+    ["kerasmlp compare a b >&-", "kerasmlp --help >&-"],
 )
 def test_a_closed_standard_output_is_one_sentence(line):
     done = shell(line)
     assert done.stderr.decode().startswith("error: standard output must be open until")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("line", ["kerasmlp --help", "kerasmlp predict --help"])
+def test_a_reader_that_has_read_enough_is_no_error(line):
+    done = shell(f"set -o pipefail; {line} | :")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_answers_that_nobody_reads_any_more_are_no_error(monkeypatch):
+    from kerasmlp.commands import compare
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as screen:
+        monkeypatch.setattr(sys, "stdout", screen)
+        monkeypatch.setattr(compare, "run", lambda _: print("x" * 100_000))
+        err = io.StringIO()
+        with contextlib.redirect_stderr(err):
+            assert run_command("compare", ["a", "b"]) == 0
+        assert err.getvalue() == ""
 
 
 def test_without_standard_error_the_exit_code_says_it():

@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kerasmlp import __version__
 from kerasmlp.checks import InputError
+from kerasmlp.datasets.records import Record
+from kerasmlp.extraction_resuming import (
+    check_keys,
+    finished_store,
+    inputs_digest,
+    journal_line,
+)
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.partial_store import PartialStore, partial_folder
 from kerasmlp.stores.store_info import StoreInfo
@@ -105,6 +114,102 @@ def test_garbage_line_is_cut(target):
         file.write(b"\0" * 40 + b"\n")
     with begin(target, resume=True) as partial:
         assert len(partial) == 3
+
+
+HASH = "a" * 64
+CRC32 = zlib.crc32(ROWS[0].tobytes())
+KEPT = {"key": "3.jpg", "reason": None, "sha256": HASH, "det_score": 0.7, "crc32": CRC32}
+
+
+@pytest.mark.parametrize(
+    ("line", "fits"),
+    [
+        (KEPT, True),
+        ({"key": "3.jpg", "reason": "no face"}, True),
+        ({}, False),
+        ([], False),
+        ({"reason": [1]}, False),
+        ({"key": "3.jpg", "reason": 7}, False),
+        ({"key": "3.jpg", "reason": "no luck"}, False),
+        ({"key": "3.jpg", "reason": None}, False),  # kept, without a row
+        ({"key": 3, "reason": "no face"}, False),
+        (KEPT | {"reason": "no face"}, False),
+        (KEPT | {"crc32": "1"}, False),
+        (KEPT | {"crc32": CRC32 + 1}, False),
+        (KEPT | {"sha256": 1}, False),
+        (KEPT | {"det_score": "high"}, False),
+        ({k: v for k, v in KEPT.items() if k != "det_score"}, False),
+        (KEPT | {"det_score": float("nan")}, False),
+    ],
+)
+def test_altered_lines_are_cut_with_all_after_them(target, line, fits):
+    def open_again():
+        return begin(target, line=journal_line, resume=True)
+
+    with open_again() as partial:
+        partial.append({"key": "0.jpg", "reason": None, "sha256": HASH, "det_score": 1}, ROWS[1])
+        partial.append({"key": "1.jpg", "reason": "no age"})
+        partial.commit()
+    folder = partial_folder(target)
+    after = json.dumps({"key": "4.jpg", "reason": "no face"})
+    with open(folder / "records.jsonl", "a") as file:
+        file.write(f"{json.dumps(line)}\n{after}\n")
+    with open(folder / "embeddings.f32", "ab") as file:
+        file.write(ROWS[0].tobytes())
+    rows = [ROWS[1], ROWS[0]] if isinstance(line, dict) and "crc32" in line and fits else [ROWS[1]]
+    for _ in range(2):
+        with open_again() as partial:
+            assert [e["key"] for e in partial.entries] == ["0.jpg", "1.jpg", "3.jpg", "4.jpg"][
+                : 4 if fits else 2
+            ]
+            np.testing.assert_array_equal(partial.embeddings(), rows)
+
+
+def test_lines_of_other_inputs_are_refused(target):
+    records = [Record(key=f"{i}.jpg", image=None) for i in range(4)]
+    with begin(target) as partial:
+        fill(partial, 0, 3)
+        check_keys(partial, records)
+        expected = r"`.*faces.h5.partial` must hold in records.jsonl line 2 of 'other.jpg' \("
+        with pytest.raises(InputError, match=expected + r"--force.*Received: '1.jpg'"):
+            check_keys(partial, [records[0], Record(key="other.jpg", image=None), records[2]])
+        with pytest.raises(InputError, match=r"records.jsonl 2 lines .* Received: '2.jpg'"):
+            check_keys(partial, records[:2])
+
+
+def test_a_finished_store_is_of_the_same_inputs_and_settings(target):
+    image = target.parent / "a.jpg"
+    image.write_bytes(b"abc")
+    settings = {"inputs": inputs_digest([Record(key="a.jpg", image=image)]), "face": "only"}
+    image.write_bytes(b"another")
+    other = {**settings, "inputs": inputs_digest([Record(key="a.jpg", image=image)])}
+    now = {**settings, "kerasmlp": __version__}
+    counts = {"inputs": 2, "kept": 1, "removed": {"no face": 1}}
+
+    def finished(settings=now, inputs=2, **info):
+        info = {"removal_report": counts, "extraction": now, **info}
+        EmbeddingStore(ROWS[:1], info=StoreInfo(**info)).save(target, overwrite=True)
+        return finished_store(target, settings, inputs)
+
+    assert finished() == {**counts, "store": str(target), "resumed_at": 2, "doubt": None}
+    assert finished(extraction={**now, "kerasmlp": "0.0.1"})["doubt"] == (
+        "it was made by kerasmlp 0.0.1"
+    )
+    assert "only their number was compared" in finished(extraction=None)["doubt"]
+    for changed, name in (
+        ({**other, "kerasmlp": __version__}, "inputs"),
+        ({**now, "face": "centre"}, "face"),
+        ({**now, "embedder": HASH}, "embedder"),
+    ):
+        with pytest.raises(InputError, match=f"with the same inputs and .*: another {name}$"):
+            finished(changed)
+    for options in (
+        {"inputs": 3, "extraction": None},
+        {"removal_report": None},
+        {"removal_report": {**counts, "removed": 1}},
+    ):
+        with pytest.raises(InputError, match="must come from the same inputs"):
+            finished(**options)
 
 
 def test_changed_settings_are_refused(target):

@@ -160,6 +160,15 @@ def test_loads_in_a_fresh_process_with_equal_outputs(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model.predict(X, verbose=0))
 
 
+def test_a_model_that_was_fitted_loads_without_its_optimizer(tmp_path):
+    model = ResidualMLP(num_classes=3, num_blocks=1, seed=5)
+    model.compile("adamw", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(X, np.arange(len(X)) % 3, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
 def test_a_damaged_model_is_named(tmp_path):
     path = tmp_path / "model.keras"
     path.write_bytes(b"PK\x03\x04 not a model")

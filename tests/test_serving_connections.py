@@ -7,6 +7,8 @@ import logging
 import os
 import resource
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from kerasmlp.serving.connections import Connection, Connections
 from kerasmlp.serving.fair_queue import FairQueue
 from kerasmlp.serving.listener import Listener
 from kerasmlp.serving.own_folder import own_folder
+from kerasmlp.serving.turns import Turns
 
 GOOD = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -225,6 +228,45 @@ def test_who_comes_anew_has_no_credit():
         queue.charge(client, 100)
         order.append(item)
     assert 9 <= order.count("first") <= 11
+
+
+def test_what_a_killed_process_left_is_private(tmp_path):
+    """As the page sets its umask before it makes the folder."""
+    code = (
+        "import os, signal; from kerasmlp.serving.own_folder import own_folder\n"
+        "os.umask(0o077)\n"
+        "with own_folder('kerasmlp-demo-') as folder:\n"
+        "    (folder / 'photo.jpg').write_text('a face')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    root = Path(__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], env=environment, cwd=root).returncode == -9
+    (left,) = tmp_path.iterdir()
+    (photo,) = left.iterdir()
+    assert left.stat().st_mode & 0o777 == 0o700 and photo.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_address_has_its_share_of_the_room_only():
+    async def ask():
+        turns, begun, end = Turns(0.5), [], asyncio.Event()
+
+        async def work(client):
+            async with turns.turn(client, share=0.4, cost=1):
+                begun.append(client)
+                await end.wait()
+
+        clients = [("a", 1), ("a", 2), ("b", 1), ("c", 1)]
+        tasks = [asyncio.create_task(work(client)) for client in clients]
+        await asyncio.sleep(0.01)
+        first = list(begun)
+        tasks[1].cancel()
+        end.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return first, begun
+
+    first, begun = asyncio.run(ask())
+    assert first == [("a", 1), ("b", 1)] and begun == [*first, ("c", 1)]
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):

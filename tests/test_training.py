@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from damage import without_hashes
 from data_sets import ROOT, make_store
 from forked import fresh_python
 
@@ -19,7 +20,7 @@ from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.checks import InputError
 from kerasmlp.cli import run_command
 from kerasmlp.commands import train_gender
-from kerasmlp.commands.training_options import choose_recipe, choose_validation_share
+from kerasmlp.commands.training_options import choose_recipe, choose_validation_share, for_rows
 from kerasmlp.evaluation import measure, measure_groups
 from kerasmlp.fitting import compile_model, fit, steps_of
 from kerasmlp.initial_weights import check_init
@@ -34,6 +35,7 @@ from kerasmlp.seen import count_seen, load_seen, row_hashes
 from kerasmlp.tables import csv_of, read_csv
 from kerasmlp.targets import Target, age_target, choose_age_target, choose_target
 from kerasmlp.training import split_rows, train
+from kerasmlp.training_rows import hold_out
 from kerasmlp.uncertainty import predict_uncertainty
 
 SMALL = Recipe(epochs=4, batch_size=32, dropout_rate=0.2)
@@ -241,7 +243,8 @@ def test_defaults_are_gentle_and_options_win(words, rows, changes):
     parser = argparse.ArgumentParser()
     train_gender.add_arguments(parser)
     args = parser.parse_args(words)
-    assert choose_recipe(args, "gender", rows) == PRESETS["gender"].replace(**changes)
+    recipe = for_rows(args, choose_recipe(args, "gender"), rows)
+    assert recipe == PRESETS["gender"].replace(**changes)
     share = 0.2 if "--init" in words and rows < 1000 else 0.1
     assert choose_validation_share(args, rows) == share
 
@@ -267,7 +270,7 @@ def test_rows_without_the_label_are_counted_and_not_learned_from(tmp_path, workb
     np.testing.assert_array_equal(load_seen(run), np.unique(row_hashes(store.embeddings[8:])))
     assert count_seen(run, store.embeddings) == 392
     (run / "seen.npy").unlink()
-    (run / "DONE").write_text("")  # without the hashes of what was trained
+    without_hashes(run)  # without the hashes of what was trained
     assert count_seen(run, store.embeddings) is None
     with pytest.raises(InputError, match="seen.npy` must tell what the run has learned from"):
         check_init(run, run.config())
@@ -601,3 +604,26 @@ def test_few_rows_are_not_calibrated_on(store, tmp_path, workbench):
     how = {"workbench": workbench, "pictures": False}
     report = train(store, target, SMALL, tmp_path / "run", **how)
     assert report["temperature"] == 1.0
+
+
+def test_init_has_not_learned_from_the_test(age_run, store, tmp_path, workbench):
+    path, target, _ = age_run
+    how = {"init": path, "pictures": False, "workbench": workbench}
+    for test in ({"test_share": 0.2}, {"test": store.subset(np.arange(80))}):
+        with pytest.raises(InputError, match="other faces .* has seen 80 of their rows"):
+            train(store, target, SMALL, tmp_path / "run", **how, **test)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_on_both_sides_of_a_test_are_said(store, tmp_path, workbench):
+    first = np.arange(100)
+    twice = store.subset(np.concatenate([first, first]))
+    twice.labels["group"] = np.arange(200)
+    target, recipe = choose_target(twice, "gender"), SMALL.replace(epochs=1)
+    how = {"workbench": workbench, "pictures": False, "test_share": 0.2}
+    report = train(twice, target, recipe, tmp_path / "run", **how)
+    _, test = hold_out(twice, target, None, 0.2, 0)
+    same = (test.embeddings[:, None] == test.embeddings).all(axis=2).sum()  # with themselves
+    common = len(test) - (same - len(test))
+    assert report["rows"]["test_learned_from"] == common > 20
+    assert f"{common} of the 40 rows held out as a test are among" in " ".join(report["notes"])

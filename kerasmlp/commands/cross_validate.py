@@ -1,7 +1,7 @@
 """Cross-validates a recipe on an embedding store: seeds × folds, a run folder each.
 
 Folds come from the store's column `fold`, or each seed draws them from whole
-groups. Ends with the table of means and standard deviations and one line of JSON.
+groups. Ends with the table of means and standard deviations.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from kerasmlp.commands.json_line import print_json
+from kerasmlp.commands.resumed import resumed_settings
 from kerasmlp.commands.training_options import (
     SAMPLE,
     add_age_arguments,
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.cross_validation.plan import MAX_SEEDS, Plan, plan_runs
     from kerasmlp.cross_validation.running import cross_validate
     from kerasmlp.runs import next_free
+    from kerasmlp.training_rows import count_labelled
 
     if check_int("--seeds", args.seeds, minimum=1) > MAX_SEEDS:
         reject("--seeds", f"must be at most {MAX_SEEDS}", args.seeds)
@@ -55,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
         recipe=recipe,
         seeds=tuple(range(args.seed, args.seed + args.seeds)),
         num_folds=args.folds,
-        validation_share=choose_validation_share(args, len(store)),
-        group=args.group,
+        validation_share=choose_validation_share(args, count_labelled(store, target)),
+        group=args.group if args.group is not None else resumed_settings(args).get("group"),
         init=None if args.init is None else str(args.init.resolve()),
     )
     runs = plan_runs(store, plan)

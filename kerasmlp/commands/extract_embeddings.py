@@ -78,5 +78,8 @@ def run(args: argparse.Namespace) -> None:
     )
     if "provider" in report:
         print(f"computed by {report['provider']}", file=sys.stderr)
+    else:
+        doubt = f"; {report['doubt']}" if report["doubt"] else ""
+        print(f"note: the store was finished before{doubt}", file=sys.stderr)
     print(removal_table(report))
     print(report["store"])

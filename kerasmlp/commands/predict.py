@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
-
-_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz", ".npy", ".parquet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +93,9 @@ def run(args: argparse.Namespace) -> None:
         finder = FaceFinder(args.model_dir, min_det_score=args.min_det_score)
         for predictor in predictors:
             predictor.check(args.model_dir, finder.width, finder.info)
+            if predictor.config["embedder"] is None:
+                about = f"{predictor.path} does not say which embedder it was trained on"
+                print(f"note: {about}: with another one its answers mean nothing", file=sys.stderr)
     pictures: list[Path | None] = [None] * len(photos)
     if args.annotate:
         args.annotate.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -149,14 +149,10 @@ def _check_extremes(args: argparse.Namespace, photos: list[Path]) -> None:
 
 def _check_tables(args: argparse.Namespace) -> None:
     """A table or an array would be taken for a photo: it has to become a store first."""
-    from kerasmlp.checks import reject_file
+    from kerasmlp.stores.store_file import reject_table
 
     for path in args.inputs:
-        if path.name.lower().endswith(_TABLES) and path.is_file():
-            store = path.with_name(path.name.split(".")[0] + ".h5")
-            words = ["import-embeddings", str(path), "-o", str(store)]
-            came = f"a table or array, of which `{shlex.join(words)}` makes one"
-            reject_file(path, "must be a photo, a folder of photos or an embedding store", came)
+        reject_table(path, "a photo, a folder of photos or an embedding store")
 
 
 def _rounded(value: Any) -> Any:

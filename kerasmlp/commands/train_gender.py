@@ -11,7 +11,7 @@ import argparse
 from kerasmlp.commands.training_options import (
     add_test_argument,
     add_training_arguments,
-    choose_recipe,
+    choose_other_task,
     open_store,
     run_training,
 )
@@ -23,8 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.targets import choose_target
-
     store = open_store(args)
-    target = choose_target(store, args.label or "gender")
-    run_training(args, target.label, store, target, choose_recipe(args, "gender", len(store)))
+    target, recipe = choose_other_task(args, store, args.label or "gender")
+    run_training(args, target.label, store, target, recipe)

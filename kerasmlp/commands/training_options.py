@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from kerasmlp.commands.json_line import add_json_argument, print_json
+from kerasmlp.commands.resumed import resumed_settings, resumed_target
 
 AGE_LABELS = (None, "age_years", "age_group")
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "fairface_sample.h5"
@@ -45,7 +46,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation-share",
         type=float,
         metavar="X",
-        help="default: 0.1, with --init 0.2 of fewer than 1,000 rows",
+        help="default: 0.1, with --init 0.2 of fewer than 1,000 rows with the label",
     )
     data.add_argument(
         "--group",
@@ -85,34 +86,44 @@ def add_test_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def choose_recipe(args: argparse.Namespace, default: str, rows: int):
+def choose_recipe(args: argparse.Namespace, default: str):
     """The preset with the single hyperparameters that were given on top.
 
-    The default preset is made gentle where weights are given to begin with, and
-    takes smaller batches of a small store; what was given stays.
+    The default preset is made gentle where weights are given to begin with; what was
+    given stays. A run that is resumed keeps its recipe.
     """
-    from kerasmlp.models.presets import (
-        FINE_TUNING,
-        SMALL_STORE,
-        SMALL_STORE_ROWS,
-        find_recipe,
-    )
+    from kerasmlp.models.presets import FINE_TUNING, find_recipe
 
     names = [n for n in (*_HYPERPARAMETERS, "label_sigma_years") if hasattr(args, n)]
     changes = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
+    if args.preset is None and (before := resumed_settings(args)):
+        return before["recipe"].replace(**changes)
     if args.preset is None and getattr(args, "init", None) is not None:
         changes = FINE_TUNING | changes
-    elif args.preset is None and rows < SMALL_STORE_ROWS:
-        changes = SMALL_STORE | changes
     return find_recipe(args.preset or default).replace(**changes)
 
 
+def for_rows(args: argparse.Namespace, recipe, rows: int):
+    """The default preset with smaller batches where few rows have the label."""
+    from kerasmlp.models.presets import SMALL_STORE, SMALL_STORE_ROWS
+
+    given = [getattr(args, name, None) for name in ("preset", "init", "batch_size")]
+    if rows >= SMALL_STORE_ROWS or given != [None] * 3 or resumed_settings(args):
+        return recipe
+    return recipe.replace(**SMALL_STORE)
+
+
 def choose_validation_share(args: argparse.Namespace, rows: int) -> float:
-    """Of few rows, more are kept back to begin with other weights: when to stop hangs on them."""
+    """Of few rows with the label, more are kept back to begin with other weights.
+
+    When to stop hangs on them.
+    """
     from kerasmlp.training_rows import VALIDATION_SHARE
 
     if args.validation_share is not None:
         return args.validation_share
+    if before := resumed_settings(args):
+        return before["validation_share"]
     few = getattr(args, "init", None) is not None and rows < _FEW_ROWS
     return 2 * VALIDATION_SHARE if few else VALIDATION_SHARE
 
@@ -140,26 +151,40 @@ def add_age_arguments(parser: argparse.ArgumentParser) -> None:
 def choose_age_task(args: argparse.Namespace, store):
     """Target and recipe of the age label of a store."""
     from kerasmlp.targets import choose_age_target
+    from kerasmlp.training_rows import count_labelled
 
     years = "age_years" in store.labels if args.label is None else args.label == "age_years"
-    recipe = choose_recipe(args, "age" if years else "age-groups", len(store))
-    by_years = recipe.label_sigma_years > 0
-    how = {"by_years": by_years, "are_years": args.task == "years"}
-    return choose_age_target(store, args.label, args.classes, **how), recipe
+    recipe = choose_recipe(args, "age" if years else "age-groups")
+    target = resumed_target(args, age=True)
+    if target is None:
+        by_years = recipe.label_sigma_years > 0
+        how = {"by_years": by_years, "are_years": args.task == "years"}
+        target = choose_age_target(store, args.label, args.classes, **how)
+    return target, for_rows(args, recipe, count_labelled(store, target))
+
+
+def choose_other_task(args: argparse.Namespace, store, label: str):
+    """Target and recipe of a label that is no age."""
+    from kerasmlp.targets import choose_target
+    from kerasmlp.training_rows import count_labelled
+
+    target = resumed_target(args, age=False) or choose_target(store, label)
+    recipe = choose_recipe(args, "gender")
+    return target, for_rows(args, recipe, count_labelled(store, target))
 
 
 def choose_task(args: argparse.Namespace, store):
     """Target and recipe of any label of a store; age where none is given."""
     from kerasmlp.checks import reject
-    from kerasmlp.targets import choose_target
 
-    if args.label in AGE_LABELS:
+    other = resumed_target(args, age=False)
+    if args.label in AGE_LABELS and other is None:
         return choose_age_task(args, store)
     for option in ("classes", "label_sigma_years", "task"):
         if getattr(args, option) is not None:
             flag = f"--{option.replace('_', '-')}"
             reject(flag, "must be left out for a label that is no age", getattr(args, option))
-    return choose_target(store, args.label), choose_recipe(args, "gender", len(store))
+    return choose_other_task(args, store, args.label)
 
 
 def open_store(args: argparse.Namespace):
@@ -176,6 +201,7 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
     from kerasmlp.checks import reject
     from kerasmlp.quiet import import_tensorflow
     from kerasmlp.runs import RunFolder, next_free
+    from kerasmlp.training_rows import count_labelled
 
     if args.resume and args.run_dir is None:
         reject("--run-dir", "must be given to be resumed", None)
@@ -184,6 +210,8 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
         RunFolder(args.init).require_model()
     if args.resume and not run_dir.exists():
         print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+    before = resumed_settings(args)
+    rows = count_labelled(store, target)
     import_tensorflow()
     from kerasmlp.training import train
 
@@ -193,10 +221,10 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
         recipe,
         run_dir,
         seed=args.seed,
-        validation_share=choose_validation_share(args, len(store)),
-        group=args.group,
+        validation_share=choose_validation_share(args, rows),
+        group=before.get("group") if args.group is None else args.group,
         init=args.init,
-        test_share=args.test_share,
+        test_share=before.get("test_share") if args.test_share is None else args.test_share,
         resume=args.resume,
         force=args.force,
         progress=True,

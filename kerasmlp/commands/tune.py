@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from kerasmlp.commands.json_line import print_json
+from kerasmlp.commands.resumed import resumed_settings
 from kerasmlp.commands.training_options import (
     AGE_LABELS,
     SAMPLE,
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.checks import check_choice, check_int, reject
     from kerasmlp.quiet import import_tensorflow
     from kerasmlp.runs import next_free
+    from kerasmlp.training_rows import count_labelled
     from kerasmlp.tuning.plan import MAX_EPOCHS, TuningPlan
     from kerasmlp.tuning.running import require_keras_tuner, tune, work
     from kerasmlp.tuning.space import SPACES
@@ -100,8 +102,8 @@ def run(args: argparse.Namespace) -> None:
         max_epochs=MAX_EPOCHS if args.max_epochs is None else args.max_epochs,
         factor=args.factor,
         seed=args.seed,
-        validation_share=choose_validation_share(args, len(store)),
-        group=args.group,
+        validation_share=choose_validation_share(args, count_labelled(store, target)),
+        group=args.group if args.group is not None else resumed_settings(args).get("group"),
         leave_out_fold=args.leave_out_fold,
     )
     import_tensorflow()

@@ -66,7 +66,7 @@ def _record(folder: Path, path: Path, fold: int, line: int, row: dict[str, str] 
         f"aligned/{user}/landmark_aligned_face.{face_id}.{photo}",
         f"faces/{user}/coarse_tilt_aligned_face.{face_id}.{photo}",
     )
-    key = next((c for c in candidates if (folder / c).is_file()), None)
+    key = next((c for c in candidates if os.path.isfile(f"{folder}/{c}")), None)
     age_years = parse_age_years(row["age"])
     gender = decode_gender(row["gender"], "adience")
     removed = None

@@ -22,11 +22,13 @@ def store_of_arrays(path: str | os.PathLike) -> ImageStore:
     Raises:
         InputError: if it does not hold images and classes.
     """
-    columns = read_source(path).columns
+    source = read_source(path)
+    columns = source.columns
     names = [f"{kind}_{part}" for part in _PARTS for kind in "xy"]
     for name in names:
         if name not in columns:
-            reject_file(path, f"must hold {', '.join(names)}", f"no {name}")
+            why = f" ({source.left_out[name]})" if name in source.left_out else ""
+            reject_file(path, f"must hold {', '.join(names)}", f"no {name}{why}")
     images = [columns[f"x_{part}"] for part in _PARTS]
     images = [x[..., None] if x.ndim == 3 else x for x in images]
     for part, x in zip(_PARTS, images, strict=True):

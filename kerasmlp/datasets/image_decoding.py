@@ -19,6 +19,7 @@ from kerasmlp.datasets.records import (
     TRANSPARENT,
     UNCLEAR_RANGE,
 )
+from kerasmlp.datasets.sample_bits import sample_bits, stated_bits, white_bits, zero_is_white
 from kerasmlp.photos import is_heif
 
 # what Pillow was seen to raise on damaged files
@@ -37,9 +38,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS_PER_SAMPLE = 258  # of TIFF
-_BYTES_PER_PIXEL = 12  # that decoding was measured to take at most
-_DARKEST = 1 / 16  # of white: what has no lighter pixel was made with fewer bits
+_BYTES_PER_PIXEL = 12  # that decoding was measured to take at most, but for these formats
+_MORE_BYTES_PER_PIXEL = {"WEBP": 20, "JPEG2000": 26}
+_BAND = 64  # rows that are copied at once
+_DARKEST = 1 / 16  # of white: floats that have no lighter pixel were scaled twice
 
 
 def decode_image(
@@ -76,7 +78,7 @@ def decode_image(
         image = image if image.mode == mode else image.convert(mode)
         if size is not None and image.size != (size, size):
             image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-        pixels = np.asarray(image)
+        pixels = _array_of(image)
     except _LeftOut as why:
         return None, str(why)
     except Image.DecompressionBombError:
@@ -86,28 +88,32 @@ def decode_image(
     return pixels.reshape(*pixels.shape[:2], -1), None
 
 
-def as_uint8(values: np.ndarray) -> np.ndarray | None:
+def as_uint8(values: np.ndarray, bits: int | None = None) -> np.ndarray | None:
     """Pixels from 0 to 255, or None where the range of the values cannot be told.
 
     Args:
         values: uint8; uint16, of which the upper 8 bits are kept; or floats from 0 to 1.
-            If the lightest is darker than a sixteenth of white, they were made with
-            fewer bits.
+            Where the lightest of 16 bits has fewer than 16, or is darker than a
+            sixteenth of white in floats, they may have been made with fewer bits.
+        bits: That uint16 has, where it is known.
 
     Example:
 
     >>> as_uint8(np.array([0, 256, 65535], np.uint16)), as_uint8(np.array([0.0, 0.2, 1.0]))
     (array([  0,   1, 255], dtype=uint8), array([  0,  51, 255], dtype=uint8))
-    >>> as_uint8(np.array([0, 4095], np.uint16)), as_uint8(np.array([0.0, 255.0]))
+    >>> as_uint8(np.array([0, 16383], np.uint16)), as_uint8(np.array([0.0, 255.0]))
     (None, None)
+    >>> as_uint8(np.array([0, 16383], np.uint16), bits=14)
+    array([  0, 255], dtype=uint8)
     """
     if values.dtype == np.uint8:
         return values
     if not values.size:
         return None
     low, high = values.min(), values.max()
-    if values.dtype == np.uint16 and high >= _DARKEST * (1 << 16):
-        return (values >> 8).astype(np.uint8)
+    if values.dtype == np.uint16:
+        bits = bits or white_bits(int(high))
+        return None if bits is None else (values >> max(bits - 8, 0)).astype(np.uint8)
     if values.dtype.kind != "f" or not (low >= 0 and _DARKEST <= high <= 1):  # also if one is NaN
         return None
     pixels = np.empty(values.shape, np.uint8)
@@ -116,11 +122,12 @@ def as_uint8(values: np.ndarray) -> np.ndarray | None:
     return pixels
 
 
-def max_pixels(num_bytes: int) -> int:
+def max_pixels(num_bytes: int, bytes_per_pixel: int = _BYTES_PER_PIXEL) -> int:
     """How many pixels an image file of so many bytes may promise."""
     # also OpenCV's own limit, which a user or a command may have lowered
     limit = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", 1 << 28))
-    return min(limit, ((1 << 30) + 10 * num_bytes) // _BYTES_PER_PIXEL)
+    memory = (1 << 30) - (1 << 24) + 10 * num_bytes  # some is not for pixels
+    return min(limit, memory // bytes_per_pixel)
 
 
 class _LeftOut(Exception):
@@ -132,51 +139,62 @@ def _eight_bits(data: bytes) -> Image.Image:
     if is_heif(data[:64]):
         _register_heif()
 
-    def check_size(width: int, height: int) -> None:
-        if width * height > max_pixels(len(data)):
+    def check_size(width: int, height: int, bytes_per_pixel: int) -> None:
+        if width * height > max_pixels(len(data), bytes_per_pixel):
             raise _LeftOut(TOO_LARGE)
 
     try:
-        opened = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         if not data.startswith((b"II*\0", b"MM\0*")):
             raise
-        return _scaled(read_float_tiff(data, check_size))
-    with opened as image:
-        check_size(image.width, image.height)
-        bits = _bits(image)
-        image.load()
-        image = _upright(image)
+        return _scaled(*read_float_tiff(data, check_size))
+    bytes_per_pixel = _MORE_BYTES_PER_PIXEL.get(image.format, _BYTES_PER_PIXEL)
+    check_size(image.width, image.height, bytes_per_pixel)
+    kind, bits, stated = image.format, sample_bits(image), stated_bits(image, data)
+    negative = zero_is_white(image)
+    image.load()
+    image = _upright(image)
     if image.mode.startswith(("I", "F")):
-        return _scaled(_deep_values(image, bits))
+        values = _array_of(image)
+        if image.mode != "F" and bits in (12, 16) and values.min() >= 0:
+            bits = white_bits(int(values.max()), kind, stated)
+            values = values.astype(np.uint16)
+            if bits is None:
+                raise _LeftOut(UNCLEAR_RANGE)
+        return _scaled(values, negative, bits)
+    # Pillow itself kept the upper 8 bits of colours
+    if bits == 16 and white_bits(_lightest(image) << 8, kind, stated) != 16:
+        raise _LeftOut(UNCLEAR_RANGE)
     if image.has_transparency_data:
         image = _on_white(image)
-    # Pillow itself kept the upper 8 bits of colours
-    if bits == 16 and np.max(image.getextrema()) < _DARKEST * 256:
-        raise _LeftOut(UNCLEAR_RANGE)
     return image
 
 
-def _scaled(values: np.ndarray) -> Image.Image:
-    pixels = as_uint8(values)
+def _array_of(image: Image.Image) -> np.ndarray:
+    """As `np.asarray`, which takes its memory twice for a moment."""
+    width, height = image.size
+    array = None
+    for top in range(0, height, _BAND):
+        band = np.asarray(image.crop((0, top, width, min(top + _BAND, height))))
+        if array is None:
+            array = np.empty((height, *band.shape[1:]), band.dtype)
+        array[top : top + _BAND] = band
+    return array
+
+
+def _scaled(values: np.ndarray, negative: bool, bits: int | None = None) -> Image.Image:
+    pixels = as_uint8(values, bits)
     if pixels is None:
         raise _LeftOut(UNCLEAR_RANGE)
-    return Image.fromarray(pixels)
+    return Image.fromarray(255 - pixels if negative else pixels)
 
 
-def _bits(image: Image.Image) -> int:
-    """Of each number in the file, as far as it matters here; known before pixels are loaded."""
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
-    deep = image.mode.startswith("I") or (image.format == "PNG" and "16" in image.tile[0].args)
-    return 16 if deep else 8
-
-
-def _deep_values(image: Image.Image, bits: int) -> np.ndarray:
-    values = np.asarray(image)
-    if image.mode == "F" or bits not in (12, 16) or values.min() < 0:
-        return values
-    return values.astype(np.uint16) << (16 - bits)
+def _lightest(image: Image.Image) -> int:
+    """Of the colours, whatever the opacity."""
+    names = image.getbands()
+    ranges = image.getextrema() if len(names) > 1 else [image.getextrema()]
+    return max(high for name, (_, high) in zip(names, ranges, strict=True) if name != "A")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -184,18 +202,24 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION))
     except _DAMAGE:  # of what is written beside the pixels
         turn = None
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    image.close()  # or its pixels would stay until Python finds the circle that it lies in
+    return turned
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    mode = "L" if image.mode in _GRAY_MODES else "RGB"
-    image = image.convert("RGBA")
+    mode = "LA" if image.mode in _GRAY_MODES else "RGBA"
+    if image.mode != mode:
+        image, before = image.convert(mode), image
+        before.close()  # its pixels are not needed any more, and take memory
     opacity = image.getchannel("A")
     if not opacity.getextrema()[1]:
         raise _LeftOut(TRANSPARENT)
-    page = Image.new("RGB", image.size, "white")
+    page = Image.new(mode[:-1], image.size, "white")
     page.paste(image, mask=opacity)
-    return page if mode == "RGB" else page.convert(mode)
+    return page
 
 
 def _register_heif() -> None:

@@ -19,8 +19,10 @@ from kerasmlp.datasets.records import (
 )
 from kerasmlp.files import what_is
 from kerasmlp.labels import (
+    UNCLEAR_COMMA,
     UNKNOWN_WORDS,
     Gender,
+    decimal_comma,
     decode_gender,
     parse_age_years,
     repair_age_group,
@@ -49,7 +51,8 @@ def read(source: str | os.PathLike) -> list[Record]:
     Columns are parted by commas, semicolons, tabs or bars; capitals in the
     names above do not matter. Paths count from the table's folder, and may
     have backslashes. Labels that are missing are unknown; labels that make no
-    sense are an error, before any image is touched.
+    sense are an error, before any image is touched, and so are ages whose comma
+    may be a decimal one or part the ends of an interval.
 
     Raises:
         InputError: naming the line and column.
@@ -57,6 +60,7 @@ def read(source: str | os.PathLike) -> list[Record]:
     table = Path(source)
     records: list[Record] = []
     seen: set[str] = set()
+    ages: dict[str, str] = {}
     for line, row in rows(table, ("path",), _NAMES):
         name = (row or {}).get("path", "").strip()
         if row is None or not name:
@@ -71,6 +75,7 @@ def read(source: str | os.PathLike) -> list[Record]:
             removed = MISSING_IMAGE
         seen.add(name)
         place = f"{table}:{line}"
+        ages.setdefault(row.get("age", "").strip(), place)
         row = {k: "" if _is_unknown(v) else printable(v) for k, v in row.items() if k != "path"}
         records.append(
             Record(
@@ -85,6 +90,9 @@ def read(source: str | os.PathLike) -> list[Record]:
                 removed=removed,
             )
         )
+    comma = decimal_comma(ages)
+    if comma and not comma[1]:
+        reject_file(ages[comma[0]], UNCLEAR_COMMA, repr(comma[0]))
     return records
 
 

@@ -113,8 +113,9 @@ class ResidualBlock(keras.layers.Layer):
         x = ic_dense(self.ic_1, self.dense_1, x, **modes)
         if self.use_residual:
             x = add_skip(x, inputs, sampling)
-            # A ReLU in other words: TensorFlow's remapper breaks graphs of MatMul, BiasAdd, Add
-            # and Relu on CPUs with AVX-512, says so at length and leaves them as they were.
+            # ReLU, in words that TensorFlow's remapper does not know: with oneDNN's fusions on, it
+            # fuses MatMul, BiasAdd, Add and Relu into a node that has no kernel, prints a page of
+            # errors in every fit and predict, and goes back to the graph as it was.
             return keras.ops.where(x <= 0, 0, x)
         return keras.ops.relu(x)
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kerasmlp.checks import (
     InputError,
@@ -214,7 +215,15 @@ def find_recipe(preset: str | os.PathLike) -> Recipe:
     if path.suffix != ".json":
         names = ", ".join(PRESETS)
         reject("preset", f"must be one of {names}, or a .json file", str(preset))
-    values = read_json(path)
+    return recipe_of(path, read_json(path))
+
+
+def recipe_of(path: str | os.PathLike, values: Any) -> Recipe:
+    """The recipe that a file holds.
+
+    Raises:
+        InputError: naming the file, if a value is unknown or bad.
+    """
     known = {f.name for f in dataclasses.fields(Recipe)}
     if not isinstance(values, dict) or not set(values) <= known:
         unknown = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__

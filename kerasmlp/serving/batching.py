@@ -18,7 +18,8 @@ from kerasmlp.serving.served_version import ServedVersion
 _MANY_ROWS = 8
 _TURNS = 4  # of the event loop: what lies at the sockets already comes along
 _PATIENCE = 32  # times its own passes: for longer nobody waits for a piece of another's request
-_PIECE = 1 << 11  # passes; to compute less at one time costs more than it helps
+_PIECE = 1 << 10  # passes; to compute less at one time costs more than it helps
+_REST = 3  # times as long as such a piece took, none is computed
 _SMALL, _RECENTLY_S = 64, 1.0
 _PASSES_PER_S = 1 << 17  # more wait in vain: they would not be computed within the time limit
 
@@ -68,9 +69,10 @@ class Batcher:
     Nobody waits for company: while one batch is computed, the next gathers.
     While small questions come, a large one is computed in pieces, between
     which they have their turns (see `FairQueue`; what is charged is rows ×
-    passes). Answers do not depend on it: the deterministic ones to the bit
-    (see `ServedVersion`), the means of MC dropout to rounding, as the order in
-    which passes are summed up depends on how many rows there are.
+    passes), and after which large ones rest. Answers do not depend on it: the
+    deterministic ones to the bit (see `ServedVersion`), the means of MC dropout
+    to rounding, as the order in which passes are summed up depends on how many
+    rows there are.
 
     Args:
         max_batch_rows: Up to which requests are merged; 0 computes each alone.
@@ -101,6 +103,7 @@ class Batcher:
         self._queue = FairQueue()
         self._passes, self._taken = 0, 0.0  # of all that waits or is computed
         self._least, self._least_until = max_passes, 0.0
+        self._rests = False
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tensorflow")
         self._worker: asyncio.Task | None = None
@@ -115,11 +118,6 @@ class Batcher:
         self._arrived.set()
         await self._worker
         await asyncio.to_thread(self._thread.shutdown)
-
-    @property
-    def small_ones_come(self) -> bool:
-        """Whether somebody asked little just now, or waits for it."""
-        return self._least_passes() <= _SMALL
 
     def _least_passes(self) -> int:
         """Of the smallest question that waits or came just now."""
@@ -190,12 +188,19 @@ class Batcher:
                 await asyncio.sleep(0)
             pieces = self._next()
             if not pieces:
-                if self._stopping:
+                if self._stopping and not self._rests:
                     return
                 self._arrived.clear()
                 continue
             self._seen(sum(len(rows) for _, rows in pieces))
-            answers = await loop.run_in_executor(self._thread, _compute, pieces)
+            began = loop.time()
+            try:
+                answers = await loop.run_in_executor(self._thread, _compute, pieces)
+            except Exception as error:  # such as too little memory for the arrays themselves
+                answers = [error] * len(pieces)
+            if pieces[0][0].question.passes > _SMALL >= self._least_passes():
+                self._rests = True
+                loop.call_later(_REST * (loop.time() - began), self._rested)
             for (job, _), answer in zip(pieces, answers, strict=True):
                 if job.answer.done():
                     continue
@@ -203,8 +208,16 @@ class Batcher:
                     job.answer.set_exception(answer)
                     continue
                 job.parts.append(answer)
-                if not job.left:
+                if job.left:
+                    continue
+                try:
                     job.answer.set_result(_whole(job.parts))
+                except MemoryError as error:
+                    job.answer.set_exception(error)
+
+    def _rested(self) -> None:
+        self._rests = False
+        self._arrived.set()
 
     def _next(self) -> list[tuple[_Job, range]]:
         """Whose turn it is, and those that can be merged with it."""
@@ -212,7 +225,7 @@ class Batcher:
         rows, passes = 0, 0
         most = min(max(_PATIENCE * self._least_passes(), _PIECE), self._max_passes)
         for client, job in self._queue.in_turn():
-            if job.answer.done():
+            if job.answer.done() or (self._rests and job.question.passes > _SMALL):
                 continue
             count = job.left
             if not chosen:

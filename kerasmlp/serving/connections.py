@@ -13,6 +13,8 @@ from kerasmlp.serving.rest_answers import error_answer
 
 _HEAD_S = 10.0  # from the first byte of a request to the end of its head
 _STUCK_S = 10.0  # of an answer of which nothing is taken
+_MANY = 128  # connections
+_REFUSALS_PER_S, _HELD_S = 50.0, 5.0
 _MAX_UNSENT = 64 << 20  # bytes of answers that nobody has taken yet
 
 
@@ -63,12 +65,16 @@ class Connection(RequestHandler):
     def ends(self) -> None:
         self.is_asking, self.idle_since = False, time.monotonic()
 
+    def hold_s(self) -> float:
+        """How long an answer that refuses is held back."""
+        return self._connections.hold_s()
+
     def handle_error(self, request, status=500, exc=None, message=None) -> web.StreamResponse:
         """Of what is no HTTP; the service tells of the rest."""
         self.logger.warning("what is no HTTP came from %s", self.address)
         text = " ".join(str(message or "").split())[:100] if status < 500 else ""
         sentence = f"the request must be HTTP. Received: {text or 'something else'}"
-        answer = error_answer(status, sentence)
+        answer = error_answer(status, sentence, held_s=self.hold_s())
         answer.force_close()
         return answer
 
@@ -84,6 +90,7 @@ class Connections:
         self._most = most
         self._open: set[Connection] = set()
         self._count: Counter[str] = Counter()
+        self._refusals, self._refused_at = 0.0, 0.0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -96,7 +103,8 @@ class Connections:
         if connection in self._open:
             self._open.remove(connection)
             self._count[connection.address] -= 1
-            self._count += Counter()  # forgets those without any
+            if not self._count[connection.address]:
+                del self._count[connection.address]
 
     def has_room(self, address: str) -> bool:
         """Whether one from there may be taken, for which another may have had to leave."""
@@ -105,7 +113,28 @@ class Connections:
         largest, count = self._count.most_common(1)[0]
         if self._count[address] >= count:
             largest = address
-        return self.drop_idle(largest)
+        return self.drop_idle(largest) or (largest != address and self._drop_oldest(largest))
+
+    def _drop_oldest(self, address: str) -> bool:
+        """Ends one that asks, of an address that holds more than half of the room."""
+        asking = [one for one in self._open if one.address == address and not one.wire.is_closing()]
+        if 2 * len(asking) <= self._most:
+            return False
+        min(asking, key=lambda one: one.idle_since).wire.abort()
+        return True
+
+    def hold_s(self) -> float:
+        """Seconds to hold back one more answer that refuses.
+
+        None where few are connected. Else the longer, the more of them there were in the last
+        seconds: who asks nonsense again as soon as it is refused has the others' time.
+        """
+        now = time.monotonic()
+        self._refusals = 1 + self._refusals * 0.5 ** (now - self._refused_at)
+        self._refused_at = now
+        if len(self._open) < _MANY:
+            return 0.0
+        return min(self._refusals / _REFUSALS_PER_S, _HELD_S)
 
     def drop_idle(self, address: str | None = None) -> bool:
         """Ends the connection that asked nothing for longest; False if all are asking."""

@@ -94,6 +94,3 @@ class FairQueue:
     def __iter__(self) -> Iterator[tuple[Client, Any]]:
         for address in self._addresses:
             yield from self.of(address)
-
-    def addresses(self) -> list[str]:
-        return list(self._addresses)

@@ -95,7 +95,7 @@ async def listening(
             reject_address(error, host, port)
         named = f"[{address}]" if ":" in address else address
         if allowed_hosts or ipaddress.ip_address(address).is_loopback:
-            service.hosts = {host, named, *_LOCAL, *allowed_hosts}
+            service.hosts = {name.lower() for name in (host, named, *_LOCAL, *allowed_hosts)}
         yield service, listener, f"http://{named}:{port}"
     finally:
         listener.close()

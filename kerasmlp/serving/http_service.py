@@ -16,15 +16,13 @@ from kerasmlp.serving.batching import Batcher, Busy
 from kerasmlp.serving.bodies import Bodies
 from kerasmlp.serving.limits import Limits
 from kerasmlp.serving.rest_answers import error_answer, json_answer
-from kerasmlp.serving.rest_json import Question, decode, encode
+from kerasmlp.serving.rest_json import Question, encode
 from kerasmlp.serving.served_models import ServedModel
 from kerasmlp.serving.served_version import ServedVersion
 from kerasmlp.serving.service_metrics import ServiceMetrics
 
 _MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}"
 _PORT = re.compile(r":\d*$")
-_LONG_BODY = 1 << 18  # bytes; to decode more at one time would hold up the others
-_YIELD = 4  # times as long as a long body took to decode, none is
 _HUNG_UP = 499  # as nginx counts them
 
 _log = logging.getLogger("kerasmlp.serving")
@@ -73,7 +71,6 @@ class HttpService:
         self._metrics = ServiceMetrics()
         self._active = 0
         self._bodies = Bodies(limits.max_body_bytes, limits.timeout_s)
-        self._one_at_a_time = asyncio.Lock()
         self.stopping = False
         self.hosts: Collection[str] | None = None
         self._batcher: Batcher | None = None
@@ -108,6 +105,7 @@ class HttpService:
         await self._batcher.start()
         yield
         await self._batcher.stop()
+        await asyncio.to_thread(self._bodies.stop)
 
     @web.middleware
     async def _errors(self, request: web.Request, handler) -> web.StreamResponse:
@@ -140,7 +138,8 @@ class HttpService:
         finally:
             request.protocol.ends()
         if status is not None:
-            response = error_answer(status, sentence, headers)
+            held_s = request.protocol.hold_s() if 400 <= status < 500 else 0.0
+            response = error_answer(status, sentence, headers, held_s=held_s)
         if self.stopping or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             response.force_close()
         return response
@@ -194,16 +193,7 @@ class HttpService:
         max_samples = min(limits.max_samples, version.max_samples)
         how = {"max_rows": limits.max_rows, "max_samples": max_samples}
         try:
-            async with self._bodies.read(request, size) as body:
-                if size > _LONG_BODY:
-                    async with self._one_at_a_time:
-                        began = time.perf_counter()
-                        question = await asyncio.to_thread(decode, body, version, **how)
-                        if self._batcher.small_ones_come:
-                            # Python decodes or answers: most of the time is for the others.
-                            await asyncio.sleep(_YIELD * (time.perf_counter() - began))
-                else:
-                    question = decode(body, version, **how)
+            question = await self._bodies.question(request, size, version, **how)
         except TimeoutError:
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time") from None
         if "num_samples" in question.inputs and question.passes > limits.max_passes:

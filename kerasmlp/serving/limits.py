@@ -12,7 +12,7 @@ class Limits:
     """Bounds on requests.
 
     Args:
-        max_body_bytes: Of one request; of all that are being answered, eight times that.
+        max_body_bytes: Of one request; of all that wait, eight times that.
         max_rows: Of one request.
         max_samples: MC passes per row; the model may take fewer.
         max_passes: Rows × MC passes of one request, or of those computed together.

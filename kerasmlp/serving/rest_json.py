@@ -6,16 +6,24 @@ import base64
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
 
 from kerasmlp.checks import reject_file
-from kerasmlp.serving.served_version import ServedVersion
 
 _NUMBERS = {int, float}  # `bool` is an int too, and not wanted
 _SEEDS = 1 << 63
+
+
+class Form(Protocol):
+    """What a `ServedVersion` says of the requests to it."""
+
+    signatures: tuple[str, ...]
+    width: int
+
+    def inputs_of(self, signature: str) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Question:
         return self.rows * (1 if samples is None else int(samples.max()))
 
 
-def decode(body: bytes, version: ServedVersion, *, max_rows: int, max_samples: int) -> Question:
+def decode(body: bytes, version: Form, *, max_rows: int, max_samples: int) -> Question:
     """Reads the body of a request.
 
     `instances` holds one object per row (or, of a signature with one input,

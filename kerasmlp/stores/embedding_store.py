@@ -10,7 +10,7 @@ from kerasmlp.checks import reject, reject_file
 from kerasmlp.stores.label_columns import as_column, joined_column
 from kerasmlp.stores.row_reader import RowReader
 from kerasmlp.stores.rows import digest_of, label_words, selected_rows
-from kerasmlp.stores.store_file import open_store, save_store
+from kerasmlp.stores.store_file import open_store, reject_table, save_store
 from kerasmlp.stores.store_info import StoreInfo, check_same_embedder, joined_info
 
 FORMAT = "kerasmlp.embedding_store"
@@ -179,6 +179,7 @@ class EmbeddingStore:
         Raises:
             InputError: naming the file, what was expected and what came.
         """
+        reject_table(path, "an embedding store")
         with open_store(
             path, FORMAT, SCHEMA_VERSION, _KIND, verify=verify, most_bytes=most_bytes
         ) as file:

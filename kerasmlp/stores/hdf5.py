@@ -65,7 +65,8 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
     attributes = file.attrs  # opens the root group, each time
     for name in attributes:
         attribute = attributes.get_id(name)
-        size = attribute.get_storage_size()  # of a text of variable length that of a pointer
+        # of a text of variable length that of a pointer; of an attribute without a value 0
+        size = attribute.get_space().get_select_npoints() * attribute.get_type().get_size()
         if size > left or (size > _POINTER_BYTES and attribute.dtype.hasobject):
             continue
         value = attributes[name]

@@ -12,8 +12,10 @@ from kerasmlp.age_columns import age_doubt
 from kerasmlp.checks import reject_file, shown
 from kerasmlp.labels import (
     GENDER_CODES,
+    UNCLEAR_COMMA,
     UNKNOWN,
     UNKNOWN_WORDS,
+    decimal_comma,
     decode_gender,
     is_age_group,
     parse_age_years,
@@ -232,16 +234,13 @@ def read_ages(
 
 
 def _check_commas(path: Any, texts: set[str], notes: ImportNotes) -> None:
-    """`25,5` is a number, but 25,32 may be from 25 to 32: some value must tell."""
-    commas = [m for t in sorted(texts) if (m := re.fullmatch(r"(\d+),(\d+)", t.strip()))]
-    if not commas:
+    found = decimal_comma(sorted(texts))
+    if found is None:
         return
-    if not any(int(m[2]) < int(m[1]) or len(m[2]) > 2 for m in commas):
-        reject_file(
-            path, "must hold ages as 25.5 or (25, 32), not with a comma that may mean either",
-            repr(commas[0][0]),
-        )  # fmt: skip
-    notes.doubt(f"read the comma in ages such as {commas[0][0]!r} as a decimal one")
+    text, told = found
+    if not told:
+        reject_file(path, UNCLEAR_COMMA, repr(text))
+    notes.doubt(f"read the comma in ages such as {text!r} as a decimal one")
 
 
 def read_age_groups(column: np.ndarray, notes: ImportNotes) -> np.ndarray:

@@ -16,8 +16,12 @@ import numpy as np
 from kerasmlp.checks import check_int, reject_file
 from kerasmlp.files import read_json, write_json
 from kerasmlp.locks import lock_file
+from kerasmlp.schema import Kind, fields, text
 from kerasmlp.stores.embedding_store import EmbeddingStore
 from kerasmlp.stores.store_info import StoreInfo
+from kerasmlp.strict_json import loads
+
+_LINE = fields({"key": text()})
 
 
 class PartialStore:
@@ -25,13 +29,15 @@ class PartialStore:
 
     One JSON line per input, in input order, and one raw float32 row per
     embedding. What `commit` returned from is on disk. On resuming, a tail
-    that a crash tore off is cut away, line and row together.
+    that a crash tore off is cut away, line and row together, and so is all
+    from the first line on that was altered.
 
     Args:
         target: Path of the store to be.
         settings: Everything that decides the result; a journal of other
             settings is refused.
         width: Numbers per embedding.
+        line: What each line must hold.
         resume: Go on where an earlier process stopped.
         force: Throw an earlier journal away.
 
@@ -60,12 +66,14 @@ class PartialStore:
         *,
         settings: Mapping[str, Any],
         width: int,
+        line: Kind = _LINE,
         resume: bool = False,
         force: bool = False,
     ):
         self.target = Path(target)
         self.folder = partial_folder(target)
         self.width = check_int("width", width, minimum=1)
+        self._line = line
         self.entries: list[dict[str, Any]] = []
         self._rows = 0
         self._files: list[Any] = []
@@ -156,7 +164,7 @@ class PartialStore:
                 path.unlink(missing_ok=True)
             write_json(meta, settings)
         else:
-            _check_settings(self.folder, read_json(meta), settings)
+            check_settings(self.folder, read_json(meta), settings)
         self._lines, self._embeddings = open(lines, "ab"), open(rows, "ab")  # noqa: SIM115
         self._files += [self._lines, self._embeddings]
         self._repair(lines, rows)
@@ -168,10 +176,10 @@ class PartialStore:
         with open(lines, "rb") as line_file, open(rows, "rb") as row_file:
             for line in line_file:
                 try:
-                    entry = json.loads(line) if line.endswith(b"\n") else None
+                    entry = loads(line.decode()) if line.endswith(b"\n") else None
                 except ValueError:
                     entry = None
-                if not isinstance(entry, dict):
+                if self._line("", entry):
                     break
                 if "crc32" in entry:
                     row = row_file.read(size)
@@ -197,13 +205,14 @@ def partial_folder(target: str | os.PathLike) -> Path:
     return target.with_name(f"{target.name}.partial")
 
 
-def _check_settings(folder: Path, began: Any, now: dict[str, Any]) -> None:
+def check_settings(path: Path, began: Any, now: Mapping[str, Any]) -> None:
+    """Rejects work that began with other settings, which the sentence names."""
     if not isinstance(began, dict):
         began = {}
     changed = sorted(k for k in {*began, *now} if began.get(k) != now.get(k))
     if changed:
         reject_file(
-            folder,
+            path,
             "must have begun with the same inputs and settings (--force begins anew)",
             f"another {', another '.join(changed)}",
         )

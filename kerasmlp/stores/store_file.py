@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from kerasmlp.stores.hdf5_writing import write_hdf5
 from kerasmlp.stores.label_columns import as_column
 from kerasmlp.stores.raw_file import RawFile
 from kerasmlp.stores.store_info import RowsInfo
+
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz", ".npy", ".parquet")
 
 
 class StoreFile:
@@ -112,6 +115,24 @@ class StoreFile:
             checksums.compare(values)
             checksums.require()
         return as_column(self.path, key, values, len(column))
+
+
+def reject_table(path: str | os.PathLike, wanted: str) -> None:
+    """Rejects a table or an array of another program, and says how it becomes a store.
+
+    Args:
+        path: Of a file, whatever it is.
+        wanted: What it must be, in words.
+
+    Example:
+
+    >>> reject_table("faces.h5", "a store")  # whether it is there is for others to say
+    """
+    path = Path(path)
+    if path.name.lower().endswith(_TABLES) and path.is_file():
+        store = path.with_name(path.name.split(".")[0] + ".h5")
+        words = shlex.join(["import-embeddings", str(path), "-o", str(store)])
+        reject_file(path, f"must be {wanted}", f"a table or array, of which `{words}` makes one")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasmlp.checks import reject_file
 
-_REPORTS = ("removal_report", "import_report")
+_REPORTS = ("removal_report", "import_report", "extraction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,7 @@ class StoreInfo(RowsInfo):
         import_report: What `import_embeddings` read and left out:
             `{"sources": [{"file", "rows", "embedding", "labels", "left_out",
             "doubts"}]}`.
+        extraction: The settings of `extract_embeddings`, and the digest of its inputs.
     """
 
     embedder: str | None = None
@@ -78,6 +79,7 @@ class StoreInfo(RowsInfo):
     min_det_score: float | None = None
     normalized: bool = True
     import_report: dict | None = None
+    extraction: dict | None = None
 
 
 def _plain(name: Any, key: str, value: Any) -> Any:
@@ -143,6 +145,7 @@ def joined_info(infos: Sequence[StoreInfo]) -> StoreInfo:
         source=listed("source"),
         licence=listed("licence"),
         removal_report=infos[0].removal_report if len(infos) == 1 else None,
+        extraction=infos[0].extraction if len(infos) == 1 else None,
         import_report={"sources": reports} if reports else None,
         created=StoreInfo().created,
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from damage import altered, is_one_sentence, outcome, turned
+from damage import altered, is_one_sentence, outcome, turned, without_hashes
 from data_sets import make_store
 
 from kerasmlp.cross_validation.plan import Plan
@@ -107,17 +107,17 @@ def fuzz(folder, count, rng, end):
         files = [p for p in broken.rglob("*") if p.suffix in (".json", ".keras", ".npy", ".csv")]
         files += list(broken.rglob("DONE"))
         path = rng.choice(files)
-        hashed = rng.random() < 0.5
-        if path.suffix == ".json" and rng.random() < 0.7:
+        alters = path.suffix == ".json" and rng.random() < 0.7
+        hashed = not alters or rng.random() < 0.5
+        if not hashed:
+            for done in broken.rglob("DONE"):
+                without_hashes(done.parent)
+        if alters:
             text, what = altered(path.read_text(encoding="utf-8"), rng)
             path.write_text(text, encoding="utf-8")
         else:
             content, what = turned(path.read_bytes(), rng)
             path.write_bytes(content)
-            hashed = True
-        if not hashed:
-            for done in broken.rglob("DONE"):
-                done.write_text("")
         command = (ask | ask_cv)[name](broken)
         code, out, err = outcome(*command)
         counts[f"{name}{'' if hashed else ', no hashes'}", code] += 1

@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from kerasmlp.runs import RunFolder, load_model
+from kerasmlp.model_loading import load_model
+from kerasmlp.runs import RunFolder
 
 
 def start(store: Path, run_dir: Path) -> subprocess.Popen:

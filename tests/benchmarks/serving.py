@@ -164,8 +164,11 @@ async def load(port: int, name: str, kind: str, rows: int, args) -> dict:
 
 
 def resident_mib(process: int) -> float:
+    """Of a process and those that it started."""
     status = Path(f"/proc/{process}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+    children = " ".join(f.read_text() for f in Path(f"/proc/{process}/task").glob("*/children"))
+    own = int((re.search(r"VmRSS:\s+(\d+)", status) or [0, 0])[1]) / 1024
+    return own + sum(resident_mib(int(child)) for child in children.split())
 
 
 def cpu_seconds(process: int) -> float:

@@ -16,7 +16,7 @@ from kerasmlp.stores.hdf5_links import refuse_outside
 from kerasmlp.stores.sources.anndata import is_anndata, read_anndata
 from kerasmlp.stores.sources.hdf5_values import ValueReader
 from kerasmlp.stores.sources.pandas_frames import frames_of, read_frame
-from kerasmlp.stores.sources.source import SourceArrays
+from kerasmlp.stores.sources.source import DROPPED, SourceArrays
 
 
 def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
@@ -35,13 +35,16 @@ def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
                 reader.columns, attributes | reader.single, reader.left_out,
                 items=True, doubts=reader.doubts, groups=groups,
             )  # fmt: skip
-    return _from_store(EmbeddingStore.open(path))
+    return _from_store(EmbeddingStore.open(path), drop)
 
 
-def _from_store(store: EmbeddingStore) -> SourceArrays:
+def _from_store(store: EmbeddingStore, drop: Collection[str]) -> SourceArrays:
     known = {k: v for k, v in asdict(store.info).items() if v is not None and k != "import_report"}
-    columns = {**store.labels, "embedding": store.embeddings.astype(store.storage_dtype)}
-    return SourceArrays(columns, {**known, "gender_codes": "0 male, 1 female"}, store=True)
+    columns = {k: v for k, v in store.labels.items() if k not in drop}
+    columns["embedding"] = store.embeddings.astype(store.storage_dtype)
+    left_out = {k: DROPPED for k in store.labels if k in drop}
+    known["gender_codes"] = "0 male, 1 female"
+    return SourceArrays(columns, known, left_out, store=True)
 
 
 def _read_plain(path: Path, file: h5py.File, reader: ValueReader) -> dict[str, str]:
