@@ -142,6 +142,10 @@ def _keep_functions(library: Any, kept: Any, names: Collection[str], refuse: Any
     functions = {f.signature.name: f for f in library.function}
     if len(functions) != len(library.function):
         refuse("two functions of one name")
+    # TensorFlow would take one for the operation wherever that is named.
+    for name in functions:
+        if op_def_registry.get(name) is not None:
+            refuse(f"a function that is called as the operation {name[:80]!r}")
     numbers, reached, ahead = 0, set(), sorted(names)
     while ahead:
         name = ahead.pop()
@@ -150,9 +154,6 @@ def _keep_functions(library: Any, kept: Any, names: Collection[str], refuse: Any
         reached.add(name)
         if name not in functions:
             refuse(f"a call of {name[:80]!r}")
-        # TensorFlow would take the function for the operation wherever that is named.
-        if op_def_registry.get(name) is not None:
-            refuse(f"a function that is called as the operation {name[:80]!r}")
         kept.function.add().CopyFrom(functions[name])
         for node in kept.function[-1].node_def:
             if node.op not in COMPUTING:

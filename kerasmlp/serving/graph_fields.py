@@ -11,6 +11,7 @@ _FIELDS = """
 ArgAttrs: attr
 ArgDef: handle_data name type
 AttrValue: b f func i list s shape tensor type
+BoolValue: value
 DictValue: fields
 Dim: size
 DtypeAndShape: dtype shape
