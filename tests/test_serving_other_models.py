@@ -7,13 +7,16 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.core.protobuf.saved_object_graph_pb2 import SavedVariable
 from test_export import WIDTH, X, make_run
 
 from kerasmlp import InputError
 from kerasmlp.cli import run_command
 from kerasmlp.serving.export import export_model
-from kerasmlp.serving.graph_check import COMPUTING, SAVING, check_graph
+from kerasmlp.serving.graph_check import COMPUTING, answering_part
+from kerasmlp.serving.graph_fields import ATTRIBUTES
 from kerasmlp.serving.served_version import ServedVersion
 from kerasmlp.targets import Target, age_target
 
@@ -45,19 +48,30 @@ def graph_of(path):
     return SavedModel.FromString((path / "saved_model.pb").read_bytes())
 
 
-def ops_of(path):
-    (graph,) = graph_of(path).meta_graphs
-    functions = graph.graph_def.library.function
-    parts = [graph.graph_def.node, *(f.node_def for f in functions)]
-    return {node.op for nodes in parts for node in nodes}
-
-
 def test_every_export_is_taken_and_needs_every_operation_of_the_list(exports):
-    seen = set()
+    ops, attributes = set(), set()
     for path in exports.values():
-        check_graph(path, (path / "saved_model.pb").read_bytes())
-        seen |= ops_of(path)
-    assert seen == COMPUTING | SAVING
+        content = answering_part(path, (path / "saved_model.pb").read_bytes())
+        (graph,) = SavedModel.FromString(content).meta_graphs
+        for function in graph.graph_def.library.function:
+            ops |= {node.op for node in function.node_def}
+            attributes |= {key for node in function.node_def for key in node.attr}
+    assert ops == COMPUTING
+    assert attributes == ATTRIBUTES["NodeDef"]
+
+
+def test_answers_are_those_of_the_whole_model(exports):
+    mc = {"num_samples": np.array([50] * 7, np.int32), "seed": np.arange(7, dtype=np.int64)}
+    for path in exports.values():
+        ours, theirs = ServedVersion(path), ServedVersion(path, trust=True)
+        assert ours.signatures == theirs.signatures
+        assert ours.signature_definitions == theirs.signature_definitions
+        for signature in ours.signatures:
+            inputs = {"embedding": X, **(mc if signature == "serve_mc" else {})}
+            answer, expected = ours.run(signature, inputs), theirs.run(signature, inputs)
+            assert answer.keys() == expected.keys()
+            for name, values in answer.items():
+                np.testing.assert_array_equal(values, expected[name], strict=True)
 
 
 class Other(tf.Module):
@@ -102,7 +116,7 @@ def writing(embedding):
         (lambda _: tf.py_function(lambda: "a", [], tf.string), "the operation 'EagerPyFunc'"),
         (lambda _: tf.numpy_function(lambda: "a", [], tf.string), "the operation 'PyFunc'"),
         (lambda _: tf.io.matching_files("*")[0], "the operation 'MatchingFiles'"),
-        (restoring, "the operation 'RestoreV2' in what answers"),
+        (restoring, "the operation 'RestoreV2'"),
     ],
 )
 def test_what_reads_writes_or_runs_is_refused(does, named, tmp_path, monkeypatch):
@@ -150,11 +164,24 @@ def saver(graph):
     return next(name for name in names if "traced_save" in name)
 
 
-def huge(graph):
-    (node, *_) = [
-        n for f in graph.graph_def.library.function for n in f.node_def if n.op == "Const"
-    ]
-    node.attr["value"].tensor.tensor_shape.dim.add(size=1 << 40)
+def computing(saved):
+    """The function that a signature begins with."""
+    functions = saved.meta_graphs[0].graph_def.library.function
+    return next(f for f in functions if "signature_wrapper" in f.signature.name)
+
+
+def structure(saved):
+    functions = saved.meta_graphs[0].object_graph_def.concrete_functions
+    return functions[computing(saved).signature.name].output_signature
+
+
+def constants(graph):
+    """Each of them is no larger than it may be."""
+    for function in graph.graph_def.library.function:
+        for node in function.node_def:
+            if node.op == "Const":
+                node.attr["value"].tensor.tensor_shape.ClearField("dim")
+                node.attr["value"].tensor.tensor_shape.dim.add(size=1 << 23)
 
 
 ALTERED = {
@@ -164,14 +191,38 @@ ALTERED = {
     "a call of 'ReadFile'": lambda saved: a_call(
         saved.meta_graphs[0], "__inference_signature_wrapper", "ReadFile"
     ),
-    "in what answers": lambda saved: a_call(
+    "the operation '": lambda saved: a_call(
         saved.meta_graphs[0], "__inference_signature_wrapper", saver(saved.meta_graphs[0])
     ),
-    "the asset '../../secret'": lambda saved: setattr(
-        saved.meta_graphs[0].asset_file_def[0], "filename", "../../secret"
+    "constants of ": lambda saved: constants(saved.meta_graphs[0]),
+    "the operation 'PyFunc'": lambda saved: computing(saved).node_def.add(op="PyFunc"),
+    "a NodeDef.device": lambda saved: computing(saved).node_def.add(op="NoOp", device="/job:a"),
+    "a AttrValue.placeholder": lambda saved: setattr(
+        computing(saved).node_def[0].attr["value"], "placeholder", "a"
     ),
-    "a constant of shape": lambda saved: huge(saved.meta_graphs[0]),
-    "the operation 'PyFunc'": lambda saved: saved.meta_graphs[0].graph_def.node.add(op="PyFunc"),
+    "the attribute '_noinline'": lambda saved: setattr(
+        computing(saved).node_def[0].attr["_noinline"], "b", True
+    ),
+    "the attribute 'executor_type'": lambda saved: setattr(
+        computing(saved).node_def[0].attr["executor_type"], "s", b"A"
+    ),
+    "a NameAttrList.attr": lambda saved: computing(saved).node_def[0].attr["f"].func.attr[
+        "a"].MergeFrom(AttrValue(b=True)),
+    "a ListValue.func": lambda saved: computing(saved).node_def[0].attr["value"].list.func.add(),
+    "TensorProto.dtype 21": lambda saved: computing(saved).node_def[0].attr["value"].MergeFrom(
+        AttrValue(tensor={"dtype": 21})),
+    "a TensorProto.variant_val": lambda saved: computing(saved).node_def[0].attr["value"].MergeFrom(
+        AttrValue(tensor={"variant_val": [{"type_name": "a"}]})),
+    "a StructuredValue.type_spec_value": lambda saved: structure(saved
+    ).type_spec_value.SetInParent(),
+    "a StructuredValue.numpy_value": lambda saved: structure(saved).numpy_value.SetInParent(),
+    "a FunctionDef.resource_arg_unique_id": lambda saved: computing(saved
+    ).resource_arg_unique_id.update({0: 1}),
+    "SavedVariable.dtype 21": lambda saved: next(
+        n for n in saved.meta_graphs[0].object_graph_def.nodes if n.HasField("variable")
+    ).variable.MergeFrom(SavedVariable(dtype=21)),
+    "a graph without signatures": lambda saved: saved.meta_graphs[0].object_graph_def.nodes[0
+    ].ClearField("children"),
     "functions of gradients": lambda saved: saved.meta_graphs[0].graph_def.library.gradient.add(),
     "two functions of one name": lambda saved: saved.meta_graphs[0].graph_def.library.function.add(
     ).CopyFrom(saved.meta_graphs[0].graph_def.library.function[0]),
@@ -191,13 +242,13 @@ def test_altered_exports_are_refused(came, exports):
     saved = graph_of(exports["groups"])
     ALTERED[came](saved)
     with pytest.raises(InputError, match="Received: .*" + re.escape(came)):
-        check_graph(exports["groups"], saved.SerializeToString())
+        answering_part(exports["groups"], saved.SerializeToString())
 
 
 def test_half_a_graph_is_refused(exports):
     content = (exports["groups"] / "saved_model.pb").read_bytes()
     with pytest.raises(InputError, match="must be a complete SavedModel"):
-        check_graph(exports["groups"], content[:-7])
+        answering_part(exports["groups"], content[:-7])
 
 
 def test_files_that_lead_elsewhere_are_refused(copy, tmp_path):
@@ -237,3 +288,76 @@ def test_only_what_was_checked_is_loaded(copy, exports):
     expected = ServedVersion(exports["groups"]).run("serving_default", {"embedding": X})
     answer = ServedVersion(copy).run("serving_default", {"embedding": X})
     np.testing.assert_array_equal(answer["probabilities"], expected["probabilities"])
+
+
+def writer(name, path):
+    """A function that gives back its rows, after it wrote a file."""
+
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32)])
+    def written(x):
+        saving = tf.raw_ops.SaveV2(
+            prefix=str(path), tensor_names=["a"], shape_and_slices=[""], tensors=[tf.constant("x")]
+        )
+        with tf.control_dependencies([saving]):
+            return tf.identity(x)
+
+    function = written.get_concrete_function().function_def
+    function.ret["y"] = function.ret.pop(function.signature.output_arg[0].name)
+    function.signature.output_arg[0].name = "y"
+    function.signature.name = name
+    return function
+
+
+def through(saved, node):
+    """Lets the rows of every signature take a way through a node of a call."""
+    for function in saved.meta_graphs[0].graph_def.library.function:
+        if "signature_wrapper" in function.signature.name:
+            (rows,) = (a.name for a in function.signature.input_arg if "embedding" in a.name)
+            for other in function.node_def:
+                changed = ["on_the_way:y:0" if name == rows else name for name in other.input]
+                other.input[:] = [
+                    n.replace(":y:", ":output:") if "f" in node else n for n in changed
+                ]
+            added = function.node_def.add(op=node["op"], name="on_the_way", input=[rows])
+            if "f" in node:
+                added.attr["f"].func.name = node["f"]
+                added.attr["Tin"].list.type.append(1)
+                added.attr["Tout"].list.type.append(1)
+
+
+def as_an_operation(saved, path):
+    saved.meta_graphs[0].graph_def.library.function.append(writer("Rsqrt", path))
+    through(saved, {"op": "Rsqrt"})
+
+
+def as_the_same_for_another_device(saved, path):
+    """TensorFlow takes it instead of the harmless one, which is for a GPU."""
+    library = saved.meta_graphs[0].graph_def.library
+    harmless = writer("harmless_1", path)
+    del harmless.node_def[:]
+    harmless.ret["y"] = harmless.signature.input_arg[0].name
+    harmless.ClearField("control_ret")
+    harmless.signature.ClearField("control_output")
+    for function, device in ((harmless, b"GPU"), (writer("other_1", path), b"CPU")):
+        function.attr["api_implements"].s = b"same"
+        function.attr["api_preferred_device"].s = device
+        library.function.append(function)
+    through(saved, {"op": "StatefulPartitionedCall", "f": "harmless_1"})
+
+
+@pytest.mark.parametrize(
+    ("hidden", "named"),
+    [
+        (as_an_operation, "the operation 'Rsqrt'"),
+        (as_the_same_for_another_device, "the attribute 'api_"),
+    ],
+)
+def test_a_writer_that_hides_is_refused(hidden, named, copy, tmp_path):
+    saved = graph_of(copy)
+    hidden(saved, tmp_path / "written")
+    (copy / "saved_model.pb").write_bytes(saved.SerializeToString())
+    with pytest.raises(InputError, match=named):
+        ServedVersion(copy).run("serving_default", {"embedding": X})
+    assert not list(tmp_path.glob("written*"))
+    ServedVersion(copy, trust=True).run("serving_default", {"embedding": X})
+    assert list(tmp_path.glob("written*"))  # it would have been

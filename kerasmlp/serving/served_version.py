@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -14,8 +13,8 @@ import tensorflow as tf
 
 from kerasmlp.checks import reject_file
 from kerasmlp.files import read_json, what_is
-from kerasmlp.serving.graph_check import check_graph
-from kerasmlp.serving.private_copy import DESCRIPTION, GRAPH, WEIGHTS, private_copy
+from kerasmlp.serving.graph_check import answering_part, check_weights
+from kerasmlp.serving.private_copy import DESCRIPTION, GRAPH, INDEX, VARIABLES, private_copy
 
 
 class ServedVersion:
@@ -29,7 +28,7 @@ class ServedVersion:
     `row_tile`.
 
     What is loaded is a copy of its files that was looked through first: see
-    `check_graph`.
+    `answering_part`.
 
     Args:
         path: Version folder, numbered.
@@ -47,16 +46,16 @@ class ServedVersion:
         with contextlib.nullcontext(self.path) if trust else private_copy(path) as files:
             graph = (files / GRAPH).read_bytes()
             if not trust:
-                check_graph(self.path / GRAPH, graph)
+                graph = answering_part(self.path / GRAPH, graph)
+                (files / GRAPH).write_bytes(graph)
+                check_weights(self.path / INDEX, files / VARIABLES)
             self.description = _description(files / DESCRIPTION, self.path / DESCRIPTION)
             try:
-                if not trust:
-                    _check_sizes(files)
                 self._loaded = tf.saved_model.load(os.fspath(files))
+                self._functions = dict(self._loaded.signatures)
             except Exception as error:  # an altered file may fail anywhere, in any way
                 came = " ".join(str(error).split()).replace(os.fspath(files), os.fspath(path))
                 reject_file(path, "must be a complete SavedModel", came[:200])
-        self._functions = dict(self._loaded.signatures)
         self.signature_definitions = _signature_definitions(graph)
 
     @property
@@ -150,16 +149,6 @@ def _description(file: Path, name: Path) -> dict:
         if not isinstance(known.get(key), int):
             reject_file(name, f"must hold an integer {key}", f"{known.get(key)!r}")
     return known
-
-
-def _check_sizes(files: Path) -> None:
-    """Rejects weights that say to be larger than their file: their memory is taken first."""
-    reader = tf.train.load_checkpoint(os.fspath(files / WEIGHTS.partition(".")[0]))
-    kinds = reader.get_variable_to_dtype_map()
-    shapes = reader.get_variable_to_shape_map()
-    bytes_ = sum(math.prod(shapes[k]) * max(kinds[k].size, 1) for k in shapes)
-    if bytes_ > (files / WEIGHTS).stat().st_size:
-        raise ValueError("weights that are larger than their file")
 
 
 def _signature_definitions(graph: bytes) -> dict:
