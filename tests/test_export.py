@@ -83,7 +83,7 @@ def run(tmp_path_factory):
     target = age_target("age_years", "adience", by_years=True)
     path = make_run(tmp_path_factory.mktemp("run"), target, dropout_rate=0.3, use_output_ic=True)
     RunCalibration(
-        rows=100,
+        rows=400,
         num_samples=32,
         offsets_years={
             "deterministic": {"50": 0.0, "90": 9.0},
