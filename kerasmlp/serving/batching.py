@@ -19,7 +19,7 @@ _MANY_ROWS = 8
 _TURNS = 4  # of the event loop: what lies at the sockets already comes along
 _PATIENCE = 32  # times its own passes: for longer nobody waits for a piece of another's request
 _PIECE = 1 << 10  # passes; to compute less at one time costs more than it helps
-_REST = 3  # times as long as such a piece took, none is computed
+_REST = 6  # times as long as such a piece took, none is computed
 _SMALL, _RECENTLY_S = 64, 1.0
 _PASSES_PER_S = 1 << 17  # more wait in vain: they would not be computed within the time limit
 

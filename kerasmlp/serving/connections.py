@@ -14,7 +14,7 @@ from kerasmlp.serving.rest_answers import error_answer
 _HEAD_S = 10.0  # from the first byte of a request to the end of its head
 _STUCK_S = 10.0  # of an answer of which nothing is taken
 _MANY = 128  # connections
-_REFUSALS_PER_S, _HELD_S = 50.0, 5.0
+_REFUSALS_PER_S, _HELD_S = 25.0, 8.0
 _MAX_UNSENT = 64 << 20  # bytes of answers that nobody has taken yet
 
 
