@@ -174,11 +174,8 @@ class RunCalibration:
             reject_file(path, f"must be {what} by this version", f"one with {unknown[0]!r}"[:100])
         known = {name: config.get(name) for name in cls.__dataclass_fields__}
         if known["abstention"] is not None:
-            columns = {k: known["abstention"][k] for k in Abstention.__dataclass_fields__}
-            try:
-                known["abstention"] = Abstention(**columns)
-            except InputError as error:
-                reject_file(path, f"must be {what}", f"{error}")
+            columns = known["abstention"]
+            known["abstention"] = _made(Abstention, path, columns, what)
             if known["num_samples"] < 1:
                 reject_file(path, f"must be {what}", "thresholds of no passes")
             if columns["rows"][-1] > known["rows"]:
@@ -193,11 +190,8 @@ class RunCalibration:
                 came = f"{columns['thresholds'][-1]:g}"
                 reject_file(path, f"must be {what} with entropies up to {highest:.4f}", came)
         if known["year_errors"] is not None:
-            columns = {k: known["year_errors"][k] for k in YearErrors.__dataclass_fields__}
-            try:
-                known["year_errors"] = YearErrors(**columns)
-            except InputError as error:
-                reject_file(path, f"must be {what}", f"{error}")
+            columns = known["year_errors"]
+            known["year_errors"] = _made(YearErrors, path, columns, what)
             if len(columns["error_years"]) > known["rows"]:
                 came = f"{len(columns['error_years'])} ages of {known['rows']} rows"
                 reject_file(path, f"must be {what} that counts no more rows than it has", came)
@@ -206,6 +200,13 @@ class RunCalibration:
                 came = f"{max(columns['entropy_nats']):g}"
                 reject_file(path, f"must be {what} with entropies up to {highest:.4f}", came)
         return cls(**known)
+
+
+def _made(kind: type, path: str | os.PathLike, columns: dict, what: str) -> Any:
+    try:
+        return kind(**{name: columns[name] for name in kind.__dataclass_fields__})
+    except InputError as error:
+        reject_file(path, f"must be {what}", f"{error}")
 
 
 def fit_mc_temperature(target: Target, part: EmbeddingStore, samples: np.ndarray) -> float:

@@ -116,6 +116,47 @@ def test_who_has_most_gives_way():
     asyncio.run(ask())
 
 
+def test_who_asks_on_more_than_half_of_the_places_gives_way_too():
+    async def ask():
+        async with listening(10) as (connections, port):
+            crowd = [await connect(port, "127.0.0.2") for _ in range(10)]
+            assert await answered(crowd[0])
+            for one in connections._open:  # heads have come, and bodies never will
+                one.begins()
+            other = await connect(port, "127.0.0.3")
+            assert await answered(other) and len(connections) == 10
+            for one in connections._open:
+                one.begins()
+            assert connections.has_room("127.0.0.3") and not connections.has_room("127.0.0.2")
+            for _, writer in (*crowd, other):
+                writer.close()
+
+    asyncio.run(ask())
+
+
+def test_refusals_are_held_back_where_many_come(monkeypatch):
+    monkeypatch.setattr(module, "_MANY", 2)
+    monkeypatch.setattr(module, "_REFUSALS_PER_S", 100.0)
+
+    async def ask():
+        async with listening(10) as (connections, port):
+            alone = await connect(port)
+            assert await answered(alone)
+            assert {connections.hold_s() for _ in range(20)} == {0.0}
+            nonsense, honest = await connect(port), await connect(port)
+            held = [connections.hold_s() for _ in range(20)]
+            assert held == sorted(held) and 0 < held[0] < held[-1] <= 0.4
+            nonsense[1].write(b"GARBAGE\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(nonsense[0].read(1), 0.1)
+            assert await answered(honest)  # nobody else waits
+            assert (await asyncio.wait_for(nonsense[0].read(), 5)).split()[1] == b"400"
+            for _, writer in (alone, nonsense, honest):
+                writer.close()
+
+    asyncio.run(ask())
+
+
 def test_at_the_limit_of_open_files_one_sentence_is_written(caplog):
     """And whoever comes once there is room is answered."""
 
