@@ -27,6 +27,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else 99)
 
 
+@pytest.fixture(autouse=True)
+def own_environment():
+    """What a command leaves in the environment of its process, no later test hears of."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def workbench():
     """Compiled steps that tests share, where a run need not be the first of its shape."""
