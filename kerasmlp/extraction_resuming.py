@@ -71,7 +71,7 @@ def finished_store(store_path: Path, settings: dict[str, Any], inputs: int) -> d
     Raises:
         InputError: if they were others.
     """
-    info = EmbeddingStore.open(store_path).info
+    info = EmbeddingStore.open(store_path, verify=True).info
     counts, began = info.removal_report, info.extraction
     if not fields(_REPORT)("", counts) and counts["inputs"] == inputs:
         if began is None:

@@ -105,7 +105,7 @@ def _check_classes(
 
 def _open(path: Path) -> ImageStore:
     if path.suffix.lower() in (".h5", ".hdf5"):
-        return ImageStore.open(path)
+        return ImageStore.open(path, verify=True)
     if path.suffix.lower() == ".npz":
         return store_of_arrays(path)
     if not is_cifar(path):

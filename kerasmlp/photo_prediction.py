@@ -37,7 +37,7 @@ def predict_store(
     progress: bool = False,
 ) -> Iterator[dict]:
     """Yields one row per row of a store; the arguments are those of `Predictor.rows`."""
-    store = EmbeddingStore.open(path)
+    store = EmbeddingStore.open(path, verify=True)
     for predictor in predictors:
         predictor.check(path, store.width, store.info)
     how = {"num_samples": num_samples, "seed": seed}

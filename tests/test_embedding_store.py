@@ -406,14 +406,14 @@ def test_bits_that_turned_are_named(tmp_path, half):
         path.write_bytes(damaged)
         message = f"a.h5` must hold what was written, by its checksums. Received: damage in {came}"
         with pytest.raises(InputError, match=re.escape(message)):
-            EmbeddingStore.open(path)
-        assert EmbeddingStore.open(path, verify=False).digest() != store.digest()
+            EmbeddingStore.open(path, verify=True)
+        assert EmbeddingStore.open(path).digest() != store.digest()
     damaged = bytearray(content)
     damaged[ends["embedding"] - rows.nbytes] ^= 1
     damaged[ends["embedding"] - 1] ^= 128
     path.write_bytes(damaged)
     with pytest.raises(InputError, match=f"rows 0 to {size - 1} .*and in 1 other blocks of rows"):
-        EmbeddingStore.open(path)
+        EmbeddingStore.open(path, verify=True)
 
 
 def test_a_checksum_tells_what_sums_do_not():
@@ -642,7 +642,7 @@ def test_older_stores_have_no_checksums_and_open(store, tmp_path):
         for name in ("embedding", *(f"labels/{key}" for key in store.labels)):
             del file[name].attrs["checksums"]
 
-    assert_same(EmbeddingStore.open(edited(store, tmp_path / "a.h5", forget)), store)
+    assert_same(EmbeddingStore.open(edited(store, tmp_path / "a.h5", forget), verify=True), store)
 
 
 @pytest.mark.parametrize(
@@ -653,7 +653,7 @@ def test_checksums_that_are_none(store, tmp_path, value):
         file["labels/fold"].attrs["checksums"] = value
 
     with pytest.raises(InputError, match="must be a complete HDF5 file. Received: checksums of an"):
-        EmbeddingStore.open(edited(store, tmp_path / "a.h5", spoil))
+        EmbeddingStore.open(edited(store, tmp_path / "a.h5", spoil), verify=True)
 
 
 def test_repr(store):

@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> None:
     RunFolder(args.run).require_done()
     output = args.output or args.run / f"evaluation-{args.store.stem}"
     with evaluation_folder(output, force=args.force) as folder:
-        store = EmbeddingStore.open(args.store)
-        others = {args.ood.stem: EmbeddingStore.open(args.ood)} if args.ood else {}
+        store = EmbeddingStore.open(args.store, verify=True)
+        others = {args.ood.stem: EmbeddingStore.open(args.ood, verify=True)} if args.ood else {}
         import_tensorflow()
         from kerasmlp.evaluation import fitting_classes, groups_table, measures_table
         from kerasmlp.evaluation_report import write_evaluation

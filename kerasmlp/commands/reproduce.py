@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> None:
         check_int("--workers", args.workers, minimum=1)
     tasks = make_tasks(
         args.tasks,
-        EmbeddingStore.open(args.pretraining),
-        EmbeddingStore.open(args.store),
+        EmbeddingStore.open(args.pretraining, verify=True),
+        EmbeddingStore.open(args.store, verify=True),
         age_preset=args.age_preset,
         gender_preset=args.gender_preset,
         classes=args.classes,
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
         search_epochs=args.search_epochs,
     )
     if args.photos:
-        check_photos(args.photos, args.model_dir, EmbeddingStore.open(args.store))
+        check_photos(args.photos, args.model_dir, EmbeddingStore.open(args.store, verify=True))
     stores = check(experiment)
     import_tensorflow()
     if args.dry_run:

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
                 reject(flag, "must be left out with --overfit", getattr(args, name))
         changes |= {k: v for k, v in _OVERFIT.items() if changes[k] is None}
     run_dir = open_run(args, "age-cnn")
-    store = ImageStore.open(args.store)
+    store = ImageStore.open(args.store, verify=True)
     import_tensorflow()
     from kerasmlp.age_cnn.training import overfit_age_cnn, train_age_cnn
 

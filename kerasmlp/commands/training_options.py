@@ -193,7 +193,7 @@ def open_store(args: argparse.Namespace):
 
     if args.store is None and not SAMPLE.is_file():
         reject("--store", "must be given: the sample is part of the checkout", args.store)
-    return EmbeddingStore.open(args.store or SAMPLE)
+    return EmbeddingStore.open(args.store or SAMPLE, verify=True)
 
 
 def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> None:

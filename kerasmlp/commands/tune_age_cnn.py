@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
     require_keras_tuner()
     run_dir = open_run(args, "tune-age-cnn")
-    store = ImageStore.open(args.store)
+    store = ImageStore.open(args.store, verify=True)
     import_tensorflow()
     from kerasmlp.age_cnn.search import search_age_cnn
 

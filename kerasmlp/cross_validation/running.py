@@ -108,7 +108,7 @@ def cross_validate(
     if workers is None:
         workers = num_cores()
     check_int("workers", workers, minimum=1)
-    store = EmbeddingStore.open(store_path)
+    store = EmbeddingStore.open(store_path, verify=True)
     runs = plan_runs(store, plan)
     config = {
         "kind": KIND,

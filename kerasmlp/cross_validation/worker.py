@@ -89,7 +89,7 @@ def main() -> None:
             message = given.get()
             if isinstance(message, dict):
                 path, plan = message["store"], Plan.from_config(message["plan"])
-                stores = {path: stores.get(path) or EmbeddingStore.open(path)}
+                stores = {path: stores.get(path) or EmbeddingStore.open(path, verify=True)}
                 workbench.xla = message.get("xla")
                 _check_precision(message)
                 trainer = Trainer(stores[path], plan, message["run_dir"], workbench)

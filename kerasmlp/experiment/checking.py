@@ -22,8 +22,8 @@ from kerasmlp.training_rows import VALIDATION_SHARE, split_rows
 
 def check(experiment: Experiment) -> tuple[EmbeddingStore, EmbeddingStore]:
     """Opens both stores and rejects what would fail hours later."""
-    pretraining = EmbeddingStore.open(experiment.pretraining_path)
-    store = EmbeddingStore.open(experiment.store_path)
+    pretraining = EmbeddingStore.open(experiment.pretraining_path, verify=True)
+    store = EmbeddingStore.open(experiment.store_path, verify=True)
     check_same_embedder(os.fspath(experiment.pretraining_path), pretraining.info, store.info)
     if pretraining.width != store.width:
         reject_file(

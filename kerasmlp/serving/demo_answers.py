@@ -93,7 +93,7 @@ class DemoAnswers:
         Raises:
             InputError: if it is no store, or of embeddings that a model does not know.
         """
-        total = len(EmbeddingStore.open(path, most_bytes=_MAX_STORE_BYTES))
+        total = len(EmbeddingStore.open(path, most_bytes=_MAX_STORE_BYTES, verify=True))
         count = min(total, MAX_ROWS)
         answers = predict_store(self.predictors, path, **self.how)
         rows = list(progress(islice(answers, count), count))

@@ -122,13 +122,13 @@ class ImageStore:
         )  # fmt: skip
 
     @classmethod
-    def open(cls, path: str | os.PathLike, *, verify: bool = True) -> ImageStore:
-        """Reads a whole store and checks schema, sizes, checksums and labels.
+    def open(cls, path: str | os.PathLike, *, verify: bool = False) -> ImageStore:
+        """Reads a whole store and checks schema, sizes and labels.
 
         Args:
-            path: Of the file; of an older one, that has no checksums, none are checked.
-            verify: False reads pixels and labels although they differ from their
-                checksums, as after another program changed them in place.
+            path: Of the file.
+            verify: True holds pixels and labels against their checksums too, as
+                all commands do. Older files have none.
 
         Raises:
             InputError: naming the file, what was expected and what came.

@@ -89,7 +89,7 @@ def tune(
         check_int("workers", workers, minimum=0)
     if budget_minutes is not None:
         check_positive("budget_minutes", budget_minutes)
-    store, folder = EmbeddingStore.open(store_path), RunFolder(run_dir)
+    store, folder = EmbeddingStore.open(store_path, verify=True), RunFolder(run_dir)
     plan.check(store.width)
     from kerasmlp.tuning.trial import TrialRunner
 
@@ -152,7 +152,7 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
 
     from kerasmlp.tuning.trial import TrialRunner
 
-    folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path)
+    folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path, verify=True)
     config = settings_of_search(folder)
     if config is None or config["max_epochs"] is None:
         reject_file(folder.path, "must be the folder of a search that its chief has begun", "none")

@@ -35,7 +35,7 @@ def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
                 reader.columns, attributes | reader.single, reader.left_out,
                 items=True, doubts=reader.doubts, groups=groups,
             )  # fmt: skip
-    return _from_store(EmbeddingStore.open(path), drop)
+    return _from_store(EmbeddingStore.open(path, verify=True), drop)
 
 
 def _from_store(store: EmbeddingStore, drop: Collection[str]) -> SourceArrays:
