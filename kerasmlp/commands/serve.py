@@ -46,21 +46,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import reject
-    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.utils.checks import reject
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     for name in _LIBRARIES:
         if not importlib.util.find_spec(name):
             reject(name, "must be installed to serve (extra `serve`)", None)
     import asyncio
 
-    from kerasmlp.serving.limits import Limits
+    from kerasmlp.serving.server.limits import Limits
 
     names = {field.name for field in dataclasses.fields(Limits)}
     limits = Limits(**{k: v for k, v in vars(args).items() if k in names and v is not None})
     import_tensorflow()
-    from kerasmlp.serving.http_server import serve
-    from kerasmlp.serving.served_models import load_models
+    from kerasmlp.serving.server.http_server import serve
+    from kerasmlp.serving.server.served_models import load_models
 
     models = load_models(args.models, trust=args.trust)
 

@@ -14,6 +14,12 @@ _HOME = {
 }
 
 
+def register() -> None:
+    """Imports all layers, so that Keras finds those of a saved model by their names."""
+    for module in _HOME.values():
+        importlib.import_module(f"kerasmlp.layers.{module}")
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'kerasmlp.layers' has no attribute {name!r}")

@@ -6,9 +6,9 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "GrpcClient": "kerasmlp.serving.grpc_client",
-    "RestClient": "kerasmlp.serving.rest_client",
-    "ServerError": "kerasmlp.serving.client",
+    "GrpcClient": "kerasmlp.serving.clients.grpc_client",
+    "RestClient": "kerasmlp.serving.clients.rest_client",
+    "ServerError": "kerasmlp.serving.clients.client",
 }
 
 __all__ = sorted(_HOME)

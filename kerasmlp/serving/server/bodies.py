@@ -1,0 +1,70 @@
+"""Bodies that arrive, and what they ask: small ones at once, large ones in turns."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from kerasmlp.serving.server.batching import Busy
+from kerasmlp.serving.server.json_process import JsonProcess
+from kerasmlp.serving.server.rest_json import Form, Question, decode
+from kerasmlp.serving.server.turns import Turns
+
+_LARGE = 1 << 16  # bytes; smaller ones cost about as much as what else a request needs
+_BODIES = 4  # of the largest size that may be in memory at one time
+_MOST = 0.25  # of that memory for one address
+_FIRST_S, _BYTES_PER_S = 5.0, 1 << 16  # the slowest that a body may come
+
+
+class Bodies:
+    """Reads and decodes bodies.
+
+    A large one lies at its sender until it is let in, and is decoded in a
+    process of its own: small ones wait for none of that.
+
+    Args:
+        max_body_bytes: Of one; of all large ones, four times that.
+        timeout_s: For one to arrive, less where it is small, and for its turns.
+    """
+
+    def __init__(self, max_body_bytes: int, timeout_s: float):
+        self._room = _BODIES * max_body_bytes
+        self._timeout_s = timeout_s
+        self._in_memory, self._decoded = Turns(_MOST), Turns()
+        self._process = JsonProcess()
+
+    async def question(
+        self, request: web.Request, size: int, version: Form, *, max_rows: int, max_samples: int
+    ) -> Question:
+        """Reads and decodes a body; see `decode`.
+
+        Raises:
+            InputError: if it cannot be understood.
+            TimeoutError: if it does not come in time.
+            Busy: if its turn does not.
+        """
+        how = {"max_rows": max_rows, "max_samples": max_samples}
+        if size <= _LARGE:
+            return decode(await self._read(request, size), version, **how)
+        client = request.protocol.address, request.protocol
+        try:
+            async with asyncio.timeout(self._timeout_s) as waiting:
+                async with self._in_memory.turn(client, share=size / self._room, cost=size):
+                    waiting.reschedule(None)
+                    body = await self._read(request, size)
+                    waiting.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
+                    async with self._decoded.turn(client, share=1.0, cost=size):
+                        return await asyncio.to_thread(self._process.decode, body, version, **how)
+        except TimeoutError:
+            if waiting.expired():
+                raise Busy from None
+            raise
+
+    async def _read(self, request: web.Request, size: int) -> bytes:
+        async with asyncio.timeout(min(self._timeout_s, _FIRST_S + size / _BYTES_PER_S)):
+            # `read` would keep it for long.
+            return b"".join([part async for part in request.content.iter_any()])
+
+    def stop(self) -> None:
+        self._process.stop()
