@@ -20,7 +20,7 @@ def add_age_cnn_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_run(args: argparse.Namespace, name: str) -> Path:
     """The run folder that the options say, or a new one."""
-    from kerasmlp.runs.folder import next_free
+    from kerasmlp.runs.run_folder import next_free
     from kerasmlp.utils.checks import reject
 
     if args.resume and args.run_dir is None:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.kept_back import count_labelled
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
     from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, Plan, plan_runs
-    from kerasmlp.runs.folder import next_free
+    from kerasmlp.runs.run_folder import next_free
     from kerasmlp.utils.checks import check_int, reject
 
     if check_int("--seeds", args.seeds, minimum=1) > MAX_SEEDS:

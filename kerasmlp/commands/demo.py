@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.runs.folder import RunFolder
+    from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.utils.checks import check_int, reject
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.runs.folder import RunFolder
+    from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     RunFolder(args.run).require_done()

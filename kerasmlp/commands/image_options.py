@@ -41,7 +41,7 @@ def run_images(
         prepare: From images and the given settings of a plan to what runs it and
             the plan.
     """
-    from kerasmlp.runs.folder import next_free
+    from kerasmlp.runs.run_folder import next_free
     from kerasmlp.utils.checks import check_int, check_seed, reject
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 

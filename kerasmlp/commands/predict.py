@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.datasets.photos import photos_of, picture_paths
     from kerasmlp.faces.models import LICENCE_NOTICE
-    from kerasmlp.runs.folder import RunFolder
+    from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.utils.checks import InputError, check_int, one_sentence, reject, reject_file
     from kerasmlp.utils.files import what_is
     from kerasmlp.utils.tables import RowWriter
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
             for row in rows:
                 writer.write(row if args.output else _rounded(row))
     if extremes and extremes[0].lowest:
-        from kerasmlp.utils.figures import extreme_faces
+        from kerasmlp.runs.figures import extreme_faces
 
         extreme_faces(extremes, args.extremes)
     if unreadable:

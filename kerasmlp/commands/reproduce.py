@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
     from kerasmlp.experiments.residual_mlp.checking import check, check_photos
     from kerasmlp.experiments.residual_mlp.design import Experiment, make_tasks
-    from kerasmlp.runs.folder import next_free
+    from kerasmlp.runs.run_folder import next_free
 
     if args.workers is not None:
         check_int("--workers", args.workers, minimum=1)

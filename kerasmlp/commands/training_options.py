@@ -199,7 +199,7 @@ def open_store(args: argparse.Namespace):
 def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> None:
     """Trains, and prints what came out."""
     from kerasmlp.data.kept_back import count_labelled
-    from kerasmlp.runs.folder import RunFolder, next_free
+    from kerasmlp.runs.run_folder import RunFolder, next_free
     from kerasmlp.utils.checks import reject
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.experiments.tuning.space import SPACES
     from kerasmlp.experiments.tuning.tune import require_keras_tuner, tune, work
     from kerasmlp.experiments.tuning.workers import role
-    from kerasmlp.runs.folder import next_free
+    from kerasmlp.runs.run_folder import next_free
     from kerasmlp.utils.checks import check_choice, check_int, reject
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 

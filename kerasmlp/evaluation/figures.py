@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from kerasmlp.evaluation.metrics import confusion_matrix
 from kerasmlp.utils.drawing import label
 from kerasmlp.utils.figures import save_png
 
@@ -169,4 +170,37 @@ def uncertainty(
         panel.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+    save_png(figure, path)
+
+
+def confusion(
+    labels: np.ndarray, predicted: np.ndarray, names: Sequence[str], path: str | os.PathLike
+) -> None:
+    """Draws the confusion matrix, as shares of each true class."""
+    size, names = len(names), [label(name) for name in names]
+    counts = confusion_matrix(labels, predicted, size)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    small = size <= 20
+    side = 2 + 0.55 * size if small else 7
+    room = 0.085 * max(0, max(map(len, names)) - 12)  # inches, for names longer than most
+    figure = Figure(figsize=(side + 1 + room, side + 0.7 * room), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1 if small else None)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if small:
+        ticks = np.arange(size)
+        rows = [f"{n} ({int(c)})" for n, c in zip(names, counts.sum(axis=1), strict=True)]
+        axes.set_xticks(ticks, names, rotation=45, ha="right")
+        axes.set_yticks(ticks, rows)
+        for i, j in np.ndindex(size, size):
+            if counts[i, j]:
+                color = "white" if shares[i, j] > 0.5 else "black"
+                text = f"{shares[i, j]:.2f}"
+                axes.text(j, i, text, ha="center", va="center", fontsize=8, color=color)
+    else:
+        ticks = np.arange(0, size, 10)
+        axes.set_xticks(ticks, [names[t] for t in ticks])
+        axes.set_yticks(ticks, [names[t] for t in ticks])
     save_png(figure, path)

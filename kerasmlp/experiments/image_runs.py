@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kerasmlp.experiments.cross_validation.table import summarize
-from kerasmlp.runs.folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.training.image_batches import ImageSet
 from kerasmlp.utils.checks import DivergedError, reject
 from kerasmlp.utils.drawing import drawing

@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from kerasmlp.data.labels import NUM_YEARS, UNKNOWN, age_classes
-from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.data.targets import Target, truth_years
-from kerasmlp.evaluation.metrics import nll
+from kerasmlp.data.labels import NUM_YEARS, age_classes
+from kerasmlp.data.targets import Target
 from kerasmlp.uncertainty.abstention import MAX_POINTS, Abstention
-from kerasmlp.uncertainty.conformal import conformal_offset_years, grown_interval_years
-from kerasmlp.uncertainty.measures import age_interval_years, entropy_nats, expected_age_years
-from kerasmlp.uncertainty.temperature import fit_temperature, logits_of
+from kerasmlp.uncertainty.conformal import grown_interval_years
+from kerasmlp.uncertainty.measures import age_interval_years, entropy_nats
 from kerasmlp.uncertainty.year_errors import MAX_ROWS, YearErrors
 from kerasmlp.utils.checks import InputError, reject_file
 from kerasmlp.utils.files import read_json, write_json
@@ -35,9 +32,6 @@ from kerasmlp.utils.schema import (
 FORMAT = "kerasmlp.calibration"
 COVERAGES = (50, 90)
 """Of the age intervals, in percent."""
-MIN_TEMPERATURE_ROWS = 200
-"""With fewer rows kept back a fitted temperature does more harm than good."""
-
 _MOST_NATS = 20.0
 _MOST_ROWS = 10**12
 _COUNTS = list_of(whole(0, _MOST_ROWS), MAX_POINTS)
@@ -109,44 +103,6 @@ class RunCalibration:
     abstention_classes: str | None = None
     year_errors: YearErrors | None = None
 
-    @classmethod
-    def fit(
-        cls,
-        target: Target,
-        part: EmbeddingStore,
-        probabilities: Mapping[str, np.ndarray],
-        num_samples: int,
-        mc_temperature: float = 1.0,
-    ) -> RunCalibration:
-        """Fits intervals and abstention on rows that were not trained on.
-
-        Args:
-            target: Of the model.
-            part: Rows kept back, all with the label.
-            probabilities: Of the head, `(rows, num_classes)`, of the
-                `deterministic` model and, if it has dropout, of the `mc_mean`.
-            num_samples: Passes of the `mc_mean`.
-            mc_temperature: That the passes had.
-        """
-        abstention = year_errors = None
-        if "mc_mean" in probabilities:
-            mean = probabilities["mc_mean"]
-            labels = target.encode(part, target.classes)
-            wrong = target.measured(mean).argmax(axis=1) != labels
-            known = labels != UNKNOWN
-            abstention = Abstention.fit(wrong[known], class_entropy_nats(target, mean)[known])
-            year_errors = _year_errors(target, part, mean)
-        offsets = {k: _offsets(target, part, p) for k, p in probabilities.items()}
-        return cls(
-            rows=len(part),
-            num_samples=num_samples if "mc_mean" in probabilities else 0,
-            offsets_years={k: v for k, v in offsets.items() if v},
-            abstention=abstention,
-            mc_temperature=mc_temperature,
-            abstention_classes=target.classes if abstention else None,
-            year_errors=year_errors,
-        )
-
     def save(self, path: str | os.PathLike) -> None:
         write_json(path, {"format": FORMAT, **asdict(self)})
 
@@ -209,28 +165,6 @@ def _made(kind: type, path: str | os.PathLike, columns: dict, what: str) -> Any:
         reject_file(path, f"must be {what}", f"{error}")
 
 
-def fit_mc_temperature(target: Target, part: EmbeddingStore, samples: np.ndarray) -> float:
-    """The temperature of the passes whose mean has the lowest NLL in the measured classes.
-
-    Args:
-        target: Of the model.
-        part: Rows kept back.
-        samples: Of the head on these rows, `(num_samples, rows, num_classes)`.
-
-    Returns:
-        1.0 with too few rows.
-    """
-    labels = target.encode(part, target.classes)
-    known = labels != UNKNOWN
-    if known.sum() < MIN_TEMPERATURE_ROWS:
-        return 1.0
-
-    def loss(scaled: np.ndarray) -> float:
-        return nll(labels[known], target.measured(scaled.mean(axis=0)))
-
-    return fit_temperature(logits_of(samples[:, known]), loss, tolerance=1e-2)
-
-
 def age_intervals(
     target: Target, probabilities: np.ndarray, offsets_years: Mapping[str, float] | None
 ) -> dict[int, np.ndarray]:
@@ -267,28 +201,3 @@ def class_entropy_nats(target: Target, probabilities: np.ndarray) -> np.ndarray:
         probabilities: Of the head, `(rows, num_classes)`.
     """
     return entropy_nats(target.measured(probabilities))
-
-
-def _year_errors(target: Target, part: EmbeddingStore, mean: np.ndarray) -> YearErrors | None:
-    years = truth_years(part) if target.is_age else None
-    if years is None:
-        return None
-    known = np.isfinite(years)
-    age_years = expected_age_years(mean[known], target.head_ages.centers)
-    error_years = np.abs(np.minimum(years[known], NUM_YEARS - 1) - age_years)
-    return YearErrors.fit(entropy_nats(mean[known]), error_years)
-
-
-def _offsets(
-    target: Target, part: EmbeddingStore, probabilities: np.ndarray
-) -> dict[str, float] | None:
-    years = truth_years(part) if target.is_age else None
-    if years is None:
-        return None
-    known = np.isfinite(years)
-    classes = np.asarray(target.head_ages.year_to_class)
-    offsets = {}
-    for c in COVERAGES:
-        intervals = age_interval_years(probabilities[known], classes, c / 100)
-        offsets[str(c)] = conformal_offset_years(years[known], intervals, c / 100)
-    return None if None in offsets.values() else offsets

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kerasmlp.runs.folder import RunFolder
 from kerasmlp.runs.keras_file import load_keras_file
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import what_is
 

@@ -12,10 +12,10 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder
 from kerasmlp.data.targets import Target, in_groups
 from kerasmlp.runs.calibration import RunCalibration, age_intervals, class_entropy_nats
-from kerasmlp.runs.folder import RunFolder
 from kerasmlp.runs.mc_model import with_temperature
 from kerasmlp.runs.model import load_model
 from kerasmlp.runs.risk import judged_target, threshold_nats
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_settings
 from kerasmlp.uncertainty.measures import expected_age_years, median_age_years
 from kerasmlp.uncertainty.samples import MAX_SAMPLES, check_rows, predict_uncertainty

@@ -11,7 +11,7 @@ import io
 
 import numpy as np
 
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import atomic_path
 

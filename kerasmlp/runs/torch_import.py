@@ -16,7 +16,7 @@ from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.residual_block import ResidualBlock
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.runs.folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.runs.torch_checkpoint import TorchLayer
 from kerasmlp.utils.checks import check_bool, check_rate, reject_file
 from kerasmlp.utils.files import atomic_path, sha256_file

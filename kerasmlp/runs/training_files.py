@@ -6,7 +6,7 @@ import os
 
 from kerasmlp.data.labels import age_classes
 from kerasmlp.data.targets import Target
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import InputError, reject_file
 from kerasmlp.utils.schema import (
     check_object,

@@ -8,37 +8,28 @@ import threading
 import time
 from dataclasses import asdict
 
-import keras
 import numpy as np
 
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.data.kept_back import VALIDATION_SHARE, hold_out, split_rows
 from kerasmlp.data.norms import norm_1_share
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.data.targets import Target, in_groups
+from kerasmlp.data.targets import Target
 from kerasmlp.evaluation.measuring import measure, measure_groups
 from kerasmlp.models.presets import Recipe
-from kerasmlp.runs.calibration import MIN_TEMPERATURE_ROWS, RunCalibration, fit_mc_temperature
-from kerasmlp.runs.folder import RunFolder, environment
-from kerasmlp.runs.mc_model import has_dropout
+from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
 from kerasmlp.runs.training_files import report_of_finished
+from kerasmlp.training.calibrating import MIN_TEMPERATURE_ROWS, calibrate, calibrate_answers
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import copy_weights, fit, steps_of
 from kerasmlp.training.initial_weights import check_untested, same_head
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.remarks import majority_of, remarks
-from kerasmlp.uncertainty.samples import predict_samples
-from kerasmlp.uncertainty.temperature import fit_temperature, mean_of_passes
 from kerasmlp.utils.checks import DivergedError, check_int, check_seed, reject
 from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import atomic_path, sha256_file, write_text
 from kerasmlp.utils.tables import csv_of
-
-CALIBRATION_SAMPLES = 64
-"""Stochastic passes behind intervals and abstention, as `predict` takes them by default."""
-
-MC_TEMPERATURE_ROWS = 1024
 
 
 def train(
@@ -166,7 +157,7 @@ def train(
         # Needed last and slow to import: the compiler leaves Python time for it.
         if pictures:
             threading.Thread(
-                target=importlib.import_module, args=["kerasmlp.utils.figures"]
+                target=importlib.import_module, args=["kerasmlp.training.figures"]
             ).start()
 
         def measure_part(probabilities: np.ndarray) -> dict:
@@ -244,36 +235,6 @@ def train(
         return report
 
 
-def calibrate(model: keras.Model, target: Target, part: EmbeddingStore) -> float:
-    """Fits a temperature on a part and divides the head's weights by it."""
-    logits_of = keras.Model(model.input, model.get_layer("logits").output)
-    logits = forward(logits_of, part.embeddings)
-    temperature = fit_temperature(logits, lambda p: measure(target, p, part)["nll"])
-    head = model.get_layer("logits")
-    head.set_weights([w / temperature for w in head.get_weights()])
-    return temperature
-
-
-def calibrate_answers(
-    model: keras.Model, target: Target, part: EmbeddingStore, probabilities: np.ndarray
-) -> RunCalibration:
-    """Fits age intervals and abstention on a part, for the model as it will answer."""
-    target = in_groups(target)
-    of_model, temperature = {"deterministic": probabilities}, 1.0
-    if has_dropout(model):
-        chosen = np.linspace(0, len(part) - 1, MC_TEMPERATURE_ROWS).round().astype(int)
-        some = part.subset(np.unique(chosen))
-        samples = predict_samples(model, some.embeddings, num_samples=CALIBRATION_SAMPLES)
-        temperature = fit_mc_temperature(target, some, samples)
-        means = []
-        for start in range(0, len(part), MC_TEMPERATURE_ROWS):
-            rows = part.embeddings[start : start + MC_TEMPERATURE_ROWS]
-            how = {"num_samples": CALIBRATION_SAMPLES, "first_row": start}
-            means.append(mean_of_passes(predict_samples(model, rows, **how), temperature))
-        of_model["mc_mean"] = np.concatenate(means)
-    return RunCalibration.fit(target, part, of_model, CALIBRATION_SAMPLES, temperature)
-
-
 def draw(
     run: RunFolder,
     target: Target,
@@ -282,12 +243,12 @@ def draw(
     part: EmbeddingStore,
 ) -> None:
     with drawing(run / "curves.png") as path:
-        from kerasmlp.utils import figures as plots
+        from kerasmlp.training.figures import curves
 
-        plots.curves(history, path)
+        curves(history, path)
     labels = target.encode(part, target.classes)
     predicted = target.measured(probabilities).argmax(axis=1)
     with drawing(run / "confusion_matrix.png") as path:
-        from kerasmlp.utils import figures as plots
+        from kerasmlp.evaluation.figures import confusion
 
-        plots.confusion(labels, predicted, target.measured_names, path)
+        confusion(labels, predicted, target.measured_names, path)

@@ -11,8 +11,8 @@ import numpy as np
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation
 from kerasmlp.models.presets import Recipe
-from kerasmlp.runs.folder import RunFolder
 from kerasmlp.runs.model import load_model
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.batches import chunks_of, training_chunks
 from kerasmlp.training.initial_weights import check_init
 from kerasmlp.training.losses import RankedCrossentropy

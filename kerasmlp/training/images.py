@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
-from kerasmlp.runs.folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.training.image_batches import ImageSet, augmented_batches, plain_batches
 from kerasmlp.training.precision import computing_in
 from kerasmlp.utils.checks import DivergedError

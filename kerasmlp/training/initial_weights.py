@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerasmlp.data.targets import Target
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen, load_seen
 from kerasmlp.runs.training_files import read_settings
 from kerasmlp.utils.checks import reject_file

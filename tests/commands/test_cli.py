@@ -22,8 +22,8 @@ from kerasmlp.data.kept_back import hold_out
 from kerasmlp.data.labels import ADIENCE_GROUPS
 from kerasmlp.data.targets import choose_target
 from kerasmlp.runs.calibration import RunCalibration
-from kerasmlp.runs.folder import RunFolder
 from kerasmlp.runs.photo_answers import caption
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import load_seen, row_hashes
 from kerasmlp.uncertainty.abstention import Abstention
 from kerasmlp.utils.tables import RowWriter

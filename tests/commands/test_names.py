@@ -47,20 +47,20 @@ def test_a_long_name_keeps_both_ends():
 
 @pytest.mark.filterwarnings("error")
 def test_pictures_of_any_names(tmp_path):
-    from kerasmlp.evaluation import figures as evaluation_plots
-    from kerasmlp.utils import figures as plots
+    from kerasmlp.evaluation import figures
+    from kerasmlp.utils.figures import save_png
 
     labels = np.repeat(np.arange(len(NAMES)), 5)
-    plots.confusion(labels, labels[::-1], [*NAMES[:-1], NOT_UTF8], tmp_path / "confusion.png")
+    figures.confusion(labels, labels[::-1], [*NAMES[:-1], NOT_UTF8], tmp_path / "confusion.png")
     values = {"entropy": {"store": np.arange(9), "_$x$_": np.arange(9), "_": np.arange(9)}}
     legends = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation_plots, "save_png", lambda figure, _: legends.append(figure))
+        patch.setattr(figures, "save_png", lambda figure, _: legends.append(figure))
         auroc = {name: {"entropy": 0.5} for name in ("_$x$_", "_")}
-        evaluation_plots.uncertainty(values, auroc, tmp_path / "uncertainty.png")
+        figures.uncertainty(values, auroc, tmp_path / "uncertainty.png")
     shown_in_legend = [text.get_text() for text in legends[0].legends[0].get_texts()]
     assert shown_in_legend == ["store", r" _\$x\$_", " _"]
-    plots.save_png(legends[0], tmp_path / "uncertainty.png")
+    save_png(legends[0], tmp_path / "uncertainty.png")
 
 
 def test_a_failed_picture_is_one_sentence(tmp_path, capsys):
@@ -77,6 +77,7 @@ def test_a_failed_picture_is_one_sentence(tmp_path, capsys):
 def test_all_pictures_of_finished_work_are_drawn_so():
     """`predict --extremes` alone asks for a picture and nothing else."""
     modules, found = {"plots", "pictures", "figures"}, 0
+    functions = {"confusion", "curves", "curves_with_bands", "extreme_faces"}
     for path in sorted((ROOT / "kerasmlp").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         guarded = {
@@ -93,7 +94,7 @@ def test_all_pictures_of_finished_work_are_drawn_so():
                 is_picture = called.value.id in modules and called.attr.islower()
                 is_picture &= called.attr not in ("mkdir", "append", "__setitem__")
             else:
-                is_picture = isinstance(called, ast.Name) and called.id == "extreme_faces"
+                is_picture = isinstance(called, ast.Name) and called.id in functions
             if is_picture and path.name != "predict.py":
                 found += 1
                 assert node in guarded, f"{path}:{node.lineno}"

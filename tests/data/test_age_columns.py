@@ -12,6 +12,7 @@ from kerasmlp.data.age_columns import check_age_years, count_clipped
 from kerasmlp.data.targets import age_target, choose_age_target, choose_target, in_groups
 from kerasmlp.runs.calibration import RunCalibration, class_entropy_nats
 from kerasmlp.runs.risk import judged_target, threshold_nats
+from kerasmlp.training.calibrating import fit_calibration
 from kerasmlp.training.remarks import majority_of, remarks
 from kerasmlp.uncertainty.abstention import Abstention
 from kerasmlp.uncertainty.measures import entropy_nats
@@ -100,7 +101,7 @@ def predicted(rows, rng, spread):
 def calibrated(target, rows=3000, seed=0):
     ages, p = predicted(rows, np.random.default_rng(seed), (1, 12))
     part = make_store(rows=rows, age_years=ages)
-    return RunCalibration.fit(target, part, {"mc_mean": p}, 64)
+    return fit_calibration(target, part, {"mc_mean": p}, 64)
 
 
 def test_the_risk_is_that_of_ages_too_far_off():

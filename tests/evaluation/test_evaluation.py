@@ -16,8 +16,8 @@ from kerasmlp.evaluation import metrics
 from kerasmlp.evaluation.report import random_vectors
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.evaluation_folder import FILES, evaluation_folder
-from kerasmlp.runs.folder import RunFolder
 from kerasmlp.runs.predictor import Predictor
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.embeddings import train
 from kerasmlp.uncertainty.samples import predict_uncertainty
 from kerasmlp.uncertainty.selective import aurc, auroc

@@ -24,11 +24,11 @@ from kerasmlp.experiments.cross_validation.pool import TrainingPool
 from kerasmlp.experiments.cross_validation.table import markdown_of, summarize
 from kerasmlp.experiments.cross_validation.worker import Trainer
 from kerasmlp.models.presets import Recipe
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.embeddings import train
+from kerasmlp.training.figures import curves_with_bands
 from kerasmlp.utils.checks import InputError
-from kerasmlp.utils.figures import curves_with_bands
 
 SMALL = Recipe(epochs=2, batch_size=32, dropout_rate=0.2)
 

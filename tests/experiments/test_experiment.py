@@ -23,7 +23,7 @@ from kerasmlp.experiments.residual_mlp.reproduce import reproduce
 from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
 from kerasmlp.experiments.residual_mlp.table import lowest_validation_losses, table_markdown
 from kerasmlp.models.presets import Recipe
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import InputError
 
 

@@ -33,7 +33,7 @@ from kerasmlp.experiments.tuning.trial import TrialRunner
 from kerasmlp.experiments.tuning.tune import project_name, tune, work
 from kerasmlp.experiments.tuning.workers import WorkerPool, role, serve
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.embeddings import train
 from kerasmlp.utils.checks import InputError
 

@@ -9,7 +9,8 @@ from data_sets import make_store
 
 from kerasmlp.data.targets import age_target, choose_target
 from kerasmlp.evaluation.metrics import interval_coverage, nll
-from kerasmlp.runs.calibration import RunCalibration, age_intervals, fit_mc_temperature
+from kerasmlp.runs.calibration import RunCalibration, age_intervals
+from kerasmlp.training.calibrating import fit_calibration, fit_mc_temperature
 from kerasmlp.uncertainty.abstention import Abstention
 from kerasmlp.uncertainty.conformal import conformal_offset_years, grown_interval_years
 from kerasmlp.uncertainty.measures import age_interval_years
@@ -85,7 +86,7 @@ def test_any_model_covers_what_was_promised(spread):
     target = age_target("age_years", "adience", by_years=True)
     ages, p = people(2000, rng, spread=spread)
     part = make_store(rows=2000, age_years=ages)
-    calibration = RunCalibration.fit(target, part, {"deterministic": p}, 64)
+    calibration = fit_calibration(target, part, {"deterministic": p}, 64)
     assert calibration.num_samples == 0 and calibration.abstention is None
     ages, p = people(5000, rng, spread=spread)
     intervals = age_intervals(target, p, calibration.offsets_years["deterministic"])
@@ -112,7 +113,7 @@ def test_children_are_not_covered_too_often():
 
     ages, p = draw(2000)
     part = make_store(rows=2000, age_years=ages)
-    calibration = RunCalibration.fit(target, part, {"mc_mean": p}, 64)
+    calibration = fit_calibration(target, part, {"mc_mean": p}, 64)
     ages, p = draw(5000)
     ends = age_intervals(target, p, calibration.offsets_years["mc_mean"])[90]
     covered = interval_coverage(ages, ends)
@@ -142,7 +143,7 @@ def test_only_years_and_enough_of_them_give_intervals():
         (groups, store, p),
         (gender, make_store(rows=50), np.full((50, 2), 0.5)),
     ):
-        calibration = RunCalibration.fit(target, part, {"deterministic": probabilities}, 64)
+        calibration = fit_calibration(target, part, {"deterministic": probabilities}, 64)
         assert calibration.offsets_years == {}
 
 
@@ -150,7 +151,7 @@ def test_abstention_counts_errors_in_the_measured_classes():
     target = age_target("age_years", "0-49,50+", by_years=True)
     ages, p = people(300, np.random.default_rng(4))
     part = make_store(rows=300, age_years=ages)
-    calibration = RunCalibration.fit(target, part, {"mc_mean": p}, 16)
+    calibration = fit_calibration(target, part, {"mc_mean": p}, 16)
     abstention = calibration.abstention
     wrong = (p[:, 50:].sum(axis=1) > 0.5) != (ages >= 50)
     assert abstention.rows[-1] == 300 and abstention.errors[-1] == wrong.sum()

@@ -15,7 +15,7 @@ from data_sets import make_store
 from kerasmlp import EmbeddingStore, InputError
 from kerasmlp.cli import run_command
 from kerasmlp.data.norms import norm_1_share
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 
 JSON_FILES = ("config.json", "report.json", "calibration.json")
 FILES = (*JSON_FILES, "model.keras", "seen.npy", "DONE")

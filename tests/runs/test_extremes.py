@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from kerasmlp.runs.extremes import Extremes, KeptFace, square_crop
+from kerasmlp.runs.figures import extreme_faces
 from kerasmlp.utils.checks import InputError
-from kerasmlp.utils.figures import extreme_faces
 
 
 def face(entropy_nats, embedding, color=(0, 0, 0)):

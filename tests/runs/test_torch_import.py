@@ -11,8 +11,8 @@ import pytest
 from data_sets import make_store
 
 from kerasmlp.cli import run_command
-from kerasmlp.runs.folder import RunFolder
 from kerasmlp.runs.predictor import Predictor
+from kerasmlp.runs.run_folder import RunFolder
 
 torch = pytest.importorskip("torch", reason="needs torch (extra `torch`)")
 nn = torch.nn

@@ -26,8 +26,8 @@ from kerasmlp.cli import run_command
 from kerasmlp.data.targets import Target, age_target
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.calibration import RunCalibration
-from kerasmlp.runs.folder import RunFolder
 from kerasmlp.runs.predictor import Predictor
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.serving.export.saved_model import export_model
 from kerasmlp.serving.export.version_folder import new_version
 from kerasmlp.serving.export.warmup import PLACE

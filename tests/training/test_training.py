@@ -25,12 +25,12 @@ from kerasmlp.data.targets import Target, age_target, choose_age_target, choose_
 from kerasmlp.evaluation.measuring import measure, measure_groups
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.runs.calibration import RunCalibration
-from kerasmlp.runs.folder import RunFolder
 from kerasmlp.runs.mc_model import has_dropout
 from kerasmlp.runs.predictor import Predictor
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen, load_seen, row_hashes
 from kerasmlp.training.batches import training_chunks
+from kerasmlp.training.calibrating import fit_calibration
 from kerasmlp.training.embeddings import split_rows, train
 from kerasmlp.training.fit import compile_model, fit, steps_of
 from kerasmlp.training.initial_weights import check_init
@@ -76,7 +76,7 @@ def test_a_run_is_calibrated_as_it_answers(age_run, store):
     model = load_model(path)
     mean = predict_uncertainty(model, part.embeddings, num_samples=64)["mean"]
     both = {"deterministic": predictor.probabilities(part.embeddings), "mc_mean": mean}
-    expected = RunCalibration.fit(target, part, both, 64)
+    expected = fit_calibration(target, part, both, 64)
     assert predictor.calibration.offsets_years.keys() == both.keys()
     for name, offsets in expected.offsets_years.items():
         assert predictor.calibration.offsets_years[name] == pytest.approx(offsets, abs=1e-3)

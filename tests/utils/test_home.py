@@ -14,7 +14,8 @@ NAMES = ("MPLCONFIGDIR", "KERAS_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
 
 def test_no_home(tmp_path):
     code = (
-        "import os; from kerasmlp.utils.home import require_caches; require_caches(); import matplotlib\n"
+        "import os; from kerasmlp.utils.home import require_caches\n"
+        "require_caches(); import matplotlib\n"
         "places = matplotlib.get_configdir(), matplotlib.get_cachedir(), os.environ['KERAS_HOME']\n"
         "assert all(os.access(p, os.W_OK) for p in places); print(*places)"
     )

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kerasmlp.data.stores.partial_store import PartialStore
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.serving.export.version_folder import new_version
 from kerasmlp.utils.checks import InputError
 from kerasmlp.utils.locks import lock_file

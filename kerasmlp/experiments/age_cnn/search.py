@@ -17,7 +17,7 @@ from kerasmlp.experiments.age_cnn.data import Faces, faces_of, shuffled_batches,
 from kerasmlp.experiments.age_cnn.fitting import compile_model, new_model, predict_years
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.experiments.age_cnn.stages import STAGES, StageOracle
-from kerasmlp.runs.folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.utils.checks import check_int, check_seed, reject
 from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import write_json, write_text

@@ -14,7 +14,7 @@ from kerasmlp.experiments.age_cnn import pictures
 from kerasmlp.experiments.age_cnn.data import Faces, faces_of, some_faces
 from kerasmlp.experiments.age_cnn.fitting import MEASURE, fit, in_float32, new_model, predict_years
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
-from kerasmlp.runs.folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.utils.checks import check_int, check_seed
 from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import atomic_path, write_text

@@ -24,7 +24,7 @@ from kerasmlp.experiments.cross_validation.table import (
     summarize,
     with_exact_years,
 )
-from kerasmlp.runs.folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.runs.training_files import TARGET, check_taken_over, read_report
 from kerasmlp.training.initial_weights import check_init, check_untested
 from kerasmlp.utils.checks import InputError, check_int, is_number, reject_file
@@ -182,9 +182,9 @@ def cross_validate(
         }
         if sound:
             with drawing(folder / "curves.png") as path:
-                from kerasmlp.utils import figures as plots
+                from kerasmlp.training.figures import curves_with_bands
 
-                plots.curves_with_bands([read_csv(inner[n] / "history.csv") for n in sound], path)
+                curves_with_bands([read_csv(inner[n] / "history.csv") for n in sound], path)
         folder.finish(report)
         return report
 

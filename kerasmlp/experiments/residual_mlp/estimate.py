@@ -14,7 +14,7 @@ from kerasmlp.experiments.cross_validation.worker import MAX_MODELS
 from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS, Experiment, Task
 from kerasmlp.experiments.residual_mlp.search import search_plans
 from kerasmlp.experiments.tuning.trial import TrialRunner
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.xla import xla_pays
 from kerasmlp.utils.checks import check_int
 from kerasmlp.utils.processes import num_cores

@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from kerasmlp.data.datasets.photos import photos_of
 from kerasmlp.runs.extremes import Extremes
+from kerasmlp.runs.figures import extreme_faces
 from kerasmlp.runs.photo_answers import predict_photo
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.utils.checks import InputError, reject_file
 from kerasmlp.utils.drawing import drawing
-from kerasmlp.utils.figures import extreme_faces
 
 NUM_SAMPLES = 512
 

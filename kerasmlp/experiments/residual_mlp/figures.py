@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from kerasmlp.data.labels import GENDER_NAMES, NUM_YEARS
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS
+from kerasmlp.training.figures import band_of
 from kerasmlp.utils.drawing import label
-from kerasmlp.utils.figures import band_of, save_png
+from kerasmlp.utils.figures import save_png
 from kerasmlp.utils.tables import read_csv
 
 

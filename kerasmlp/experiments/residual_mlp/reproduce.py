@@ -20,7 +20,7 @@ from kerasmlp.experiments.residual_mlp.faces import draw_extreme_faces
 from kerasmlp.experiments.residual_mlp.report import write_report
 from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
 from kerasmlp.experiments.residual_mlp.table import long_table, table_markdown
-from kerasmlp.runs.folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.runs.training_files import check_taken_over
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kerasmlp.experiments.tuning.plan import LONGEST_EPOCHS, TuningPlan
 from kerasmlp.experiments.tuning.space import SPACES
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.schema import (
     check_object,

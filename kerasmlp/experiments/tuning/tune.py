@@ -29,7 +29,7 @@ from kerasmlp.experiments.tuning.search_files import (
 from kerasmlp.experiments.tuning.space import recipe_of
 from kerasmlp.experiments.tuning.table import best_of, rows_of
 from kerasmlp.experiments.tuning.workers import IP, WorkerPool, as_chief, serve
-from kerasmlp.runs.folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_int, check_positive, check_seed, reject, reject_file
 from kerasmlp.utils.drawing import drawing

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp import __version__
-from kerasmlp.runs.folder import RunFolder
 from kerasmlp.runs.mc_model import has_dropout, with_temperature
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.risk import abstention_of
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.serving.export.server_files import SERVER_FILES, write_server_files
 from kerasmlp.serving.export.signatures import MAX_SAMPLES, Signatures
 from kerasmlp.serving.export.version_folder import TEMPORARY, new_version

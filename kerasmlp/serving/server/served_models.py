@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kerasmlp.runs.folder import RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.serving.server.served_version import ServedVersion
 from kerasmlp.utils.checks import reject, reject_file
 from kerasmlp.utils.files import what_is
