@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,9 +117,14 @@ def _rows(parts: list[np.ndarray]) -> np.ndarray:
 def _transposed(columns: list[np.ndarray]) -> np.ndarray:
     """Columns side by side, a few rows at a time, which stay in the cache meanwhile."""
     embeddings = np.empty((len(columns[0]), len(columns)), _dtype(columns))
-    for start in range(0, len(embeddings), _ROWS_AT_ONCE):
+
+    def fill(start: int) -> None:
         block = slice(start, start + _ROWS_AT_ONCE)
         embeddings[block] = _rows([column[block] for column in columns]).T
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(fill, range(0, len(embeddings), _ROWS_AT_ONCE)):
+            pass
     return embeddings
 
 
