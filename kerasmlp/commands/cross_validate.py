@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.kept_back import count_labelled
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
-    from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, Plan, plan_runs
+    from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, CrossValidationPlan, plan_runs
     from kerasmlp.runs.run_folder import next_free
     from kerasmlp.utils.checks import check_int, reject
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
     store = open_store(args)
     target, recipe = choose_task(args, store)
-    plan = Plan(
+    plan = CrossValidationPlan(
         target=target,
         recipe=recipe,
         seeds=tuple(range(args.seed, args.seed + args.seeds)),

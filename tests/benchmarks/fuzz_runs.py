@@ -24,7 +24,7 @@ from data_sets import make_store
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import choose_target
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
-from kerasmlp.experiments.cross_validation.plan import Plan
+from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan
 from kerasmlp.experiments.cross_validation.worker import Trainer
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.embeddings import train
@@ -36,7 +36,7 @@ class InThisProcess:
     """Trains the runs of a cross-validation here."""
 
     def train(self, settings, pending, steps):
-        plan = Plan.from_config(settings["plan"])
+        plan = CrossValidationPlan.from_config(settings["plan"])
         trainer = Trainer(EmbeddingStore.open(settings["store"]), plan, settings["run_dir"])
         for number in pending:
             trainer.train(number)
@@ -64,7 +64,7 @@ def fuzz(folder, count, rng, end):
     data.save(store)
     target = choose_target(data, "gender")
     train(data, target, RECIPE, run, pictures=False)
-    plan = Plan(target=target, recipe=RECIPE, seeds=(0,), num_folds=2)
+    plan = CrossValidationPlan(target=target, recipe=RECIPE, seeds=(0,), num_folds=2)
     cross_validate(store, plan, cv, pool=InThisProcess())
     options = ["--label", "gender", "--seeds", "1", "--folds", "2", "--num-blocks", "0"]
     options += ["--epochs", "2", "--batch-size", "32", "--workers", "1"]

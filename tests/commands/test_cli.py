@@ -278,7 +278,7 @@ def test_csv_has_the_columns_of_all_rows(tmp_path):
 
 def test_classes_are_for_ages(gender_run, store, capsys):
     sentence = refused(capsys, "evaluate", gender_run, store, "--classes", "adience")
-    assert "`--classes` must be left out for a model of gender" in sentence
+    assert "`classes` must be left out for a model of gender" in sentence
 
 
 def damaged_store(path, change):

@@ -11,7 +11,7 @@ from pathlib import Path
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import (
     MAX_SEEDS,
-    Plan,
+    CrossValidationPlan,
     folds_digest,
     has_folds,
     plan_runs,
@@ -69,7 +69,7 @@ _REPORT = {
 
 def cross_validate(
     store_path: str | os.PathLike,
-    plan: Plan,
+    plan: CrossValidationPlan,
     run_dir: str | os.PathLike,
     *,
     workers: int | None = None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.experiments.cross_validation.plan import Plan, plan_runs
+from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import InputError, reject_file
 from kerasmlp.utils.processes import describe_os_error
@@ -37,7 +37,7 @@ class Trainer:
     def __init__(
         self,
         store: EmbeddingStore,
-        plan: Plan,
+        plan: CrossValidationPlan,
         run_dir: str | os.PathLike,
         workbench: Workbench | None = None,
     ):
@@ -88,7 +88,7 @@ def main() -> None:
         while True:
             message = given.get()
             if isinstance(message, dict):
-                path, plan = message["store"], Plan.from_config(message["plan"])
+                path, plan = message["store"], CrossValidationPlan.from_config(message["plan"])
                 stores = {path: stores.get(path) or EmbeddingStore.open(path, verify=True)}
                 workbench.xla = message.get("xla")
                 _check_precision(message)
