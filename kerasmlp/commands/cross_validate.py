@@ -7,6 +7,7 @@ groups. Ends with the table of means and standard deviations.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         num_folds=args.folds,
         validation_share=choose_validation_share(args, count_labelled(store, target)),
         group=args.group if args.group is not None else resumed_settings(args).get("group"),
-        init=None if args.init is None else str(args.init.resolve()),
+        init=None if args.init is None else os.path.realpath(args.init),
     )
     runs = plan_runs(store, plan)
     used = len(runs[0].training) + len(runs[0].test)

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from kerasmlp.cli import run_command
 from kerasmlp.data.importing.embedding_files import ColumnNames, import_embeddings
 from kerasmlp.data.importing.vector_cells import UnreadCells, rows_of
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
@@ -578,6 +579,12 @@ def test_a_pipe_is_no_file(tmp_path):
         os.mkfifo(tmp_path / f"a.{suffix}")
         with pytest.raises(InputError, match="must be a"):
             import_embeddings(tmp_path / f"a.{suffix}")
+
+
+def test_a_ring_of_links_is_no_file(tmp_path, capsys):
+    (tmp_path / "a.csv").symlink_to(tmp_path / "a.csv")
+    assert run_command("import-embeddings", [f"{tmp_path}/a.csv", "-o", f"{tmp_path}/b.h5"]) == 2
+    assert "a.csv` must be a file" in capsys.readouterr().err
 
 
 def test_hdf5_reaches_nowhere_else(tmp_path):
