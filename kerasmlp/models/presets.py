@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kerasmlp.runs.manifest import read_preset_json
 from kerasmlp.utils.checks import (
     InputError,
     check_bool,
@@ -19,7 +20,6 @@ from kerasmlp.utils.checks import (
     reject,
     reject_file,
 )
-from kerasmlp.utils.files import read_json
 
 MAX_BLOCKS = 16
 MAX_RESIDUALS_PER_BLOCK = 64
@@ -215,7 +215,7 @@ def find_recipe(preset: str | os.PathLike) -> Recipe:
     if path.suffix != ".json":
         names = ", ".join(PRESETS)
         reject("preset", f"must be one of {names}, or a .json file", str(preset))
-    return recipe_of(path, read_json(path))
+    return recipe_of(path, read_preset_json(path))
 
 
 def recipe_of(path: str | os.PathLike, values: Any) -> Recipe:

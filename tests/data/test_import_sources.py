@@ -127,6 +127,7 @@ UNREAD = {
     "true or false gender": ({"X": ROWS, "gender": [True, False] * 3}, "--gender-codes"),
     "comma of two minds": ({"X": ROWS, "age": ["25,32", "38,43"] * 3}, "may mean either"),
     "a comma twice alike": ({"X": ROWS, "age": ["25,32", "60,60"] * 3}, "may mean either"),
+    "a comma before a unit": ({"X": ROWS, "age": ["25,32 years", "9"] * 3}, "may mean either"),
     "unread age": ({"X": ROWS, "age": ["3"] * 5 + ["old"]}, "ages in years.*Received: 'old'"),
 }
 

@@ -720,7 +720,7 @@ def command(*options):
         (["--resume"], "`--run-dir` must be given to be resumed"),
         (["--label", "gender", "--classes", "years"], "`--classes` must be left out"),
         (["--store", "none.h5"], "none.h5"),
-        (["--preset", "ours"], "`preset` must be one of"),
+        (["--preset", "ours"], "`--preset` must be one of"),
     ],
 )
 def test_refused_on_the_command_line(options, message, path, capsys, monkeypatch, tmp_path):

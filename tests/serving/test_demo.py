@@ -351,10 +351,10 @@ def test_what_nobody_asks_about_is_swept_away(tmp_path):
 def test_what_cannot_be_started_is_refused(folder, demo, capsys):
     port = demo[0].rsplit(":", 1)[1]
     for flags, message in (
-        (["--port", port], "`port` must be free on 127.0.0.1. Received"),
+        (["--port", port], "`--port` must be free on 127.0.0.1. Received"),
         (["--num-samples", "0"], "`--num-samples` must be an integer >= 1"),
         (["--also", str(folder / "age")], "`--also` must be runs of different labels"),
-        (["--max-risk", "2"], "`max_risk` must be in (0, 1)"),
+        (["--max-risk", "2"], "`--max-risk` must be in (0, 1)"),
     ):
         assert run_command("demo", [str(folder / "age"), *flags]) == 2
         assert message in capsys.readouterr().err

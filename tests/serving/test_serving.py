@@ -829,11 +829,11 @@ def test_what_cannot_be_served(folder, tmp_path, capsys, monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert "`port` must be free on 127.0.0.1" in refused(folder, "--port", port)
-    assert "`port` must be from 0 to 65535" in refused(folder, "--port", 65536)
-    assert "`host` must be an address of this" in refused(folder, "--host", "nohost.invalid")
-    assert "`max_rows` must be an integer >= 1" in refused(folder, "--max-rows", 0)
-    assert "`timeout_s` must be a finite number > 0" in refused(folder, "--timeout-s", -1)
+        assert "`--port` must be free on 127.0.0.1" in refused(folder, "--port", port)
+    assert "`--port` must be from 0 to 65535" in refused(folder, "--port", 65536)
+    assert "`--host` must be an address of this" in refused(folder, "--host", "nohost.invalid")
+    assert "`--max-rows` must be an integer >= 1" in refused(folder, "--max-rows", 0)
+    assert "`--timeout-s` must be a finite number > 0" in refused(folder, "--timeout-s", -1)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert "`aiohttp` must be installed to serve (extra `serve`)" in refused(folder)
 

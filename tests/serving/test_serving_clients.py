@@ -326,7 +326,7 @@ def test_serve_check(url, run, tmp_path, capsys):
         ((where, tmp_path / "none"), "must be a run or hold numbered versions"),
         ((f"{url}/v1/models/no", folder), "must answer. Received: status 404, there is no model"),
         ((where, tmp_path / "later"), "must hold version 1. Received: version 2"),
-        ((where, folder, "--num-samples", "0"), "`num_samples` must be an integer >= 1"),
+        ((where, folder, "--num-samples", "0"), "`--num-samples` must be an integer >= 1"),
     ):
         assert run_command("serve-check", [str(a) for a in arguments]) == 2
         assert message in capsys.readouterr().err

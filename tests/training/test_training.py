@@ -23,8 +23,10 @@ from kerasmlp.commands.training_options import choose_recipe, choose_validation_
 from kerasmlp.data.kept_back import hold_out
 from kerasmlp.data.targets import Target, age_target, choose_age_target, choose_target
 from kerasmlp.evaluation.measuring import measure, measure_groups
+from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.runs.manifest import write_manifest
 from kerasmlp.runs.mc_model import has_dropout
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_folder import RunFolder
@@ -428,6 +430,21 @@ def test_bad_presets(tmp_path, values, message):
         find_recipe(path)
     with pytest.raises(InputError, match=r"`preset` must be one of age, .*Received: preset='agee'"):
         find_recipe("agee")
+
+
+@pytest.mark.parametrize(
+    ("read", "recipe"), [(find_recipe, Recipe()), (AgeCNNRecipe.from_file, AgeCNNRecipe())]
+)
+def test_the_best_of_a_search_is_as_it_was_written(tmp_path, read, recipe):
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(recipe.to_config()))
+    write_manifest(tmp_path / "DONE", ["best.json"])
+    assert read(path) == recipe
+    path.write_text(json.dumps(recipe.replace(learning_rate=0.5).to_config()))
+    with pytest.raises(InputError, match="best.json` must be as it was written, with SHA-256"):
+        read(path)
+    path.rename(tmp_path / "mine.json")
+    assert read(tmp_path / "mine.json").learning_rate == 0.5
 
 
 def test_presets_survive_json(tmp_path):
