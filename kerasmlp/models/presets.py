@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasmlp.runs.manifest import read_preset_json
 from kerasmlp.utils.checks import (
     InputError,
     check_bool,
@@ -20,6 +19,7 @@ from kerasmlp.utils.checks import (
     reject,
     reject_file,
 )
+from kerasmlp.utils.manifest import read_preset_json
 
 MAX_BLOCKS = 16
 MAX_RESIDUALS_PER_BLOCK = 64

@@ -26,7 +26,6 @@ from kerasmlp.evaluation.measuring import measure, measure_groups
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.runs.manifest import write_manifest
 from kerasmlp.runs.mc_model import has_dropout
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_folder import RunFolder
@@ -38,6 +37,7 @@ from kerasmlp.training.fit import compile_model, fit, steps_of
 from kerasmlp.training.initial_weights import check_init
 from kerasmlp.uncertainty.samples import predict_uncertainty
 from kerasmlp.utils.checks import InputError
+from kerasmlp.utils.manifest import write_manifest
 from kerasmlp.utils.tables import csv_of, read_csv
 
 SMALL = Recipe(epochs=4, batch_size=32, dropout_rate=0.2)

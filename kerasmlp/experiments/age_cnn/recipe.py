@@ -11,8 +11,8 @@ from typing import Any
 from kerasmlp.models.age_cnn import PAPER
 from kerasmlp.models.layer_specification import check_specification
 from kerasmlp.models.presets import MAX_BATCH_SIZE, MAX_EPOCHS
-from kerasmlp.runs.manifest import read_preset_json
 from kerasmlp.utils.checks import check_int, check_optional_int, check_positive, reject, reject_file
+from kerasmlp.utils.manifest import read_preset_json
 
 
 @dataclass(frozen=True, kw_only=True)
