@@ -8,13 +8,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
 from damage import without_hashes
 from data_sets import INFO, ROOT, SHARED, make_store
+from forked import fresh_python
 
 from kerasmlp import EmbeddingStore, StoreInfo, load_model
 from kerasmlp.abstention import Abstention
@@ -461,7 +461,7 @@ def test_a_full_disk(tmp_path, store):
     )
     arguments = ["--store", str(store), "--run-dir", str(tmp_path / "run"), "--epochs", "1"]
     run = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [fresh_python(), "-c", code, *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

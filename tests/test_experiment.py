@@ -37,7 +37,7 @@ def groups_store(**labels):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, quick_starts):
     path = tmp_path_factory.mktemp("experiment")
     make_store(rows=300).save(path / "years.h5")
     groups_store().save(path / "groups.h5")
