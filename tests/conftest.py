@@ -19,8 +19,11 @@ def pytest_unconfigure(config):
 
 
 _LONG = [
-    *("test_readme.py", "test_tuning.py", "test_cross_validation.py", "test_experiment.py"),
-    *("test_training.py", "test_workbench.py", "test_torch_import.py"),
+    *("test_readme.py", "test_tuning.py", "test_training.py", "test_experiment.py"),
+    *("test_cross_validation.py", "test_cli.py", "test_extraction.py", "test_export.py"),
+    *("test_workbench.py", "test_uncertainty.py", "test_moments.py", "test_demo.py"),
+    *("test_ic_resnet.py", "test_layer_out.py", "test_age_cnn.py", "test_serving.py"),
+    *("test_cifar.py", "test_serving_clients.py", "test_layer_out_experiment.py"),
 ]
 
 

@@ -25,6 +25,8 @@ from kerasmlp.labels import age_classes
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs import RunFolder
 from kerasmlp.targets import choose_age_target, choose_target
+from kerasmlp.tuning.plan import Cost
+from kerasmlp.tuning.trial import TrialRunner
 
 
 def groups_store(**labels):
@@ -136,7 +138,8 @@ def test_a_dry_run_measures_and_writes_nothing(folder, capsys, monkeypatch):
     assert result["seconds_at_most"] > gender["cross_validations"]
 
 
-def test_the_search_decides_the_recipes_on_the_first_store_alone(folder, tmp_path):
+def test_the_search_decides_the_recipes_on_the_first_store_alone(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrialRunner, "measure_cost", lambda self, xla: Cost(1.0, 1.0))
     base = Recipe(epochs=7, patience=3, batch_size=32, schedule="exponential", calibrate=False)
     (tmp_path / "base.json").write_text(json.dumps(base.to_config()))
     tasks = make_tasks(
