@@ -36,7 +36,7 @@ def pytest_collection_finish(session):
     """What is imported stays: to look through its million objects again takes a fifth of a test."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(scope="module")

@@ -542,6 +542,7 @@ def children_of(process):
     return found
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_table(tmp_path):
     """The first process is killed whole, of the second one worker; one alone does as much."""
     store = tmp_path / "store.h5"

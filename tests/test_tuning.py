@@ -643,6 +643,7 @@ def children_of(pid):
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_worker_does_not_lose_the_search(store, path, tmp_path):
     plan, folder = plan_of(store, space="narrow", max_epochs=2), tmp_path / "run"
     process = start_tune(path, folder, "narrow", 2, 2)
@@ -660,6 +661,7 @@ def test_a_killed_worker_does_not_lose_the_search(store, path, tmp_path):
     assert drawn == rates
 
 
+@pytest.mark.slow
 def test_at_the_deadline_workers_leave_by_themselves(
     store, path, tmp_path, monkeypatch, quick_starts
 ):
