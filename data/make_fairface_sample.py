@@ -17,8 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from kerasmlp.stores.embedding_store import EmbeddingStore
-from kerasmlp.stores.importing import ColumnNames, import_embeddings
+from kerasmlp.data.importing.embedding_files import ColumnNames, import_embeddings
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
 
 ROWS = 18_500
 WHOLE = ("0-2", "60-69", "more than 70")

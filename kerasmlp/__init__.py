@@ -4,46 +4,41 @@ Public names load when they are first used, so that `import kerasmlp` costs
 nothing.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
+from kerasmlp.utils.lazy import lazy_names
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "AgeCNN": "kerasmlp.models.age_cnn",
-    "DownsampleBlock": "kerasmlp.layers.downsample_block",
-    "EmbeddingStore": "kerasmlp.stores.embedding_store",
-    "Gender": "kerasmlp.labels",
-    "ICLayer": "kerasmlp.layers.ic_layer",
-    "ImageStore": "kerasmlp.stores.image_store",
-    "ICResNet": "kerasmlp.models.ic_resnet",
-    "ICResNet50": "kerasmlp.models.ic_resnet50",
-    "InputError": "kerasmlp.checks",
-    "LayerOut": "kerasmlp.callbacks.layer_out",
-    "MNISTNet": "kerasmlp.models.mnist_net",
-    "RandomErasing": "kerasmlp.layers.random_erasing",
-    "Recipe": "kerasmlp.models.presets",
-    "ResidualBlock": "kerasmlp.layers.residual_block",
-    "ResidualMLP": "kerasmlp.models.residual_mlp",
-    "StoreInfo": "kerasmlp.stores.embedding_store",
-    "VGG16": "kerasmlp.models.vgg16",
-    "age_classes": "kerasmlp.labels",
-    "load_model": "kerasmlp.model_loading",
-    "predict_moments": "kerasmlp.moments",
-    "predict_samples": "kerasmlp.uncertainty",
-    "predict_uncertainty": "kerasmlp.uncertainty",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'kerasmlp' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "age_classes": "data.labels",
+        "AgeCNN": "models.age_cnn",
+        "choose_age_target": "data.targets",
+        "choose_target": "data.targets",
+        "DownsampleBlock": "layers.downsample_block",
+        "EmbeddingStore": "data.stores.embedding_store",
+        "find_recipe": "models.presets",
+        "Gender": "data.labels",
+        "ICLayer": "layers.ic_layer",
+        "ICResNet": "models.ic_resnet",
+        "ICResNet50": "models.ic_resnet50",
+        "ImageStore": "data.stores.image_store",
+        "InputError": "utils.checks",
+        "LayerOut": "callbacks.layer_out",
+        "load_model": "runs.model",
+        "MNISTNet": "models.mnist_net",
+        "predict_moments": "uncertainty.moments",
+        "predict_samples": "uncertainty.samples",
+        "predict_uncertainty": "uncertainty.samples",
+        "Predictor": "runs.predictor",
+        "PRESETS": "models.presets",
+        "RandomErasing": "layers.random_erasing",
+        "Recipe": "models.presets",
+        "ResidualBlock": "layers.residual_block",
+        "ResidualMLP": "models.residual_mlp",
+        "StoreInfo": "data.stores.store_info",
+        "Target": "data.targets",
+        "train": "training.embeddings",
+        "VGG16": "models.vgg16",
+    },
+)

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Sequence
 
 from kerasmlp import __version__
-from kerasmlp.checks import InputError, one_sentence
-from kerasmlp.home import require_caches
+from kerasmlp.utils.checks import InputError, one_sentence
+from kerasmlp.utils.home import require_caches
 
 COMMANDS = {
     "import-embeddings": "arrays, tables and plain HDF5 files → embedding store",

@@ -59,6 +59,6 @@ def own_environment():
 @pytest.fixture(scope="session")
 def workbench():
     """Compiled steps that tests share, where a run need not be the first of its shape."""
-    from kerasmlp.workbench import Workbench
+    from kerasmlp.training.compiled_models import Workbench
 
     return Workbench()

@@ -1,6 +1,8 @@
-"""The floors of the house: a file imports from its own floor or a lower one, never in a circle."""
+"""The rooms of the house: a file imports from its own room or a lower one, never in a circle."""
 
 import ast
+import collections
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,103 +11,39 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kerasmlp"
 
-FLOORS = {
-    0: [
-        "abstention",
-        "age_columns",
-        "checks",
-        "evaluation_folder",
-        "files",
-        "home",
-        "keras_file",
-        "labels",
-        "locks",
-        "manifest",
-        "metrics",
-        "model_loading",
-        "norms",
-        "photos",
-        "processes",
-        "quiet",
-        "runs",
-        "schema",
-        "seen",
-        "selective",
-        "strict_json",
-        "tables",
-        "year_errors",
-    ],
-    1: [
-        "calibration",
-        "conformal",
-        "initial_weights",
-        "quantifiers",
-        "risk",
-        "run_calibration",
-        "splits",
-        "stores",
-        "targets",
-        "training_files",
-    ],
-    2: ["initializers", "layers", "losses", "masks"],
-    3: [
-        "callbacks",
-        "mc_model",
-        "models",
-        "moment_rules",
-        "moments",
-        "optimizers",
-        "precision",
-        "sampler",
-        "uncertainty",
-        "xla",
-    ],
-    4: [
-        "datasets",
-        "face_models",
-        "face_pool",
-        "face_process",
-        "face_worker",
-        "faces",
-        "image_batches",
-        "pipelines",
-    ],
-    5: [
-        "age_cnn",
-        "cifar",
-        "cross_validation",
-        "drawing",
-        "evaluation",
-        "evaluation_plots",
-        "evaluation_report",
-        "experiment",
-        "extraction",
-        "extraction_resuming",
-        "extremes",
-        "fitting",
-        "image_experiment",
-        "image_training",
-        "layer_out",
-        "photo_prediction",
-        "plots",
-        "prediction",
-        "serving",
-        "torch_checkpoint",
-        "torch_import",
-        "training",
-        "training_remarks",
-        "training_rows",
-        "tuning",
-        "workbench",
-    ],
-    6: ["__main__", "cli", "commands"],
+ROOMS = {  # what stands directly below; a file imports from its own room and all below it
+    "utils": "",
+    "data": "utils",
+    "faces": "data",
+    "layers": "data",
+    "models": "layers",
+    "callbacks": "layers",
+    "uncertainty": "layers",
+    "runs": "faces models uncertainty",
+    "evaluation": "runs",
+    "training": "callbacks evaluation",
+    "experiments": "training",
+    "serving": "runs",
+    "commands": "experiments serving",
 }
-FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
-LIBRARIES = {
-    0: {"numpy"},
-    1: {"numpy", "h5py", "pandas"},
-    2: {"numpy", "keras"},
-    3: {"numpy", "keras"},
+LIBRARIES = {  # that a file of a room may import at its top, where it is not free to
+    "utils": {"numpy", "matplotlib"},
+    "data": {"numpy", "h5py", "PIL"},
+    "layers": {"numpy", "keras"},
+    "models": {"numpy", "keras"},
+    "callbacks": {"numpy", "keras"},
+}
+ALIKE = {
+    "__init__",
+    "figures",
+    "plan",
+    "pool",
+    "report",
+    "running",
+    "search",
+    "table",
+    "training",
+    "worker",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -128,19 +66,80 @@ def imports_of(path, *, top_level_only=False):
                 yield whole if inside.is_file() else node.module
 
 
+def below(room):
+    """The room and all that it stands on."""
+    return {room}.union(*(below(lower) for lower in ROOMS[room].split()))
+
+
+def names_in_strings(path):
+    """Modules that a file names in its strings: so a process is started, so a room is entered."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FORMAT":
+            node.value.value = ""  # what a file of ours says of itself
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(
+            node
+        ):
+            node.body[0].value.value = ""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r"\bkerasmlp\.\w[\w.]*", node.value)
+
+
+def check_names(room, text_of):
+    for name in text_of:
+        parts = name.split(".")
+        if parts[0] == "kerasmlp" and len(parts) > 1 and parts[1] in ROOMS:
+            assert parts[1] in below(room), f"a file of {room} names {name}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_imports_point_down(path):
+def test_a_file_stands_on_its_own_room_and_lower_ones(path):
     parts = path.relative_to(PACKAGE).with_suffix("").parts
-    if parts == ("__init__",):
+    if len(parts) == 1:  # the front door
+        assert parts[0] in ("__init__", "__main__", "cli")
         return
-    own = FLOOR[parts[0]]
-    for name in imports_of(path):
-        if name.startswith("kerasmlp."):
-            assert FLOOR[name.split(".")[1]] <= own, f"{module_of(path)} imports {name}"
+    room = parts[0]
+    check_names(room, imports_of(path))
+    check_names(room, names_in_strings(path))
     for name in imports_of(path, top_level_only=True):
         library = name.split(".")[0]
-        if own in LIBRARIES and library not in sys.stdlib_module_names and library != "kerasmlp":
-            assert library in LIBRARIES[own], f"{module_of(path)} imports {library}"
+        if room in LIBRARIES and library not in sys.stdlib_module_names and library != "kerasmlp":
+            assert library in LIBRARIES[room], f"{module_of(path)} imports {library}"
+
+
+def test_a_string_does_not_lead_upstairs(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text('"""Of `kerasmlp.training`."""\nimport_module(f"kerasmlp.training.{name}")\n')
+    assert list(names_in_strings(path)) == ["kerasmlp.training."]
+    with pytest.raises(AssertionError, match=r"a file of data names kerasmlp.training"):
+        check_names("data", names_in_strings(path))
+    check_names("experiments", names_in_strings(path))
+
+
+def test_names_are_made_in_few_places():
+    """An import of a name that is put together is seen by no other test."""
+    makers = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1]
+            if called in ("import_module", "__import__") and not isinstance(
+                node.args[0], ast.Constant
+            ):
+                makers.add(module_of(path))
+    assert makers == {
+        "kerasmlp.cli",
+        "kerasmlp.data.datasets.__init__",
+        "kerasmlp.layers.__init__",
+        "kerasmlp.utils.lazy",
+    }
+
+
+def test_one_name_means_one_thing():
+    """`plan`, `table`, …: the same in every room. Commands are called as what they do."""
+    named = collections.Counter(p.stem for p in FILES if p.parent.name != "commands")
+    alike = {name for name, count in named.items() if count > 1}
+    assert alike <= ALIKE, alike - ALIKE
 
 
 def test_no_circles():

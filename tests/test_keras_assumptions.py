@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kerasmlp import ICLayer
-from kerasmlp.initializers import FanInUniform
+from kerasmlp.layers.initializers import FanInUniform
 
 X = np.random.default_rng(0).normal(3, 2, size=(32, 4)).astype("float32")
 

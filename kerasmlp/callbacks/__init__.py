@@ -1,13 +1,5 @@
 """Keras callbacks for any compiled model."""
 
-from __future__ import annotations
+from kerasmlp.utils.lazy import lazy_names
 
-from typing import Any
-
-
-def __getattr__(name: str) -> Any:
-    if name != "LayerOut":
-        raise AttributeError(f"module 'kerasmlp.callbacks' has no attribute {name!r}")
-    from kerasmlp.callbacks.layer_out import LayerOut
-
-    return LayerOut
+__all__, __getattr__, __dir__ = lazy_names(__name__, {"LayerOut": "layer_out"})

@@ -7,12 +7,21 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasmlp import strict_json
-from kerasmlp.checks import InputError, is_number, reject_file
-from kerasmlp.files import atomic_path, write_text
-from kerasmlp.schema import check_object, dict_of, fields, flag, kind, list_of, optional, whole
-from kerasmlp.strict_json import spelled, unspelled
-from kerasmlp.tables import csv_of
+from kerasmlp.utils import strict_json
+from kerasmlp.utils.checks import InputError, is_number, reject_file
+from kerasmlp.utils.files import atomic_path, write_text
+from kerasmlp.utils.schema import (
+    check_object,
+    dict_of,
+    fields,
+    flag,
+    kind,
+    list_of,
+    optional,
+    whole,
+)
+from kerasmlp.utils.strict_json import spelled, unspelled
+from kerasmlp.utils.tables import csv_of
 
 
 class Checkpoint(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kerasmlp.callbacks.frozen_step import FrozenStep, WeightLayer, weight_layers
-from kerasmlp.checks import check_choice, check_int, check_rate, check_seed, is_number, reject
+from kerasmlp.utils.checks import check_choice, check_int, check_rate, check_seed, is_number, reject
 
 SCHEDULES = ("random", "efreeze", "dfreeze")
 _STEEPEST = 0.9

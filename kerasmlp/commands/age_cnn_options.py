@@ -20,8 +20,8 @@ def add_age_cnn_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_run(args: argparse.Namespace, name: str) -> Path:
     """The run folder that the options say, or a new one."""
-    from kerasmlp.checks import reject
-    from kerasmlp.runs import next_free
+    from kerasmlp.runs.run_folder import next_free
+    from kerasmlp.utils.checks import reject
 
     if args.resume and args.run_dir is None:
         reject("--run-dir", "must be given to be resumed", None)
@@ -33,7 +33,7 @@ def open_run(args: argparse.Namespace, name: str) -> Path:
 
 def choose_age_cnn_recipe(args: argparse.Namespace, **changes):
     """The preset with the values that were given on top."""
-    from kerasmlp.age_cnn.recipe import AgeCNNRecipe
+    from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 
     recipe = AgeCNNRecipe() if args.preset is None else AgeCNNRecipe.from_file(args.preset)
     return recipe.replace(**{k: v for k, v in changes.items() if v is not None})

@@ -30,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import reject, reject_file
-    from kerasmlp.datasets.cifar import is_cifar, store_of_cifar
-    from kerasmlp.datasets.image_arrays import store_of_arrays
-    from kerasmlp.datasets.removal import removal_table
-    from kerasmlp.files import require_file_place
+    from kerasmlp.data.datasets.removal import removal_table
+    from kerasmlp.data.images.cifar import is_cifar, store_of_cifar
+    from kerasmlp.data.images.image_arrays import store_of_arrays
+    from kerasmlp.utils.checks import reject, reject_file
+    from kerasmlp.utils.files import require_file_place
 
     require_file_place(args.output)
     if args.output.exists() and not args.force:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         store = store_of_arrays(args.source) if arrays else store_of_cifar(args.source)
         store.save(args.output, overwrite=args.force)
     else:
-        from kerasmlp.datasets.image_building import (
+        from kerasmlp.data.images.image_building import (
             build_images,
             save_with_removals,
             what_was_assumed,

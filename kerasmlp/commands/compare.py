@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.cross_validation.comparison import compare, comparison_table
+    from kerasmlp.experiments.cross_validation.comparison import compare, comparison_table
 
     result = compare(args.a, args.b)
     print(comparison_table(result))

@@ -36,11 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import check_int, reject
-    from kerasmlp.cross_validation.plan import MAX_SEEDS, Plan, plan_runs
-    from kerasmlp.cross_validation.running import cross_validate
-    from kerasmlp.runs import next_free
-    from kerasmlp.training_rows import count_labelled
+    from kerasmlp.data.kept_back import count_labelled
+    from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
+    from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, Plan, plan_runs
+    from kerasmlp.runs.run_folder import next_free
+    from kerasmlp.utils.checks import check_int, reject
 
     if check_int("--seeds", args.seeds, minimum=1) > MAX_SEEDS:
         reject("--seeds", f"must be at most {MAX_SEEDS}", args.seeds)

@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import check_int, reject
-    from kerasmlp.quiet import import_tensorflow
-    from kerasmlp.runs import RunFolder
+    from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.utils.checks import check_int, reject
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     if not importlib.util.find_spec("gradio"):
         reject("gradio", "must be installed for the demo (extra `demo`)", None)
@@ -62,15 +62,15 @@ def run(args: argparse.Namespace) -> None:
     # read by OpenCV when it is loaded: a file of some kilobytes may hold gigabytes
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(_MAX_PIXELS)
     import_tensorflow()
-    from kerasmlp.prediction import open_predictors
-    from kerasmlp.serving.demo_answers import DemoAnswers
-    from kerasmlp.serving.demo_page import serve_demo
+    from kerasmlp.runs.predictor import open_predictors
+    from kerasmlp.serving.demo.answers import DemoAnswers
+    from kerasmlp.serving.demo.page import serve_demo
 
     how = {k: getattr(args, k) for k in ("num_samples", "max_risk", "within_years")}
     predictors = open_predictors((args.run, *args.also), **how)
     finder = None
     if args.model_dir is not None:
-        from kerasmlp.faces import FaceFinder
+        from kerasmlp.faces.finder import FaceFinder
 
         finder = FaceFinder(args.model_dir)
         for predictor in predictors:

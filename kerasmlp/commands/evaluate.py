@@ -47,11 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import check_int, reject
-    from kerasmlp.evaluation_folder import evaluation_folder
-    from kerasmlp.quiet import import_tensorflow
-    from kerasmlp.runs import RunFolder
-    from kerasmlp.stores.embedding_store import EmbeddingStore
+    from kerasmlp.data.stores.embedding_store import EmbeddingStore
+    from kerasmlp.runs.evaluation_folder import evaluation_folder
+    from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.utils.checks import check_int, reject
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     check_int("--num-samples", args.num_samples, minimum=0)
     check_int("--seed", args.seed, minimum=0)
@@ -60,13 +60,13 @@ def run(args: argparse.Namespace) -> None:
     RunFolder(args.run).require_done()
     output = args.output or args.run / f"evaluation-{args.store.stem}"
     with evaluation_folder(output, force=args.force) as folder:
-        store = EmbeddingStore.open(args.store)
-        others = {args.ood.stem: EmbeddingStore.open(args.ood)} if args.ood else {}
+        store = EmbeddingStore.open(args.store, verify=True)
+        others = {args.ood.stem: EmbeddingStore.open(args.ood, verify=True)} if args.ood else {}
         import_tensorflow()
-        from kerasmlp.evaluation import fitting_classes, groups_table, measures_table
-        from kerasmlp.evaluation_report import write_evaluation
-        from kerasmlp.mc_model import has_dropout
-        from kerasmlp.prediction import Predictor
+        from kerasmlp.evaluation.measuring import fitting_classes, groups_table, measures_table
+        from kerasmlp.evaluation.report import write_evaluation
+        from kerasmlp.runs.mc_model import has_dropout
+        from kerasmlp.runs.predictor import Predictor
 
         predictor = Predictor(args.run)
         predictor.check(args.store, store.width, store.info)

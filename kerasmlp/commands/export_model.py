@@ -22,20 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.quiet import import_tensorflow
-    from kerasmlp.runs import RunFolder
+    from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     RunFolder(args.run).require_done()
     import_tensorflow()
     if args.format != "savedmodel":
         if args.format == "onnx":
-            from kerasmlp.serving.onnx_export import export_onnx as export
+            from kerasmlp.serving.export.onnx_export import export_onnx as export
         else:
-            from kerasmlp.serving.litert_export import export_litert as export
+            from kerasmlp.serving.export.litert_export import export_litert as export
         export(args.run, args.destination)
         print(args.destination)
         return
-    from kerasmlp.serving.export import export_model
+    from kerasmlp.serving.export.saved_model import export_model
 
     result = export_model(args.run, args.destination)
     print(f"{'signatures':12} {', '.join(result['signatures'])}")

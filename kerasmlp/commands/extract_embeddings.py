@@ -52,10 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.datasets import LAYOUTS, read_records
-    from kerasmlp.datasets.removal import removal_table
-    from kerasmlp.extraction import extract_embeddings
-    from kerasmlp.face_models import LICENCE_NOTICE, download_models
+    from kerasmlp.data.datasets import LAYOUTS, read_records
+    from kerasmlp.data.datasets.removal import removal_table
+    from kerasmlp.faces.extraction import extract_embeddings
+    from kerasmlp.faces.models import LICENCE_NOTICE, download_models
 
     model_dir = args.model_dir
     if args.download:

@@ -41,9 +41,9 @@ def run_images(
         prepare: From images and the given settings of a plan to what runs it and
             the plan.
     """
-    from kerasmlp.checks import check_int, check_seed, reject
-    from kerasmlp.quiet import import_tensorflow
-    from kerasmlp.runs import next_free
+    from kerasmlp.runs.run_folder import next_free
+    from kerasmlp.utils.checks import check_int, check_seed, reject
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     check_int("--seeds", args.seeds, minimum=1)
     check_seed(check_int("--seed", args.seed, minimum=0))
@@ -55,8 +55,8 @@ def run_images(
     if args.resume and not run_dir.exists():
         print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
     import_tensorflow()
-    from kerasmlp.image_batches import load_images
-    from kerasmlp.precision import default_policy
+    from kerasmlp.training.image_batches import load_images
+    from kerasmlp.training.precision import default_policy
 
     data = load_images(args.data)
     if args.rows is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from kerasmlp.commands.origin import add_origin_arguments, origin_of
 
 if TYPE_CHECKING:
-    from kerasmlp.stores.embedding_store import EmbeddingStore
+    from kerasmlp.data.stores.embedding_store import EmbeddingStore
 
 _LABELS = {"age": "age_years", "gender": "gender", "age_group": "age_group"}
 _LABELS |= {"group": "group", "fold": "fold"}
@@ -61,10 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import reject, reject_file
-    from kerasmlp.files import what_is
-    from kerasmlp.stores.embedding_store import EmbeddingStore
-    from kerasmlp.stores.importing import ColumnNames, import_embeddings
+    from kerasmlp.data.importing.embedding_files import ColumnNames, import_embeddings
+    from kerasmlp.data.stores.embedding_store import EmbeddingStore
+    from kerasmlp.utils.checks import reject, reject_file
+    from kerasmlp.utils.files import what_is
 
     output = Path(args.output)
     if output.suffix not in (".h5", ".hdf5"):
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _summary(store: EmbeddingStore) -> Iterator[tuple[str, str]]:
-    from kerasmlp.stores.import_notes import label_sentence
+    from kerasmlp.data.importing.import_notes import label_sentence
 
     norm = "norm 1" if store.info.normalized else "not normalised"
     yield "rows", f"{len(store):,}"

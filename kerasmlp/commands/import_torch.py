@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import reject_file
-    from kerasmlp.files import read_json
-    from kerasmlp.quiet import import_tensorflow
-    from kerasmlp.stores.store_info import StoreInfo
-    from kerasmlp.torch_checkpoint import read_checkpoint
+    from kerasmlp.data.stores.store_info import StoreInfo
+    from kerasmlp.runs.torch_checkpoint import read_checkpoint
+    from kerasmlp.utils.checks import reject_file
+    from kerasmlp.utils.files import read_json
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     info = StoreInfo(**origin_of(args))
     layers, arguments = read_checkpoint(args.checkpoint)
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
         except (TypeError, KeyError, ValueError):
             reject_file(args.config, 'must hold {"arch": {"args": {…}}}', "another structure")
     import_tensorflow()
-    from kerasmlp.torch_import import import_torch
+    from kerasmlp.runs.torch_import import import_torch
 
     report = import_torch(
         args.checkpoint, layers, arguments, args.output, info=info, force=args.force

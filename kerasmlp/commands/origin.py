@@ -15,12 +15,12 @@ def origin_of(args: argparse.Namespace) -> dict[str, str]:
     """The fields of `StoreInfo` that the options say."""
     import re
 
-    from kerasmlp.checks import reject
+    from kerasmlp.utils.checks import reject
 
     keys = ("embedder", "embedder_sha256")
     origin = {k: getattr(args, k) for k in keys if getattr(args, k) is not None}
     if args.model_dir is not None:
-        from kerasmlp.face_models import find_models
+        from kerasmlp.faces.models import find_models
 
         models = find_models(args.model_dir)
         of_models = {"embedder": models.embedder.name, "embedder_sha256": models.embedder_sha256}

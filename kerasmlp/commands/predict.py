@@ -50,13 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import InputError, check_int, one_sentence, reject, reject_file
-    from kerasmlp.face_models import LICENCE_NOTICE
-    from kerasmlp.files import what_is
-    from kerasmlp.photos import photos_of, picture_paths
-    from kerasmlp.quiet import import_tensorflow
-    from kerasmlp.runs import RunFolder
-    from kerasmlp.tables import RowWriter
+    from kerasmlp.data.datasets.photos import photos_of, picture_paths
+    from kerasmlp.faces.models import LICENCE_NOTICE
+    from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.utils.checks import InputError, check_int, one_sentence, reject, reject_file
+    from kerasmlp.utils.files import what_is
+    from kerasmlp.utils.tables import RowWriter
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     check_int("--num-samples", args.num_samples, minimum=0)
     check_int("--seed", args.seed, minimum=0)
@@ -78,9 +78,9 @@ def run(args: argparse.Namespace) -> None:
     for path in (args.run, *args.also):
         RunFolder(path).require_done()
     import_tensorflow()
-    from kerasmlp.extremes import Extremes
-    from kerasmlp.photo_prediction import predict_photo, predict_store
-    from kerasmlp.prediction import open_predictors
+    from kerasmlp.runs.extremes import Extremes
+    from kerasmlp.runs.photo_answers import predict_photo, predict_store
+    from kerasmlp.runs.predictor import open_predictors
 
     how = {k: getattr(args, k) for k in ("num_samples", "max_risk", "within_years")}
     predictors = open_predictors((args.run, *args.also), **how)
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     how["seed"] = args.seed
     finder = None
     if photos:
-        from kerasmlp.faces import FaceFinder
+        from kerasmlp.faces.finder import FaceFinder
 
         finder = FaceFinder(args.model_dir, min_det_score=args.min_det_score)
         for predictor in predictors:
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
             for row in rows:
                 writer.write(row if args.output else _rounded(row))
     if extremes and extremes[0].lowest:
-        from kerasmlp.plots import extreme_faces
+        from kerasmlp.runs.figures import extreme_faces
 
         extreme_faces(extremes, args.extremes)
     if unreadable:
@@ -135,8 +135,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_extremes(args: argparse.Namespace, photos: list[Path]) -> None:
-    from kerasmlp.checks import reject
-    from kerasmlp.files import require_file_place
+    from kerasmlp.utils.checks import reject
+    from kerasmlp.utils.files import require_file_place
 
     if not photos:
         reject("--extremes", "must come with photos", str(args.extremes))
@@ -149,7 +149,7 @@ def _check_extremes(args: argparse.Namespace, photos: list[Path]) -> None:
 
 def _check_tables(args: argparse.Namespace) -> None:
     """A table or an array would be taken for a photo: it has to become a store first."""
-    from kerasmlp.stores.store_file import reject_table
+    from kerasmlp.data.stores.store_file import reject_table
 
     for path in args.inputs:
         reject_table(path, "a photo, a folder of photos or an embedding store")

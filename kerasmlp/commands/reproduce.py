@@ -57,28 +57,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import check_int, reject
-    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.utils.checks import check_int, reject
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     if args.photos and not args.model_dir:
         reject("--model-dir", "must be given with --photos", None)
     if args.resume and args.run_dir is None:
         reject("--run-dir", "must be given to be resumed", None)
     if args.search_epochs is not None:
-        from kerasmlp.tuning.running import require_keras_tuner
+        from kerasmlp.experiments.tuning.tune import require_keras_tuner
 
         require_keras_tuner()
-    from kerasmlp.experiment.checking import check, check_photos
-    from kerasmlp.experiment.design import Experiment, make_tasks
-    from kerasmlp.runs import next_free
-    from kerasmlp.stores.embedding_store import EmbeddingStore
+    from kerasmlp.data.stores.embedding_store import EmbeddingStore
+    from kerasmlp.experiments.residual_mlp.checking import check, check_photos
+    from kerasmlp.experiments.residual_mlp.design import Experiment, make_tasks
+    from kerasmlp.runs.run_folder import next_free
 
     if args.workers is not None:
         check_int("--workers", args.workers, minimum=1)
     tasks = make_tasks(
         args.tasks,
-        EmbeddingStore.open(args.pretraining),
-        EmbeddingStore.open(args.store),
+        EmbeddingStore.open(args.pretraining, verify=True),
+        EmbeddingStore.open(args.store, verify=True),
         age_preset=args.age_preset,
         gender_preset=args.gender_preset,
         classes=args.classes,
@@ -94,14 +94,14 @@ def run(args: argparse.Namespace) -> None:
         search_epochs=args.search_epochs,
     )
     if args.photos:
-        check_photos(args.photos, args.model_dir, EmbeddingStore.open(args.store))
+        check_photos(args.photos, args.model_dir, EmbeddingStore.open(args.store, verify=True))
     stores = check(experiment)
     import_tensorflow()
     if args.dry_run:
         _estimate(args, experiment, *stores)
         return
-    from kerasmlp.experiment.running import reproduce
-    from kerasmlp.experiment.table import claims_markdown, lowest_validation_losses
+    from kerasmlp.experiments.residual_mlp.reproduce import reproduce
+    from kerasmlp.experiments.residual_mlp.table import claims_markdown, lowest_validation_losses
 
     run_dir = args.run_dir or next_free(Path("runs") / "experiment")
     report = reproduce(
@@ -123,9 +123,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _estimate(args: argparse.Namespace, experiment, pretraining, store) -> None:
-    from kerasmlp.experiment.design import INITS, VARIANTS
-    from kerasmlp.experiment.estimate import estimate_seconds
-    from kerasmlp.experiment.search import search_plans
+    from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS
+    from kerasmlp.experiments.residual_mlp.estimate import estimate_seconds
+    from kerasmlp.experiments.residual_mlp.search import search_plans
 
     seconds = estimate_seconds(experiment, pretraining, store, workers=args.workers)
     for name, plan in search_plans(experiment).items():

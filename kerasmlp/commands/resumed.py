@@ -20,9 +20,9 @@ def resumed_settings(args: argparse.Namespace) -> dict:
         InputError: naming the file, if it is damaged.
     """
     from kerasmlp.models.presets import recipe_of
-    from kerasmlp.runs import RunFolder
-    from kerasmlp.schema import check_object, number, optional, text
-    from kerasmlp.training_files import target_of
+    from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.runs.training_files import target_of
+    from kerasmlp.utils.schema import check_object, number, optional, text
 
     if not args.resume or args.run_dir is None:
         return {}

@@ -11,11 +11,14 @@ requests under other names are refused. SIGTERM stops it once everything that it
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import dataclasses
 import importlib.util
 from pathlib import Path
 
 _LIBRARIES = ("aiohttp", "orjson", "prometheus_client")
+_ARENAS = -8  # M_ARENA_MAX of malloc.h
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,21 +49,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import reject
-    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.utils.checks import reject
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     for name in _LIBRARIES:
         if not importlib.util.find_spec(name):
             reject(name, "must be installed to serve (extra `serve`)", None)
     import asyncio
 
-    from kerasmlp.serving.limits import Limits
+    from kerasmlp.serving.server.limits import Limits
 
+    _keep_little_memory()
     names = {field.name for field in dataclasses.fields(Limits)}
     limits = Limits(**{k: v for k, v in vars(args).items() if k in names and v is not None})
     import_tensorflow()
-    from kerasmlp.serving.http_server import serve
-    from kerasmlp.serving.served_models import load_models
+    from kerasmlp.serving.server.http_server import serve
+    from kerasmlp.serving.server.served_models import load_models
 
     models = load_models(args.models, trust=args.trust)
 
@@ -73,3 +77,9 @@ def run(args: argparse.Namespace) -> None:
     how = {"limits": limits, "allowed_hosts": args.allow_host, "started": started}
     asyncio.run(serve(models, host=args.host, port=args.port, **how))
     print("stopped")
+
+
+def _keep_little_memory() -> None:
+    """Else glibc keeps what was freed eight times per core, for each group of threads anew."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc has no such setting
+        ctypes.CDLL(None).mallopt(_ARENAS, 2)

@@ -28,19 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import check_int, reject, reject_file
-    from kerasmlp.quiet import import_tensorflow
+    from kerasmlp.utils.checks import check_int, reject, reject_file
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     rest, grpc = _REST.fullmatch(args.url), _GRPC.fullmatch(args.url)
     if not (rest or grpc):
         reject("url", "must be http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME", args.url)
     check_int("num_samples", args.num_samples, minimum=1)
     import_tensorflow()
-    from kerasmlp.serving.grpc_client import GrpcClient
-    from kerasmlp.serving.rest_client import RestClient
-    from kerasmlp.serving.served_models import load_models
-    from kerasmlp.serving.served_version import ServedVersion
-    from kerasmlp.serving.server_check import check_server
+    from kerasmlp.serving.clients.grpc_client import GrpcClient
+    from kerasmlp.serving.clients.rest_client import RestClient
+    from kerasmlp.serving.clients.server_check import check_server
+    from kerasmlp.serving.server.served_models import load_models
+    from kerasmlp.serving.server.served_version import ServedVersion
 
     number = int(rest[3]) if rest and rest[3] else None
     if rest:

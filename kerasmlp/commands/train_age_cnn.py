@@ -45,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import reject
-    from kerasmlp.precision import default_policy
-    from kerasmlp.quiet import import_tensorflow
-    from kerasmlp.stores.image_store import ImageStore
+    from kerasmlp.data.stores.image_store import ImageStore
+    from kerasmlp.training.precision import default_policy
+    from kerasmlp.utils.checks import reject
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     changes = {name: getattr(args, name) for name in _HYPERPARAMETERS}
     if args.overfit is not None:
@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> None:
                 reject(flag, "must be left out with --overfit", getattr(args, name))
         changes |= {k: v for k, v in _OVERFIT.items() if changes[k] is None}
     run_dir = open_run(args, "age-cnn")
-    store = ImageStore.open(args.store)
+    store = ImageStore.open(args.store, verify=True)
     import_tensorflow()
-    from kerasmlp.age_cnn.training import overfit_age_cnn, train_age_cnn
+    from kerasmlp.experiments.age_cnn.training import overfit_age_cnn, train_age_cnn
 
     recipe = choose_age_cnn_recipe(args, **changes)
     options = {

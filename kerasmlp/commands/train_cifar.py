@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 
-from kerasmlp.cifar.plan import CifarPlan
 from kerasmlp.commands.image_options import add_image_arguments, run_images
+from kerasmlp.experiments.ic_resnet.plan import CifarPlan
 from kerasmlp.models.arrangements import ARRANGEMENTS
 
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     def prepare(data, settings):
-        from kerasmlp.cifar.running import run_cifar
+        from kerasmlp.experiments.ic_resnet.running import run_cifar
 
         plan = CifarPlan(
             depth=args.depth,

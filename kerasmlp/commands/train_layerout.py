@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from kerasmlp.commands.image_options import add_image_arguments, run_images
-from kerasmlp.layer_out.plan import ERASING, MODES, NETWORKS, LayerOutPlan
+from kerasmlp.experiments.layer_out.plan import ERASING, MODES, NETWORKS, LayerOutPlan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     def prepare(data, settings):
-        from kerasmlp.layer_out.running import run_layer_out
+        from kerasmlp.experiments.layer_out.running import run_layer_out
 
         fitting = (name for name, of in NETWORKS.items() if of.channels == data.channels)
         plan = LayerOutPlan(

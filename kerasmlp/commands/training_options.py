@@ -67,7 +67,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
 
 
 def add_precision_argument(group: argparse._ArgumentGroup) -> None:
-    from kerasmlp.precision import PRECISIONS
+    from kerasmlp.training.precision import PRECISIONS
 
     group.add_argument(
         "--precision",
@@ -118,7 +118,7 @@ def choose_validation_share(args: argparse.Namespace, rows: int) -> float:
 
     When to stop hangs on them.
     """
-    from kerasmlp.training_rows import VALIDATION_SHARE
+    from kerasmlp.data.kept_back import VALIDATION_SHARE
 
     if args.validation_share is not None:
         return args.validation_share
@@ -150,8 +150,8 @@ def add_age_arguments(parser: argparse.ArgumentParser) -> None:
 
 def choose_age_task(args: argparse.Namespace, store):
     """Target and recipe of the age label of a store."""
-    from kerasmlp.targets import choose_age_target
-    from kerasmlp.training_rows import count_labelled
+    from kerasmlp.data.kept_back import count_labelled
+    from kerasmlp.data.targets import choose_age_target
 
     years = "age_years" in store.labels if args.label is None else args.label == "age_years"
     recipe = choose_recipe(args, "age" if years else "age-groups")
@@ -165,8 +165,8 @@ def choose_age_task(args: argparse.Namespace, store):
 
 def choose_other_task(args: argparse.Namespace, store, label: str):
     """Target and recipe of a label that is no age."""
-    from kerasmlp.targets import choose_target
-    from kerasmlp.training_rows import count_labelled
+    from kerasmlp.data.kept_back import count_labelled
+    from kerasmlp.data.targets import choose_target
 
     target = resumed_target(args, age=False) or choose_target(store, label)
     recipe = choose_recipe(args, "gender")
@@ -175,7 +175,7 @@ def choose_other_task(args: argparse.Namespace, store, label: str):
 
 def choose_task(args: argparse.Namespace, store):
     """Target and recipe of any label of a store; age where none is given."""
-    from kerasmlp.checks import reject
+    from kerasmlp.utils.checks import reject
 
     other = resumed_target(args, age=False)
     if args.label in AGE_LABELS and other is None:
@@ -188,20 +188,20 @@ def choose_task(args: argparse.Namespace, store):
 
 
 def open_store(args: argparse.Namespace):
-    from kerasmlp.checks import reject
-    from kerasmlp.stores.embedding_store import EmbeddingStore
+    from kerasmlp.data.stores.embedding_store import EmbeddingStore
+    from kerasmlp.utils.checks import reject
 
     if args.store is None and not SAMPLE.is_file():
         reject("--store", "must be given: the sample is part of the checkout", args.store)
-    return EmbeddingStore.open(args.store or SAMPLE)
+    return EmbeddingStore.open(args.store or SAMPLE, verify=True)
 
 
 def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> None:
     """Trains, and prints what came out."""
-    from kerasmlp.checks import reject
-    from kerasmlp.quiet import import_tensorflow
-    from kerasmlp.runs import RunFolder, next_free
-    from kerasmlp.training_rows import count_labelled
+    from kerasmlp.data.kept_back import count_labelled
+    from kerasmlp.runs.run_folder import RunFolder, next_free
+    from kerasmlp.utils.checks import reject
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     if args.resume and args.run_dir is None:
         reject("--run-dir", "must be given to be resumed", None)
@@ -213,7 +213,7 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
     before = resumed_settings(args)
     rows = count_labelled(store, target)
     import_tensorflow()
-    from kerasmlp.training import train
+    from kerasmlp.training.embeddings import train
 
     report = train(
         store,
@@ -233,7 +233,7 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
 
 
 def _print_report(args: argparse.Namespace, run_dir: Path, recipe, report: dict) -> None:
-    from kerasmlp.evaluation import MEASURES, groups_table, measures_table
+    from kerasmlp.evaluation.measuring import MEASURES, groups_table, measures_table
 
     rows = report["rows"]
     print(f"{run_dir}: {report['epochs']} epochs, {report['seconds']['total']:.1f} s")

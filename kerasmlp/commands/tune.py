@@ -65,14 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.checks import check_choice, check_int, reject
-    from kerasmlp.quiet import import_tensorflow
-    from kerasmlp.runs import next_free
-    from kerasmlp.training_rows import count_labelled
-    from kerasmlp.tuning.plan import MAX_EPOCHS, TuningPlan
-    from kerasmlp.tuning.running import require_keras_tuner, tune, work
-    from kerasmlp.tuning.space import SPACES
-    from kerasmlp.tuning.workers import role
+    from kerasmlp.data.kept_back import count_labelled
+    from kerasmlp.experiments.tuning.plan import MAX_EPOCHS, TuningPlan
+    from kerasmlp.experiments.tuning.space import SPACES
+    from kerasmlp.experiments.tuning.tune import require_keras_tuner, tune, work
+    from kerasmlp.experiments.tuning.workers import role
+    from kerasmlp.runs.run_folder import next_free
+    from kerasmlp.utils.checks import check_choice, check_int, reject
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     check_choice("--space", args.space, tuple(SPACES))
     if args.resume and args.run_dir is None:
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
     run_dir = args.run_dir or next_free(Path("runs") / "tune")
     if part == "worker":
         import_tensorflow()
-        importlib.import_module("kerasmlp.tuning.trial").trace_faster()
+        importlib.import_module("kerasmlp.experiments.tuning.trial").trace_faster()
         work(args.store or SAMPLE, run_dir)
         return
     if args.resume and not run_dir.exists():
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
         leave_out_fold=args.leave_out_fold,
     )
     import_tensorflow()
-    importlib.import_module("kerasmlp.tuning.trial").trace_faster()
+    importlib.import_module("kerasmlp.experiments.tuning.trial").trace_faster()
     report = tune(
         args.store or SAMPLE,
         plan,

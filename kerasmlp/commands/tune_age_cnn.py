@@ -31,16 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.precision import default_policy
-    from kerasmlp.quiet import import_tensorflow
-    from kerasmlp.stores.image_store import ImageStore
-    from kerasmlp.tuning.running import require_keras_tuner
+    from kerasmlp.data.stores.image_store import ImageStore
+    from kerasmlp.experiments.tuning.tune import require_keras_tuner
+    from kerasmlp.training.precision import default_policy
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     require_keras_tuner()
     run_dir = open_run(args, "tune-age-cnn")
-    store = ImageStore.open(args.store)
+    store = ImageStore.open(args.store, verify=True)
     import_tensorflow()
-    from kerasmlp.age_cnn.search import search_age_cnn
+    from kerasmlp.experiments.age_cnn.search import search_age_cnn
 
     report = search_age_cnn(
         store,

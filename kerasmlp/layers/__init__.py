@@ -1,9 +1,8 @@
 """Keras layers: `keras.ops` only, on any Keras backend."""
 
-from __future__ import annotations
-
 import importlib
-from typing import Any
+
+from kerasmlp.utils.lazy import lazy_names
 
 _HOME = {
     "BatchNorm": "batch_norm",
@@ -13,8 +12,10 @@ _HOME = {
     "ResidualBlock": "residual_block",
 }
 
+__all__, __getattr__, __dir__ = lazy_names(__name__, _HOME)
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'kerasmlp.layers' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"kerasmlp.layers.{_HOME[name]}"), name)
+
+def register() -> None:
+    """Imports all layers, so that Keras finds those of a saved model by their names."""
+    for module in _HOME.values():
+        importlib.import_module(f"kerasmlp.layers.{module}")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_bool, check_int, check_positive, check_rate, check_seed
-from kerasmlp.initializers import check_initializer, dense_initializers, spread_seed
 from kerasmlp.layers.ic_layer import ICLayer, ic_dense
+from kerasmlp.layers.initializers import check_initializer, dense_initializers, spread_seed
+from kerasmlp.utils.checks import check_bool, check_int, check_positive, check_rate, check_seed
 
 
 @keras.saving.register_keras_serializable("kerasmlp")

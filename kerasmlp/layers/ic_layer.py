@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_positive, check_rate, check_seed, reject
 from kerasmlp.layers.batch_norm import BatchNorm
-from kerasmlp.masks import SampleMasks, dropout
+from kerasmlp.layers.masks import SampleMasks, dropout
+from kerasmlp.utils.checks import check_positive, check_rate, check_seed, reject
 
 
 @keras.saving.register_keras_serializable("kerasmlp")

@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from kerasmlp.checks import check_seed, is_number, reject
+from kerasmlp.utils.checks import check_seed, is_number, reject
 
 _ATTEMPTS = 16
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_bool, check_positive, check_rate, check_seed
-from kerasmlp.initializers import check_initializer, dense_initializers, spread_seed
 from kerasmlp.layers.ic_layer import ICLayer, ic_dense
-from kerasmlp.masks import add_skip
+from kerasmlp.layers.initializers import check_initializer, dense_initializers, spread_seed
+from kerasmlp.layers.masks import add_skip
+from kerasmlp.utils.checks import check_bool, check_positive, check_rate, check_seed
 
 
 @keras.saving.register_keras_serializable("kerasmlp")

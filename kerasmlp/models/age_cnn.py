@@ -5,10 +5,10 @@ from typing import Any
 
 import keras
 
-from kerasmlp.checks import check_int, check_positive, check_seed, reject
-from kerasmlp.initializers import spread_seed
+from kerasmlp.layers.initializers import spread_seed
 from kerasmlp.models.layer_specification import check_specification
 from kerasmlp.models.presets import MAX_PARAMETERS
+from kerasmlp.utils.checks import check_int, check_positive, check_seed, reject
 
 _L2 = {"regularizer": "l2"}
 _MAX_POOL = {"kind": "pool", "mode": "max"}

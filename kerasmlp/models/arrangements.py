@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kerasmlp.checks import check_bool, check_choice, check_int, reject
+from kerasmlp.utils.checks import check_bool, check_choice, check_int, reject
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_int
 from kerasmlp.models.arrangements import units_per_group
 from kerasmlp.models.resnet_builder import ResNetBuilder
+from kerasmlp.utils.checks import check_int
 
 _FILTERS = (16, 32, 64)  # of the three groups
 

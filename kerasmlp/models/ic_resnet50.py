@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_int
 from kerasmlp.models.resnet_builder import ResNetBuilder
+from kerasmlp.utils.checks import check_int
 
 _GROUPS = ((64, 3), (128, 4), (256, 6), (512, 3))  # filters, units
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from kerasmlp.checks import check_bool, check_choice, check_int, check_rate, reject
+from kerasmlp.utils.checks import check_bool, check_choice, check_int, check_rate, reject
 
 _REQUIRED = object()
 _MOST = 1 << 16

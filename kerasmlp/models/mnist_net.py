@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_int, check_seed
-from kerasmlp.initializers import spread_seed
+from kerasmlp.layers.initializers import spread_seed
+from kerasmlp.utils.checks import check_int, check_seed
 
 _CONVOLUTIONS = ((32, 1), (64, 2), (128, 1), (64, 2), (32, 1))  # filters, stride
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasmlp.checks import (
+from kerasmlp.utils.checks import (
     InputError,
     check_bool,
     check_choice,
@@ -19,7 +19,7 @@ from kerasmlp.checks import (
     reject,
     reject_file,
 )
-from kerasmlp.files import read_json
+from kerasmlp.utils.files import read_json
 
 MAX_BLOCKS = 16
 MAX_RESIDUALS_PER_BLOCK = 64

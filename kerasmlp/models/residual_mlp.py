@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import (
+from kerasmlp.layers.downsample_block import DownsampleBlock
+from kerasmlp.layers.ic_layer import ICLayer
+from kerasmlp.layers.initializers import check_initializer, dense_initializers, spread_seed
+from kerasmlp.layers.residual_block import ResidualBlock
+from kerasmlp.models.presets import MAX_BLOCKS, MAX_RESIDUALS_PER_BLOCK
+from kerasmlp.utils.checks import (
     check_bool,
     check_int,
     check_positive,
@@ -10,11 +15,6 @@ from kerasmlp.checks import (
     check_seed,
     reject,
 )
-from kerasmlp.initializers import check_initializer, dense_initializers, spread_seed
-from kerasmlp.layers.downsample_block import DownsampleBlock
-from kerasmlp.layers.ic_layer import ICLayer
-from kerasmlp.layers.residual_block import ResidualBlock
-from kerasmlp.models.presets import MAX_BLOCKS, MAX_RESIDUALS_PER_BLOCK
 
 
 def ResidualMLP(

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_rate, check_seed
-from kerasmlp.initializers import spread_seed
 from kerasmlp.layers.batch_norm import BatchNorm
 from kerasmlp.layers.ic_layer import ICLayer
+from kerasmlp.layers.initializers import spread_seed
 from kerasmlp.models.arrangements import order_of
+from kerasmlp.utils.checks import check_rate, check_seed
 
 
 class ResNetBuilder:

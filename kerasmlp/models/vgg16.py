@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.checks import check_int, check_seed
-from kerasmlp.initializers import spread_seed
 from kerasmlp.layers.batch_norm import BatchNorm
+from kerasmlp.layers.initializers import spread_seed
+from kerasmlp.utils.checks import check_int, check_seed
 
 _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # filters, convolutions
 

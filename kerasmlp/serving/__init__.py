@@ -1,20 +1,12 @@
 """From a finished run to a server: the exported model, what serves it, and clients."""
 
-from __future__ import annotations
+from kerasmlp.utils.lazy import lazy_names
 
-import importlib
-from typing import Any
-
-_HOME = {
-    "GrpcClient": "kerasmlp.serving.grpc_client",
-    "RestClient": "kerasmlp.serving.rest_client",
-    "ServerError": "kerasmlp.serving.client",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'kerasmlp.serving' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "GrpcClient": "clients.grpc_client",
+        "RestClient": "clients.rest_client",
+        "ServerError": "clients.client",
+    },
+)

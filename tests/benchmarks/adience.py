@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from adience_layout import KEPT, REMOVED, WOMEN, faces_to_spread, write_adience
 
-from kerasmlp.labels import Gender
-from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.labels import Gender
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
 
 
 def main() -> None:

@@ -25,22 +25,22 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from kerasmlp.quiet import import_tensorflow
+from kerasmlp.utils.tensorflow_import import import_tensorflow
 
 import_tensorflow()
 
 import numpy as np
 
-from kerasmlp.checks import InputError
-from kerasmlp.evaluation import measure
-from kerasmlp.evaluation_report import write_evaluation
+from kerasmlp.data.splits import grouped_folds
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.targets import choose_age_target, choose_target
+from kerasmlp.evaluation.measuring import measure
+from kerasmlp.evaluation.report import write_evaluation
 from kerasmlp.models.presets import PRESETS
-from kerasmlp.prediction import Predictor
-from kerasmlp.run_calibration import class_entropy_nats
-from kerasmlp.splits import grouped_folds
-from kerasmlp.stores.embedding_store import EmbeddingStore
-from kerasmlp.targets import choose_age_target, choose_target
-from kerasmlp.training import train
+from kerasmlp.runs.calibration import class_entropy_nats
+from kerasmlp.runs.predictor import Predictor
+from kerasmlp.training.embeddings import train
+from kerasmlp.utils.checks import InputError
 
 NUM_SAMPLES = 64
 RISKS = {"age": (0.3, 0.2), "gender": (0.03, 0.02)}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from kerasmlp.face_pool import FacePool
+from kerasmlp.faces.pool import FacePool
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 ROUNDS = 5

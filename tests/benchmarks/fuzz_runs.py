@@ -16,18 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from damage import altered, is_one_sentence, outcome, turned, without_hashes
 from data_sets import make_store
 
-from kerasmlp.cross_validation.plan import Plan
-from kerasmlp.cross_validation.running import cross_validate
-from kerasmlp.cross_validation.worker import Trainer
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.targets import choose_target
+from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
+from kerasmlp.experiments.cross_validation.plan import Plan
+from kerasmlp.experiments.cross_validation.worker import Trainer
 from kerasmlp.models.presets import Recipe
-from kerasmlp.stores.embedding_store import EmbeddingStore
-from kerasmlp.targets import choose_target
-from kerasmlp.training import train
+from kerasmlp.training.embeddings import train
 
 RECIPE = Recipe(num_blocks=0, epochs=2, batch_size=32)
 

@@ -26,12 +26,12 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from face_images import write_faces
 
 from kerasmlp import ImageStore
-from kerasmlp.datasets.image_building import build_images
+from kerasmlp.data.images.image_building import build_images
 
 UTKFACE = Path(os.environ.get("UTKFACE91", ROOT.parent / "shared" / "data" / "utkface91.zip"))
 ROUNDS = 7

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
 
 SHARED = ROOT.parent / "shared" / "data"
 KILLS = 10

@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from kerasmlp.model_loading import load_model
-from kerasmlp.runs import RunFolder
+from kerasmlp.runs.model import load_model
+from kerasmlp.runs.run_folder import RunFolder
 
 
 def start(store: Path, run_dir: Path) -> subprocess.Popen:

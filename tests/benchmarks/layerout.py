@@ -41,17 +41,17 @@ import keras
 from kerasmlp import EmbeddingStore, ResidualMLP
 from kerasmlp.callbacks.layer_out import LayerOut
 from kerasmlp.callbacks.validation import forward
-from kerasmlp.evaluation import measure
-from kerasmlp.fitting import compile_model as compile_by_recipe
-from kerasmlp.image_batches import augmented_batches, load_images
-from kerasmlp.layer_out.plan import NETWORKS, LayerOutPlan
-from kerasmlp.layer_out.training import compile_model
+from kerasmlp.data.kept_back import split_rows
+from kerasmlp.data.targets import age_target
+from kerasmlp.evaluation.measuring import measure
+from kerasmlp.experiments.layer_out.plan import NETWORKS, LayerOutPlan
+from kerasmlp.experiments.layer_out.training import compile_model
 from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.presets import PRESETS
-from kerasmlp.pipelines import training_chunks
-from kerasmlp.precision import PRECISIONS, computing_in
-from kerasmlp.targets import age_target
-from kerasmlp.training_rows import split_rows
+from kerasmlp.training.batches import training_chunks
+from kerasmlp.training.fit import compile_model as compile_by_recipe
+from kerasmlp.training.image_batches import augmented_batches, load_images
+from kerasmlp.training.precision import PRECISIONS, computing_in
 
 STEPS, PATTERNS = 10, 10
 

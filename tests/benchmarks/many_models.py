@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from kerasmlp.masks import dropout
+from kerasmlp.layers.masks import dropout
 
 Values = tuple[list[np.ndarray], list[np.ndarray]]
 """Trainable and non-trainable values of models, each with a leading model axis."""
 
 
 class HashDropout(keras.layers.Layer):
-    """`keras.layers.Dropout` for training, with the masks of `kerasmlp.masks`.
+    """`keras.layers.Dropout` for training, with the masks of `kerasmlp.layers.masks`.
 
     JAX' generator took nine tenths of a step of a model of this size.
     """

@@ -36,10 +36,10 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from kerasmlp.masks import SampleMasks, sample_streams
+from kerasmlp.layers.masks import SampleMasks, sample_streams
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.uncertainty import predict_uncertainty
+from kerasmlp.uncertainty.samples import predict_uncertainty
 
 FACES, SAMPLES = 64, 512
 NETWORKS = {"gender": ("paper-gender", 2), "age": ("paper-age", 101)}

@@ -29,14 +29,14 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kerasmlp import metrics
-from kerasmlp.evaluation import measure
+from kerasmlp.data.splits import grouped_folds
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.targets import choose_age_target, choose_target
+from kerasmlp.evaluation import metrics
+from kerasmlp.evaluation.measuring import measure
 from kerasmlp.models.presets import PRESETS
-from kerasmlp.prediction import Predictor
-from kerasmlp.splits import grouped_folds
-from kerasmlp.stores.embedding_store import EmbeddingStore
-from kerasmlp.targets import choose_age_target, choose_target
-from kerasmlp.training import train
+from kerasmlp.runs.predictor import Predictor
+from kerasmlp.training.embeddings import train
 
 SETTINGS = {  # on standardised embeddings or raw ones, and how the estimator is made
     "LogisticRegression": [
@@ -132,8 +132,8 @@ def markdown(tables) -> str:
 
 
 def open_any(path: Path) -> EmbeddingStore:
-    from kerasmlp.checks import InputError
     from kerasmlp.cli import run_command
+    from kerasmlp.utils.checks import InputError
 
     try:
         return EmbeddingStore.open(path)

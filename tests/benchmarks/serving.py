@@ -52,10 +52,13 @@ KINDS = ("deterministic", "mc", "mc-seeds")
 def make_model(folder: Path) -> Path:
     """A run of the paper's age network with random weights, made in a process of its own."""
     code = (
-        "import sys; from kerasmlp.quiet import import_tensorflow; import_tensorflow()\n"
+        "import sys\n"
+        "from kerasmlp.utils.tensorflow_import import import_tensorflow\n"
+        "import_tensorflow()\n"
         "from kerasmlp import ResidualMLP\n"
         "from kerasmlp.models.presets import PRESETS, Recipe\n"
-        "from kerasmlp.runs import RunFolder; from kerasmlp.targets import age_target\n"
+        "from kerasmlp.runs.run_folder import RunFolder\n"
+        "from kerasmlp.data.targets import age_target\n"
         "target = age_target('age_years', 'adience', by_years=True)\n"
         "network = PRESETS['paper-age'].network(512)\n"
         "model = ResidualMLP(num_classes=target.num_classes, seed=0, **network)\n"

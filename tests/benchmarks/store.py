@@ -23,8 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from kerasmlp.stores.embedding_store import EmbeddingStore
-from kerasmlp.stores.importing import import_embeddings
+from kerasmlp.data.importing.embedding_files import import_embeddings
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
 
 UTKFACE = ROOT.parent / "shared" / "data" / "utkface_arcface.h5"
 ROUNDS = 41

@@ -115,12 +115,12 @@ def cross_validate(
     from pathlib import Path
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from kerasmlp.cross_validation.plan import Plan, plan_runs
+    from kerasmlp.data.kept_back import groups_of_rows
+    from kerasmlp.data.splits import grouped_split
+    from kerasmlp.data.stores.embedding_store import EmbeddingStore
+    from kerasmlp.data.targets import age_target
+    from kerasmlp.experiments.cross_validation.plan import Plan, plan_runs
     from kerasmlp.models.presets import PRESETS
-    from kerasmlp.splits import grouped_split
-    from kerasmlp.stores.embedding_store import EmbeddingStore
-    from kerasmlp.targets import age_target
-    from kerasmlp.training_rows import groups_of_rows
 
     x, y = read_years(store)
     opened = EmbeddingStore.open(store)

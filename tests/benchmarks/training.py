@@ -34,10 +34,10 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import torch_mlp
 
-from kerasmlp.fitting import compile_model
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.pipelines import training_chunks
+from kerasmlp.training.batches import training_chunks
+from kerasmlp.training.fit import compile_model
 
 ROWS, EPOCHS_PER_ROUND = 16_384, 3
 

@@ -33,8 +33,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from kerasmlp.quiet import import_tensorflow
-from kerasmlp.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.utils.tensorflow_import import import_tensorflow
 
 
 def tune_command(store: Path, run_dir: Path, args, *options) -> list[str]:
@@ -96,9 +96,9 @@ def tracing(store: Path, folder: Path, args, found: Path) -> dict:
     from dataclasses import replace
 
     import_tensorflow()
-    from kerasmlp.tuning.plan import TuningPlan
-    from kerasmlp.tuning.running import tune
-    from kerasmlp.tuning.trial import TrialRunner
+    from kerasmlp.experiments.tuning.plan import TuningPlan
+    from kerasmlp.experiments.tuning.trial import TrialRunner
+    from kerasmlp.experiments.tuning.tune import tune
 
     run = TrialRunner.run
 

@@ -65,7 +65,7 @@ from many_models import Values, put, take, train_side_by_side, values_of
 from uci_networks import NETWORKS, TRAINING, Network
 
 from kerasmlp import predict_samples
-from kerasmlp.quantifiers import gaussian_log_likelihood
+from kerasmlp.uncertainty.measures import gaussian_log_likelihood
 
 INNER_SPLITS = 3
 SEARCH_PASSES = 400

@@ -1,0 +1,1 @@
+"""From files to rows with labels: stores, imports, data sets, splits."""

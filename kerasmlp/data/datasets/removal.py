@@ -1,0 +1,50 @@
+"""What was kept of a data set and what fell out, with reasons that sum to the inputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kerasmlp.data.datasets.records import REASONS
+
+
+def removal_report(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts why entries fell out.
+
+    Args:
+        entries: One per input, whose `reason` is one of `REASONS`, or None where it was kept.
+
+    Example:
+
+    >>> removal_report([{"key": "a.jpg", "reason": None}, {"key": "b.jpg", "reason": "no age"}])
+    {'inputs': 2, 'kept': 1, 'removed': {'no age': 1}}
+    """
+    counts = Counter(entry["reason"] for entry in entries)
+    kept = counts.pop(None, 0)
+    removed = {reason: counts[reason] for reason in REASONS if counts[reason]}
+    return {"inputs": len(entries), "kept": kept, "removed": removed}
+
+
+def removed_keys(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The `key` of each entry that fell out, by reason."""
+    keys: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry["reason"]:
+            keys.setdefault(entry["reason"], []).append(entry["key"])
+    return keys
+
+
+def removal_table(report: Mapping[str, Any]) -> str:
+    """The removal report as lines of text; the numbers add up to the inputs.
+
+    Example:
+
+    >>> print(removal_table({"inputs": 5, "kept": 3, "removed": {"no age": 2}}))
+    kept                            3
+    no age                          2
+    inputs                          5
+    """
+    rows = {"kept": report["kept"], **report["removed"], "inputs": report["inputs"]}
+    width = max(24, *map(len, rows))
+    return "\n".join(f"{name:{width}}{number:>9,}" for name, number in rows.items())

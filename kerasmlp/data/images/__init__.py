@@ -1,0 +1,1 @@
+"""Pictures and image sets, decoded and stored."""

@@ -1,0 +1,1 @@
+"""From the arrays of another program to an embedding store."""

@@ -1,0 +1,55 @@
+"""Parquet: only the columns that can mean something, and no more than the file can hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from kerasmlp.data.sources.arrow_columns import is_read, read_table
+from kerasmlp.data.sources.source import DROPPED, SourceArrays, open_file, require_size
+
+_BYTES = {"BOOLEAN": 20, "INT32": 4, "FLOAT": 4, "BYTE_ARRAY": 12, "FIXED_LEN_BYTE_ARRAY": 64}
+
+
+def read_parquet(path: Path, drop: Collection[str] = ()) -> SourceArrays:
+    left_out: dict[str, str] = {}
+
+    def read() -> Any:
+        from pyarrow import parquet, types
+
+        schema = parquet.read_schema(file)
+        file.seek(0)
+        fields = {f.name: f for f in schema}
+        texts = [f.name for f in schema if types.is_string(f.type) or types.is_binary(f.type)]
+        # as a dictionary, one long text that all rows share is held once
+        opened = parquet.ParquetFile(file, read_dictionary=texts)
+        names = schema.names
+        kept = [n for n in names if n not in drop and is_read(fields[n].type)]
+        wanted = set(kept)
+        left_out.update(
+            (f.name, DROPPED if f.name in drop else f"values of type {f.type}"[:100])
+            for f in schema if f.name not in wanted
+        )  # fmt: skip
+        _require_size(path, opened.metadata, wanted, os.fstat(file.fileno()).st_size)
+        return opened.read(columns=list(dict.fromkeys(kept)), use_pandas_metadata=False)
+
+    with open_file(path) as file:
+        source = read_table(path, read, drop)
+    source.left_out.update(left_out)
+    return source
+
+
+def _require_size(path: Path, metadata: Any, kept: set[str], file_size: int) -> None:
+    """What the columns take once read, by what the file says of them."""
+    unpacked = 0
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for place in range(row_group.num_columns):
+            column = row_group.column(place)
+            parts = column.path_in_schema.split(".")  # a name may hold points itself
+            if any(".".join(parts[: k + 1]) in kept for k in range(len(parts))):
+                values = column.num_values * _BYTES.get(column.physical_type, 8)
+                unpacked += max(values, column.total_uncompressed_size)
+    require_size(path, file_size, unpacked, "its columns")

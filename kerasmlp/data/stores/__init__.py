@@ -1,0 +1,1 @@
+"""HDF5 files of embeddings and of images, read in one go."""

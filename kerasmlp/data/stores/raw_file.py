@@ -1,0 +1,80 @@
+"""A file that is opened once, for everything that is read of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.files import what_is
+
+
+class RawFile:
+    """A regular file, open for reading, also as the Python file that h5py reads by.
+
+    Whatever comes to lie at the path meanwhile, all that is read is of the
+    file that was opened. HDF5, which gets no path, neither locks it nor cares
+    about file systems that cannot lock. A pipe is refused instead of waited for.
+
+    Args:
+        path: The file.
+        what: It must be, in words, for the error.
+
+    Raises:
+        InputError: if there is no such file, or it may not be read.
+
+    Example:
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as made:
+    ...     _ = made.write(b"abc"), made.flush()
+    ...     with RawFile(made.name, "a file") as raw:
+    ...         raw.size, raw.read_into(there := bytearray(2), 1), bytes(there)
+    (3, None, b'bc')
+    """
+
+    def __init__(self, path: str | os.PathLike, what: str):
+        self.path = Path(path)
+        self._position = 0
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            missing = isinstance(error, FileNotFoundError | ValueError)
+            reject_file(path, f"must be {what}", what_is(path) if missing else error.strerror)
+        status = os.fstat(self._descriptor)
+        self.size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            reject_file(path, f"must be {what}", what_is(path))
+
+    def __enter__(self) -> RawFile:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def read_into(self, buffer: Any, offset: int) -> None:
+        """Fills a buffer from an offset on; of any thread."""
+        view = memoryview(buffer).cast("B")
+        while len(view):
+            count = os.preadv(self._descriptor, [view], offset)
+            if not count:
+                raise EOFError("the file ends before its data")
+            view, offset = view[count:], offset + count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + (self.size if whence == os.SEEK_END else 0)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> None:
+        self.read_into(buffer, self._position)
+
+    read = readinto  # h5py recognises a file by it

@@ -1,0 +1,93 @@
+"""The rows of a file, read past h5py's global lock on all cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kerasmlp.data.stores.checksums import Checksums
+from kerasmlp.data.stores.raw_file import RawFile
+
+_TASK_BYTES = 1 << 25  # measured: smaller tasks lose more to starting them than they win
+_PIECE_BYTES = 1 << 21  # measured: the cache of a core is smaller, but calls cost too
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+class RowReader:
+    """Reads the rows of a dataset on all cores, and compares their checksums.
+
+    The rows start to flow at once, so the caller reads labels meanwhile. A
+    block of rows is done with before the next is read, as it is in the cache.
+
+    Args:
+        raw: The file that holds `dataset`.
+        dataset: Of numbers, `(rows, …)`.
+        dtype: Of the rows in memory.
+        checksums: Of the dataset.
+        each: Called with the first row's number and each block of rows.
+    """
+
+    def __init__(
+        self,
+        raw: RawFile,
+        dataset: h5py.Dataset,
+        dtype: type,
+        checksums: Checksums,
+        each: Callable[[int, np.ndarray], None] = lambda start, block: None,
+    ):
+        self.rows = np.empty(dataset.shape, dtype)
+        self._raw, self._dataset, self._checksums, self._each = raw, dataset, checksums, each
+        self._offset = dataset.id.get_offset()
+        self._dtype = dataset.dtype
+        self._row_bytes = self.rows[0].size * self._dtype.itemsize
+        if self._dtype not in (self.rows.dtype, np.dtype("<f2")):
+            self._offset = None  # rewritten by another program: big-endian, integers
+        # as many tasks as keep all threads busy to the end
+        tasks = _THREADS * -(-self.rows.nbytes // (_THREADS * _TASK_BYTES))
+        step = -(-len(self.rows) // tasks)
+        step = -(-step // checksums.rows) * checksums.rows
+        self._pool = ThreadPoolExecutor(_THREADS)
+        starts = range(0, len(self.rows), step)
+        self._reads = [self._pool.submit(self._read, s, s + step) for s in starts]
+
+    def __enter__(self) -> RowReader:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def result(self) -> np.ndarray:
+        """Waits for the last row; returns all.
+
+        Raises:
+            InputError: if rows differ from their checksums.
+        """
+        for read in self._reads:
+            read.result()
+        self._checksums.require()
+        return self.rows
+
+    def _read(self, start: int, stop: int) -> None:
+        size = self._checksums.rows
+        size *= max(1, _PIECE_BYTES // (size * self._row_bytes))
+        in_place = self._offset is not None and self._dtype == self.rows.dtype
+        stop = min(stop, len(self.rows))
+        shape = (min(size, stop - start), *self.rows.shape[1:])
+        apart = None if in_place else np.empty(shape, self._dtype)
+        for first in range(start, stop, size):
+            block = self.rows[first : min(first + size, stop)]
+            stored = block if in_place else apart[: len(block)]
+            if self._offset is None:  # chunked, compressed
+                self._dataset.read_direct(stored, np.s_[first : first + len(block)])
+            else:
+                self._raw.read_into(stored, self._offset + first * self._row_bytes)
+            self._checksums.compare(stored, first)
+            with np.errstate(over="ignore", invalid="ignore"):  # the caller rejects such rows
+                if not in_place:
+                    block[:] = stored
+                self._each(first, block)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Self
+
+import numpy as np
+
+from kerasmlp.utils.checks import reject_file
+
+_REPORTS = ("removal_report", "import_report", "extraction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsInfo:
+    """Where the rows of a store come from.
+
+    Attributes:
+        source: The data set, in words.
+        licence: Of the data, in words.
+        removal_report: `{"inputs": n, "kept": n, "removed": {reason: n}}`.
+        created: When the store was written, ISO 8601.
+    """
+
+    source: str | None = None
+    licence: str | None = None
+    removal_report: dict | None = None
+    created: str = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    )
+
+    @classmethod
+    def from_attributes(cls, name: Any, attributes: Mapping[str, Any]) -> Self:
+        """Takes over the attributes of a file that are known here; others are left.
+
+        Raises:
+            InputError: naming the file, if an attribute is of the wrong kind.
+
+        Example:
+
+        >>> StoreInfo.from_attributes("a.h5", {"embedder": b"r50", "colour": 1}).embedder
+        'r50'
+        """
+        names = [f.name for f in fields(cls)]
+        found = {k: _plain(name, k, attributes[k]) for k in names if k in attributes}
+        return cls(**found)
+
+    def to_attributes(self) -> dict[str, Any]:
+        """What a file keeps: text, numbers and bools."""
+        known = {k: v for k, v in asdict(self).items() if v is not None}
+        return {k: json.dumps(v) if isinstance(v, dict) else v for k, v in known.items()}
+
+
+@dataclass(frozen=True)
+class StoreInfo(RowsInfo):
+    """Where the embeddings of a store come from.
+
+    Attributes:
+        embedder: Name of the embedding model, or None where unknown.
+        embedder_sha256: Hash of its file. Two embedders of one width give
+            different spaces: models refuse embeddings of another one.
+        detector: Name of the face detector, or None.
+        detector_sha256: Hash of its file.
+        min_det_score: Threshold below which faces were removed; it belongs
+            to this detector's scale.
+        normalized: Whether every embedding has Euclidean norm 1.
+        import_report: What `import_embeddings` read and left out:
+            `{"sources": [{"file", "rows", "embedding", "labels", "left_out",
+            "doubts"}]}`.
+        extraction: The settings of `extract_embeddings`, and the digest of its inputs.
+    """
+
+    embedder: str | None = None
+    embedder_sha256: str | None = None
+    detector: str | None = None
+    detector_sha256: str | None = None
+    min_det_score: float | None = None
+    normalized: bool = True
+    import_report: dict | None = None
+    extraction: dict | None = None
+
+
+def _plain(name: Any, key: str, value: Any) -> Any:
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if key in _REPORTS and isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    kind, wanted = {
+        "normalized": ((bool, int), "True or False"),
+        "min_det_score": ((float, int), "a number"),
+        **dict.fromkeys(_REPORTS, (dict, "a JSON object")),
+    }.get(key, (str, "text"))
+    if not isinstance(value, kind):
+        reject_file(name, f"must hold {wanted} in attribute {key!r}", f"{value!r}"[:100])
+    if key == "import_report" and not all(isinstance(s, dict) for s in _sources(value)):
+        reject_file(name, f"must hold a report in attribute {key!r}", f"{value!r}"[:100])
+    return bool(value) if key == "normalized" else value
+
+
+def _sources(report: dict | None) -> list:
+    sources = (report or {}).get("sources", [])
+    return sources if isinstance(sources, list) else [sources]
+
+
+def check_same_embedder(name: str, came: StoreInfo, expected: StoreInfo) -> None:
+    """Rejects embeddings of another embedder, where both are known."""
+    if came.embedder_sha256 and expected.embedder_sha256:
+        same = came.embedder_sha256 == expected.embedder_sha256
+    else:
+        same = None in (came.embedder, expected.embedder) or came.embedder == expected.embedder
+    if not same:
+        reject_file(
+            name, f"must hold embeddings of {_describe(expected)}", f"those of {_describe(came)}"
+        )
+
+
+def _describe(info: StoreInfo) -> str:
+    return f"{info.embedder} (sha256 {(info.embedder_sha256 or 'unknown')[:12]})"
+
+
+def joined_info(infos: Sequence[StoreInfo]) -> StoreInfo:
+    """The info of stores put together: what they agree on, and all sources and licences."""
+    known = [i for i in infos if i.embedder_sha256] or [i for i in infos if i.embedder] or infos
+
+    def common(key: str) -> Any:
+        values = {getattr(i, key) for i in infos}
+        return values.pop() if len(values) == 1 else None
+
+    def listed(key: str) -> str | None:
+        return "; ".join(dict.fromkeys(getattr(i, key) for i in infos if getattr(i, key))) or None
+
+    reports = [source for info in infos for source in _sources(info.import_report)]
+    return replace(
+        known[0],
+        detector=common("detector"),
+        detector_sha256=common("detector_sha256"),
+        min_det_score=common("min_det_score"),
+        source=listed("source"),
+        licence=listed("licence"),
+        removal_report=infos[0].removal_report if len(infos) == 1 else None,
+        extraction=infos[0].extraction if len(infos) == 1 else None,
+        import_report={"sources": reports} if reports else None,
+        created=StoreInfo().created,
+    )

@@ -1,0 +1,185 @@
+"""Measures a model on a store: overall and per group of people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from kerasmlp.data.labels import GENDER_NAMES, UNKNOWN
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.targets import Target, choose_age_target, truth_years
+from kerasmlp.evaluation import metrics
+from kerasmlp.uncertainty.measures import expected_age_years
+from kerasmlp.utils.checks import InputError, reject
+
+MEASURES = (
+    "mae_years", "accuracy", "exact_year_accuracy", "one_off_accuracy", "nll", "brier", "ece"
+)  # fmt: skip
+"""What is told of a finished training, in this order."""
+
+
+def measure(
+    target: Target, probabilities: np.ndarray, store: EmbeddingStore, classes: str | None = None
+) -> dict:
+    """Returns the metrics of head probabilities on the rows of a store that hold its label.
+
+    Args:
+        target: Of the model.
+        probabilities: Of the head, shape `(rows, num_classes)`.
+        store: With the same rows.
+        classes: Age classes to measure in; those of the target by default.
+
+    Returns:
+        `rows`, `accuracy`, `nll`, `brier`, `ece`, in the measured classes; for
+        ages also `one_off_accuracy` and, where the store knows years,
+        `mae_years`, `cumulative_score_5` and, of a head of years,
+        `exact_year_accuracy`: the latter stands alone, without `accuracy`,
+        where single years are the classes.
+
+    Raises:
+        InputError: if no row holds the label, or the classes do not fit.
+    """
+    if target.is_age and classes:
+        target = with_classes(target, classes)
+    labels = target.encode(store, target.classes)
+    known = labels != UNKNOWN
+    if not known.any():
+        reject(target.label, "must be known in at least one row of the store", "none")
+    measured, labels = target.measured(probabilities)[known], labels[known]
+    predicted = measured.argmax(axis=1)
+    result = {"rows": int(known.sum())}
+    if target.is_age:
+        result |= _of_years(target, probabilities, store)
+    if target.classes != "years":
+        result["accuracy"] = metrics.accuracy(labels, predicted)
+    if target.is_age:
+        result["one_off_accuracy"] = metrics.one_off_accuracy(labels, predicted)
+    result |= {
+        "nll": metrics.nll(labels, measured),
+        "brier": metrics.brier(labels, measured),
+        "ece": metrics.ece(labels, measured),
+    }
+    return {k: v if isinstance(v, int) else float(v) for k, v in result.items()}
+
+
+def _of_years(target: Target, probabilities: np.ndarray, store: EmbeddingStore) -> dict:
+    """What only a store with ages in years can tell; leads a report."""
+    years = truth_years(store)
+    known = np.isfinite(years) if years is not None else np.zeros(0, bool)
+    if not known.any():
+        return {}
+    years, probabilities = years[known], probabilities[known]
+    age_years = expected_age_years(probabilities, target.head_ages.centers)
+    result = {
+        "mae_years": metrics.mae_years(years, age_years),
+        "cumulative_score_5": metrics.cumulative_score(years, age_years, 5),
+    }
+    if target.head == "years":
+        labels = target.head_ages.encode(years)
+        result["exact_year_accuracy"] = metrics.accuracy(labels, probabilities.argmax(axis=1))
+    return result
+
+
+def with_classes(target: Target, classes: str) -> Target:
+    """The same head measured in other age classes; only a head of years can be regrouped."""
+    if classes != target.classes and target.head != "years":
+        reject("classes", f"must be {target.classes!r}, which the model was trained on", classes)
+    return Target(target.label, target.class_names, target.head, classes)
+
+
+def fitting_classes(target: Target, store: EmbeddingStore, classes: str | None) -> Target:
+    """The target in the asked age classes, or in those that a store of groups allows."""
+    if classes is not None:
+        return with_classes(target, classes)
+    if target.head == "years" and truth_years(store) is None and "age_group" in store.labels:
+        groups = choose_age_target(store, "age_group", None, by_years=True).classes
+        return with_classes(target, groups)
+    return target
+
+
+def groups_of_people(
+    target: Target, store: EmbeddingStore
+) -> Iterator[tuple[dict[str, str], np.ndarray]]:
+    """Yields the names and rows (a mask) of each age group × gender that the store knows.
+
+    The groups are those that are measured; where that is single years or no
+    age at all, those that the store names, or Adience's. Rows without the
+    label are in none.
+    """
+    ages, genders = _age_groups(target, store), store.labels.get("gender")
+    labels = target.encode(store, target.classes)
+    names = GENDER_NAMES if genders is not None else ("all",)
+    for k, age_group in enumerate(ages[0] if ages else ("all",)):
+        for g, gender in enumerate(names):
+            chosen = labels != UNKNOWN
+            if ages:
+                chosen = chosen & (ages[1] == k)
+            if genders is not None:
+                chosen = chosen & (genders == g)
+            if chosen.any():
+                yield {"age_group": age_group, "gender": gender}, chosen
+
+
+def measure_groups(target: Target, probabilities: np.ndarray, store: EmbeddingStore) -> list[dict]:
+    """Returns the metrics of each group of `groups_of_people`."""
+    return [
+        {**names, **measure(target, probabilities[chosen], store.subset(chosen))}
+        for names, chosen in groups_of_people(target, store)
+    ]
+
+
+def _age_groups(
+    measured: Target, store: EmbeddingStore
+) -> tuple[tuple[str, ...], np.ndarray] | None:
+    if measured.is_age and measured.classes != "years":
+        return measured.measured_names, measured.encode(store)
+    classes = "adience" if truth_years(store) is not None else None
+    try:
+        target = choose_age_target(store, None, classes, by_years=False)
+        return target.class_names, target.encode(store)
+    except InputError:  # no ages, or groups whose names say nothing
+        return None
+
+
+def groups_table(rows: list[dict]) -> str:
+    """The metrics per group as a short text table, led by the error in years where it is known."""
+    there = {key for row in rows for key in row}
+    accuracy = "accuracy" if "accuracy" in there else "exact_year_accuracy"
+    shown = [c for c in ("rows", "mae_years", accuracy, "nll") if c in there]
+    columns = {c: max(12, len(c)) for c in (*named_groups(rows), *shown)}
+    lines = [" ".join(f"{c:>{width}}" for c, width in columns.items())]
+    for row in rows:
+        cells = ((rounded(c, row.get(c, "")), width) for c, width in columns.items())
+        lines.append(" ".join(f"{cell:>{width}}" for cell, width in cells))
+    return "\n".join(lines)
+
+
+def named_groups(rows: Sequence[dict]) -> list[str]:
+    """The columns that tell groups apart: a store without ages has no age groups to name."""
+    columns = ("age_group", "gender", "race")
+    return [c for c in columns if any(row.get(c, "all") != "all" for row in rows)]
+
+
+def measures_table(results: Mapping[str, dict], names: Sequence[str]) -> str:
+    """Measures of one or more models or parts side by side; what nobody has is left out."""
+    shown = [name for name in names if any(name in result for result in results.values())]
+    first, width = max(map(len, ("", *shown))) + 1, max(map(len, ("", *results))) + 2
+    lines = [f"{'':>{first}}" + "".join(f"{name:>{width}}" for name in results)]
+    for name in shown:
+        cells = (rounded(name, result.get(name, "")) for result in results.values())
+        lines.append(f"{name:>{first}}" + "".join(f"{cell:>{width}}" for cell in cells))
+    return "\n".join(lines)
+
+
+def rounded(name: str, value: float | int | str) -> str:
+    """A number as people read it: years to a hundredth, all else to a thousandth.
+
+    Example:
+
+    >>> rounded("mae_years", 6.538012), rounded("accuracy", 0.5775), rounded("rows", 1200)
+    ('6.54', '0.578', '1200')
+    """
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" if name.endswith("_years") else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""Many trainings and one table: searches, cross-validations, the systems of the papers."""

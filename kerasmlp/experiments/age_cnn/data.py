@@ -1,0 +1,79 @@
+"""From an image store to the images and ages of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from kerasmlp.data.stores.image_store import ImageStore
+from kerasmlp.training.batches import epoch_batches
+from kerasmlp.utils.checks import check_int, reject, reject_file
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Grey images `(rows, height, width, 1)`, uint8, and ages `(rows,)`, float32."""
+
+    images: np.ndarray
+    age_years: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def faces_of(store: ImageStore, split: str) -> Faces:
+    """The rows of one split whose age is known.
+
+    Raises:
+        InputError: if there are none, or the images are not grey.
+    """
+    if store.images.shape[3] != 1:
+        requirement = "must hold grey images, of 1 channel (`build-images --gray` makes them)"
+        reject_file(store.name, requirement, f"images of {store.images.shape[3]} channels")
+    if "age_years" not in store.labels:
+        there = ", ".join(store.labels) or "no labels"
+        reject_file(store.name, "must hold label 'age_years'", there)
+    rows = store.rows(split)
+    ages = store.labels["age_years"][rows]
+    known = np.isfinite(ages)
+    if not known.any():
+        reject_file(store.name, f"must hold ages of split {split!r}", "unknown ones only")
+    return Faces(store.images[rows[known]], ages[known])
+
+
+def some_faces(faces: Faces, count: int, name: str, seed: int) -> Faces:
+    """As many faces, drawn at random.
+
+    Args:
+        faces: To draw from.
+        count: At most as many as there are.
+        name: Of the argument that says it, for the error.
+        seed: The same seed, the same faces.
+    """
+    if check_int(name, count, minimum=1) > len(faces):
+        reject(name, f"must be at most the {len(faces)} images to train on", count)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(faces))[:count])
+    return Faces(faces.images[rows], faces.age_years[rows])
+
+
+def shuffled_batches(
+    faces: Faces, *, batch_size: int, steps: int, epochs: range, seed: int
+) -> tf.data.Dataset:
+    """Batches of some epochs, each in an order that depends on `seed` and its number alone.
+
+    Example:
+
+    >>> faces = Faces(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5, dtype=np.float32))
+    >>> batches = shuffled_batches(faces, batch_size=2, steps=2, epochs=range(1, 3), seed=0)
+    >>> [(tuple(images.shape), tuple(ages.shape)) for images, ages in batches][:2]
+    [((2, 8, 8, 1), (2, 1)), ((2, 8, 8, 1), (2, 1))]
+    """
+    images, ages = tf.constant(faces.images), tf.constant(faces.age_years[:, None])
+
+    def gather(indices, number):
+        batch = tf.ensure_shape(tf.gather(images, indices), (batch_size, *faces.images.shape[1:]))
+        return batch, tf.ensure_shape(tf.gather(ages, indices), (batch_size, 1))
+
+    return epoch_batches(gather, len(faces), batch_size, steps, seed, epochs)

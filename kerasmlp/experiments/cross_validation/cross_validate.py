@@ -1,0 +1,247 @@
+"""Cross-validates one recipe: seeds × folds, a run folder each, one table."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from pathlib import Path
+
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.experiments.cross_validation.plan import (
+    MAX_SEEDS,
+    Plan,
+    folds_digest,
+    has_folds,
+    plan_runs,
+    settings_of,
+)
+from kerasmlp.experiments.cross_validation.pool import TrainingPool
+from kerasmlp.experiments.cross_validation.table import (
+    markdown_of,
+    row_of,
+    summarize,
+    with_exact_years,
+)
+from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.training_files import TARGET, check_taken_over, read_report
+from kerasmlp.training.initial_weights import check_init, check_untested
+from kerasmlp.utils.checks import InputError, check_int, is_number, reject_file
+from kerasmlp.utils.drawing import drawing
+from kerasmlp.utils.files import sha256_file, write_text
+from kerasmlp.utils.processes import num_cores
+from kerasmlp.utils.schema import (
+    check_object,
+    dict_of,
+    fields,
+    kind,
+    list_of,
+    number,
+    one_of,
+    optional,
+    text,
+    whole,
+)
+from kerasmlp.utils.tables import csv_of, read_csv
+
+KIND = "cross-validation"
+_SEED = whole(0, (1 << 31) - 1)
+_CONFIG = {
+    "kind": one_of(KIND),
+    "data_digest": text(200),
+    "seeds": list_of(_SEED, MAX_SEEDS),
+    "num_folds": whole(2, 1_000_000),
+    "folds_from": one_of("column", "seed"),
+    "folds_digest": text(200),
+    "target": fields(TARGET),
+}
+_MEASURE = kind("a finite number, or true or false", lambda v: is_number(v) or v is True)
+_REPORT = {
+    "runs": list_of(dict_of(_MEASURE)),
+    "summary": dict_of(fields({"mean": number(), "std": optional(number())})),
+    "diverged": whole(0, 1_000_000),
+    "test_share": number(0, 1_000_000),
+    "dtype": optional(text(100)),
+    "seconds": fields({"total": number()}),
+}
+
+
+def cross_validate(
+    store_path: str | os.PathLike,
+    plan: Plan,
+    run_dir: str | os.PathLike,
+    *,
+    workers: int | None = None,
+    pool: TrainingPool | None = None,
+    keep_diverged: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = False,
+) -> dict:
+    """Trains and tests every seed × fold of a plan.
+
+    Each run keeps its rows for validation inside the training folds, and its
+    test fold is looked at once, by the finished model. Killed at any moment and
+    started again with `resume=True`, finished runs are not computed again,
+    half-finished ones go on from their checkpoints, and the table is the same.
+    A run whose weights diverge is counted and left out of the means.
+
+    Args:
+        store_path: Embedding store.
+        plan: Target, recipe, seeds, folds.
+        run_dir: Folder to write, a run folder with one more per run in it.
+        workers: Processes, one core each; None takes as many as there are
+            cores. The result does not depend on it.
+        pool: Instead of `workers`: processes that several cross-validations share.
+        keep_diverged: Whether it is a result too that every run diverged: then the
+            summary is empty.
+        resume: Go on with a killed cross-validation.
+        force: Replace what is in the folder.
+        progress: Show a bar over runs.
+
+    Returns:
+        The report, as in `report.json`: `summary` holds mean and standard
+        deviation of `<part>_<measure>` over runs, `runs` their rows.
+
+    Raises:
+        InputError: if the data cannot be trained on or the folder not used, if
+            `plan.init` has learned from the store, or if every run diverged.
+        RuntimeError: if a run ended three workers; `resume=True` goes on.
+    """
+    started = time.time()
+    if workers is None:
+        workers = num_cores()
+    check_int("workers", workers, minimum=1)
+    store = EmbeddingStore.open(store_path, verify=True)
+    runs = plan_runs(store, plan)
+    config = {
+        "kind": KIND,
+        **plan.to_config(),
+        "num_folds": len(runs) // len(plan.seeds),
+        "folds_from": "column" if has_folds(store) else "seed",
+        "init": None,
+        "data_digest": store.digest(),
+        "folds_digest": folds_digest(runs),
+        "width": store.width,
+        "embedder": store.info.embedder,
+        "embedder_sha256": store.info.embedder_sha256,
+        "normalized": store.info.normalized,
+    }
+    if plan.init is not None:
+        check_init(RunFolder(plan.init), config)
+        check_untested(RunFolder(plan.init), store.embeddings)
+        config["init"] = sha256_file(Path(plan.init) / "model.keras")
+    folder = RunFolder(run_dir)
+    with folder.working(config, resume=resume, force=force):
+        if folder.done:
+            return open_finished(folder.path)[1]
+        inner = [RunFolder(folder / run.name) for run in runs]
+        for run, done in zip(runs, inner, strict=True):
+            if done.done:  # it is taken over: it must be whole, and of these settings
+                check_taken_over(done, settings_of(store, plan, run, config["init"]))
+        pending = [number for number, run in enumerate(inner) if not run.done]
+        settings = {
+            "store": str(Path(store_path).resolve()),
+            "plan": plan.to_config(),
+            "run_dir": str(folder.path.resolve()),
+            "dtype": _precision_of(inner),
+        }
+        steps = [run.steps_per_epoch for run in runs]
+        with contextlib.ExitStack() as stack:
+            pool = pool or stack.enter_context(TrainingPool(workers))
+            done = pool.train(settings, pending, steps)
+            for _ in _with_bar(done, len(runs), len(pending)) if progress else done:
+                pass
+        reports = [read_report(run) for run in inner]
+        rows = [row_of(run.seed, run.fold, r) for run, r in zip(runs, reports, strict=True)]
+        rows = [with_exact_years(row, plan.target.classes) for row in rows]
+        sound = [n for n, r in enumerate(reports) if "diverged" not in r]
+        if not sound and not keep_diverged:
+            raise InputError(reports[0]["diverged"])
+        summary = summarize([rows[n] for n in sound])
+        write_text(folder / "runs.csv", csv_of(rows))
+        write_text(folder / "table.md", markdown_of(rows, summary))
+        first = reports[sound[0]] if sound else {}
+        report = {
+            "summary": summary,
+            "runs": rows,
+            "test_share": _test_share(runs),
+            "rows": {"used": len(runs[0].training) + len(runs[0].test), "store": len(store)},
+            "different_steps": sorted({run.steps_per_epoch for run in runs}),
+            "diverged": len(runs) - len(sound),
+            "trainable_parameters": first.get("trainable_parameters"),
+            "weights_from_init": first.get("weights_from_init"),
+            "dtype": _precision_of(inner),
+            "seconds": {
+                "total": time.time() - started,
+                "runs": sum(reports[n]["seconds"]["total"] for n in sound),
+            },
+            "data_digest": config["data_digest"],
+            **environment(),
+        }
+        if sound:
+            with drawing(folder / "curves.png") as path:
+                from kerasmlp.training.figures import curves_with_bands
+
+                curves_with_bands([read_csv(inner[n] / "history.csv") for n in sound], path)
+        folder.finish(report)
+        return report
+
+
+def _precision_of(inner: list[RunFolder]) -> str | None:
+    """Of the runs that have begun: those of a GPU and those of a CPU make no mean."""
+    begun = [run for run in inner if (run / "config.json").is_file()]
+    found = sorted({run.config().get("dtype", "unknown") for run in begun})
+    if len(found) > 1:
+        requirement = "must hold runs of one precision"
+        reject_file(inner[0].path.parent, requirement, " and ".join(found))
+    return found[0] if found else None
+
+
+def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
+    """Returns config and report of a finished cross-validation.
+
+    Raises:
+        InputError: if there is none, or a damaged one.
+    """
+    folder = RunFolder(path)
+    folder.require_done()
+    config = folder.config()
+    if config.get("kind") != KIND:
+        reject_file(path, "must be the folder of a cross-validation", "another run folder")
+    check_object(folder / "config.json", config, _CONFIG, "that of a cross-validation")
+    report = {"dtype": "unknown"} | folder.report()
+    check_object(folder / "report.json", report, _REPORT, "that of a cross-validation")
+    count, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]
+    if len(sound) != count or not all(sound):
+        reject_file(folder / "report.json", f"must hold {count} runs", f"{sum(sound)}")
+    if report["diverged"] != sum("diverged" in run for run in report["runs"]):
+        requirement = "must count the runs that diverged"
+        reject_file(folder / "report.json", requirement, f"{report['diverged']}")
+    pairs = {(run["seed"], run["fold"]) for run in report["runs"]}
+    if len(pairs) != count or {seed for seed, _ in pairs} != set(config["seeds"]):
+        requirement = f"must hold each of {count} pairs of seed and fold once"
+        reject_file(folder / "report.json", requirement, f"{sorted(pairs)}")
+    classes = config["target"].get("classes")
+    report["runs"] = [with_exact_years(row, classes) for row in report["runs"]]
+    report["summary"] = with_exact_years(report["summary"], classes)
+    return config, report
+
+
+def _is_run(row) -> bool:
+    """Whether a row of a report is one of `row_of`."""
+    if not (isinstance(row, dict) and is_number(row.get("seed")) and is_number(row.get("fold"))):
+        return False
+    return "diverged" in row or (is_number(row.get("test_nll")) and math.isfinite(row["test_nll"]))
+
+
+def _with_bar(done, total: int, pending: int):
+    from tqdm import tqdm
+
+    return tqdm(done, total=total, initial=total - pending, desc="runs", unit="run")
+
+
+def _test_share(runs) -> float:
+    """Rows tested on per row that the procedure saw, the mean over runs."""
+    return sum(len(run.test) / len(run.training) for run in runs) / len(runs)

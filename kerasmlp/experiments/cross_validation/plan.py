@@ -1,0 +1,205 @@
+"""What a cross-validation consists of: its settings, and the rows and steps of every run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from kerasmlp.data.kept_back import groups_of_rows, labelled_rows
+from kerasmlp.data.labels import UNKNOWN
+from kerasmlp.data.splits import group_codes, grouped_folds, grouped_split
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.targets import Target
+from kerasmlp.models.presets import Recipe
+from kerasmlp.utils.checks import check_int, check_seed, reject
+
+NUM_FOLDS = 5
+MAX_SEEDS = 1000
+SHARED_LOSS = 0.02
+"""Share of an epoch's steps that a run gives up at most, to share its step with others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The settings of a cross-validation: seeds × folds of one recipe on one target.
+
+    Attributes:
+        target: What to predict.
+        recipe: Hyperparameters.
+        seeds: Of the runs; without a column of folds also of the folds.
+        num_folds: None takes those of the store's `fold` column, or 5.
+        validation_share: Of the groups in the training folds.
+        group: As for `train`.
+        init: Run whose weights to begin with, or None.
+    """
+
+    target: Target
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    num_folds: int | None = None
+    validation_share: float = 0.1
+    group: str | None = None
+    init: str | None = None
+
+    def to_config(self) -> dict:
+        """The settings as JSON gives them back: lists, no tuples."""
+        target = asdict(self.target) | {"class_names": list(self.target.class_names)}
+        return asdict(self) | {"target": target, "seeds": list(self.seeds)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> Plan:
+        return cls(
+            **config
+            | {
+                "target": Target.from_config(config["target"]),
+                "recipe": Recipe(**config["recipe"]),
+                "seeds": tuple(config["seeds"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training: what it learns from, what it is tested on (rows of the store)."""
+
+    seed: int
+    fold: int
+    training: np.ndarray
+    test: np.ndarray
+    steps_per_epoch: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"seed{self.seed}_fold{self.fold}"
+
+
+def settings_of(store: EmbeddingStore, plan: Plan, run: PlannedRun, init: str | None) -> dict:
+    """What decides the result of one run: the same under these names in its `config.json`.
+
+    Args:
+        store: The data.
+        plan: Of the cross-validation.
+        run: One of it.
+        init: SHA-256 of the weights to begin with, or None.
+    """
+    settings = {
+        **plan.to_config(),
+        "width": store.width,
+        "seed": run.seed,
+        "init": init,
+        "steps_per_epoch": run.steps_per_epoch,
+        "data_digest": store.subset(run.training).digest(),
+        "test_digest": store.subset(run.test).digest(),
+        "embedder": store.info.embedder,
+        "embedder_sha256": store.info.embedder_sha256,
+        "normalized": store.info.normalized,
+    }
+    return {k: v for k, v in settings.items() if k not in ("seeds", "num_folds")}
+
+
+def has_folds(store: EmbeddingStore) -> bool:
+    return "fold" in store.labels
+
+
+def plan_runs(store: EmbeddingStore, plan: Plan) -> list[PlannedRun]:
+    """Returns the runs of a plan, seed by seed.
+
+    Folds come from the store's `fold` column, the same for every seed, or are
+    drawn anew by each seed from whole groups. Rows without the label, or
+    without a fold where the store has that column, are in no run.
+
+    Raises:
+        InputError: if seeds, folds or labels do not allow it.
+    """
+    if not plan.seeds or len(set(plan.seeds)) < len(plan.seeds):
+        reject("seeds", "must be one or more different integers", list(plan.seeds))
+    plan.recipe.check_width(store.width)
+    for seed in plan.seeds:
+        check_int("seed", seed, minimum=0)
+        check_seed(seed)
+    if not 0 < plan.validation_share < 1:
+        reject("validation_share", "must be in (0, 1)", plan.validation_share)
+    labels, rows = labelled_rows(store, plan.target)
+    groups = groups_of_rows(store, plan.group)[rows]
+    usable = _usable(store, rows)
+    rows, groups = rows[usable], groups[usable]
+    runs, sizes = [], []
+    for seed in plan.seeds:
+        for fold, test in _folds(store, plan, groups, rows, seed):
+            training = ~np.isin(rows, test)
+            rest, _ = grouped_split(groups[training], plan.validation_share, seed)
+            present = np.unique(labels[rows[training]][rest])
+            if len(present) < 2:
+                where = f"where seed {seed} tests fold {fold}"
+                names = [plan.target.class_names[k] for k in present]
+                reject(plan.target.label, f"must hold two classes to train on {where}", names)
+            runs.append(PlannedRun(seed, fold, rows[training], test))
+            sizes.append(len(rest))
+    steps = shared_steps(sizes, plan.recipe.batch_size)
+    return [replace(run, steps_per_epoch=n) for run, n in zip(runs, steps, strict=True)]
+
+
+def folds_digest(runs: Sequence[PlannedRun]) -> str:
+    """SHA-256 of seeds, folds and rows: equal where two cross-validations tested on the same."""
+    digest = hashlib.sha256()
+    for run in runs:
+        digest.update(f"{run.name} {len(run.training)} {len(run.test)}".encode())
+        digest.update(run.training.astype("<i8"))
+        digest.update(run.test.astype("<i8"))
+    return digest.hexdigest()
+
+
+def shared_steps(sizes: Sequence[int], batch_size: int) -> list[int]:
+    """Returns the steps per epoch of runs with so many training rows.
+
+    A step is compiled for a number of steps, so runs whose numbers are close
+    take the smallest of them: the rows that this leaves out are others in
+    every epoch. A run gives up at most 2% of its steps.
+
+    Example:
+
+    >>> shared_steps([13_660, 13_700, 13_640, 9_000], batch_size=128)
+    [106, 106, 106, 70]
+    """
+    full = [size // min(batch_size, size) for size in sizes]
+    shared: dict[int, int] = {}
+    floor = 0
+    for steps in sorted(set(full)):
+        if not floor or steps - floor > SHARED_LOSS * steps:
+            floor = steps
+        shared[steps] = floor
+    return [shared[steps] for steps in full]
+
+
+def _usable(store: EmbeddingStore, rows: np.ndarray) -> np.ndarray:
+    """Which of the rows have a fold; all where the store has no folds."""
+    if not has_folds(store):
+        return np.ones(len(rows), bool)
+    return store.labels["fold"][rows] != UNKNOWN
+
+
+def _folds(
+    store: EmbeddingStore, plan: Plan, groups: np.ndarray, rows: np.ndarray, seed: int
+) -> list[tuple[int, np.ndarray]]:
+    """Number and rows of each fold; where the store has folds, its own numbers."""
+    if not has_folds(store):
+        number = NUM_FOLDS if plan.num_folds is None else plan.num_folds
+        return [(k, rows[fold]) for k, fold in enumerate(grouped_folds(groups, number, seed))]
+    column, codes = store.labels["fold"][rows], group_codes(groups)
+    split = len(np.unique(np.stack([codes, column]), axis=1).T) - len(np.unique(codes))
+    if split:
+        group = plan.group or "group"
+        requirement = f"must keep the rows of one group together (column `{group}`)"
+        reject("fold", requirement, f"{split} times a group in one more fold")
+    present = np.unique(column).tolist()
+    if min(present, default=0) < 0:
+        reject("fold", "must hold numbers of folds, or -1 where there is none", present)
+    if len(present) < 2:
+        reject("fold", "must hold at least two folds", present)
+    if plan.num_folds not in (None, len(present)):
+        requirement = f"must be {len(present)}, as the store's column `fold` has"
+        reject("num_folds", requirement, plan.num_folds)
+    return [(k, rows[column == k]) for k in present]

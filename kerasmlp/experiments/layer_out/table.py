@@ -1,0 +1,60 @@
+"""LayerOut's results as the paper's tables show them, and as curves."""
+
+from __future__ import annotations
+
+from kerasmlp.experiments.image_runs import Presentation, percent
+from kerasmlp.experiments.layer_out.plan import MODES
+
+
+def title_of(row: dict) -> str:
+    return MODES[row["mode"]] + (", random erasing" if row["random_erasing"] else "")
+
+
+def markdown_of(summary: dict[str, dict], num_seeds: int) -> str:
+    """The table: one line per mode.
+
+    Example:
+
+    >>> row = {"mode": "efreeze", "random_erasing": False, "seed": 0, "test_accuracy": 0.99,
+    ...     "best_test_accuracy": 0.9908, "frozen_share": 0.223, "expected_frozen_share": 0.2,
+    ...     "seconds": 61.2}
+    >>> print(markdown_of(presentation(1).summarize([row]), 1).splitlines()[-1])
+    | 1 | LayerOut-efreeze | 99.00 | 99.08 | 22.3 (20.0) | 61 |
+    """
+    columns = (
+        "S.No", "Architecture", "Accuracy (%)", "Best epoch (%)",
+        "Parameters frozen (expected) (%)", "Training (s)",
+    )  # fmt: skip
+    lines = [
+        f"Test accuracy, mean ± standard deviation of {num_seeds} seed{'s' * (num_seeds > 1)}.",
+        "",
+    ]
+    lines += [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    for number, (title, values) in enumerate(summary.items(), 1):
+        observed, expected = values["frozen_share"], values["expected_frozen_share"]
+        cells = [
+            str(number),
+            title,
+            percent(values["test_accuracy"]),
+            percent(values["best_test_accuracy"]),
+            f"{100 * observed['mean']:.1f} ({100 * expected['mean']:.1f})"
+            if expected["mean"]
+            else "-",
+            f"{values['seconds']['mean']:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def presentation(num_seeds: int) -> Presentation:
+    return Presentation(
+        keys=("mode", "random_erasing", "seed"),
+        numbers=("test_accuracy", "best_test_accuracy", "frozen_share", "expected_frozen_share"),
+        panels={
+            "loss": "training loss",
+            "val_accuracy": "test accuracy",
+            "frozen_share": "share of parameters frozen",
+        },
+        title_of=title_of,
+        markdown_of=lambda summary: markdown_of(summary, num_seeds),
+    )

@@ -1,0 +1,129 @@
+"""Trains one network of LayerOut's experiments into one run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import keras
+
+from kerasmlp.callbacks.layer_out import LayerOut
+from kerasmlp.experiments.layer_out.plan import NETWORKS, LayerOutPlan, LayerOutRun
+from kerasmlp.layers.random_erasing import RandomErasing
+from kerasmlp.models.ic_resnet import ICResNet
+from kerasmlp.models.mnist_net import MNISTNet
+from kerasmlp.models.vgg16 import VGG16
+from kerasmlp.training.image_batches import ImageSet, normalization
+from kerasmlp.training.images import compile_classifier, scheduled_rate, train_on_images
+from kerasmlp.training.l2_sgd import L2SGD
+from kerasmlp.training.precision import computing_in
+
+
+def _resnet_110(**settings) -> keras.Model:
+    return ICResNet(depth=110, arrangement="baseline", **settings)
+
+
+_BUILDERS = {"mnist": MNISTNet, "vgg16": VGG16, "resnet-110": _resnet_110}
+
+
+def train_layer_out(
+    data: ImageSet,
+    plan: LayerOutPlan,
+    run: LayerOutRun,
+    run_dir: str | os.PathLike,
+    *,
+    data_digest: str,
+    on_epoch: Callable[[], None] = lambda: None,
+) -> dict:
+    """Trains one run of a plan, or goes on with it; a finished one is not computed again.
+
+    Args:
+        data: Images; the test part is measured after every epoch, as in the paper.
+        plan: Hyperparameters.
+        run: Mode, seed, random erasing.
+        run_dir: Folder of this run.
+        data_digest: Of `data`.
+        on_epoch: Called after each epoch.
+
+    Returns:
+        The report, as in `report.json`. The saved model is float32 and takes pixels,
+        0 to 255: it normalises them itself.
+
+    Raises:
+        InputError: if the folder cannot be used or the weights diverge.
+    """
+    settings = plan.to_config()
+    config = {
+        "kind": "layerout-run",
+        "mode": run.mode,
+        "seed": run.seed,
+        "random_erasing": run.erasing,
+        **{k: v for k, v in settings.items() if k not in ("modes", "seeds", "erasing")},
+        "data_digest": data_digest,
+    }
+    layer_out = None
+    if (freezing := plan.layer_out(run)) is not None:
+        layer_out = LayerOut(**freezing)
+    network = None
+
+    def make(steps: int) -> keras.Model:
+        nonlocal network
+        network = build(data, plan, run)
+        model = with_random_erasing(network, run.seed) if run.erasing else network
+        compile_model(model, plan, steps)
+        if layer_out:
+            layer_out.follow(model)
+        return model
+
+    def finish(history: list[dict]) -> tuple[keras.Model, dict]:
+        free, expected = plan.epochs, 0.0
+        if layer_out:
+            free, expected = layer_out.warmup_epochs, layer_out.expected_share
+            for row in history:
+                row["frozen"] = " ".join(layer_out.names(int(row["epoch"])))
+        return taking_pixels(data, plan, run, network), {
+            "mode": run.mode,
+            "random_erasing": run.erasing,
+            "frozen_share": sum(row.get("frozen_share", 0.0) for row in history) / plan.epochs,
+            "expected_frozen_share": expected * (plan.epochs - free) / plan.epochs,
+            "probabilities": layer_out.probabilities.tolist() if layer_out else [],
+        }
+
+    return train_on_images(
+        data,
+        plan,
+        run_dir,
+        config,
+        seed=run.seed,
+        make=make,
+        finish=finish,
+        callbacks=[layer_out] if layer_out else [],
+        on_epoch=on_epoch,
+    )
+
+
+def build(data: ImageSet, plan: LayerOutPlan, run: LayerOutRun) -> keras.Model:
+    return _BUILDERS[plan.network](num_classes=data.num_classes, seed=run.seed)
+
+
+def taking_pixels(
+    data: ImageSet, plan: LayerOutPlan, run: LayerOutRun, network: keras.Model
+) -> keras.Model:
+    """The trained network in float32, behind the normalisation that it was trained with."""
+    with computing_in("float32"):
+        plain = build(data, plan, run)
+        plain.set_weights(network.get_weights())
+        inputs = keras.Input(network.input.shape[1:], name="image")
+        return keras.Model(inputs, plain(normalization(data.channels)(inputs)))
+
+
+def with_random_erasing(model: keras.Model, seed: int) -> keras.Model:
+    """The same model, its images robbed of random rectangles in training."""
+    inputs = keras.Input(model.input.shape[1:], name="image")
+    return keras.Model(inputs, model(RandomErasing(seed=seed, name="random_erasing")(inputs)))
+
+
+def compile_model(model: keras.Model, plan: LayerOutPlan, steps: int) -> None:
+    """Compiles a model for the plan's SGD, with epochs of so many steps."""
+    rate = scheduled_rate(plan, steps)
+    compile_classifier(model, L2SGD(rate, momentum=0.9, l2=NETWORKS[plan.network].l2))

@@ -1,0 +1,103 @@
+"""How long an experiment will take, from a short run of it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.experiments.cross_validation.plan import plan_runs
+from kerasmlp.experiments.cross_validation.pool import TrainingPool
+from kerasmlp.experiments.cross_validation.worker import MAX_MODELS
+from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS, Experiment, Task
+from kerasmlp.experiments.residual_mlp.search import search_plans
+from kerasmlp.experiments.tuning.trial import TrialRunner
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.training.xla import xla_pays
+from kerasmlp.utils.checks import check_int
+from kerasmlp.utils.processes import num_cores
+
+_SHORT_EPOCHS = 2
+
+
+def estimate_seconds(
+    experiment: Experiment,
+    pretraining: EmbeddingStore,
+    store: EmbeddingStore,
+    *,
+    workers: int | None = None,
+) -> dict[str, dict[str, float]]:
+    """Trains each task for two epochs and reckons up from there.
+
+    Args:
+        experiment: What would be done.
+        pretraining: Its store to pre-train on.
+        store: Its store to cross-validate on.
+        workers: As of `reproduce`.
+
+    Returns:
+        Per task `compiling` (seconds of a worker's start and compiler),
+        `epoch` (of one run), `around` (of one run beside its epochs),
+        `cross_validations` and `pretraining`: at most so long in all, because
+        early stopping is not reckoned with; `search`: about so long.
+    """
+    workers = num_cores() if workers is None else check_int("workers", workers, minimum=1)
+    plans, result = search_plans(experiment), {}
+    for task in experiment.tasks:
+        measured = _short_run(experiment, task, store, workers)
+        plan = task.plan("full", experiment.seeds, experiment.num_folds, None)
+        steps = [run.steps_per_epoch for run in plan_runs(store, plan)]
+        runs, shapes = len(steps), len(set(steps))
+        # A worker compiles each shape once for both initialisations, if it keeps that many.
+        compilations = shapes * (1 if shapes <= MAX_MODELS else len(INITS))
+        run = measured["around"] + task.recipe.epochs * measured["epoch"]
+        rounds = -(-runs // workers)
+        share = len(pretraining) / (len(store) * (1 - 1 / max(runs // len(experiment.seeds), 2)))
+        pretrainings = sum(t.name == task.name for t in experiment.pretrainings().values())
+        result[task.name] = measured | {
+            "cross_validations": len(VARIANTS)
+            * (compilations * measured["compiling"] + len(INITS) * rounds * run),
+            "pretraining": pretrainings
+            * (
+                measured["compiling"]
+                + measured["around"]
+                + experiment.pretraining_epochs * measured["epoch"] * share
+            ),
+            "search": 0.0,
+        }
+        if plan := plans.pop(task.pretraining, None):
+            runner = TrialRunner(pretraining, plan)
+            cost = runner.measure_cost(xla=plan.uses_xla(len(runner.rows)))
+            result[task.name]["search"] = cost.seconds(plan, workers)
+    return result
+
+
+def _short_run(
+    experiment: Experiment, task: Task, store: EmbeddingStore, workers: int
+) -> dict[str, float]:
+    # Enough seeds for every worker to train twice: only the second time nothing is compiled.
+    seeds = range(experiment.seed, experiment.seed + 2 * workers)
+    plan = task.plan("full", seeds, experiment.num_folds, None)
+    plan = replace(plan, recipe=plan.recipe.replace(epochs=_SHORT_EPOCHS, patience=None))
+    steps = [run.steps_per_epoch for run in plan_runs(store, plan)]
+    numbers = range(2 * workers)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "store": str(Path(experiment.store_path).resolve()),
+            "plan": plan.to_config(),
+            "run_dir": folder,
+            "xla": xla_pays(task.recipe, steps[0]),  # as the runs that this one is the measure of
+        }
+        started = time.time()
+        with TrainingPool(workers) as pool:
+            ends = [time.time() - started for _ in pool.train(settings, numbers, steps)]
+        runs = plan_runs(store, plan)
+        reports = [RunFolder(Path(folder) / runs[n].name).report()["seconds"] for n in numbers]
+    shared = min(reports, key=lambda seconds: seconds["total"])  # by a worker that has compiled
+    return {
+        "compiling": max(ends[0] - shared["total"], 0.0),
+        "epoch": shared["fit"] / _SHORT_EPOCHS,
+        "around": shared["total"] - shared["fit"],
+    }

@@ -1,0 +1,60 @@
+"""The faces that the pre-trained networks are surest and least sure of, as in Figure 5."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kerasmlp.data.datasets.photos import photos_of
+from kerasmlp.runs.extremes import Extremes
+from kerasmlp.runs.figures import extreme_faces
+from kerasmlp.runs.photo_answers import predict_photo
+from kerasmlp.runs.predictor import Predictor
+from kerasmlp.utils.checks import InputError, reject_file
+from kerasmlp.utils.drawing import drawing
+
+NUM_SAMPLES = 512
+
+
+def draw_extreme_faces(
+    runs: Sequence[Path],
+    photos: Path,
+    model_dir: str | os.PathLike,
+    path: Path,
+    *,
+    seed: int,
+    progress: bool = False,
+) -> None:
+    """Draws the ten surest and the ten least sure faces of each model among photos.
+
+    Args:
+        runs: Run folders of different labels.
+        photos: Folder or photo; what cannot be read is passed over.
+        model_dir: Face models, of the embedder that the runs know.
+        path: PNG to write.
+        seed: Of the stochastic passes.
+        progress: Show a bar over photos.
+
+    Raises:
+        InputError: if no photo shows a face, or the embedder is another one.
+    """
+    from kerasmlp.faces.finder import FaceFinder
+
+    predictors = [Predictor(run) for run in runs]
+    finder = FaceFinder(model_dir)
+    for predictor in predictors:
+        predictor.check(model_dir, finder.width, finder.info)
+    extremes = [Extremes(predictor.name) for predictor in predictors]
+    for photo in tqdm(photos_of(photos), unit="photo", disable=not progress):
+        how = {"num_samples": NUM_SAMPLES, "seed": seed, "annotate": None, "extremes": extremes}
+        try:
+            predict_photo(predictors, finder, photo, **how)
+        except InputError:
+            continue
+    if not extremes[0].lowest:
+        reject_file(photos, "must hold photos that show a face", "none")
+    with drawing(path):
+        extreme_faces(extremes, path)

@@ -1,0 +1,188 @@
+"""Runs the whole experiment in one folder, and goes on where it was killed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
+from kerasmlp.experiments.cross_validation.pool import TrainingPool
+from kerasmlp.experiments.residual_mlp.checking import check, check_photos
+from kerasmlp.experiments.residual_mlp.claims import check_claims
+from kerasmlp.experiments.residual_mlp.design import Experiment
+from kerasmlp.experiments.residual_mlp.faces import draw_extreme_faces
+from kerasmlp.experiments.residual_mlp.report import write_report
+from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
+from kerasmlp.experiments.residual_mlp.table import long_table, table_markdown
+from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.training_files import check_taken_over
+from kerasmlp.training.precision import default_policy
+from kerasmlp.utils.checks import check_int
+from kerasmlp.utils.files import write_text
+from kerasmlp.utils.processes import num_cores
+from kerasmlp.utils.tables import csv_of
+
+KIND = "experiment"
+
+
+def reproduce(
+    experiment: Experiment,
+    run_dir: str | os.PathLike,
+    *,
+    workers: int | None = None,
+    photos: Path | None = None,
+    model_dir: str | os.PathLike | None = None,
+    resume: bool = False,
+    progress: bool = False,
+) -> dict:
+    """Pre-trains every variant, cross-validates it from both initialisations, compares.
+
+    Searches the recipes first where the experiment asks for it.
+
+    Args:
+        experiment: What to do.
+        run_dir: Folder to write: `pretraining/<task>-<variant>` and
+            `cross-validation/<task>-<variant>-<init>` are run folders;
+            `table.md`, `table.csv`, `claims.csv`, `report.json`, `figures` and
+            `report.html` with all of it; `search` and `search.csv` where the
+            experiment searches first.
+        workers: Processes of a cross-validation; None takes as many as cores.
+        photos: Folder whose surest and least sure faces are drawn, or None.
+        model_dir: Face models for `photos`.
+        resume: Go on with a killed one: what is finished is not computed again.
+        progress: Show a bar over trainings.
+
+    Returns:
+        The report, as in `report.json`: `rows` of the table, `claims`, `search`.
+
+    Raises:
+        InputError: if the stores cannot be used so.
+    """
+    started = time.time()
+    workers = num_cores() if workers is None else check_int("workers", workers, minimum=1)
+    pretraining, store = check(experiment)
+    if photos is not None:
+        check_photos(photos, model_dir, store)
+    config = {
+        "kind": KIND,
+        "pretraining_digest": pretraining.digest(),
+        "store_digest": store.digest(),
+        "seeds": experiment.seeds,
+        "num_folds": experiment.num_folds,
+        "pretraining_epochs": experiment.pretraining_epochs,
+        "search_epochs": experiment.search_epochs,
+        "presets": {t.name: t.preset.to_config() for t in experiment.tasks},
+        "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
+        "classes": {t.name: t.target.classes for t in experiment.tasks},
+        "tasks": [t.name for t in experiment.tasks],
+        "dtype": default_policy(),
+    }
+    folder = RunFolder(run_dir)
+    with folder.working(config, resume=resume, force=False):
+        faces = folder / "figures" / "faces.png"
+        if folder.done and (photos is None or faces.is_file()):
+            return folder.report()
+        searched = []
+        if experiment.search_epochs is not None:
+            experiment, searched = with_searched_recipes(
+                experiment, folder.path, workers=workers, progress=progress
+            )
+            write_text(folder / "search.csv", csv_of(searched))
+        inits = _pretrain(experiment, pretraining, folder.path, progress)
+        folders = _cross_validate(experiment, inits, folder.path, workers, progress)
+        names = [t.name for t in experiment.tasks]
+        rows = long_table(folders, store)
+        claims = check_claims(folders, names)
+        write_text(folder / "table.csv", csv_of(rows))
+        write_text(folder / "claims.csv", csv_of(claims))
+        write_text(folder / "table.md", table_markdown(rows))
+        report = {
+            "rows": rows,
+            "claims": claims,
+            "search": searched,
+            "pretraining": {"-".join(k): RunFolder(v).report() for k, v in inits.items()},
+            "seconds": time.time() - started,
+            "store_digest": config["store_digest"],
+            "pretraining_digest": config["pretraining_digest"],
+            **environment(),
+        }
+        full = [run for (_, variant), run in inits.items() if variant == "full"]
+        full = [run for run in full if "diverged" not in RunFolder(run).report()]
+        if photos is not None and full:
+            faces.parent.mkdir(exist_ok=True)
+            draw_extreme_faces(
+                full, photos, model_dir, faces, seed=experiment.seed, progress=progress
+            )
+        write_report(folder.path, experiment, pretraining, store, report, folders)
+        folder.finish(report)
+        return report
+
+
+def _pretrain(
+    experiment: Experiment, store: EmbeddingStore, folder: Path, progress: bool
+) -> dict[tuple[str, str], Path]:
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
+
+    runs = {key: folder / "pretraining" / _slug(*key) for key in experiment.pretrainings()}
+    todo = {k: path for k, path in runs.items() if not RunFolder(path).done}
+    for key in runs.keys() - todo.keys():
+        task = experiment.pretrainings()[key]
+        recipe = task.pretraining_recipe(key[1], experiment.pretraining_epochs)
+        target = asdict(task.pretraining_target)
+        settings = {
+            "target": target | {"class_names": list(target["class_names"])},
+            "recipe": recipe.to_config(),
+            "seed": experiment.seed,
+            "data_digest": store.digest(),
+        }
+        check_taken_over(RunFolder(runs[key]), settings)
+    if todo:
+        import_tensorflow()
+        from kerasmlp.training.embeddings import train
+    bar = tqdm(todo.items(), unit="pre-training", disable=not progress or not todo, file=sys.stderr)
+    for key, path in bar:
+        bar.set_description("pre-training " + " ".join(key))
+        task = experiment.pretrainings()[key]
+        recipe = task.pretraining_recipe(key[1], experiment.pretraining_epochs)
+        how = {"seed": experiment.seed, "keep_diverged": True, "pictures": False, "resume": True}
+        train(store, task.pretraining_target, recipe, path, **how)
+    return runs
+
+
+def _cross_validate(
+    experiment: Experiment,
+    inits: dict[tuple[str, str], Path],
+    folder: Path,
+    workers: int,
+    progress: bool,
+) -> dict[tuple[str, str, str], Path | None]:
+    """Folder of each cross-validation; None where there are no weights to begin with."""
+    folders: dict[tuple[str, str, str], Path | None] = {}
+    tasks = {task.name: task for task in experiment.tasks}
+    with (
+        TrainingPool(workers) as pool,
+        tqdm(experiment.steps(), unit="cross-validation", disable=not progress) as steps,
+    ):
+        for step in steps:
+            steps.set_description(" ".join(step))
+            name, variant, init = step
+            task = tasks[name]
+            run = inits[task.pretraining, variant] if init == "pretrained" else None
+            if run is not None and "diverged" in RunFolder(run).report():
+                folders[step] = None
+                continue
+            plan = task.plan(variant, experiment.seeds, experiment.num_folds, run)
+            folders[step] = folder / "cross-validation" / _slug(*step)
+            how = {"pool": pool, "keep_diverged": True, "resume": True}
+            cross_validate(experiment.store_path, plan, folders[step], **how)
+    return folders
+
+
+def _slug(*words: str) -> str:
+    return "-".join(word.replace(", ", "-").replace(" ", "-") for word in words)

@@ -1,0 +1,117 @@
+"""Table 3: every variant from both initialisations, the paper's numbers beside ours on Adience."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.targets import Target
+from kerasmlp.experiments.cross_validation.cross_validate import open_finished
+from kerasmlp.experiments.cross_validation.table import PARTS, mean_and_std
+from kerasmlp.experiments.residual_mlp.published import is_comparable, paper_results
+
+_MORE = ("one_off_accuracy", "ece")
+_SHOWN = tuple(f"{part}_{measure}" for part in PARTS for measure in ("nll", "accuracy"))
+
+
+def long_table(
+    folders: Mapping[tuple[str, str, str], Path | None], store: EmbeddingStore
+) -> list[dict]:
+    """Returns one row per task, variant and initialisation.
+
+    Args:
+        folders: Finished cross-validation of each (task, variant, init), None
+            where there is none because its pre-training diverged.
+        store: That they are of; of Adience in its own age groups and folds,
+            `paper_<part>_<measure>_mean` and `_std` stand beside ours.
+
+    Returns:
+        `task`, `variant`, `init`, `runs` that the means are over, `diverged`
+        runs that they are not over; where there are any `runs` also
+        `trainable_parameters`, `epochs_mean`, and of loss (NLL) and accuracy on
+        every part `<part>_<measure>_mean` and `_std`; on the test rows also
+        one-off accuracy, where classes have an order, and ECE.
+    """
+    rows = []
+    for (task, variant, init), path in folders.items():
+        row = {"task": task, "variant": variant, "init": init, "runs": 0, "diverged": 0}
+        rows.append(row)
+        if path is None:
+            continue
+        config, report = open_finished(path)
+        row["diverged"] = report["diverged"]
+        row["runs"] = len(report["runs"]) - report["diverged"]
+        if row["runs"]:
+            summary = report["summary"]
+            row["trainable_parameters"] = report["trainable_parameters"]
+            row["epochs_mean"] = summary["epochs"]["mean"]
+            for name in (*_SHOWN, *(f"test_{measure}" for measure in _MORE)):
+                if name in summary:
+                    row |= {f"{name}_{k}": summary[name][k] for k in ("mean", "std")}
+        if is_comparable(store, Target.from_config(config["target"])):
+            row |= {f"paper_{k}": v for k, v in paper_results(task, init, variant).items()}
+    return rows
+
+
+def table_markdown(rows: Sequence[dict]) -> str:
+    """One table per task: loss and accuracy on training, validation and test rows."""
+    lines = []
+    heads = ["init", *(f"{part} {name}" for part in PARTS for name in ("loss", "accuracy"))]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        chosen = [row for row in rows if row["task"] == task]
+        most = max(row["runs"] + row["diverged"] for row in chosen)
+        lines += [f"### {task}", "", f"Mean ± standard deviation of {most} runs.", ""]
+        lines += [f"| {task} | {' | '.join(heads)} |", "| --- " * (len(heads) + 1) + "|"]
+        for row in sorted(chosen, key=lambda row: row["init"] != "random"):
+            name = row["variant"] + _what_diverged(row)
+            lines.append(f"| {name} | {row['init']} | {' | '.join(_cells(row))} |")
+            if "paper_test_nll_mean" in row:
+                cells = " | ".join(_cells(row, "paper_"))
+                lines.append(f"| … in the paper | {row['init']} | {cells} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _what_diverged(row: Mapping) -> str:
+    if row["diverged"]:
+        return f" ({row['diverged']} of {row['runs'] + row['diverged']} runs diverged)"
+    return "" if row["runs"] else " (its pre-training diverged)"
+
+
+def _cells(row: Mapping, prefix: str = "") -> list[str]:
+    if f"{prefix}test_nll_mean" not in row:
+        return ["" for _ in _SHOWN]
+    return [mean_and_std({k: row[f"{prefix}{n}_{k}"] for k in ("mean", "std")}) for n in _SHOWN]
+
+
+def claims_markdown(claims: Sequence[dict]) -> str:
+    """One row per claim: differences full minus other on the test rows, p and verdict."""
+    heads = ("claim", "task", "init", "pairs", "Δ loss", "p", "", "Δ accuracy", "p", "")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for row in claims:
+        cells = [row["claim"], row["task"], row["init"], str(row["pairs"])]
+        for measure in ("nll", "accuracy"):
+            difference, p = row[f"{measure}_difference"], row[f"{measure}_p"]
+            cells += ["", ""] if p is None else [f"{difference:+.4f}", _p_value(p)]
+            cells.append(row[f"{measure}_verdict"])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def lowest_validation_losses(rows: Sequence[dict]) -> dict[str, str]:
+    """Of each task, the variant of lowest validation loss from pre-trained weights.
+
+    The paper's main claim is that this is the full network. A task of which nothing
+    could be trained is left out.
+    """
+    best = {}
+    for task in dict.fromkeys(row["task"] for row in rows):
+        chosen = [r for r in rows if (r["task"], r["init"]) == (task, "pretrained") and r["runs"]]
+        if chosen:
+            best[task] = min(chosen, key=lambda r: r["validation_nll_mean"])["variant"]
+    return best
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

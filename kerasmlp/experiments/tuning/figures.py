@@ -1,0 +1,93 @@
+"""The picture of a search."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from kerasmlp.experiments.tuning.plan import TuningPlan
+from kerasmlp.experiments.tuning.space import LogRange
+from kerasmlp.utils.drawing import label
+from kerasmlp.utils.figures import save_png
+
+_WORST_SHOWN = 75
+"""Percentile of the losses; worse trials are drawn as triangles at the upper edge."""
+
+
+def trials(plan: TuningPlan, rows: Sequence[dict], best: dict, path: str | os.PathLike) -> None:
+    """Draws the losses of trials over the course of the search and against each hyperparameter.
+
+    A line joins a trial and the one that continues it, the star is the best; equal
+    choices lie side by side.
+    """
+    names = list(plan.dimensions)
+    columns = 4
+    lines = -(-(len(names) + 1) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.2 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    losses = np.array([row["val_loss"] for row in rows])
+    low, high = _limits(losses)
+    shown = np.minimum(losses, high)
+    course = np.cumsum([row["epochs"] - row["first_epoch"] for row in rows])
+    epochs = [row["epochs"] for row in rows]
+    number = {row["trial"]: k for k, row in enumerate(rows)}
+    rng = np.random.default_rng(0)
+    for axes, name in zip(grid, [None, *names], strict=False):
+        if name is None:
+            x = course.astype(float)
+            axes.plot(x, np.minimum(np.minimum.accumulate(losses), high), color="0.6", zorder=1)
+            axes.set_xlabel("epochs of the search")
+            if (losses > high).any():
+                axes.plot([], [], "^", color="0.4", linestyle="", label="off the scale")
+        else:
+            x = np.array([row[name] for row in rows], float)
+            kind = plan.dimensions[name]
+            if isinstance(kind, LogRange):
+                axes.set_xscale("log")
+                axes.set_xlim(kind.low, kind.high)
+                axes.xaxis.set_minor_formatter(NullFormatter())
+            else:
+                places = {value: k for k, value in enumerate(kind.values)}
+                axes.set_xticks(range(len(places)), [label(v) for v in places])
+                axes.set_xlim(-0.5, len(places) - 0.5)
+                x = np.array([places[row[name]] for row in rows], float)
+                # Equal values lie side by side, and a trial under the one it continues.
+                jitter = rng.uniform(-0.15, 0.15, len(rows))
+                for k, row in enumerate(rows):
+                    if row["continues"] is not None:
+                        jitter[k] = jitter[number[row["continues"]]]
+                x += jitter
+            axes.set_xlabel(name)
+        for k, row in enumerate(rows):
+            if name is not None and row["continues"] is not None:
+                past = number[row["continues"]]
+                axes.plot(x[[past, k]], shown[[past, k]], color="0.8", linewidth=0.8, zorder=0)
+        inside = losses <= high
+        scale = {"vmin": 1, "vmax": plan.max_epochs, "cmap": "viridis_r"}
+        dots = axes.scatter(x[inside], shown[inside], c=np.array(epochs)[inside], s=18, **scale)
+        axes.scatter(
+            x[~inside], shown[~inside], c=np.array(epochs)[~inside], s=18, marker="^", **scale
+        )
+        star = number[best["trial"]]
+        axes.plot(x[star], shown[star], "*", color="crimson", markersize=11, label="best")
+        axes.set_ylim(low, high + 0.03 * (high - low))
+        axes.grid(alpha=0.3)
+    grid[0].legend(fontsize=8)
+    for axes in grid[::columns]:
+        axes.set_ylabel("validation NLL")
+    for axes in grid[len(names) + 1 :]:
+        axes.set_axis_off()
+    whole = MaxNLocator(integer=True)
+    figure.colorbar(dots, ax=list(grid), label="epochs of the trial", shrink=0.7, ticks=whole)
+    save_png(figure, path)
+
+
+def _limits(losses: np.ndarray) -> tuple[float, float]:
+    finite = losses[np.isfinite(losses)]
+    low, high = finite.min(), np.percentile(finite, _WORST_SHOWN)
+    room = max(high - low, 1e-3 * max(low, 1e-3))
+    return low - 0.05 * room, high + 0.05 * room

@@ -1,0 +1,65 @@
+"""What `config.json` and `report.json` of a search must hold."""
+
+from __future__ import annotations
+
+from kerasmlp.experiments.tuning.plan import LONGEST_EPOCHS, TuningPlan
+from kerasmlp.experiments.tuning.space import SPACES
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.schema import (
+    check_object,
+    dict_of,
+    fields,
+    flag,
+    kind,
+    made_by,
+    number,
+    optional,
+    text,
+    whole,
+)
+
+KIND = "tuning"
+_WHAT = "that of a search"
+_COUNT = whole(0, 10**12)
+_SETTINGS = {
+    "max_epochs": optional(whole(1, LONGEST_EPOCHS)),
+    "data_digest": text(200),
+    "dtype": optional(text(100)),
+    "space": kind(f"one of {list(SPACES)}", lambda v: isinstance(v, str) and v in SPACES),
+    "seed": whole(0, (1 << 31) - 1),
+}
+_REPORT = {
+    "best": dict_of(optional(number())),
+    "complete": flag,
+    "trials": fields(dict.fromkeys(("run", "planned", "diverged"), _COUNT)),
+    "max_epochs": whole(1, LONGEST_EPOCHS),
+    "rows": fields(dict.fromkeys(("training", "validation"), _COUNT)),
+    "seconds": fields({"total": number(), "trials": number()}),
+}
+
+
+def settings_of_search(folder: RunFolder) -> dict | None:
+    """The settings of a search that has begun in a folder, or None where nothing has.
+
+    Raises:
+        InputError: if something else has, or they are damaged.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    config = folder.config()
+    if config.get("kind") != KIND:
+        reject_file(folder.path, "must be the folder of a search", "another run folder")
+    return check_object(folder / "config.json", config, _SETTINGS, _WHAT)
+
+
+def plan_of_search(folder: RunFolder, config: dict) -> TuningPlan:
+    """The plan that the settings of a search are."""
+    whole_plan = made_by(lambda _: TuningPlan.from_config(config), "that of a plan")
+    check_object(folder / "config.json", config, {"base": whole_plan}, _WHAT)
+    return TuningPlan.from_config(config)
+
+
+def report_of_search(folder: RunFolder) -> dict:
+    """The report of a finished search."""
+    return check_object(folder / "report.json", folder.report(), _REPORT, _WHAT)

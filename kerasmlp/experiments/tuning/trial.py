@@ -1,0 +1,149 @@
+"""Trains the trials of a search; those of one network share a compiled step."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasmlp.callbacks.validation import Validation
+from kerasmlp.data.kept_back import split_rows
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.evaluation.measuring import measure
+from kerasmlp.experiments.tuning.plan import Cost, TuningPlan
+from kerasmlp.experiments.tuning.space import middle_of
+from kerasmlp.models.presets import Recipe
+from kerasmlp.training.compiled_models import Workbench
+from kerasmlp.training.fit import fit, steps_of
+from kerasmlp.training.precision import default_policy
+from kerasmlp.utils.checks import DivergedError, reject
+
+MAX_MODELS = 12
+"""Traced models that are kept, some 200 MB each, the deepest more."""
+
+
+def trace_faster() -> None:
+    """Turns TensorFlow's graph optimiser off in this process.
+
+    It takes a quarter of the time to trace a network and makes its steps no faster.
+    """
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+class TrialRunner:
+    """Trains recipes on the same rows from the same seed, from epoch to epoch.
+
+    Args:
+        store: Embeddings and labels.
+        plan: Target, seed and split.
+
+    Raises:
+        InputError: if the store cannot be trained on.
+    """
+
+    def __init__(self, store: EmbeddingStore, plan: TuningPlan):
+        self._plan = plan
+        store = _without_fold(store, plan.leave_out_fold)
+        rest, validation, self.unlabelled = split_rows(
+            store, plan.target, plan.group, plan.validation_share, plan.seed
+        )
+        # A search traces many networks, which TensorFlow takes for one that is traced too often.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        self.rows, self.part = store.subset(rest), store.subset(validation)
+        self.use_compiler(xla=plan.uses_xla(len(self.rows)))
+
+    def use_compiler(self, *, xla: bool) -> None:
+        self.workbench = Workbench(max_models=MAX_MODELS, xla=xla)
+
+    def run(
+        self,
+        recipe: Recipe,
+        checkpoint_path: Path,
+        *,
+        stop_after: int,
+        on_epoch: Callable[[int], None] | None = None,
+    ) -> dict[str, float]:
+        """Trains up to an epoch, from the checkpoint on where there is one.
+
+        Args:
+            recipe: Its epochs are those that the schedule is laid out for.
+            checkpoint_path: Of optimiser, generators, weights and history.
+            stop_after: Epochs in all.
+            on_epoch: Called after each epoch, its checkpoint written, with the number of
+                epochs done; what it raises ends the training.
+
+        Returns:
+            `val_loss` of the deterministic model and `seconds` of this call.
+            A recipe with patience takes its best weights, so its loss is the
+            smallest so far; others have that of the last epoch. Diverged
+            weights have an infinite loss.
+        """
+        started, plan = time.perf_counter(), self._plan
+        model = self.workbench.model(
+            recipe,
+            num_classes=plan.target.num_classes,
+            width=self.rows.width,
+            batch_size=min(recipe.batch_size, len(self.rows)),
+            steps=steps_of(len(self.rows), recipe.batch_size),
+            rps_weight=recipe.rps_weight if plan.target.is_age else 0.0,
+            dtype=default_policy(),
+            seed=plan.seed,
+        )
+
+        def measured(probabilities: np.ndarray) -> dict[str, float]:
+            if not np.isfinite(probabilities).all():
+                raise DivergedError(recipe.learning_rate)
+            return {"loss": measure(plan.target, probabilities, self.part)["nll"]}
+
+        def after_epoch(epoch, logs):
+            if on_epoch:
+                on_epoch(epoch + 1)
+
+        try:
+            _, history, _ = fit(
+                model,
+                self.rows.embeddings,
+                plan.target.soft_labels(self.rows, recipe.label_sigma_years),
+                recipe.replace(patience=None),  # the search stops what does not improve
+                seed=plan.seed,
+                validation=Validation(self.part.embeddings, measured),
+                checkpoint_path=checkpoint_path,
+                stop_after=stop_after,
+                callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)],
+            )
+            losses = [row["val_loss"] for row in history[:stop_after]]
+            loss = min(losses) if recipe.patience else losses[-1]
+        except DivergedError:
+            loss = float("inf")
+        # 32 bits, so that a loss is the same whether or not it went over the wire.
+        return {"val_loss": float(np.float32(loss)), "seconds": time.perf_counter() - started}
+
+    def measure_cost(self, *, xla: bool) -> Cost:
+        """Trains a network in the middle of the space for three epochs, compiled by XLA or not."""
+        self.use_compiler(xla=xla)
+        recipe = middle_of(self._plan.recipe.replace(epochs=3), self._plan.dimensions)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "checkpoint.npz"
+            seconds = [self.run(recipe, path, stop_after=k)["seconds"] for k in (1, 3)]
+        epoch = seconds[1] / 2
+        return Cost(max(seconds[0] - epoch, 0.0), epoch)
+
+
+def _without_fold(store: EmbeddingStore, fold: int | None) -> EmbeddingStore:
+    if fold is None:
+        return store
+    if "fold" not in store.labels:
+        reject("leave_out_fold", "must be left out for a store without a column `fold`", fold)
+    folds = store.labels["fold"]
+    present = sorted({int(k) for k in folds if k >= 0})
+    if len(present) < 2:
+        reject("leave_out_fold", "must be left out for a store without two folds", fold)
+    if fold not in present:
+        reject("leave_out_fold", f"must be one of {', '.join(map(str, present))}", fold)
+    return store.subset(np.flatnonzero(folds != fold))

@@ -1,0 +1,7 @@
+"""What a training leaves behind, and answers from it."""
+
+from kerasmlp.utils.lazy import lazy_names
+
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__, {"Predictor": "predictor", "RunFolder": "run_folder", "load_model": "model"}
+)

@@ -1,0 +1,82 @@
+"""The folder that `evaluate` writes: it appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from kerasmlp.utils.checks import InputError, reject_file
+from kerasmlp.utils.files import read_json, what_is
+
+FORMAT = "kerasmlp.evaluation"
+FILES = (
+    "report.json", "groups.csv", "reliability.png", "risk_coverage.png", "intervals.png",
+    "uncertainty.png",
+)  # fmt: skip
+_IN_RUN = re.compile(r"\.?evaluation-.+")
+_TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
+
+
+@contextlib.contextmanager
+def evaluation_folder(path: str | os.PathLike, *, force: bool) -> Iterator[Path]:
+    """Yields a temporary folder; moves it to `path` if the block succeeds, removes it if not.
+
+    Args:
+        path: Must be new or empty, or forced.
+        force: Replace an evaluation that is there; any other folder is refused.
+
+    Raises:
+        InputError: if the folder cannot be used.
+
+    Example:
+
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     with evaluation_folder(f"{parent}/evaluation-mine", force=False) as folder:
+    ...         _ = (folder / "report.json").write_text("{}")
+    ...     os.listdir(parent)
+    ['evaluation-mine']
+    """
+    path = Path(path)
+    free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not free and not (path.is_dir() and force):
+        reject_file(path, "must not exist yet (or give --force)", what_is(path))
+    if not free and not _holds_evaluation(path):
+        reject_file(path, "must hold nothing but an evaluation to be replaced", "other files")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o777)
+            aside = temporary.with_name(f"{temporary.name}.old")
+            path.rename(aside)
+            temporary.rename(path)
+            shutil.rmtree(aside)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_evaluation_of_run(path: Path) -> bool:
+    """Whether `evaluate` made this folder in a run, be it that it was killed before the end."""
+    return bool(_IN_RUN.fullmatch(path.name)) and _holds_evaluation(path)
+
+
+def _holds_evaluation(path: Path) -> bool:
+    """Whether a folder is empty, or has a report of ours and beside it only what belongs to it."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    names = {p.name for p in path.iterdir() if not _TEMPORARY.fullmatch(p.name)}
+    if not names:
+        return True
+    try:
+        report = read_json(path / "report.json")
+    except InputError:
+        return False
+    return names <= set(FILES) and isinstance(report, dict) and report.get("format") == FORMAT

@@ -1,0 +1,40 @@
+"""Loads the model of a run, or a `.keras` file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kerasmlp.runs.keras_file import load_keras_file
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.files import what_is
+
+
+def load_model(path: str | os.PathLike):
+    """Loads the model of a run folder, or a `.keras` file that holds our layers.
+
+    Args:
+        path: Run folder or file.
+
+    Returns:
+        A `keras.Model`, not compiled; that of a run folder is float32.
+
+    Raises:
+        InputError: if there is no finished run, no readable model, or one whose
+            weights are not finite.
+    """
+    from kerasmlp.layers import register
+
+    register()
+    path, of_a_run = Path(path), Path(path).suffix != ".keras"
+    if of_a_run:
+        run = RunFolder(path)
+        run.require_done()
+        path = run / "model.keras"
+        content = run.read_bytes(path.name)
+    else:
+        content = path.read_bytes() if path.is_file() else None
+    if content is None:
+        reject_file(path, "must be a saved model", what_is(path))
+    return load_keras_file(path, content, of_a_run=of_a_run)

@@ -1,0 +1,203 @@
+"""Answers for photos and stores, and photos with the answers drawn on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.runs.extremes import Extremes, KeptFace, square_crop
+from kerasmlp.runs.predictor import Predictor
+from kerasmlp.utils.drawing import shown
+from kerasmlp.utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+    from kerasmlp.faces.finder import Face, FaceFinder
+
+_SURE, _NOT_SURE = (80, 220, 100), (200, 200, 200)
+_LINE = 64
+"""Characters of a caption. Of a longer one the end stays: it says how sure the answer is."""
+
+
+def predict_store(
+    predictors: Sequence[Predictor],
+    path: str | os.PathLike,
+    *,
+    num_samples: int,
+    seed: int,
+    max_risk: float | None = None,
+    within_years: float | None = None,
+    progress: bool = False,
+) -> Iterator[dict]:
+    """Yields one row per row of a store; the arguments are those of `Predictor.rows`."""
+    store = EmbeddingStore.open(path, verify=True)
+    for predictor in predictors:
+        predictor.check(path, store.width, store.info)
+    how = {"num_samples": num_samples, "seed": seed}
+    how |= {"max_risk": max_risk, "within_years": within_years}
+    answers = [p.rows(store.embeddings, **how) for p in predictors]
+    rows = tqdm(zip(*answers, strict=True), total=len(store), unit="row", disable=not progress)
+    for i, row in enumerate(rows):
+        named = {p.name: answer for p, answer in zip(predictors, row, strict=True)}
+        yield {"input": str(path), "row": i, **named}
+
+
+def predict_photo(
+    predictors: Sequence[Predictor],
+    finder: FaceFinder,
+    path: Path,
+    *,
+    num_samples: int,
+    seed: int,
+    max_risk: float | None = None,
+    within_years: float | None = None,
+    annotate: Path | None,
+    extremes: Sequence[Extremes] = (),
+) -> list[dict]:
+    """Returns one row per face, or a single one that says that there is none.
+
+    Args:
+        predictors: One or more models.
+        finder: Of the embedder that the models know.
+        path: Of the photo.
+        num_samples: Stochastic passes; 0 for the deterministic model.
+        seed: Of the passes.
+        max_risk: Share of wrong answers to abstain by, or None to answer all.
+        within_years: By which an age may be off and be right, or None: by its group.
+        annotate: PNG to write with boxes and captions, or None.
+        extremes: To which the faces are added, by the names of models.
+
+    Raises:
+        InputError: if the photo cannot be read.
+    """
+    from kerasmlp.faces.finder import read_image
+
+    image = read_image(path)
+    faces = embedded_faces(finder, image)
+    how = {"num_samples": num_samples, "seed": seed}
+    how |= {"max_risk": max_risk, "within_years": within_years}
+    rows = [{"input": str(path)} | row for row in predict_faces(predictors, faces, **how)]
+    for kept in extremes:
+        for face, row in zip(faces, rows, strict=True):
+            answer = row[kept.name]
+            text = shown(said(kept.name, answer), _LINE).replace(" (", "\n(")
+            entropy_nats, crop = answer["predictive_entropy_nats"], square_crop(image, face.box)
+            kept.add(KeptFace(entropy_nats, face.embedding, crop, text))
+    if annotate is not None:
+        with atomic_path(annotate) as temporary:
+            draw_faces(image, faces, rows).save(temporary, format="PNG")
+    return rows or [{"input": str(path), "face": None, "reason": "no face"}]
+
+
+def embedded_faces(finder: FaceFinder, image: np.ndarray) -> list[Face]:
+    """The faces of a BGR image that can be asked about, best first."""
+    return [face for face in finder.find(image) if face.embedding is not None]
+
+
+def predict_faces(
+    predictors: Sequence[Predictor],
+    faces: Sequence[Face],
+    *,
+    num_samples: int,
+    seed: int,
+    max_risk: float | None = None,
+    within_years: float | None = None,
+) -> list[dict]:
+    """Returns one row per face; the arguments are those of `Predictor.rows`."""
+    rows: list[dict] = [
+        {
+            "face": i,
+            "box": [round(float(v), 1) for v in face.box],
+            "det_score": face.det_score,
+        }
+        for i, face in enumerate(faces)
+    ]
+    if faces:
+        embeddings = np.stack([face.embedding for face in faces])
+        how = {"num_samples": num_samples, "seed": seed}
+        how |= {"max_risk": max_risk, "within_years": within_years}
+        for predictor in predictors:
+            for row, answer in zip(rows, predictor.rows(embeddings, **how), strict=True):
+                row[predictor.name] = answer
+    return rows
+
+
+def caption(row: dict) -> list[str]:
+    """The lines that stand beside a face: each answer, and the one number of how sure it is."""
+    return [
+        said(name, answer) + _how_sure(answer)
+        for name, answer in row.items()
+        if isinstance(answer, dict)
+    ]
+
+
+def said(name: str, answer: dict) -> str:
+    """An answer without how sure it is.
+
+    Example:
+
+    >>> said("age", {"age_years": 31.2, "age_interval_90": [24.4, 39.8]})
+    '31 years (90%: 24–40)'
+    """
+    if answer.get("abstained"):
+        return f"{name}: not sure"
+    if "age_years" not in answer:
+        return str(answer[name])
+    low, high = answer["age_interval_90"]
+    years = f"{answer['age_years']:.0f}"
+    return f"{years} year{'s' * (years != '1')} (90%: {low:.0f}–{high:.0f})"
+
+
+def _how_sure(answer: dict) -> str:
+    """By what abstention goes: no percentage, which would be read as a probability."""
+    uncertainty, limit = answer["uncertainty"], answer.get("uncertainty_limit")
+    if limit is None:
+        return f", uncertainty {uncertainty:.2f}"
+    digits = next((d for d in (2, 3, 4) if round(uncertainty, d) != round(limit, d)), 5)
+    sign = ">" if answer["abstained"] else "≤"
+    compared = f" ({uncertainty:.{digits}f} {sign} {limit:.{digits}f})"
+    return compared if answer["abstained"] else f", sure{compared}"
+
+
+def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> PILImage:
+    """Returns the photo with a box and a caption for each face.
+
+    Args:
+        image: BGR, shape `(height, width, 3)`.
+        faces: In it.
+        rows: One per face.
+    """
+    from matplotlib import font_manager
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
+    # Small crops are enlarged: captions must stay readable.
+    factor = max(1, round(640 / max(picture.size)))
+    picture = picture.resize((picture.width * factor, picture.height * factor))
+    draw = ImageDraw.Draw(picture)
+    size = max(13, picture.width // 75)
+    font = ImageFont.truetype(font_manager.findfont(font_manager.FontProperties()), size)
+    line = max(2, picture.width // 400)
+    edges = (*picture.size, *picture.size)
+    inside = [np.clip(np.asarray(f.box) * factor, 0, np.subtract(edges, line)) for f in faces]
+    boxes = [[float(v) for v in box] for box in inside]
+    for box, row in zip(boxes, rows, strict=True):  # all before any caption, which none may cross
+        answers = [answer for answer in row.values() if isinstance(answer, dict)]
+        silent = answers and all(answer.get("abstained") for answer in answers)
+        draw.rectangle(box, outline=_NOT_SURE if silent else _SURE, width=line)
+    for box, row in zip(boxes, rows, strict=True):
+        text = "\n".join(shown(line, _LINE) for line in caption(row))
+        left, _, right, bottom = draw.textbbox((0, 0), text, font=font)
+        x = min(max(box[0], 0), max(picture.width - right - 8, 0))
+        above = box[1] - bottom - 10
+        y = above if above >= 0 else min(box[3] + 4, picture.height - bottom - 8)
+        draw.rectangle((x, y, x + right - left + 8, y + bottom + 6), fill=(0, 0, 0))
+        draw.text((x + 4, y + 2), text, font=font, fill=(255, 255, 255))
+    return picture

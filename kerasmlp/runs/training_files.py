@@ -1,0 +1,137 @@
+"""What `config.json` and `report.json` of a training on embeddings must hold."""
+
+from __future__ import annotations
+
+import os
+
+from kerasmlp.data.labels import age_classes
+from kerasmlp.data.targets import Target
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.utils.checks import InputError, reject_file
+from kerasmlp.utils.schema import (
+    check_object,
+    check_same,
+    dict_of,
+    fields,
+    flag,
+    kind,
+    list_of,
+    made_by,
+    number,
+    optional,
+    text,
+    whole,
+)
+
+MAX_WIDTH = 1 << 16
+_MOST_CLASSES = 100_000
+_AGES = made_by(age_classes, "the name of age classes")
+TARGET = {
+    "label": text(1000),
+    "class_names": list_of(text(10_000), _MOST_CLASSES),
+    "head": optional(_AGES),
+    "classes": optional(_AGES),
+}
+_SETTINGS = {
+    "width": whole(1, MAX_WIDTH),
+    "normalized": flag,
+    "embedder": optional(text()),
+    "embedder_sha256": optional(text()),
+    "data_digest": optional(text()),
+    "norm_1_share": optional(number(0, 1)),
+    "target": fields(TARGET),
+}
+_PLAIN = kind("a text or a finite number", lambda v: isinstance(v, str | int | float))
+_MEASURES = dict_of(number())
+_REPORT = {
+    "epochs": whole(0, 10**9),
+    "seconds": fields({"total": number(), "fit": number()}),
+    "rows": fields({k: whole(0, 10**12) for k in ("training", "validation", "unlabelled")}),
+    "trainable_parameters": whole(0, 10**12),
+    "validation": _MEASURES,
+    "training": optional(_MEASURES),
+    "test": optional(_MEASURES),
+    "validation_groups": list_of(dict_of(_PLAIN)),
+}
+
+
+def read_settings(run: RunFolder) -> tuple[dict, Target]:
+    """The settings of a run that learned from embeddings, and what it predicts.
+
+    Raises:
+        InputError: naming the file, if it is another run or does not fit itself.
+    """
+    config = run.config()
+    path, what = run / "config.json", "that of a training on embeddings"
+    config.setdefault("data_digest", None)
+    if absent := [k for k in _SETTINGS if k not in config and k != "norm_1_share"]:
+        reject_file(path, f"must be {what}", f"one without {absent[0]}")
+    check_object(path, config, _SETTINGS, what)
+    return config, target_of(path, config, what)
+
+
+def target_of(path: str | os.PathLike, config: dict, what: str) -> Target:
+    """The target in the settings of a run.
+
+    Args:
+        path: Of the settings.
+        config: With `target`.
+        what: The file, in words.
+
+    Raises:
+        InputError: naming the file, if its classes do not fit each other.
+    """
+    check_object(path, config, {"target": fields(TARGET)}, what)
+    try:
+        target = Target.from_config(config["target"])
+    except TypeError:
+        reject_file(path, f"must be {what}", "one with another kind of target")
+    names = target.class_names
+    if len(names) < 2 or len(set(names)) < len(names):
+        reject_file(path, f"must be {what} in two or more classes", f"{len(names)} class names")
+    if target.is_age:
+        allowed = target.head == "years" or target.classes == target.head
+        if names != target.head_ages.class_names or target.classes is None or not allowed:
+            came = f"a head of {target.head!r} with {len(names)} names and {target.classes!r}"
+            reject_file(path, f"must be {what} whose classes are those of its head", came)
+    return target
+
+
+def check_taken_over(run: RunFolder, settings: dict) -> None:
+    """Rejects a finished run that is to be a part of another result, if it is not whole or was
+    made with other settings.
+
+    Args:
+        run: With a `config.json`.
+        settings: Those of `config.json` that must be as they are here.
+
+    Raises:
+        InputError: naming the file or the setting.
+    """
+    run.check_files()
+    before = run.config()
+    check_same(run.path, {name: before.get(name) for name in settings}, settings)
+
+
+def read_report(run: RunFolder) -> dict:
+    """The report of a finished training.
+
+    Raises:
+        InputError: naming the file, if it is not one.
+    """
+    report = run.report()
+    if "diverged" in report:
+        return check_object(run / "report.json", report, {"diverged": text()})
+    return check_object(run / "report.json", report, _REPORT, "that of a training")
+
+
+def report_of_finished(run: RunFolder, *, keep_diverged: bool) -> dict:
+    """As `read_report`; weights that diverged are an error, where they are no result.
+
+    Raises:
+        InputError: as said.
+    """
+    report = read_report(run)
+    if "diverged" in report and not keep_diverged:
+        raise InputError(report["diverged"])
+    return report

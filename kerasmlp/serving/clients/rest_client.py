@@ -1,0 +1,151 @@
+"""A client of TensorFlow Serving's REST port, and of `serve`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import time
+from collections.abc import Mapping
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from kerasmlp.serving.clients.client import Client, ServerError, pause_s
+from kerasmlp.utils.checks import check_int, check_positive, reject
+
+_AGAIN = (429, 502, 503)
+
+
+class RestClient(Client):
+    """Asks one model over HTTP; needs urllib3 (extra `serve`).
+
+    A request that found no server, or one that is too busy, is sent again
+    after a while; one that was not answered in time is not, as the server may
+    still be computing it. It may be shared by threads.
+
+    Args:
+        url: Of the server, such as `"http://127.0.0.1:8501"`.
+        model: Its name.
+        version: Its number; None asks the latest.
+        timeout_s: Until one try is given up, in seconds.
+        retries: Further tries.
+
+    Raises:
+        InputError: if an argument is no such thing, or urllib3 is missing.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        version: int | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 3,
+    ):
+        super().__init__()
+        if not importlib.util.find_spec("urllib3"):
+            reject("urllib3", "must be installed for the REST client (extra `serve`)", None)
+        import urllib3
+
+        parts = urlsplit(url) if isinstance(url, str) else None
+        if not (parts and parts.scheme in ("http", "https") and parts.hostname) or (
+            "/v1/models" in parts.path
+        ):
+            reject("url", "must be http://HOST:PORT or https://HOST:PORT", url)
+        if not isinstance(model, str) or not model:
+            reject("model", "must be the name of a model", model)
+        check_int("retries", retries, minimum=0)
+        timeout_s = check_positive("timeout_s", timeout_s)
+        which = "" if version is None else f"/versions/{check_int('version', version, minimum=0)}"
+        self._url = f"{url.rstrip('/')}/v1/models/{quote(model, safe='')}{which}"
+        self._timeout_s, self._retries = timeout_s, retries
+        self._pool = urllib3.PoolManager(maxsize=32)
+
+    def __str__(self) -> str:
+        return self._url
+
+    def ready(self) -> bool:
+        try:
+            states = self._request("GET", "")["model_version_status"]
+            return any(state["state"] == "AVAILABLE" for state in states)
+        except (ServerError, KeyError, TypeError):
+            return False
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def _definitions(self) -> Mapping:
+        try:
+            return self._request("GET", "/metadata")["metadata"]["signature_def"]["signature_def"]
+        except (KeyError, TypeError):
+            raise self._strange("no metadata") from None
+
+    def _ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        columns = {name: values.tolist() for name, values in inputs.items()}
+        body = json.dumps({"signature_name": signature, "inputs": columns}, allow_nan=False)
+        outputs = self._request("POST", ":predict", body).get("outputs")
+        if type(outputs) is not dict:
+            raise self._strange("other outputs")
+        with self._understanding():
+            answers = {
+                name: np.array(values, str if name == "label" else np.float32)
+                for name, values in outputs.items()
+            }
+        return self._complete(answers, len(inputs["embedding"]))
+
+    def _request(self, method: str, path: str, body: str | None = None) -> dict:
+        import urllib3
+
+        for tried in range(self._retries + 1):
+            last, wanted_s = tried == self._retries, None
+            try:
+                status, wanted_s, data = self._try(method, self._url + path, body)
+                if last or status not in _AGAIN:
+                    break
+            except urllib3.exceptions.HTTPError as error:
+                if last or isinstance(error, urllib3.exceptions.ReadTimeoutError):
+                    came = " ".join(str(error).split())[:200]
+                    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+                        came = f"no whole answer within {self._timeout_s:g} s"
+                    sentence = f"`{self}` must be a server that answers. Received: {came}"
+                    raise ServerError(sentence) from None
+            time.sleep(pause_s(tried, wanted_s))
+        try:
+            content = json.loads(data, parse_constant=lambda _: math.nan)
+        except (ValueError, RecursionError):
+            content = None
+        if status != 200:
+            came = content.get("error") if type(content) is dict else None
+            came = f"status {status}, {' '.join(str(came or 'no reason').split())[:300]}"
+            raise ServerError(f"`{self}` must answer. Received: {came}", status)
+        if type(content) is not dict:
+            raise self._strange("no JSON object")
+        return content
+
+    def _try(self, method: str, url: str, body: str | None) -> tuple[int, str | None, bytes]:
+        """Status, when to come again, and body, all of which arrived in time."""
+        from urllib3.exceptions import ReadTimeoutError
+
+        end = time.monotonic() + self._timeout_s
+        answer = self._pool.request(
+            method,
+            url,
+            body=body,
+            headers={"Content-Type": "application/json"} if body else {},
+            timeout=self._timeout_s,
+            retries=False,
+            preload_content=False,
+        )
+        parts = []
+        try:
+            while part := answer.read1(1 << 16):
+                parts.append(part)
+                if time.monotonic() > end:  # the time-out above is of each read alone
+                    raise ReadTimeoutError(None, url, f"{url}: Read timed out")
+        except BaseException:
+            answer.close()
+            raise
+        answer.release_conn()
+        return answer.status, answer.headers.get("Retry-After"), b"".join(parts)

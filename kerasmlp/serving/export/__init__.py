@@ -1,0 +1,1 @@
+"""From a run to the formats that servers and phones load."""

@@ -1,0 +1,113 @@
+"""A service on a port, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+
+from aiohttp import web
+
+from kerasmlp.serving.server.address import check_port, reject_address
+from kerasmlp.serving.server.bounded_log import bounded_log
+from kerasmlp.serving.server.connections import Connection, Connections
+from kerasmlp.serving.server.http_service import HttpService
+from kerasmlp.serving.server.limits import Limits
+from kerasmlp.serving.server.listener import Listener
+from kerasmlp.serving.server.served_models import ServedModel
+
+_KEPT_S = 75  # an idle connection
+_SWITCH_S = 0.0005  # until a thread that decodes gives way to the one that answers
+_OTHER_FILES = 128  # that the process has open beside its connections
+_LOCAL = {"127.0.0.1", "localhost", "[::1]"}
+
+
+async def serve(
+    models: Mapping[str, ServedModel],
+    *,
+    host: str,
+    port: int,
+    limits: Limits,
+    allowed_hosts: Collection[str] = (),
+    started: Callable[[str], None],
+) -> None:
+    """Serves until SIGTERM or SIGINT; a second one ends it at once.
+
+    On the first, `/readyz` says so, and those connections that are kept get
+    `Connection: close` with their next answer; after `drain_s` none is taken
+    any more, and every request that was read is answered.
+
+    Args:
+        models: As of `load_models`.
+        host: Address to listen at.
+        port: Port to listen at; 0 takes a free one.
+        limits: Of requests.
+        allowed_hosts: Names of this server beside `localhost`. At an address
+            of this machine alone, requests under others are refused; at
+            others, if some are named.
+        started: Called with the URL once it listens.
+
+    Raises:
+        InputError: if it cannot listen there.
+    """
+    check_port(port)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    sys.setswitchinterval(_SWITCH_S)
+    with bounded_log(loop):
+        async with listening(models, host, port, limits, allowed_hosts) as (service, listener, url):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+            started(url)
+            await stop.wait()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            service.stopping = True
+            await asyncio.sleep(limits.drain_s)
+            listener.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    models: Mapping[str, ServedModel],
+    host: str,
+    port: int,
+    limits: Limits,
+    allowed_hosts: Collection[str] = (),
+) -> AsyncIterator[tuple[HttpService, Listener, str]]:
+    """Yields the service, what takes its connections, and its URL; then answers what it read."""
+    connections = Connections(_room_for(limits.max_connections))
+    how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": _KEPT_S}
+    service = HttpService(models, limits)
+    # A small compressed body may hold gigabytes: it is refused, not unpacked.
+    runner = web.AppRunner(
+        service.app(), handler_cancellation=True, shutdown_timeout=2 * limits.timeout_s, **how
+    )
+    await runner.setup()
+    listener = Listener(connections, lambda: Connection(connections, runner.server, **how))
+    try:
+        try:
+            address, port = listener.open(host, port)
+        except OSError as error:
+            reject_address(error, host, port)
+        named = f"[{address}]" if ":" in address else address
+        if allowed_hosts or ipaddress.ip_address(address).is_loopback:
+            service.hosts = {name.lower() for name in (host, named, *_LOCAL, *allowed_hosts)}
+        yield service, listener, f"http://{named}:{port}"
+    finally:
+        listener.close()
+        await runner.cleanup()
+        listener.stop()
+
+
+def _room_for(connections: int) -> int:
+    """How many of them this process can have, after it asked for as many files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft < wanted:
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(min(connections, soft - _OTHER_FILES), 1)

@@ -1,0 +1,279 @@
+"""TensorFlow Serving's REST dialect over HTTP, for those who do not run TensorFlow Serving."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Collection, Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+
+from kerasmlp.serving.server.batching import Batcher, Busy
+from kerasmlp.serving.server.bodies import Bodies
+from kerasmlp.serving.server.limits import Limits
+from kerasmlp.serving.server.rest_answers import error_answer, json_answer
+from kerasmlp.serving.server.rest_json import Question, encode
+from kerasmlp.serving.server.served_models import ServedModel
+from kerasmlp.serving.server.served_version import ServedVersion
+from kerasmlp.serving.server.service_metrics import ServiceMetrics
+from kerasmlp.utils.checks import InputError
+
+_MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}"
+_PORT = re.compile(r":\d*$")
+_HUNG_UP = 499  # as nginx counts them
+
+_log = logging.getLogger("kerasmlp.serving")
+
+
+class Refusal(Exception):
+    """An answer other than 200, with one sentence."""
+
+    def __init__(self, status: HTTPStatus, sentence: str):
+        super().__init__(sentence)
+        self.status = status
+
+
+class HttpService:
+    """Answers what TensorFlow Serving answers, from the same models.
+
+    | path | |
+    | --- | --- |
+    | `POST /v1/models/NAME[/versions/N or /labels/LABEL]:predict` | see `rest_json` |
+    | `GET /v1/models/NAME[/versions/N or /labels/LABEL]` | which versions are available |
+    | `GET …/metadata` | signatures |
+    | `GET /healthz`, `/readyz` | whether it runs; whether to send requests |
+    | `GET /metrics` | for Prometheus |
+
+    Errors are `{"error": "one sentence"}`: 400 what cannot be understood, 403
+    sent by another site's page, or under a name that is none of `hosts`, 404
+    unknown model or version, 405 wrong method, 408 a body that does not
+    arrive, 411 without a length, 413 too large, 415 compressed, 503 too many
+    requests at one time (with `Retry-After`), 504 not computed in time. Who
+    hangs up is not computed.
+
+    Args:
+        models: By name, as of `load_models`.
+        limits: Of requests.
+
+    Attributes:
+        stopping: Whether it says that it does.
+        hosts: What it may be called, without ports; None for anything. A page
+            may have any name lead to this machine, and then ask from its
+            visitors' browsers.
+    """
+
+    def __init__(self, models: Mapping[str, ServedModel], limits: Limits):
+        self._models = models
+        self._limits = limits
+        self._metrics = ServiceMetrics()
+        self._active = 0
+        self._bodies = Bodies(limits.max_body_bytes, limits.timeout_s)
+        self.stopping = False
+        self.hosts: Collection[str] | None = None
+        self._batcher: Batcher | None = None
+
+    def app(self) -> web.Application:
+        """A new application; it computes from its start to its clean-up."""
+        app = web.Application(
+            middlewares=[self._errors], client_max_size=self._limits.max_body_bytes
+        )
+        app.add_routes(
+            [
+                web.post(_MODEL + ":{verb:[a-z]+}", self._predict, expect_handler=_expected),
+                web.get(_MODEL, self._status),
+                web.get(_MODEL + "/metadata", self._metadata),
+                web.get("/healthz", self._health),
+                web.get("/readyz", self._ready),
+                web.get("/metrics", self._counters),
+            ]
+        )
+        app.cleanup_ctx.append(self._computing)
+        return app
+
+    async def _computing(self, app: web.Application):
+        self._batcher = Batcher(
+            max_batch_rows=self._limits.max_batch_rows,
+            max_passes=self._limits.max_passes,
+            max_requests=self._limits.max_requests,
+            max_bytes=8 * self._limits.max_body_bytes,
+            timeout_s=self._limits.timeout_s,
+            seen=self._metrics.batch_rows.observe,
+        )
+        await self._batcher.start()
+        yield
+        await self._batcher.stop()
+        await asyncio.to_thread(self._bodies.stop)
+
+    @web.middleware
+    async def _errors(self, request: web.Request, handler) -> web.StreamResponse:
+        headers = {}
+        request.protocol.begins()
+        try:
+            self._check_host(request)
+            response = await handler(request)
+        except InputError as error:
+            status, sentence = HTTPStatus.BAD_REQUEST, str(error)
+        except Busy:
+            status, sentence = HTTPStatus.SERVICE_UNAVAILABLE, _SENTENCES[503]
+            headers["Retry-After"] = "1"
+        except Refusal as error:
+            status, sentence = error.status, str(error)
+            if status == HTTPStatus.SERVICE_UNAVAILABLE:
+                headers["Retry-After"] = "1"
+        except web.HTTPException as error:
+            status, sentence = HTTPStatus(error.status), _SENTENCES.get(error.status, error.reason)
+            if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                sentence += f": at most {self._limits.max_body_bytes} bytes"
+            headers |= {k: v for k, v in error.headers.items() if k == "Allow"}
+        except ConnectionError:  # nobody is there to answer
+            raise
+        except Exception as error:
+            _log.error("a request could not be computed: %s", type(error).__name__)
+            status, sentence = HTTPStatus.INTERNAL_SERVER_ERROR, "the request could not be computed"
+        else:
+            status = None
+        finally:
+            request.protocol.ends()
+        if status is not None:
+            held_s = request.protocol.hold_s() if 400 <= status < 500 else 0.0
+            response = error_answer(status, sentence, headers, held_s=held_s)
+        if self.stopping or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            response.force_close()
+        return response
+
+    async def _predict(self, request: web.Request) -> web.Response:
+        started, model, signature, status = time.perf_counter(), "", "", HTTPStatus.OK
+        self._active += 1
+        self._metrics.active.set(self._active)
+        try:
+            version = self._version(request)
+            model = request.match_info["model"]
+            if request.match_info["verb"] != "predict":
+                verb = request.match_info["verb"]
+                raise Refusal(HTTPStatus.BAD_REQUEST, f"only :predict is answered, not :{verb}")
+            await request.protocol.taken()
+            question = await self._question(request, version)
+            client = request.protocol.client
+            signature = question.signature
+            try:
+                async with asyncio.timeout(self._limits.timeout_s):
+                    outputs = await self._batcher.ask(version, question, client)
+            except TimeoutError:
+                sentence = f"not computed within {self._limits.timeout_s:g} s"
+                raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, sentence) from None
+            self._metrics.rows.labels(model, signature).inc(question.rows)
+            body = encode(outputs, by_row=question.by_row)
+            return web.Response(body=body, content_type="application/json")
+        except (asyncio.CancelledError, ConnectionError):
+            status = _HUNG_UP
+            raise
+        except Exception as error:
+            known = {InputError: 400, Busy: 503}.get(type(error), 500)
+            status = getattr(error, "status", known)
+            raise
+        finally:
+            self._active -= 1
+            self._metrics.active.set(self._active)
+            self._metrics.answers.labels(model, signature, str(int(status))).inc()
+            self._metrics.seconds.observe(time.perf_counter() - started)
+
+    async def _question(self, request: web.Request, version: ServedVersion) -> Question:
+        limits = self._limits
+        if request.headers.get("Sec-Fetch-Site") == "cross-site":
+            raise Refusal(HTTPStatus.FORBIDDEN, "another site's page must not ask")
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
+        size = request.content_length
+        if size is None:
+            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "the request must have a Content-Length")
+        if size > limits.max_body_bytes:
+            raise web.HTTPRequestEntityTooLarge(limits.max_body_bytes, size)
+        max_samples = min(limits.max_samples, version.max_samples)
+        how = {"max_rows": limits.max_rows, "max_samples": max_samples}
+        try:
+            question = await self._bodies.question(request, size, version, **how)
+        except TimeoutError:
+            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time") from None
+        if "num_samples" in question.inputs and question.passes > limits.max_passes:
+            sentence = f"rows times num_samples must be at most {limits.max_passes}"
+            sentence += f". Received: {question.passes}"
+            raise Refusal(HTTPStatus.BAD_REQUEST, sentence)
+        return question
+
+    def _check_host(self, request: web.Request) -> None:
+        names = [name.lower() for name in request.headers.getall("Host", [])]
+        if self.hosts is None or not names:  # a health check in HTTP/1.0, but no browser
+            return
+        if len(names) > 1 or not {names[0], _PORT.sub("", names[0])} & set(self.hosts):
+            sentence = "the server is not known by this name: see --allow-host"
+            raise Refusal(HTTPStatus.FORBIDDEN, sentence)
+
+    def _model(self, request: web.Request) -> tuple[ServedModel, list[int]]:
+        """The model that is asked for, and the numbers of the versions meant, latest last."""
+        name, which = request.match_info["model"], request.match_info["which"]
+        model = self._models.get(name)
+        if model is None:
+            raise Refusal(HTTPStatus.NOT_FOUND, f"there is no model {name[:80]!r}")
+        if not which:
+            return model, sorted(model.versions)
+        _, kind, value = which.split("/", 2)
+        if kind == "labels":
+            number = model.labels.get(value)
+        else:
+            digits = value.isascii() and value.isdecimal() and len(value) < 19
+            number = int(value) if digits else None
+        if number not in model.versions:
+            sentence = f"{name} has no {kind[:-1]} {value[:80]!r} that is served"
+            raise Refusal(HTTPStatus.NOT_FOUND, sentence)
+        return model, [number]
+
+    def _version(self, request: web.Request) -> ServedVersion:
+        model, numbers = self._model(request)
+        return model.versions[numbers[-1]]
+
+    async def _status(self, request: web.Request) -> web.Response:
+        _, numbers = self._model(request)
+        good = {"error_code": "OK", "error_message": ""}
+        states = [
+            {"version": str(n), "state": "AVAILABLE", "status": good} for n in reversed(numbers)
+        ]
+        return json_answer({"model_version_status": states})
+
+    async def _metadata(self, request: web.Request) -> web.Response:
+        model, numbers = self._model(request)
+        spec = {"name": model.name, "signature_name": "", "version": str(numbers[-1])}
+        definitions = model.versions[numbers[-1]].signature_definitions
+        signatures = {"signature_def": {"signature_def": definitions}}
+        return json_answer({"model_spec": spec, "metadata": signatures})
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return json_answer({"status": "running"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        if self.stopping:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
+        return json_answer({"status": "ready"})
+
+    async def _counters(self, request: web.Request) -> web.Response:
+        self._metrics.waiting_rows.set(self._batcher.waiting_rows)
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=self._metrics.text(), headers=headers)
+
+
+_SENTENCES = {
+    404: "there is nothing at this path",
+    405: "this path does not take this method",
+    413: "the body is too large",
+    503: "too many requests at one time, try again",
+}
+
+
+async def _expected(request: web.Request) -> web.Response | None:
+    if request.headers["Expect"].lower() != "100-continue":
+        return error_answer(HTTPStatus.EXPECTATION_FAILED, "only 100-continue can be expected")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # no part of the answer
+    return None

@@ -1,0 +1,143 @@
+"""Decodes large bodies in a process of its own: in this one nobody else would be answered."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import orjson
+
+from kerasmlp.serving.server.rest_json import Form, Question, decode
+from kerasmlp.utils.checks import InputError
+from kerasmlp.utils.processes import start_worker
+
+_NICE = 10  # small requests go first
+
+
+class _Ended(OSError):
+    """The other side of a pipe is gone."""
+
+
+class JsonProcess:
+    """Starts the process with the first body, and anew if it is gone.
+
+    Example:
+
+    >>> process = JsonProcess()
+    >>> form = Described({"serving_default": ("embedding",)}, width=2)
+    >>> body = b'{"inputs": [[1, 2.5]]}'
+    >>> process.decode(body, form, max_rows=1, max_samples=0).inputs["embedding"].tolist()
+    [[1.0, 2.5]]
+    >>> process.stop()
+    """
+
+    def __init__(self):
+        self._process: subprocess.Popen | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def decode(self, body: bytes, version: Form, *, max_rows: int, max_samples: int) -> Question:
+        """As `rest_json.decode`.
+
+        Raises:
+            InputError: as there.
+            OSError: if the process ended, which is for want of memory.
+        """
+        signatures = {name: version.inputs_of(name) for name in version.signatures}
+        asked = {"signatures": signatures, "width": version.width, "size": len(body)}
+        asked |= {"max_rows": max_rows, "max_samples": max_samples}
+        with self._one_at_a_time:
+            if self._process is None:
+                self._process = start_worker(
+                    __name__, stdout=subprocess.PIPE, env={"PYTHONSAFEPATH": "1"}
+                )
+            try:
+                _write(self._process.stdin, asked, body)
+                answer, arrays = _read(self._process.stdout, "bytes")
+            except OSError:
+                self._end()
+                raise
+        if "error" in answer:
+            raise InputError(answer["error"])
+        inputs, first = {}, 0
+        for name, kind, shape in answer["arrays"]:
+            values = np.frombuffer(arrays, kind, int(np.prod(shape)), first)
+            inputs[name], first = values.reshape(shape), first + values.nbytes
+        return Question(answer["signature"], inputs, answer["by_row"])
+
+    def stop(self) -> None:
+        with self._one_at_a_time:
+            if self._process is not None:
+                self._end()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._process = None
+
+
+@dataclass(frozen=True)
+class Described:
+    """What `decode` must know of a version, in another process than the version's."""
+
+    inputs: dict[str, tuple[str, ...]]
+    width: int
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        return tuple(self.inputs)
+
+    def inputs_of(self, signature: str) -> tuple[str, ...]:
+        return tuple(self.inputs[signature])
+
+
+def _write(pipe: BinaryIO, head: dict, *bodies: bytes | memoryview) -> None:
+    pipe.write(orjson.dumps(head) + b"\n")
+    for body in bodies:
+        pipe.write(body)
+    pipe.flush()
+
+
+def _read(pipe: BinaryIO, size: str) -> tuple[dict, bytes]:
+    """A head and what follows it, as many bytes as it says under that name."""
+    line = pipe.readline()
+    if not line.endswith(b"\n"):
+        raise _Ended
+    head = orjson.loads(line)
+    body = pipe.read(head.get(size, 0))
+    if len(body) < head.get(size, 0):
+        raise _Ended
+    return head, body
+
+
+def _answer(asked: dict, body: bytes) -> tuple[dict, list[memoryview]]:
+    try:
+        form = Described(asked["signatures"], asked["width"])
+        how = {name: asked[name] for name in ("max_rows", "max_samples")}
+        question = decode(body, form, **how)
+    except InputError as error:
+        return {"error": str(error)}, []
+    arrays = {name: np.ascontiguousarray(values) for name, values in question.inputs.items()}
+    answer = {"signature": question.signature, "by_row": question.by_row}
+    answer["arrays"] = [[k, v.dtype.str, v.shape] for k, v in arrays.items()]
+    answer["bytes"] = sum(values.nbytes for values in arrays.values())
+    return answer, [values.data.cast("B") for values in arrays.values()]
+
+
+def main() -> None:
+    """Answers bodies until there are none."""
+    os.nice(_NICE)
+    while True:
+        try:
+            head, arrays = _answer(*_read(sys.stdin.buffer, "size"))
+        except _Ended:
+            return
+        _write(sys.stdout.buffer, head, *arrays)
+
+
+if __name__ == "__main__":
+    main()

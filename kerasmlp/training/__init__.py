@@ -1,0 +1,5 @@
+"""From rows to a run."""
+
+from kerasmlp.utils.lazy import lazy_names
+
+__all__, __getattr__, __dir__ = lazy_names(__name__, {"train": "embeddings"})

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import gc
+
+import keras
+import numpy as np
+
+from kerasmlp.models.presets import Recipe
+from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.training.fit import compile_model
+from kerasmlp.training.optimizers import recipe_optimizer
+from kerasmlp.training.xla import xla_pays
+
+
+class Workbench:
+    """Compiled models, one of each shape, handed out as if they were new.
+
+    Tracing and compiling a small model takes as long as some epochs. Runs of
+    the same network, batch size and number of steps can share the compiled
+    step, whatever their data, seeds, learning rates and weight decays: the
+    model gets the weights and random generators that a new one has, its
+    optimiser and metrics go back to their beginning. What is then trained
+    equals what a new model would have become, to the bit.
+
+    The model that was handed out last for a shape is overwritten by the next.
+
+    Args:
+        max_models: Those handed out last are kept, so many at most; None keeps all.
+        xla: As for `compile_model`; None takes it where `xla_pays`.
+
+    Example:
+
+    >>> bench, recipe = Workbench(), Recipe()
+    >>> shape = {"num_classes": 2, "width": 8, "batch_size": 4, "steps": 3}
+    >>> first = bench.model(recipe, **shape, rps_weight=0.0, dtype="float32", seed=0)
+    >>> bench.model(recipe, **shape, rps_weight=0.0, dtype="float32", seed=1) is first
+    True
+    """
+
+    def __init__(self, *, max_models: int | None = None, xla: bool | None = None):
+        self.max_models = max_models
+        self.xla = xla
+        self._models: dict[tuple, tuple[keras.Model, list[np.ndarray]]] = {}
+        self._plain: dict[tuple, keras.Model] = {}
+
+    def model(
+        self,
+        recipe: Recipe,
+        *,
+        num_classes: int,
+        width: int,
+        batch_size: int,
+        steps: int,
+        rps_weight: float,
+        dtype: str,
+        seed: int,
+    ) -> keras.Model:
+        """Returns a compiled model in the state of a new one of this seed.
+
+        Args:
+            recipe: Network and optimiser.
+            num_classes: Of the head.
+            width: Of the embeddings.
+            batch_size: Rows per step, which the step is compiled for.
+            steps: Of an epoch; they are part of the trace and of the schedule.
+            rps_weight: Of the loss.
+            dtype: Policy of the blocks.
+            seed: Of initial weights and dropout.
+        """
+        network = recipe.network(width)
+        new = ResidualMLP(num_classes=num_classes, seed=seed, dtype=dtype, **network)
+        fixed = (recipe.epochs, recipe.decay_all)  # length of the table of rates, what decays
+        shape = (*network.values(), *fixed, num_classes, batch_size, steps, rps_weight, dtype)
+        if shape not in self._models:
+            if self.max_models is not None and len(self._models) >= self.max_models:
+                self._models.pop(next(iter(self._models)))
+                gc.collect()  # a model and its traced steps refer to each other
+            xla = xla_pays(recipe, steps) if self.xla is None else self.xla
+            compile_model(new, recipe, steps=steps, rps_weight=rps_weight, xla=xla)
+            beginning = [np.array(v) for v in new.optimizer.variables]
+            self._models[shape] = new, beginning
+            return new
+        shared, beginning = self._models[shape] = self._models.pop(shape)  # the latest is last
+        recipe_optimizer(shared).follow(recipe)
+        for variable, value in zip(shared.variables, new.variables, strict=True):
+            variable.assign(value)
+        for variable, value in zip(shared.optimizer.variables, beginning, strict=True):
+            variable.assign(value)
+        shared.reset_metrics()
+        return shared
+
+    def in_float32(self, model: keras.Model, recipe: Recipe) -> keras.Model:
+        """Returns a float32 model with the same variables: a run loads alike on any machine.
+
+        The one of a shape stays the same, and so does what is compiled for it
+        (the sampler above all). It is overwritten by the next call.
+
+        Args:
+            model: Of `model`.
+            recipe: Of its network.
+        """
+        num_classes, width = model.output_shape[-1], model.input_shape[-1]
+        network = recipe.network(width)
+        shape = (*network.values(), num_classes)
+        if shape not in self._plain:
+            how = {"num_classes": num_classes, "seed": 0, "dtype": "float32"}
+            self._plain[shape] = ResidualMLP(**how, **network)
+        for variable, value in zip(self._plain[shape].variables, model.variables, strict=True):
+            variable.assign(value)
+        return self._plain[shape]

@@ -1,0 +1,60 @@
+"""Which run's weights another one may begin with, and be tested after."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerasmlp.data.targets import Target
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.runs.seen import count_seen, load_seen
+from kerasmlp.runs.training_files import read_settings
+from kerasmlp.utils.checks import reject_file
+
+_EMBEDDINGS = ("embedder_sha256", "normalized", "width")
+
+
+def check_init(init: RunFolder, config: dict) -> None:
+    """Rejects a run whose weights another one cannot begin with.
+
+    Args:
+        init: To take weights from.
+        config: Of the other run: its recipe, and the embeddings it learns from.
+
+    Raises:
+        InputError: if there is no such run, it saw other embeddings, or does not tell which.
+    """
+    init.require_model()
+    other = init.config()
+    known = {"recipe", *_EMBEDDINGS} <= other.keys()
+    if not (known and isinstance(other["recipe"], dict) and "scale_inputs" in other["recipe"]):
+        reject_file(init.path, "must be a training on embeddings", "another one")
+    load_seen(init)
+    for key in _EMBEDDINGS:
+        if None not in (other[key], config[key]) and other[key] != config[key]:
+            reject_file(init.path, f"must be a run on {key} {config[key]!r}", f"{other[key]!r}")
+    if other["recipe"]["scale_inputs"] != config["recipe"]["scale_inputs"]:
+        scaled = config["recipe"]["scale_inputs"]
+        reject_file(init.path, f"must be a run with scale_inputs={scaled}", f"{not scaled}")
+
+
+def same_head(init: RunFolder, target: Target) -> bool:
+    """Whether a run answers with the same classes, so that the two can be measured alike."""
+    _, other = read_settings(init)
+    return (other.label, other.class_names) == (target.label, target.class_names) or (
+        other.is_age and target.is_age and other.class_names == target.class_names
+    )
+
+
+def check_untested(init: RunFolder, embeddings: np.ndarray) -> None:
+    """Rejects a run that has learned from rows which are to test what it becomes.
+
+    Args:
+        init: To take weights from.
+        embeddings: Of the test, or of all folds, `(rows, width)`.
+
+    Raises:
+        InputError: if there is such a row, in whatever store it came.
+    """
+    if known := count_seen(init, embeddings):
+        requirement = "must have learned from other faces than those that test it"
+        reject_file(init.path, requirement, f"a run that has seen {known} of their rows")

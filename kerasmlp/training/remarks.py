@@ -1,0 +1,113 @@
+"""What a finished training should say of itself: sentences for people, from its report."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerasmlp.data.age_columns import count_clipped
+from kerasmlp.data.labels import UNKNOWN
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.targets import Target, in_groups, truth_years
+from kerasmlp.uncertainty.selective import binomial_cdf, upper_risk
+
+FEW_ROWS = 100
+"""With fewer rows kept back, a measure is told with what it may be off by."""
+
+_LARGE_COLUMNS = 16
+_CHANCE = 0.05
+
+
+def majority_of(
+    target: Target, rows: EmbeddingStore, part: EmbeddingStore, probabilities: np.ndarray
+) -> dict:
+    """Compares answers with the class that most of the rows trained on have.
+
+    Args:
+        target: Of the model.
+        rows: Trained on.
+        part: Kept back.
+        probabilities: Of the head on them.
+
+    Returns:
+        `class`, its `accuracy` on the rows kept back, `right` and `wrong` (the
+        rows where only the model is right, and where only the majority is),
+        and `beaten`: whether so many against so few are more than chance.
+    """
+    target = in_groups(target)
+    known = target.encode(rows)
+    winner = int(np.bincount(known[known != UNKNOWN]).argmax())
+    labels = target.encode(part)
+    model = target.measured(probabilities).argmax(axis=1) == labels
+    always = labels == winner
+    right, wrong = int((model & ~always).sum()), int((always & ~model).sum())
+    # as often right as wrong where they differ: how likely are so many right ones?
+    chance = binomial_cdf(wrong, right + wrong, 0.5) if right + wrong else 1.0
+    return {
+        "class": target.measured_names[winner],
+        "accuracy": float(always[labels != UNKNOWN].mean()),
+        "right": right,
+        "wrong": wrong,
+        "beaten": bool(right > wrong and chance <= _CHANCE),
+    }
+
+
+def remarks(target: Target, store: EmbeddingStore, report: dict) -> list[str]:
+    """Returns the sentences that a report asks for, the gravest first.
+
+    Args:
+        target: Of the model.
+        store: Trained on.
+        report: With `validation`, `majority` and `rows`.
+    """
+    found = []
+    majority, rows = report["majority"], report["rows"]["validation"]
+    accuracy = report["validation"].get("accuracy")
+    if not majority["beaten"]:
+        found.append(
+            f"no better than always answering {majority['class']!r}, the commonest class trained "
+            f"on, which is right in {majority['accuracy']:.1%} of the rows kept back: "
+            f"{_what_to_try(store, rows)}"
+        )
+    if again := report["rows"].get("test_learned_from"):
+        found.append(
+            f"{again} of the {report['test']['rows']} rows held out as a test are among those "
+            "learned from too, embedding for embedding, which flatters the test: --group keeps "
+            "rows of one face on one side"
+        )
+    if rows < FEW_ROWS and accuracy is not None:
+        low, high = _likely(accuracy, rows)
+        found.append(
+            f"only {rows} rows are kept back: an accuracy of {accuracy:.2f} on them may be "
+            f"anything from {low:.2f} to {high:.2f} on others (95%); "
+            "--validation-share keeps back more"
+        )
+    if clipped := _clipped(target, store):
+        found.append(f"{clipped} ages above 100 count as 100")
+    return found
+
+
+def _likely(accuracy: float, rows: int) -> tuple[float, float]:
+    """The interval of Clopper and Pearson around an accuracy."""
+    errors = round((1 - accuracy) * rows)
+    return 1 - upper_risk(errors, rows, 0.975), upper_risk(rows - errors, rows, 0.975)
+
+
+def _clipped(target: Target, store: EmbeddingStore) -> int:
+    years = truth_years(store) if target.is_age else None
+    return 0 if years is None else count_clipped(years)
+
+
+def _what_to_try(store: EmbeddingStore, rows: int) -> str:
+    squares = np.square(store.embeddings[:1000], dtype=np.float64).sum(axis=0)
+    largest = np.sort(squares)[::-1][:_LARGE_COLUMNS]
+    if len(squares) > 4 * _LARGE_COLUMNS and largest.sum() > 0.9 * squares.sum():
+        return (
+            f"{_LARGE_COLUMNS} of {len(squares)} columns hold "
+            f"{largest.sum() / squares.sum():.0%} of the squared length of the embeddings and "
+            "drown the others: leave them out, or bring all columns to one scale"
+        )
+    more = "" if rows >= FEW_ROWS else "more rows, "
+    return (
+        f"see that the labels belong to the rows, then try {more}--init with a run on such "
+        "embeddings, more --epochs, or --noise-std 0 --mixup-alpha 0"
+    )

@@ -1,0 +1,1 @@
+"""How sure a model is: samples, moments, measures, intervals, abstention."""

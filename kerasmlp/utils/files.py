@@ -1,0 +1,180 @@
+"""Files that appear whole or not at all, and their hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kerasmlp.utils import strict_json
+from kerasmlp.utils.checks import reject_file
+
+MOST_JSON_BYTES = 1 << 26
+
+
+@contextlib.contextmanager
+def atomic_path(
+    path: str | os.PathLike, *, replace: bool = True, private: bool = True
+) -> Iterator[Path]:
+    """Yields a temporary path; moves it to `path` if the block succeeds, removes it if not.
+
+    The content is on disk before the name appears, so a killed process or a
+    full disk leaves either the old file or the new one. A file that is
+    replaced keeps its permissions; a link keeps pointing to it.
+
+    Args:
+        path: The file.
+        replace: Whether one that is there, or that came meanwhile, is replaced.
+        private: A new file is for its owner only, as most of them tell of faces;
+            False for what others are to read, such as a server.
+
+    Raises:
+        InputError: if the folder is not there, or a file is that is not replaced.
+        OSError: if the file cannot be written.
+
+    Example:
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_path(f"{folder}/a.txt") as temporary:
+    ...         _ = temporary.write_text("whole")
+    ...     os.listdir(folder)
+    ['a.txt']
+    """
+    require_file_place(path)
+    named, path = path, Path(os.path.realpath(path))
+    prefix, suffix = f".{path.stem[:60]}.", path.suffix[:20]
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(_mode(path, private))
+        sync(temporary)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _move_to_free(temporary, path, named)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _mode(path: Path, private: bool) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mode & 0o777
+    return 0o600 if private else 0o666 & ~_umask()
+
+
+def _move_to_free(temporary: Path, path: Path, named: str | os.PathLike) -> None:
+    """Moves a file to where none is: of two processes that look and then move, one would lose."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        require_free(named)
+    except OSError:  # a file system without links: the name is taken by an empty file
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            require_free(named)
+        os.replace(temporary, path)
+
+
+def require_free(path: str | os.PathLike) -> None:
+    """Rejects a path at which something is."""
+    if os.path.lexists(os.path.realpath(path)):
+        reject_file(path, "must not exist yet", f"an existing {_kind(path) or 'file'}")
+
+
+def require_file_place(path: str | os.PathLike) -> None:
+    """Rejects a path at which no file can be written."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        reject_file(path, "must lie in an existing folder", f"no folder {str(folder)!r}")
+    if Path(path).is_dir():
+        reject_file(path, "must be a file", "a folder")
+
+
+def what_is(path: str | os.PathLike) -> str:
+    """What lies at a path, for the end of an error: "a folder", "a file" or that there is none."""
+    kind = _kind(path)
+    return f"a {kind}" if kind else "no such file or folder"
+
+
+def _kind(path: str | os.PathLike) -> str | None:
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # nothing, a ring of links, a zero byte in the name
+        return None
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "file" if stat.S_ISREG(mode) else "pipe, socket or device"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    r"""Writes UTF-8.
+
+    Bytes of a file name that are not UTF-8 become `\udc80` to `\udcff`, as Python
+    has them: in JSON that is the very name, which `os.fsencode` turns into its bytes.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    text = strict_json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    with atomic_path(path) as temporary:
+        # half a surrogate, as in a file name that is no text, has an escape in JSON
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path: str | os.PathLike, *, infinite: bool = False) -> Any:
+    """Reads a JSON file of up to 64 MiB, or says in one sentence why it cannot be read.
+
+    Args:
+        path: Of the file.
+        infinite: Take `NaN` and `Infinity`, as older versions wrote them in the state of a search.
+
+    Raises:
+        InputError: naming the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        reject_file(path, "must be a JSON file", what_is(path))
+    with open(path, "rb") as file:
+        return parse_json(path, file.read(MOST_JSON_BYTES + 1), infinite=infinite)
+
+
+def parse_json(path: str | os.PathLike, content: bytes, *, infinite: bool = False) -> Any:
+    """As `read_json`, of what was read already."""
+    if len(content) > MOST_JSON_BYTES:
+        reject_file(path, f"must be a JSON file of at most {MOST_JSON_BYTES} bytes", "a longer one")
+    try:
+        return strict_json.loads(content.decode("utf-8-sig"), infinite=infinite)
+    except UnicodeDecodeError:
+        reject_file(path, "must be a JSON file", "a file that is no text")
+    except ValueError as error:
+        reject_file(path, "must be a JSON file", f"{error}")
+
+
+def sha256_file(path: str | os.PathLike) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,66 @@
+"""Worker processes, one core each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def start_worker(module: str, *arguments: object, **options) -> subprocess.Popen:
+    """Starts `python -m module` as a process whose libraries take one thread each.
+
+    Args:
+        module: Of this package.
+        arguments: Of its command line.
+        options: Of `subprocess.Popen`; `env` is added to this process's environment.
+    """
+    path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # or the first worker takes the whole GPU
+        **options.pop("env", {}),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        stdin=subprocess.PIPE,  # its end is how a worker learns that its parent is gone
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
+        **options,
+    )
+
+
+def describe_os_error(error: OSError) -> dict:
+    """An error of the system as JSON, for another process to raise: see `os_error`."""
+    return {
+        "errno": error.errno,
+        "strerror": error.strerror or str(error),
+        "filename": error.filename,
+    }
+
+
+def os_error(description: dict) -> OSError:
+    """The error that another process described.
+
+    Example:
+
+    >>> os_error(describe_os_error(OSError(28, "No space left on device", "a.h5")))
+    OSError(28, 'No space left on device')
+    >>> os_error(describe_os_error(OSError("libhdf5 cannot write")))
+    OSError('libhdf5 cannot write')
+    """
+    if description["errno"] is None:
+        return OSError(description["strerror"])
+    return OSError(description["errno"], description["strerror"], description["filename"])

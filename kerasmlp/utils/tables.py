@@ -1,0 +1,109 @@
+"""Rows as JSON lines or CSV, to the screen or into a file that appears whole."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace, TracebackType
+
+from kerasmlp.utils import strict_json
+from kerasmlp.utils.checks import reject
+from kerasmlp.utils.files import atomic_path
+
+
+def csv_of(rows: Sequence[dict]) -> str:
+    """Rows as the text of a CSV file, with the columns of all of them.
+
+    Example:
+
+    >>> print(csv_of([{"seed": 0}, {"seed": 1, "nll": 0.5}]), end="")
+    seed,nll
+    0,
+    1,0.5
+    """
+    lines: list[str] = []
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    # This line end has `csv` put quotes around carriage returns, too, which end a line for others.
+    writer = csv.DictWriter(SimpleNamespace(write=lines.append), columns, lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return "".join(f"{line[:-2]}\n" for line in lines)
+
+
+def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Rows of a CSV file as `csv_of` makes it; values stay text."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class RowWriter:
+    """Writes one row at a time.
+
+    Args:
+        path: Of the file, or None for standard output.
+        form: `"jsonl"` or `"csv"`; CSV flattens nested rows to dotted columns;
+            it is written at the end, with the columns of all rows. Bytes of a
+            file name that are not UTF-8 are escaped as by `files.write_text`.
+
+    Example:
+
+    >>> with RowWriter(None, "csv") as writer:
+    ...     writer.write({"input": "a", "age": {"age_years": 31.5}})
+    input,age.age_years
+    a,31.5
+    """
+
+    def __init__(self, path: Path | None, form: str):
+        self.path = path
+        self.form = form
+        self._stack = contextlib.ExitStack()
+        self._file = sys.stdout
+        self._rows: list[dict] = []
+
+    def __enter__(self) -> RowWriter:
+        if self.path is not None:
+            temporary = self._stack.enter_context(atomic_path(self.path))
+            how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+            opened = open(temporary, "w", **how)
+            self._file = self._stack.enter_context(opened)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.form == "csv" and kind is None:
+            self._write_table()
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, row: dict) -> None:
+        if self.form == "jsonl":
+            self._file.write(_line(row))
+        else:
+            self._rows.append(dict(_flatten(row)))
+
+    def _write_table(self) -> None:
+        self._file.write(csv_of(self._rows))
+
+
+def _line(row: dict) -> str:
+    try:
+        return strict_json.dumps(row, ensure_ascii=False) + "\n"
+    except ValueError:
+        reject("answer", "must hold finite numbers", row)
+
+
+def _flatten(row: dict, prefix: str = ""):
+    for key, value in row.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", " ".join(str(v) for v in value)
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,47 @@
+"""A running service in this process, and plain HTTP to it."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import threading
+
+from kerasmlp.serving.server.http_server import listening
+from kerasmlp.serving.server.limits import Limits
+
+
+@contextlib.contextmanager
+def service(models, *, host="127.0.0.1", allowed_hosts=(), **limits):
+    """Yields the port of a service in a thread."""
+    loop, started, ports = asyncio.new_event_loop(), threading.Event(), []
+
+    async def run():
+        async with listening(models, host, 0, Limits(**limits), allowed_hosts) as (*_, url):
+            ports.append(int(url.rsplit(":", 1)[1]))
+            started.set()
+            while ports:
+                await asyncio.sleep(0.02)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    started.wait()
+    yield ports[0]
+    ports.clear()
+    thread.join()
+    loop.close()
+
+
+def http_request(port, method, path, body=None, headers=None, timeout=60):
+    """Returns status, decoded JSON and headers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read()), answer.headers
+    finally:
+        connection.close()
+
+
+def post(port, content, path="/v1/models/age:predict"):
+    status, answer, _ = http_request(port, "POST", path, json.dumps(content))
+    return status, answer
