@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import h5py
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from damage import without_hashes
 from data_sets import INFO, ROOT, SHARED, make_store
+from forked import fresh_python
 
 from kerasmlp import EmbeddingStore, StoreInfo, load_model
 from kerasmlp.cli import main, run_command
@@ -502,7 +502,7 @@ def test_a_full_disk(tmp_path, store):
     )
     arguments = ["--store", str(store), "--run-dir", str(tmp_path / "run"), "--epochs", "1"]
     run = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [fresh_python(), "-c", code, *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -627,7 +627,10 @@ def test_corners_of_boxes_are_no_embedding(tmp_path):
 
 def test_text_of_another_encoding_is_named(tmp_path):
     (tmp_path / "a.csv").write_bytes("größe;e0;e1\n1;2;3\n".encode("cp1252"))
-    with pytest.raises(InputError, match="must be text in UTF-8 or UTF-16. Received: other bytes"):
+    with pytest.raises(
+        InputError,
+        match=r"must be text in UTF-8 or UTF-16 \(save it as UTF-8, .*Received: other bytes",
+    ):
         import_embeddings(tmp_path / "a.csv")
     whole = gzip.compress(b"e0,e1\n1,2\n" * 99)
     (tmp_path / "b.csv.gz").write_bytes(whole[:-9])

@@ -176,6 +176,7 @@ def history_of(run):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path):
     def words(name, *more):
         return arguments(cifar10, tmp_path / name, "--arrangements", "relu-ic-conv", *more)

@@ -168,6 +168,7 @@ def arguments(images, folder, *more):
     return [str(images), "--run-dir", str(folder), *flags, *more]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_table(images, tmp_path):
     checkpoint = tmp_path / "broken" / "efreeze_seed0" / "checkpoint.npz"
     words = [arguments(images, tmp_path / name) for name in ("broken", "whole")]

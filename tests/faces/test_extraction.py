@@ -86,6 +86,7 @@ def test_fairface_and_adience(tmp_path, capsys):
     assert set(fairface.labels["age_group"]) > {"20-29", "10-19"}
 
 
+@pytest.mark.slow
 def test_the_complete_layout_of_adience(tmp_path):
     """One of 97 inputs here; `benchmarks/adience.py` takes all 19,370."""
     images = faces_to_spread(SHARED, tmp_path)

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 from data_sets import ROOT, SHARED, make_store
+from forked import fresh_python
 
 if not importlib.util.find_spec("gradio"):  # the server alone imports it, which takes seconds
     pytest.skip("needs gradio (extra `demo`)", allow_module_level=True)
@@ -49,7 +49,7 @@ def demo(folder, store):
     for command, run in zip(("train-age", "train-gender"), runs, strict=True):
         arguments = ["--store", str(store), "--run-dir", str(run), "--epochs", "1"]
         assert run_command(command, arguments) == 0
-    command = [sys.executable, str(ROOT / "bin" / "demo"), str(runs[0]), "--also", str(runs[1])]
+    command = [fresh_python(), str(ROOT / "bin" / "demo"), str(runs[0]), "--also", str(runs[1])]
     command += ["--port", "0", "--num-samples", "8"]
     if SHARED.is_dir():
         command += ["--model-dir", str(SHARED / "models")]

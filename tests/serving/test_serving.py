@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from data_sets import ROOT
+from forked import fresh_python
 from test_export import WIDTH, X, make_run
 
 pytest.importorskip("aiohttp", reason="needs aiohttp (extra `serve`)")
@@ -735,7 +735,7 @@ def batches(port):
 
 def test_a_graceful_stop_loses_nothing(folder):
     """Eight kept connections ask without pause while the server is told to stop."""
-    command = [sys.executable, "bin/serve", str(folder), "--port", "0"]
+    command = [fresh_python(), "bin/serve", str(folder), "--port", "0"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     lines = [process.stdout.readline(), process.stdout.readline()]
     assert lines[0].endswith("/v1/models/age/versions/1\n")

@@ -194,11 +194,14 @@ def _scratch():
     return Path(tempfile.mkdtemp()) / "checkpoint.npz"
 
 
-def test_init_copies_what_fits_across_another_number_of_classes(age_run, store, tmp_path):
+def test_init_copies_what_fits_across_another_number_of_classes(
+    age_run, store, tmp_path, workbench
+):
     path, _, _ = age_run
     target = age_target("age_years", "adience", by_years=False)
     recipe = SMALL.replace(epochs=1, learning_rate=1e-12, weight_decay=0.0, label_sigma_years=0.0)
-    report = train(store, target, recipe, tmp_path / "run", init=path, pictures=False)
+    how = {"init": path, "pictures": False, "workbench": workbench}
+    report = train(store, target, recipe, tmp_path / "run", **how)
     assert report["weights_from_init"]["new"] == ["logits"]
     assert "residual_0_0" in report["weights_from_init"]["copied"]
     seen = load_seen(RunFolder(tmp_path / "run"))
@@ -209,9 +212,9 @@ def test_init_copies_what_fits_across_another_number_of_classes(age_run, store, 
     np.testing.assert_allclose(*kernels, atol=1e-6)
 
 
-def test_before_and_after_are_measured_on_the_same_rows(age_run, store, tmp_path):
+def test_before_and_after_are_measured_on_the_same_rows(age_run, store, tmp_path, workbench):
     path, target, _ = age_run
-    how = {"init": path, "seed": 1, "pictures": False}
+    how = {"init": path, "seed": 1, "pictures": False, "workbench": workbench}
     report = train(store, target, SMALL.replace(epochs=1), tmp_path / "run", **how)
     _, validation, _ = split_rows(store, target, None, 0.1, 1)
     part = store.subset(validation)
@@ -222,7 +225,7 @@ def test_before_and_after_are_measured_on_the_same_rows(age_run, store, tmp_path
     assert before.keys() == report["validation"].keys()
     assert report["validation"]["nll"] != before["nll"]
     other = choose_target(store, "gender")
-    gender = train(store, other, SMALL.replace(epochs=1), tmp_path / "gender", **how)
+    gender = train(store, other, SMALL, tmp_path / "gender", **how)
     assert gender["before_training"] is None  # another head: nothing to set beside it
 
 
