@@ -39,7 +39,7 @@ def test_every_block_is_code_that_runs_or_output():
     assert {path.name for path in PAGES[1:]} == {p.name for p in (ROOT / "docs").glob("*.md")}
     assert {kind for _, kind, _ in BLOCKS} == {"bash", "python", "text"}
     installs = [code for _, _, code in BLOCKS if INSTALL in code]
-    assert len(installs) == 2 and len(BLOCKS) - len(CODE) > 10  # .ci/run executes these two
+    assert len(installs) == 2  # .ci/run executes these two
     assert all("@@" not in path.read_text() for path in PAGES)
 
 

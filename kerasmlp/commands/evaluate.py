@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from kerasmlp.commands.json_line import add_json_argument, print_json
@@ -50,31 +51,35 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.evaluation.evaluate import evaluate
     from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.runs.training_files import read_settings
-    from kerasmlp.utils.checks import check_int
 
-    check_int("--num-samples", args.num_samples, minimum=0)
-    check_int("--seed", args.seed, minimum=0)
     settings = {k: getattr(args, k) for k in ("num_samples", "seed", "ood", "classes", "force")}
     report = evaluate(args.run, args.store, args.output, **settings, progress=sys.stderr.isatty())
-    from kerasmlp.evaluation.measuring import groups_table, measures_table
-
     if args.num_samples and not report["num_samples"]:
         print("note: the model has no dropout, nothing to sample", file=sys.stderr)
-    if read_settings(RunFolder(args.run))[1].is_age:
-        print(f"measured in classes: {report['classes']}")
+    _, trained = read_settings(RunFolder(args.run))
+    target = replace(trained, classes=report["classes"]) if trained.is_age else trained
+    _print_tables(report, target, trained)
+    print(f"\n{report['output']}")
+    rest = {k: report[k] for k in ("mc_mean", "ood_auroc") if k in report}
+    print_json(args, {**report["deterministic"], **rest, "output": report["output"]})
+
+
+def _print_tables(report: dict, target, trained) -> None:
+    """What was measured in the classes of a target, beside that of the training."""
+    from kerasmlp.evaluation.measuring import groups_table, measures_table
+
     plain = [g for g in report["groups"] if g["model"] == "deterministic" and g["race"] == "all"]
     if report["rows_without_label"]:
         print(f"{report['rows_without_label']} rows without the label are left out")
     if known := report["rows_learned_from"]:
         print(f"note: the run has learned from {known} of these rows, which flatters it")
-    if "mc_mean" in report:
-        print("the deterministic model, by groups of people (the others are in groups.csv):")
+    heading = f"measured in {target.measured_in}:"
+    if target.measured_in != (own := trained.measured_in):
+        print(f"note: the training was measured in {own}, which is not to be compared with this")
+    print(f"the deterministic model by groups of people (the others are in groups.csv), {heading}")
     print(groups_table(plain))
     models = {k: report[k] for k in ("deterministic", "mc_mean") if k in report}
-    print(f"\n{measures_table(models, _SUMMARY)}")
+    print(f"\n{heading}\n{measures_table(models, _SUMMARY)}")
     if sources := report.get("ood_auroc"):
         measures = list(dict.fromkeys(key for scores in sources.values() for key in scores))
         print(f"\nAUROC against\n{measures_table(sources, measures)}")
-    print(f"\n{report['output']}")
-    rest = {k: report[k] for k in ("mc_mean", "ood_auroc") if k in report}
-    print_json(args, {**report["deterministic"], **rest, "output": report["output"]})

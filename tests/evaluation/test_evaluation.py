@@ -186,10 +186,7 @@ def test_bad_input_leaves_nothing(folder, tmp_path, capsys):
         ((run, tmp_path / "no.h5"), "no such file"),
         ((tmp_path, store), "without DONE"),
         ((run, store, "--num-samples", "-1"), "`--num-samples` must be an integer >= 0"),
-        (
-            (run, store, "--ood", wide, "--num-samples", "0"),
-            "`ood` must come with num_samples above 0",
-        ),
+        ((run, store, "--ood", wide, "--num-samples", "0"), "`--ood` must come with --num-samples"),
     ):
         assert text in refused(capsys, *arguments)
     assert {p.name for p in run.iterdir()} == names
