@@ -21,8 +21,9 @@ from kerasmlp.experiments.cross_validation.comparison import TooFewPairs, compar
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
 from kerasmlp.experiments.cross_validation.plan import Plan, plan_runs, shared_steps
 from kerasmlp.experiments.cross_validation.pool import TrainingPool
-from kerasmlp.experiments.cross_validation.table import markdown_of, summarize
+from kerasmlp.experiments.cross_validation.table import markdown_of
 from kerasmlp.experiments.cross_validation.worker import Trainer
+from kerasmlp.experiments.summary import summarize
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.compiled_models import Workbench

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kerasmlp.experiments.image_runs import Presentation, percent
+from kerasmlp.experiments.image_runs import Presentation
+from kerasmlp.experiments.summary import markdown_lines, mean_and_std
 from kerasmlp.models.arrangements import ARRANGEMENTS
 
 _COLUMNS = (
@@ -36,19 +37,24 @@ def markdown_of(summary: dict[str, dict], depth: int, bottleneck: bool, num_seed
     | ResNet | 110 | Baseline | 92.92 | 93.01 | 88.00 | 0.51 | 60 |
     """
     seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
+    measured = ("test_accuracy", "best_test_accuracy", "mean_test_accuracy", "mean_fall")
+    rows = [
+        [
+            "ResNet-B" if bottleneck else "ResNet",
+            str(depth),
+            title,
+            *(mean_and_std(values[name], percent=True) for name in measured),
+            f"{values['seconds']['mean']:.0f}",
+        ]
+        for title, values in summary.items()
+    ]
     lines = [
         f"Test accuracy at the end of training, mean ± standard deviation of {seeds}.",
         "The mean of all epochs tells how fast it learns; the mean fall, the sum of all falls of "
         "test accuracy from an epoch to the next by the number of epochs, how unsteadily.",
         "",
-        f"| {' | '.join(_COLUMNS)} |",
-        f"|{' --- |' * len(_COLUMNS)}",
+        *markdown_lines(_COLUMNS, rows),
     ]
-    measured = ("test_accuracy", "best_test_accuracy", "mean_test_accuracy", "mean_fall")
-    for title, values in summary.items():
-        cells = ["ResNet-B" if bottleneck else "ResNet", str(depth), title]
-        cells += [percent(values[name]) for name in measured]
-        lines.append(f"| {' | '.join(cells)} | {values['seconds']['mean']:.0f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from kerasmlp.experiments.image_runs import Presentation, percent
+from kerasmlp.experiments.image_runs import Presentation
 from kerasmlp.experiments.layer_out.plan import MODES
+from kerasmlp.experiments.summary import markdown_lines, mean_and_std
 
 
 def title_of(row: dict) -> str:
@@ -25,25 +26,21 @@ def markdown_of(summary: dict[str, dict], num_seeds: int) -> str:
         "S.No", "Architecture", "Accuracy (%)", "Best epoch (%)",
         "Parameters frozen (expected) (%)", "Training (s)",
     )  # fmt: skip
-    lines = [
-        f"Test accuracy, mean ± standard deviation of {num_seeds} seed{'s' * (num_seeds > 1)}.",
-        "",
-    ]
-    lines += [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    rows = []
     for number, (title, values) in enumerate(summary.items(), 1):
         observed, expected = values["frozen_share"], values["expected_frozen_share"]
-        cells = [
+        frozen = f"{100 * observed['mean']:.1f} ({100 * expected['mean']:.1f})"
+        rows.append([
             str(number),
             title,
-            percent(values["test_accuracy"]),
-            percent(values["best_test_accuracy"]),
-            f"{100 * observed['mean']:.1f} ({100 * expected['mean']:.1f})"
-            if expected["mean"]
-            else "-",
+            mean_and_std(values["test_accuracy"], percent=True),
+            mean_and_std(values["best_test_accuracy"], percent=True),
+            frozen if expected["mean"] else "-",
             f"{values['seconds']['mean']:.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        ])  # fmt: skip
+    seeds = f"{num_seeds} seed{'s' * (num_seeds > 1)}"
+    head = f"Test accuracy, mean ± standard deviation of {seeds}."
+    return "\n".join([head, "", *markdown_lines(columns, rows)]) + "\n"
 
 
 def presentation(num_seeds: int) -> Presentation:
