@@ -25,7 +25,7 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import choose_target
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
 from kerasmlp.experiments.cross_validation.plan import Plan
-from kerasmlp.experiments.cross_validation.worker import Trainer
+from kerasmlp.experiments.cross_validation.trainer import Trainer
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.embeddings import train
 

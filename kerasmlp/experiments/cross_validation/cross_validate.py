@@ -18,8 +18,8 @@ from kerasmlp.experiments.cross_validation.plan import (
     plan_runs,
     settings_of,
 )
-from kerasmlp.experiments.cross_validation.pool import TrainingPool
 from kerasmlp.experiments.cross_validation.table import markdown_of, row_of, with_exact_years
+from kerasmlp.experiments.cross_validation.trainer import TrainingPool
 from kerasmlp.experiments.grid import Grid
 from kerasmlp.experiments.summary import summarize
 from kerasmlp.runs.run_folder import RunFolder

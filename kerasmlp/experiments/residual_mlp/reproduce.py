@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
-from kerasmlp.experiments.cross_validation.pool import TrainingPool
+from kerasmlp.experiments.cross_validation.trainer import TrainingPool
 from kerasmlp.experiments.grid import Grid
 from kerasmlp.experiments.residual_mlp.checking import check, check_photos
 from kerasmlp.experiments.residual_mlp.claims import check_claims
