@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kerasmlp.experiments.grid import Grid
-from kerasmlp.experiments.summary import summarize
+from kerasmlp.experiments.summary import markdown_lines, mean_and_std, summarize
 from kerasmlp.training.image_batches import ImageSet
 from kerasmlp.utils.checks import DivergedError, reject
 from kerasmlp.utils.tables import read_csv
@@ -39,14 +39,17 @@ class Presentation:
         numbers: Of a report, what is averaged over seeds; the seconds go with them.
         panels: Columns of a history to draw over the epochs, with their titles.
         title_of: From a row to the name of its line in the table.
-        markdown_of: From means and deviations by title to the table.
+        caption: Of the table.
+        columns: Of the table, each with the cell of a `title`, its `place` in the table and
+            the means and deviations of its numbers.
     """
 
     keys: tuple[str, ...]
     numbers: tuple[str, ...]
     panels: dict[str, str]
     title_of: Callable[[dict], str]
-    markdown_of: Callable[[dict[str, dict]], str]
+    caption: str
+    columns: dict[str, Callable[[dict], str]]
 
     def row_of(self, report: dict) -> dict:
         """One run as a flat row."""
@@ -60,6 +63,24 @@ class Presentation:
             values = {k: row[k] for k in (*self.numbers, "seconds")}
             by_title.setdefault(self.title_of(row), []).append(values)
         return {title: summarize(group) for title, group in by_title.items()}
+
+    def markdown_of(self, summary: dict[str, dict]) -> str:
+        """The table: one line per title."""
+        lines = [
+            [cell({"place": place, "title": title, **values}) for cell in self.columns.values()]
+            for place, (title, values) in enumerate(summary.items(), 1)
+        ]
+        return "\n".join([self.caption, "", *markdown_lines(list(self.columns), lines)]) + "\n"
+
+
+def percent_of(name: str) -> Callable[[dict], str]:
+    """A column: mean and deviation of a share."""
+    return lambda values: mean_and_std(values[name], percent=True)
+
+
+def whole_seconds(values: dict) -> str:
+    """A column: how long a training took."""
+    return f"{values['seconds']['mean']:.0f}"
 
 
 def run_experiment(
