@@ -21,7 +21,7 @@ class InThisProcess:
     def train(self, settings, pending, steps):
         from kerasmlp.data.stores.embedding_store import EmbeddingStore
         from kerasmlp.experiments.cross_validation.plan import Plan
-        from kerasmlp.experiments.cross_validation.worker import Trainer
+        from kerasmlp.experiments.cross_validation.trainer import Trainer
 
         plan = Plan.from_config(settings["plan"])
         trainer = Trainer(EmbeddingStore.open(settings["store"]), plan, settings["run_dir"])
