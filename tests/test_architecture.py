@@ -35,17 +35,14 @@ LIBRARIES = {  # that a file of a room may import at its top, where it is not fr
     "models": {"numpy", "keras"},
     "callbacks": {"numpy", "keras"},
 }
-ALIKE = {
+ALIKE = {  # names that mean the same wherever they stand
     "__init__",
-    "figures",
-    "plan",
-    "pool",
-    "report",
-    "running",
-    "search",
-    "table",
-    "training",
-    "worker",
+    "experiment",  # a paper's experiments on images
+    "figures",  # pictures of what the folder computes
+    "plan",  # what an experiment consists of, before anything is computed
+    "report",  # what it comes to
+    "search",  # of hyperparameters
+    "table",  # its results as rows and Markdown
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 STUBS = sorted(PACKAGE.rglob("*.pyi"))  # what `lazy_names` reads

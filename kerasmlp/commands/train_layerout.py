@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     def prepare(data, settings):
-        from kerasmlp.experiments.layer_out.running import run_layer_out
+        from kerasmlp.experiments.layer_out.experiment import run_layer_out
 
         fitting = (name for name, of in NETWORKS.items() if of.channels == data.channels)
         plan = LayerOutPlan(

@@ -66,9 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.kept_back import count_labelled
     from kerasmlp.experiments.tuning.plan import MAX_EPOCHS, TuningPlan
+    from kerasmlp.experiments.tuning.search_files import require_keras_tuner
     from kerasmlp.experiments.tuning.space import SPACES
-    from kerasmlp.experiments.tuning.tune import require_keras_tuner, tune, work
-    from kerasmlp.experiments.tuning.workers import role
+    from kerasmlp.experiments.tuning.spread import role, work
+    from kerasmlp.experiments.tuning.tune import tune
     from kerasmlp.utils.checks import check_choice, check_int, reject
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 

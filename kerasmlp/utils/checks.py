@@ -123,6 +123,12 @@ def check_seed(value: Any) -> int | None:
     return value
 
 
+def check_each_once(name: str, values: Collection) -> None:
+    """Rejects an empty list, or one that names something twice."""
+    if not values or len(set(values)) < len(values):
+        reject(name, "must be given, and each once", list(values))
+
+
 def check_rate(name: str, value: Any) -> float:
     """Returns `value` as a float if it is a probability to drop, in [0, 1)."""
     if not is_number(value) or not 0 <= value < 1:

@@ -211,7 +211,7 @@ def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path):
 
 
 def test_the_mean_image_is_taken_off(cifar10):
-    from kerasmlp.experiments.ic_resnet.training import build
+    from kerasmlp.experiments.ic_resnet.experiment import build
 
     data = load_images(cifar10)
     plan = CifarPlan(depth=8)

@@ -19,9 +19,9 @@ from kerasmlp.data.targets import choose_age_target, choose_target
 from kerasmlp.experiments.cross_validation.comparison import TooFewPairs, compare, comparison_table
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs, shared_steps
-from kerasmlp.experiments.cross_validation.pool import TrainingPool
-from kerasmlp.experiments.cross_validation.table import markdown_of, summarize
-from kerasmlp.experiments.cross_validation.worker import Trainer
+from kerasmlp.experiments.cross_validation.table import markdown_of
+from kerasmlp.experiments.cross_validation.trainer import Trainer, TrainingPool
+from kerasmlp.experiments.summary import summarize
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.compiled_models import Workbench
@@ -398,99 +398,31 @@ def test_bands_of_runs_that_stop_at_different_epochs(tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-class QuickWorker:
-    """Answers at once: by the time the pool counts, all runs are taken."""
-
-    def __init__(self, dies_at=()):
-        self.dies_at, self.asked, self.stdin, self.stdout = dies_at, None, self, self
-        self.process = self.log = self
-
-    def write(self, text):
-        message = json.loads(text)
-        self.asked = message if isinstance(message, int) else self.asked
-
-    def readline(self):
-        return "" if self.asked in self.dies_at else json.dumps({"done": self.asked})
-
-    def read(self):
-        return b"out of memory"
-
-    def flush(self, *_):
-        pass
-
-    kill = close = seek = flush
-
-    def wait(self):
-        return -9
-
-
 @pytest.fixture
 def quick(monkeypatch):
-    def install(**how):
-        started = []
-        monkeypatch.setattr(
-            "kerasmlp.experiments.cross_validation.pool._start",
-            lambda: started.append(QuickWorker(**how)) or started[-1],
-        )
-        return started
-
-    return install
-
-
-def test_the_pool_waits_for_every_run_however_fast(quick):
-    quick()
-    for _ in range(200):
-        with TrainingPool(3) as pool:
-            assert sorted(pool.train({}, [4, 1, 2], [9] * 5)) == [1, 2, 4]
-            assert list(pool.train({}, [], [])) == []
-
-
-def test_workers_are_kept_for_the_next_cross_validation(quick):
-    started = quick()
-    with TrainingPool(2) as pool:
-        for _ in range(20):
-            assert sorted(pool.train({}, [0, 1, 2], [9] * 3)) == [0, 1, 2]
-    assert len(started) <= 2
+    """Pools whose workers do as their settings say, and no training."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "helpers"))
+    monkeypatch.setattr("kerasmlp.experiments.cross_validation.trainer._MODULE", "quick_worker")
 
 
 def test_a_worker_takes_runs_of_the_shape_it_knows_first(quick):
-    quick()
     with TrainingPool(1) as pool:
         assert list(pool.train({}, range(5), [7, 8, 7, 8, 7])) == [0, 2, 4, 1, 3]
+        assert list(pool.train({}, [], [])) == []
+        assert list(pool.train({}, [3, 1], [7] * 5)) == [3, 1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_that_kills_every_worker_is_said(quick, workers):
-    started = quick(dies_at=(1,))
-    with (
-        TrainingPool(workers) as pool,
-        pytest.raises(RuntimeError, match="run 1 ended 3 workers: exit code -9 out of memory"),
-    ):
-        list(pool.train({}, [0, 1], [7, 7]))
-    assert len(started) <= 2 + workers
-
-
-def test_a_full_disk_is_said_as_such(quick, monkeypatch):
-    full = {"errno": 28, "strerror": "No space left on device", "filename": "runs/a"}
-    quick()
-    monkeypatch.setattr(QuickWorker, "readline", lambda worker: json.dumps(full))
-    with TrainingPool(1) as pool, pytest.raises(OSError, match="No space left") as caught:
-        list(pool.train({}, [0, 1], [7, 7]))
-    assert (caught.value.errno, caught.value.filename) == (28, "runs/a")
+    message = "run 1 ended 3 workers, the last one ended with signal SIGKILL out of memory"
+    with TrainingPool(workers) as pool, pytest.raises(RuntimeError, match=message):
+        for number in pool.train({"fatal": [1]}, [0, 1, 2], [7, 7, 7]):
+            assert number != 1  # which is tried again when there are no others
 
 
 def test_a_pool_without_workers_is_refused():
     with pytest.raises(InputError, match="`workers` must be an integer >= 1"):
         TrainingPool(-1)
-
-
-def test_a_worker_that_cannot_be_started_is_said(monkeypatch):
-    def fail():
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr("kerasmlp.experiments.cross_validation.pool._start", fail)
-    with TrainingPool(1) as pool, pytest.raises(OSError, match="Too many open files"):
-        list(pool.train({}, [0, 1], [7, 7]))
 
 
 def test_a_search_is_no_run_to_begin_with(finished, tmp_path):
@@ -501,21 +433,6 @@ def test_a_search_is_no_run_to_begin_with(finished, tmp_path):
     plan = plan_of(store, init=str(search.path))
     with pytest.raises(InputError, match="must be the folder of one training"):
         cross_validate(folder / "store.h5", plan, tmp_path / "cv")
-
-
-def test_a_worker_that_dies_last_is_replaced(monkeypatch):
-    started = []
-
-    def start():
-        started.append(QuickWorker(dies_at=() if started else (1,)))
-        return started[-1]
-
-    monkeypatch.setattr("kerasmlp.experiments.cross_validation.pool._start", start)
-    with TrainingPool(1) as pool:
-        assert sorted(pool.train({}, [0, 1], [7, 7])) == [0, 1]
-        assert len(started) == 2
-        assert sorted(pool.train({}, [0, 1], [7, 7])) == [0, 1]
-    assert len(started) == 2
 
 
 def start(store, run_dir, workers):

@@ -27,11 +27,12 @@ from kerasmlp.data.targets import choose_age_target, choose_target
 from kerasmlp.experiments.tuning import tune as running
 from kerasmlp.experiments.tuning.oracle import SearchOracle, hyperparameters
 from kerasmlp.experiments.tuning.plan import Cost, TuningPlan, describe, longest_within
+from kerasmlp.experiments.tuning.search_files import project_name
 from kerasmlp.experiments.tuning.space import SPACES, Choice, LogRange, place_of, recipe_of, rounded
+from kerasmlp.experiments.tuning.spread import WorkerPool, answer_workers, role, work
 from kerasmlp.experiments.tuning.table import best_of, rows_of
 from kerasmlp.experiments.tuning.trial import TrialRunner
-from kerasmlp.experiments.tuning.tune import project_name, tune, work
-from kerasmlp.experiments.tuning.workers import WorkerPool, role, serve
+from kerasmlp.experiments.tuning.tune import tune
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.embeddings import train
@@ -357,7 +358,7 @@ def test_a_state_that_cannot_be_saved_is_the_chiefs_to_tell(store, tmp_path, mon
     with pytest.raises(OSError, match="No space left"):
         oracle.create_trial("a")
     with pytest.raises(OSError, match="No space left"):
-        serve(SimpleNamespace(state=oracle, search=lambda: None), None, None)
+        answer_workers(SimpleNamespace(state=oracle, search=lambda: None), None, None)
 
 
 # ---- trials
@@ -665,15 +666,14 @@ def test_a_killed_worker_does_not_lose_the_search(store, path, tmp_path):
 def test_at_the_deadline_workers_leave_by_themselves(
     store, path, tmp_path, monkeypatch, quick_starts
 ):
-    codes, oracles, stop = [], [], WorkerPool.stop
+    left, oracles, stop = [], [], WorkerPool.stop
 
     def noted(pool):
         assert not oracles[-1].tuner_ids, "the chief leaves first"
-        for worker in pool._workers:
-            try:
-                codes.append(worker.wait(60))
-            except subprocess.TimeoutExpired:
-                codes.append("still there")
+        until = time.monotonic() + 60
+        while pool.at_work and time.monotonic() < until:
+            pool.watch(0.1)
+        left.append(not pool.at_work)
         stop(pool)
 
     def on_progress(oracle, epochs):
@@ -685,21 +685,14 @@ def test_at_the_deadline_workers_leave_by_themselves(
     monkeypatch.setattr(running, "_silent", on_progress)
     plan = plan_of(store, space="narrow", max_epochs=3, factor=4)
     report = tune(path, plan, tmp_path / "run", workers=1)
-    assert codes == [0], (tmp_path / "run" / "search" / "worker-0.log").read_text()
+    assert left == [True], (tmp_path / "run" / "search" / "worker-0.log").read_text()
     assert not report["complete"] and report["trials"] == {"run": 1, "planned": 2, "diverged": 0}
 
 
 def test_no_host_makes_a_worker_of_this_machine_a_chief(path, tmp_path, monkeypatch):
-    started = []
     monkeypatch.setattr("socket.gethostname", lambda: "chief01")
-    monkeypatch.setattr(
-        "kerasmlp.experiments.tuning.workers.start_worker",
-        lambda *_, env, **__: started.append(env),
-    )
-    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
-    WorkerPool(path, tmp_path, 2).start()
-    names = {env["KERASTUNER_TUNER_ID"] for env in started}
-    assert len(names) == 2 and not any("chief" in name for name in names)
+    names = WorkerPool(path, tmp_path, 2).names
+    assert len(set(names)) == 2 and not any("chief" in name for name in names)
 
 
 def test_a_chief_that_does_not_answer_is_one_sentence(found, path, monkeypatch):

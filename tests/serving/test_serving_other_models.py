@@ -160,7 +160,7 @@ def no_rows(embedding):
 
 
 def failing(embedding):
-    return {"y": tf.reshape(embedding, (3, WIDTH))}
+    return {"y": tf.reshape(embedding, (3, 2 * WIDTH))}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import plan_runs
-from kerasmlp.experiments.cross_validation.pool import TrainingPool
-from kerasmlp.experiments.cross_validation.worker import MAX_MODELS
+from kerasmlp.experiments.cross_validation.trainer import MAX_MODELS, TrainingPool
 from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS, Experiment, Task
 from kerasmlp.experiments.residual_mlp.search import search_plans
 from kerasmlp.experiments.tuning.trial import TrialRunner

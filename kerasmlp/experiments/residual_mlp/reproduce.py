@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
-from kerasmlp.experiments.cross_validation.pool import TrainingPool
+from kerasmlp.experiments.cross_validation.trainer import TrainingPool
+from kerasmlp.experiments.grid import Grid
 from kerasmlp.experiments.residual_mlp.checking import check, check_photos
 from kerasmlp.experiments.residual_mlp.claims import check_claims
 from kerasmlp.experiments.residual_mlp.design import Experiment
@@ -21,7 +22,6 @@ from kerasmlp.experiments.residual_mlp.report import write_report
 from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
 from kerasmlp.experiments.residual_mlp.table import long_table, table_markdown
 from kerasmlp.runs.run_folder import RunFolder, environment
-from kerasmlp.runs.training_files import check_taken_over
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_int
 from kerasmlp.utils.files import write_text
@@ -129,30 +129,33 @@ def _pretrain(
 ) -> dict[tuple[str, str], Path]:
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
-    runs = {key: folder / "pretraining" / _slug(*key) for key in experiment.pretrainings()}
-    todo = {k: path for k, path in runs.items() if not RunFolder(path).done}
-    for key in runs.keys() - todo.keys():
-        task = experiment.pretrainings()[key]
-        recipe = task.pretraining_recipe(key[1], experiment.pretraining_epochs)
-        target = asdict(task.pretraining_target)
-        settings = {
+    tasks = list(experiment.pretrainings().items())
+    recipes = [
+        task.pretraining_recipe(variant, experiment.pretraining_epochs)
+        for (_, variant), task in tasks
+    ]
+
+    def settings_of(number: int) -> dict:
+        target = asdict(tasks[number][1].pretraining_target)
+        return {
             "target": target | {"class_names": list(target["class_names"])},
-            "recipe": recipe.to_config(),
+            "recipe": recipes[number].to_config(),
             "seed": experiment.seed,
             "data_digest": store.digest(),
         }
-        check_taken_over(RunFolder(runs[key]), settings)
+
+    grid = Grid(folder / "pretraining", [_slug(*key) for key, _ in tasks])
+    todo = grid.pending(settings_of)
     if todo:
         import_tensorflow()
         from kerasmlp.training.embeddings import train
-    bar = tqdm(todo.items(), unit="pre-training", disable=not progress or not todo, file=sys.stderr)
-    for key, path in bar:
+    bar = tqdm(todo, unit="pre-training", disable=not progress or not todo, file=sys.stderr)
+    for number in bar:
+        key, task = tasks[number]
         bar.set_description("pre-training " + " ".join(key))
-        task = experiment.pretrainings()[key]
-        recipe = task.pretraining_recipe(key[1], experiment.pretraining_epochs)
         how = {"seed": experiment.seed, "keep_diverged": True, "pictures": False, "resume": True}
-        train(store, task.pretraining_target, recipe, path, **how)
-    return runs
+        train(store, task.pretraining_target, recipes[number], grid.runs[number].path, **how)
+    return {key: run.path for (key, _), run in zip(tasks, grid.runs, strict=True)}
 
 
 def _cross_validate(
