@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     if args.resume and args.run_dir is None:
         reject("--run-dir", "must be given to be resumed", None)
     if args.search_epochs is not None:
-        from kerasmlp.experiments.tuning.tune import require_keras_tuner
+        from kerasmlp.experiments.tuning.search_files import require_keras_tuner
 
         require_keras_tuner()
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
