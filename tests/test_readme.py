@@ -52,6 +52,7 @@ def folder(tmp_path_factory):
         shutil.copytree(ROOT / name, path / name)
     (path / "data").mkdir()
     sample = EmbeddingStore.open(ROOT / "data" / "fairface_sample.h5")
+    # Fewer could not promise the risks that are asked for.
     sample.subset(range(6000)).save(path / "data" / "fairface_sample.h5")
     if SHARED.is_dir():
         (path / "photos").symlink_to(SHARED / "faces" / "utkface")
@@ -80,6 +81,7 @@ def run(folder):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(CODE)))
 def test_block(number, run):
     kind, code = CODE[number]

@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
         store = EmbeddingStore.open(args.store, verify=True)
         others = {args.ood.stem: EmbeddingStore.open(args.ood, verify=True)} if args.ood else {}
         import_tensorflow()
-        from kerasmlp.evaluation.measuring import fitting_classes, groups_table, measures_table
+        from kerasmlp.data.targets import Target
+        from kerasmlp.evaluation.measuring import fitting_classes
         from kerasmlp.evaluation.report import write_evaluation
         from kerasmlp.runs.mc_model import has_dropout
         from kerasmlp.runs.predictor import Predictor
@@ -76,8 +77,6 @@ def run(args: argparse.Namespace) -> None:
         if args.classes is not None and not target.is_age:
             reject("--classes", f"must be left out for a model of {target.label}", args.classes)
         target = fitting_classes(target, store, args.classes)
-        if target.is_age:
-            print(f"measured in classes: {target.classes}")
         num_samples = args.num_samples
         if num_samples and not has_dropout(predictor.model):
             print("note: the model has no dropout, nothing to sample", file=sys.stderr)
@@ -92,19 +91,28 @@ def run(args: argparse.Namespace) -> None:
             others=others,
             progress=sys.stderr.isatty(),
         )
+    _print_tables(report, target, Target.from_config(predictor.config["target"]))
+    print(f"\n{output}")
+    rest = {k: report[k] for k in ("mc_mean", "ood_auroc") if k in report}
+    print_json(args, {**report["deterministic"], **rest, "output": str(output)})
+
+
+def _print_tables(report: dict, target, trained) -> None:
+    """What was measured in the classes of a target, beside that of the training."""
+    from kerasmlp.evaluation.measuring import groups_table, measures_table
+
     plain = [g for g in report["groups"] if g["model"] == "deterministic" and g["race"] == "all"]
     if report["rows_without_label"]:
         print(f"{report['rows_without_label']} rows without the label are left out")
     if known := report["rows_learned_from"]:
         print(f"note: the run has learned from {known} of these rows, which flatters it")
-    if "mc_mean" in report:
-        print("the deterministic model, by groups of people (the others are in groups.csv):")
+    heading = f"measured in {target.measured_in}:"
+    if target.measured_in != (own := trained.measured_in):
+        print(f"note: the training was measured in {own}, which is not to be compared with this")
+    print(f"the deterministic model by groups of people (the others are in groups.csv), {heading}")
     print(groups_table(plain))
     models = {k: report[k] for k in ("deterministic", "mc_mean") if k in report}
-    print(f"\n{measures_table(models, _SUMMARY)}")
+    print(f"\n{heading}\n{measures_table(models, _SUMMARY)}")
     if sources := report.get("ood_auroc"):
         measures = list(dict.fromkeys(key for scores in sources.values() for key in scores))
         print(f"\nAUROC against\n{measures_table(sources, measures)}")
-    print(f"\n{output}")
-    rest = {k: report[k] for k in ("mc_mean", "ood_auroc") if k in report}
-    print_json(args, {**report["deterministic"], **rest, "output": str(output)})

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from kerasmlp.commands.json_line import add_json_argument, print_json
+from kerasmlp.commands.training_options import open_run
 
 _TASKS = ("gender", "age", "age-modified")
 
@@ -28,21 +29,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gender-preset", default="paper-gender", metavar="NAME", help="default: %(default)s"
     )
     parser.add_argument("--classes", metavar="C", help="age groups, as of train-age")
-    for name, default, text in (
-        ("--seed", 0, "the first one"),
-        ("--seeds", 5, "repetitions of every cross-validation"),
-        ("--pretraining-epochs", 5, "passes over the first store"),
+    for option, name, default, text in (
+        ("--seed", "seed", 0, "the first one"),
+        ("--seeds", "num_seeds", 5, "repetitions of every cross-validation"),
+        ("--pretraining-epochs", "pretraining_epochs", 5, "passes over the first store"),
     ):
-        text = f"{text}; default: %(default)s"
-        parser.add_argument(name, type=int, default=default, metavar="N", help=text)
+        number = {"dest": name, "type": int, "default": default, "metavar": "N"}
+        parser.add_argument(option, **number, help=f"{text}; default: %(default)s")
     parser.add_argument(
         "--search-epochs", type=int, metavar="N",
         help="first search the recipes on the first store (Hyperband, trials of at most N "
         "epochs; 10 in the paper); default: the presets as they are",
     )  # fmt: skip
     parser.add_argument(
-        "--folds", type=int, metavar="N", help="default: those of the store's column, or 5"
-    )
+        "--folds", dest="num_folds", type=int, metavar="N",
+        help="default: those of the store's column, or 5",
+    )  # fmt: skip
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes of one core each; default: all cores"
     )
@@ -62,8 +64,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.photos and not args.model_dir:
         reject("--model-dir", "must be given with --photos", None)
-    if args.resume and args.run_dir is None:
-        reject("--run-dir", "must be given to be resumed", None)
+    run_dir = open_run(args, "experiment")
     if args.search_epochs is not None:
         from kerasmlp.experiments.tuning.search_files import require_keras_tuner
 
@@ -71,7 +72,6 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
     from kerasmlp.experiments.residual_mlp.checking import check, check_photos
     from kerasmlp.experiments.residual_mlp.design import Experiment, make_tasks
-    from kerasmlp.runs.run_folder import next_free
 
     if args.workers is not None:
         check_int("--workers", args.workers, minimum=1)
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> None:
         store_path=args.store,
         tasks=tasks,
         seed=args.seed,
-        num_seeds=args.seeds,
-        num_folds=args.folds,
+        num_seeds=args.num_seeds,
+        num_folds=args.num_folds,
         pretraining_epochs=args.pretraining_epochs,
         search_epochs=args.search_epochs,
     )
@@ -103,7 +103,6 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.experiments.residual_mlp.reproduce import reproduce
     from kerasmlp.experiments.residual_mlp.table import claims_markdown, lowest_validation_losses
 
-    run_dir = args.run_dir or next_free(Path("runs") / "experiment")
     report = reproduce(
         experiment,
         run_dir,

@@ -15,11 +15,11 @@ from typing import Any
 
 from kerasmlp import __version__
 from kerasmlp.runs.evaluation_folder import is_evaluation_of_run
-from kerasmlp.runs.manifest import check_against_manifest, read_manifest, write_manifest
 from kerasmlp.utils import schema
 from kerasmlp.utils.checks import InputError, reject_file
 from kerasmlp.utils.files import MOST_JSON_BYTES, parse_json, read_json, what_is, write_json
 from kerasmlp.utils.locks import lock_file
+from kerasmlp.utils.manifest import check_against_manifest, read_manifest, write_manifest
 
 FORMAT = "kerasmlp.run"
 FILES = (

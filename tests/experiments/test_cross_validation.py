@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from damage import without_hashes
 from data_sets import ROOT, make_store
-from forked import fresh_python
+from forked import copy_of, fresh_python
 
 from kerasmlp import EmbeddingStore, load_model
 from kerasmlp.data.targets import choose_age_target, choose_target
@@ -39,7 +38,7 @@ def plan_of(store, **changes):
 
 
 @pytest.fixture(scope="module")
-def pool():
+def pool(quick_starts):
     """Two worker processes, which keep what they have compiled."""
     with TrainingPool(2) as pool:
         yield pool
@@ -436,9 +435,9 @@ def test_a_search_is_no_run_to_begin_with(finished, tmp_path):
         cross_validate(folder / "store.h5", plan, tmp_path / "cv")
 
 
-def start(store, run_dir, workers, python=sys.executable):
+def start(store, run_dir, workers):
     command = [
-        python, ROOT / "bin" / "cross-validate", "--store", store, "--label", "gender",
+        fresh_python(), ROOT / "bin" / "cross-validate", "--store", store, "--label", "gender",
         "--run-dir", run_dir, "--seeds", "1", "--folds", "3", "--epochs", "30", "--batch-size",
         "32", "--workers", workers, "--resume",
     ]  # fmt: skip
@@ -453,20 +452,22 @@ def wait_for_a_checkpoint(process, folder):
 
 def children_of(process):
     found = []
-    for task in os.listdir(f"/proc/{process.pid}/task"):
-        with open(f"/proc/{process.pid}/task/{task}/children") as file:
+    tasks = f"/proc/{copy_of(process.pid)}/task"
+    for task in os.listdir(tasks):
+        with open(f"{tasks}/{task}/children") as file:
             found += [int(pid) for pid in file.read().split()]
     return found
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_table(tmp_path):
     """The first process is killed whole, of the second one worker; one alone does as much."""
     store = tmp_path / "store.h5"
     make_store(rows=600, width=64).save(store)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    process = start(store, whole, 1, fresh_python())
+    process = start(store, whole, 1)
     assert process.wait() == 0, process.stderr.read().decode()
-    process = start(store, broken, 2, fresh_python())
+    process = start(store, broken, 2)
     wait_for_a_checkpoint(process, broken)
     process.send_signal(signal.SIGKILL)
     process.communicate()

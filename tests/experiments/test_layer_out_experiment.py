@@ -168,6 +168,7 @@ def arguments(images, folder, *more):
     return [str(images), "--run-dir", str(folder), *flags, *more]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_table(images, tmp_path):
     checkpoint = tmp_path / "broken" / "efreeze_seed0" / "checkpoint.npz"
     words = [arguments(images, tmp_path / name) for name in ("broken", "whole")]
@@ -239,8 +240,10 @@ def test_bad_input_is_one_sentence(images, tmp_path, capsys):
         return line
 
     assert "must be less than the 6 epochs" in refused(images, "--warmup-epochs", "6")
-    assert "`batch_size` must be at most the 96 images" in refused(images, "--batch-size", "97")
-    assert "`learning_rate` must be a finite number > 0" in refused(images, "--learning-rate", "0")
+    assert "`--batch-size` must be at most the 96 images" in refused(images, "--batch-size", "97")
+    assert "`--learning-rate` must be a finite number > 0" in refused(
+        images, "--learning-rate", "0"
+    )
     assert "`--seeds` must be an integer >= 1" in refused(images, "--seeds", "0")
     assert "must be a file. Received: no such file" in refused(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("no images")

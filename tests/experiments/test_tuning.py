@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from damage import altered
 from data_sets import ROOT, make_store
-from forked import fresh_python
+from forked import copy_of, fresh_python
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.oracles import HyperbandOracle
 
@@ -605,8 +605,8 @@ def test_a_worker_needs_a_search_on_its_data(found, path, tmp_path):
 # ---- processes
 
 
-def start_tune(path, folder, *options, python=sys.executable):
-    command = [python, ROOT / "tests" / "helpers" / "tiny_tune.py", path, folder, *options]
+def start_tune(path, folder, *options):
+    command = [fresh_python(), ROOT / "tests" / "helpers" / "tiny_tune.py", path, folder, *options]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'helpers'}"}
     return subprocess.Popen(
         [str(c) for c in command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -623,11 +623,11 @@ def wait_for(condition, process, seconds=600):
 
 def test_killed_and_resumed_ends_with_the_same(found, path, tmp_path):
     folder = tmp_path / "run"
-    process = start_tune(path, folder, "tiny", 4, python=fresh_python())
+    process = start_tune(path, folder, "tiny", 4)
     wait_for(lambda: len(list(folder.rglob("trial_*"))) > 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    process = start_tune(path, folder, "tiny", 4, python=fresh_python())
+    process = start_tune(path, folder, "tiny", 4)
     output = process.communicate()[0].decode()
     assert process.returncode == 0, output
     assert trials_of(folder) == trials_of(found[0])
@@ -644,11 +644,12 @@ def children_of(pid):
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_worker_does_not_lose_the_search(store, path, tmp_path):
     plan, folder = plan_of(store, space="narrow", max_epochs=2), tmp_path / "run"
     process = start_tune(path, folder, "narrow", 2, 2)
     wait_for(lambda: len(list(folder.rglob("checkpoint.npz"))) > 1, process)
-    first = children_of(process.pid)
+    first = children_of(copy_of(process.pid))
     assert len(first) == 2
     os.kill(first[0], signal.SIGKILL)
     output = process.communicate()[0].decode()
@@ -661,7 +662,10 @@ def test_a_killed_worker_does_not_lose_the_search(store, path, tmp_path):
     assert drawn == rates
 
 
-def test_at_the_deadline_workers_leave_by_themselves(store, path, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_at_the_deadline_workers_leave_by_themselves(
+    store, path, tmp_path, monkeypatch, quick_starts
+):
     left, oracles, stop = [], [], WorkerPool.stop
 
     def noted(pool):
@@ -713,7 +717,7 @@ def command(*options):
         (["--resume"], "`--run-dir` must be given to be resumed"),
         (["--label", "gender", "--classes", "years"], "`--classes` must be left out"),
         (["--store", "none.h5"], "none.h5"),
-        (["--preset", "ours"], "`preset` must be one of"),
+        (["--preset", "ours"], "`--preset` must be one of"),
     ],
 )
 def test_refused_on_the_command_line(options, message, path, capsys, monkeypatch, tmp_path):

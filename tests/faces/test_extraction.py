@@ -86,6 +86,7 @@ def test_fairface_and_adience(tmp_path, capsys):
     assert set(fairface.labels["age_group"]) > {"20-29", "10-19"}
 
 
+@pytest.mark.slow
 def test_the_complete_layout_of_adience(tmp_path):
     """One of 97 inputs here; `benchmarks/adience.py` takes all 19,370."""
     images = faces_to_spread(SHARED, tmp_path)
@@ -309,7 +310,7 @@ def test_nine_workers_killed_in_a_row_end_with_a_sentence(tmp_path, monkeypatch,
     options = ("--workers", "1", "--face", "centre")
     assert command(photos, store, *options) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "error: `workers` must stay alive. Received: 9 lost in a row" in error
+    assert "error: `--workers` must stay alive. Received: 9 lost in a row" in error
     assert "ended with exit code 9 at its start" in error
     assert error.endswith("; --resume goes on from here")
     assert 1 <= lines_on_disk(store) <= 4 and not store.exists()
@@ -322,10 +323,10 @@ def test_nine_workers_killed_in_a_row_end_with_a_sentence(tmp_path, monkeypatch,
     ("options", "message"),
     [
         (["--model-dir", "/nowhere"], "non-commercial research only"),
-        (["--workers", "0"], "`workers` must be an integer >= 1"),
-        (["--min-det-score", "1.5"], r"`min_det_score` must be in [0, 1)"),
+        (["--workers", "0"], "`--workers` must be an integer >= 1"),
+        (["--min-det-score", "1.5"], r"`--min-det-score` must be in [0, 1)"),
         (["--resume", "--force"], "must not be given together"),
-        (["--device", "cuda"], "`device` must be one that works"),
+        (["--device", "cuda"], "`--device` must be one that works"),
         (["-o", "/nowhere/s.h5"], "must lie in an existing folder"),
     ],
 )

@@ -14,7 +14,7 @@ from kerasmlp.data.splits import group_codes, grouped_folds, grouped_split
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target
 from kerasmlp.models.presets import Recipe
-from kerasmlp.utils.checks import check_int, check_seed, reject
+from kerasmlp.utils.checks import check_int, check_seed, reject, reject_column
 
 NUM_FOLDS = 5
 MAX_SEEDS = 1000
@@ -135,7 +135,9 @@ def plan_runs(store: EmbeddingStore, plan: Plan) -> list[PlannedRun]:
             if len(present) < 2:
                 where = f"where seed {seed} tests fold {fold}"
                 names = [plan.target.class_names[k] for k in present]
-                reject(plan.target.label, f"must hold two classes to train on {where}", names)
+                reject_column(
+                    plan.target.label, f"must hold two classes to train on {where}", names
+                )
             runs.append(PlannedRun(seed, fold, rows[training], test))
             sizes.append(len(rest))
     steps = shared_steps(sizes, plan.recipe.batch_size)
@@ -193,12 +195,12 @@ def _folds(
     if split:
         group = plan.group or "group"
         requirement = f"must keep the rows of one group together (column `{group}`)"
-        reject("fold", requirement, f"{split} times a group in one more fold")
+        reject_column("fold", requirement, f"{split} times a group in one more fold")
     present = np.unique(column).tolist()
     if min(present, default=0) < 0:
-        reject("fold", "must hold numbers of folds, or -1 where there is none", present)
+        reject_column("fold", "must hold numbers of folds, or -1 where there is none", present)
     if len(present) < 2:
-        reject("fold", "must hold at least two folds", present)
+        reject_column("fold", "must hold at least two folds", present)
     if plan.num_folds not in (None, len(present)):
         requirement = f"must be {len(present)}, as the store's column `fold` has"
         reject("num_folds", requirement, plan.num_folds)
