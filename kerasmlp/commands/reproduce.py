@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         reject("--model-dir", "must be given with --photos", None)
     run_dir = open_run(args, "experiment")
     if args.search_epochs is not None:
-        from kerasmlp.experiments.tuning.tune import require_keras_tuner
+        from kerasmlp.experiments.tuning.search_files import require_keras_tuner
 
         require_keras_tuner()
     from kerasmlp.data.stores.embedding_store import EmbeddingStore

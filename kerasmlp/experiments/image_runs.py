@@ -131,25 +131,28 @@ def run_experiment(
         if grid.folder.done:
             return grid.folder.report()
         reports, diverged = _train_all(data, plan, runs, grid, train, progress)
-        rows = [presentation.row_of(report) for report in reports.values()]
-        summary = presentation.summarize(rows)
-        table = presentation.markdown_of(summary)
-        if diverged:
-            table += f"\nDiverged and left out: {', '.join(diverged)}.\n"
         report = {
-            "summary": summary,
-            "runs": rows,
+            "summary": {},
+            "runs": [presentation.row_of(report) for report in reports.values()],
             "diverged": diverged,
             "rows": {"training": len(data.x_train), "test": len(data.x_test)},
             "trainable_parameters": next(iter(reports.values()))["trainable_parameters"],
             "seconds": {"total": time.time() - started},
         }
-        histories: dict[str, list[list[dict]]] = {}
-        for name, of in reports.items():
-            history = read_csv(grid.folder / name / "history.csv")
-            histories.setdefault(presentation.title_of(of), []).append(history)
-        draw = functools.partial(_draw, histories, presentation.panels)
-        return grid.finish(rows, table, report, draw)
+        return _finish(grid, presentation, report, reports)
+
+
+def _finish(grid: Grid, shown: Presentation, report: dict, reports: dict[str, dict]) -> dict:
+    report["summary"] = summary = shown.summarize(report["runs"])
+    table = shown.markdown_of(summary)
+    if report["diverged"]:
+        table += f"\nDiverged and left out: {', '.join(report['diverged'])}.\n"
+    histories: dict[str, list[list[dict]]] = {}
+    for name, of in reports.items():
+        history = read_csv(grid.folder / name / "history.csv")
+        histories.setdefault(shown.title_of(of), []).append(history)
+    draw = functools.partial(_draw, histories, shown.panels)
+    return grid.finish(report["runs"], table, report, draw)
 
 
 def _train_all(

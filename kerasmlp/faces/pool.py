@@ -13,6 +13,7 @@ import numpy as np
 
 from kerasmlp.data.datasets.photos import read_photo
 from kerasmlp.data.datasets.records import FAILED_TO_READ, WORKER_CRASHED, WORKER_STOOD_STILL
+from kerasmlp.utils.checks import check_int
 from kerasmlp.utils.worker import Task, Worker, serve
 from kerasmlp.utils.workers import Lost, Pool
 
@@ -54,7 +55,7 @@ class FacePool:
             "min_det_score": min_det_score,
             "device": device,
         }
-        self._most_ahead = _REORDER * workers
+        self._most_ahead = _REORDER * check_int("workers", workers, minimum=1)
         self._pool = Pool(
             "kerasmlp.faces.pool",
             workers,

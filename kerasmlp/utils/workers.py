@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple, NoReturn
 
-from kerasmlp.utils.checks import InputError, check_int
+from kerasmlp.utils.checks import InputError
 from kerasmlp.utils.worker import Task, Worker
 
 LOOK_SECONDS = 1.0
@@ -41,9 +41,6 @@ class Pool:
         busy_seconds: As much for one that computes; None waits for ever.
         open_log: For what a worker says on standard error; its last line is told.
         name_of: A task in words.
-
-    Raises:
-        InputError: if there would be no worker.
     """
 
     def __init__(
@@ -60,7 +57,7 @@ class Pool:
         name_of: Callable[[Any], str] = str,
     ):
         self._module, self._open_log, self._name_of = module, open_log, name_of
-        self._number = check_int("workers", workers, minimum=1)
+        self._number = workers
         self._costly, self._most_lost, self._ahead = costly, most_lost, ahead
         self.still_seconds, self.busy_seconds = still_seconds, busy_seconds
         self.workers: list[Worker] = []

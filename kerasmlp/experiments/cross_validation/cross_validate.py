@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import math
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
+
+from tqdm import tqdm
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import (
@@ -25,9 +28,9 @@ from kerasmlp.experiments.summary import summarize
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import TARGET, read_report
 from kerasmlp.training.initial_weights import check_init, check_untested
-from kerasmlp.utils.checks import InputError, check_int, is_number, reject_file
+from kerasmlp.utils.checks import InputError, is_number, reject_file
 from kerasmlp.utils.files import sha256_file
-from kerasmlp.utils.processes import num_cores
+from kerasmlp.utils.processes import number_of_workers
 from kerasmlp.utils.schema import (
     check_object,
     dict_of,
@@ -107,9 +110,7 @@ def cross_validate(
         RuntimeError: if a run ended three workers; `resume=True` goes on.
     """
     started = time.time()
-    if workers is None:
-        workers = num_cores()
-    check_int("workers", workers, minimum=1)
+    workers = number_of_workers(workers)
     store = EmbeddingStore.open(store_path, verify=True)
     runs = plan_runs(store, plan)
     config = _config_of(store, plan, runs)
@@ -124,12 +125,10 @@ def cross_validate(
             "run_dir": str(grid.folder.path.resolve()),
             "dtype": _precision_of(grid),
         }
-        steps = [run.steps_per_epoch for run in runs]
-        with contextlib.ExitStack() as stack:
-            pool = pool or stack.enter_context(TrainingPool(workers))
-            done = pool.train(settings, pending, steps)
-            for _ in _with_bar(done, len(runs), len(pending)) if progress else done:
-                pass
+        with nullcontext(pool) if pool else TrainingPool(workers) as pool:
+            done = pool.train(settings, pending, [run.steps_per_epoch for run in runs])
+            bar = {"total": len(runs), "initial": len(runs) - len(pending), "desc": "runs"}
+            collections.deque(tqdm(done, **bar, unit="run", disable=not progress), maxlen=0)
         return _finish(grid, store, plan, runs, started, keep_diverged)
 
 
@@ -239,12 +238,6 @@ def _is_run(row) -> bool:
     if not (isinstance(row, dict) and is_number(row.get("seed")) and is_number(row.get("fold"))):
         return False
     return "diverged" in row or (is_number(row.get("test_nll")) and math.isfinite(row["test_nll"]))
-
-
-def _with_bar(done, total: int, pending: int):
-    from tqdm import tqdm
-
-    return tqdm(done, total=total, initial=total - pending, desc="runs", unit="run")
 
 
 def _test_share(runs) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs
 from kerasmlp.training.precision import default_policy
-from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.checks import check_int, reject_file
 from kerasmlp.utils.tensorflow_import import import_tensorflow
 from kerasmlp.utils.worker import Task, Worker, serve
 from kerasmlp.utils.workers import Lost, Pool
@@ -88,6 +88,7 @@ class TrainingPool:
     """
 
     def __init__(self, workers: int):
+        workers = check_int("workers", workers, minimum=1)
         self._pool = Pool(_MODULE, workers, costly=MAX_DEATHS, name_of=lambda run: f"run {run}")
 
     def __enter__(self) -> TrainingPool:

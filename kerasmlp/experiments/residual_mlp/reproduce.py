@@ -23,9 +23,8 @@ from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
 from kerasmlp.experiments.residual_mlp.table import long_table, table_markdown
 from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.training.precision import default_policy
-from kerasmlp.utils.checks import check_int
 from kerasmlp.utils.files import write_text
-from kerasmlp.utils.processes import num_cores
+from kerasmlp.utils.processes import number_of_workers
 from kerasmlp.utils.tables import csv_of
 
 KIND = "experiment"
@@ -65,25 +64,12 @@ def reproduce(
         InputError: if the stores cannot be used so.
     """
     started = time.time()
-    workers = num_cores() if workers is None else check_int("workers", workers, minimum=1)
+    workers = number_of_workers(workers)
     pretraining, store = check(experiment)
     if photos is not None:
         check_photos(photos, model_dir, store)
-    config = {
-        "kind": KIND,
-        "pretraining_digest": pretraining.digest(),
-        "store_digest": store.digest(),
-        "seeds": experiment.seeds,
-        "num_folds": experiment.num_folds,
-        "pretraining_epochs": experiment.pretraining_epochs,
-        "search_epochs": experiment.search_epochs,
-        "presets": {t.name: t.preset.to_config() for t in experiment.tasks},
-        "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
-        "classes": {t.name: t.target.classes for t in experiment.tasks},
-        "tasks": [t.name for t in experiment.tasks],
-        "dtype": default_policy(),
-    }
     folder = RunFolder(run_dir)
+    config = _config_of(experiment, pretraining, store)
     with folder.working(config, resume=resume, force=False):
         faces = folder / "figures" / "faces.png"
         if folder.done and (photos is None or faces.is_file()):
@@ -96,9 +82,8 @@ def reproduce(
             write_text(folder / "search.csv", csv_of(searched))
         inits = _pretrain(experiment, pretraining, folder.path, progress)
         folders = _cross_validate(experiment, inits, folder.path, workers, progress)
-        names = [t.name for t in experiment.tasks]
         rows = long_table(folders, store)
-        claims = check_claims(folders, names)
+        claims = check_claims(folders, config["tasks"])
         write_text(folder / "table.csv", csv_of(rows))
         write_text(folder / "claims.csv", csv_of(claims))
         write_text(folder / "table.md", table_markdown(rows))
@@ -116,12 +101,28 @@ def reproduce(
         full = [run for run in full if "diverged" not in RunFolder(run).report()]
         if photos is not None and full:
             faces.parent.mkdir(exist_ok=True)
-            draw_extreme_faces(
-                full, photos, model_dir, faces, seed=experiment.seed, progress=progress
-            )
+            how = {"seed": experiment.seed, "progress": progress}
+            draw_extreme_faces(full, photos, model_dir, faces, **how)
         write_report(folder.path, experiment, pretraining, store, report, folders)
         folder.finish(report)
         return report
+
+
+def _config_of(experiment: Experiment, pretraining: EmbeddingStore, store: EmbeddingStore) -> dict:
+    return {
+        "kind": KIND,
+        "pretraining_digest": pretraining.digest(),
+        "store_digest": store.digest(),
+        "seeds": experiment.seeds,
+        "num_folds": experiment.num_folds,
+        "pretraining_epochs": experiment.pretraining_epochs,
+        "search_epochs": experiment.search_epochs,
+        "presets": {t.name: t.preset.to_config() for t in experiment.tasks},
+        "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
+        "classes": {t.name: t.target.classes for t in experiment.tasks},
+        "tasks": [t.name for t in experiment.tasks],
+        "dtype": default_policy(),
+    }
 
 
 def _pretrain(

@@ -96,41 +96,31 @@ class WorkerPool:
 
     def __init__(self, store_path: Path, run_dir: Path, number: int):
         self._settings = {"store": str(store_path), "run_dir": str(run_dir)}
-        self._pool: Pool | None = None
-        self._logs = Path(run_dir) / "search"
-        self._started = itertools.count()
+        self._logs, started = Path(run_dir) / "search", itertools.count()
         self.names = [f"worker-{os.getpid()}-{number}" for number in range(number)]
         """By which the chief knows them."""
 
         self.at_work = number
-
-    def start(self) -> None:
-        if not self.names:
-            return
-        self._logs.mkdir(exist_ok=True)
-        ip = os.environ[IP]
-        here = "127.0.0.1" if ip == "0.0.0.0" else ip
         self._pool = Pool(
             "kerasmlp.experiments.tuning.spread",
-            len(self.names),
+            number,
             costly=_MOST_DEATHS,
             most_lost=_MOST_DEATHS,
-            open_log=lambda: open(self._logs / f"worker-{next(self._started)}.log", "w+b"),  # noqa: SIM115
+            open_log=lambda: open(self._logs / f"worker-{next(started)}.log", "w+b"),  # noqa: SIM115
         )
-        names = list(enumerate(self.names))
+
+    def start(self) -> None:
+        self._logs.mkdir(exist_ok=True)
+        ip, names = os.environ[IP], list(enumerate(self.names))
         self._pool.begin(lambda worker: names.pop(0) if names else None)
-        self._pool.start(self._settings | {"ip": here})
+        self._pool.start(self._settings | {"ip": "127.0.0.1" if ip == "0.0.0.0" else ip})
 
     def watch(self, seconds: float) -> None:
         """Starts workers again that died, for so long; notes those that have left."""
-        if self._pool is None:
-            time.sleep(seconds)
-        else:
-            self.at_work -= len(self._pool.step(seconds))
+        self.at_work -= len(self._pool.step(seconds))
 
     def stop(self) -> None:
-        if self._pool is not None:
-            self._pool.__exit__()
+        self._pool.__exit__()
 
 
 def search_in(
