@@ -15,8 +15,7 @@ class BatchNorm(keras.layers.BatchNormalization):
     rounding in less than half the time; everywhere else it is Keras'.
     `tests/benchmarks/ic_resnet.py` measures it.
 
-    Args:
-        kwargs: Those of `keras.layers.BatchNormalization`.
+    Its arguments are those of `keras.layers.BatchNormalization`.
 
     Call arguments:
         inputs: Tensor, channels last.

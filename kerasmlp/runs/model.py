@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kerasmlp.runs.keras_file import load_keras_file
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import what_is
 
+if TYPE_CHECKING:
+    import keras
 
-def load_model(path: str | os.PathLike):
+
+def load_model(path: str | os.PathLike) -> keras.Model:
     """Loads the model of a run folder, or a `.keras` file that holds our layers.
 
     Args:
         path: Run folder or file.
 
     Returns:
-        A `keras.Model`, not compiled; that of a run folder is float32.
+        Not compiled; that of a run folder is float32.
 
     Raises:
         InputError: if there is no finished run, no readable model, or one whose

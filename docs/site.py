@@ -1,7 +1,9 @@
-"""A hook of MkDocs: the pages beside `docs/`, README first, join the site; links follow."""
+"""For MkDocs: the pages beside `docs/` join the site, README first; examples are shown as code."""
 
+import re
 from pathlib import Path
 
+import griffe
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
@@ -21,3 +23,14 @@ def on_page_markdown(markdown, page, **_):
     if name == "index.md" or name in BESIDE:
         return markdown.replace("](docs/", "](").replace("](README.md", "](index.md")
     return markdown.replace("](../README.md", "](index.md").replace("](../", "](")
+
+
+class Examples(griffe.Extension):
+    """Lines from `>>>` to the next empty one are code; to Markdown they would be quotations."""
+
+    def on_object(self, *, obj, **_):
+        if obj.docstring:
+            fenced = r"```pycon\n\1\n```"
+            obj.docstring.value = re.sub(
+                r"^(>>> .*(?:\n.+)*)", fenced, obj.docstring.value, flags=re.M
+            )
