@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.kept_back import count_labelled
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
-    from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, Plan, plan_runs
+    from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, CrossValidationPlan, plan_runs
     from kerasmlp.utils.checks import check_int, reject
 
     if check_int("--seeds", args.seeds, minimum=1) > MAX_SEEDS:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     run_dir = open_run(args, "cross-validation")
     store = open_store(args)
     target, recipe = choose_task(args, store)
-    plan = Plan(
+    plan = CrossValidationPlan(
         target=target,
         recipe=recipe,
         seeds=tuple(range(args.seed, args.seed + args.seeds)),

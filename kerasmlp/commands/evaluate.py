@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from kerasmlp.commands.json_line import add_json_argument, print_json
@@ -47,54 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.data.stores.embedding_store import EmbeddingStore
-    from kerasmlp.runs.evaluation_folder import evaluation_folder
+    from kerasmlp.evaluation.evaluate import evaluate
     from kerasmlp.runs.run_folder import RunFolder
-    from kerasmlp.utils.checks import check_int, reject
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
+    from kerasmlp.runs.training_files import read_settings
 
-    check_int("--num-samples", args.num_samples, minimum=0)
-    check_int("--seed", args.seed, minimum=0)
-    if args.ood and not args.num_samples:
-        reject("--ood", "must come with --num-samples above 0", str(args.ood))
-    RunFolder(args.run).require_done()
-    output = args.output or args.run / f"evaluation-{args.store.stem}"
-    with evaluation_folder(output, force=args.force) as folder:
-        store = EmbeddingStore.open(args.store, verify=True)
-        others = {args.ood.stem: EmbeddingStore.open(args.ood, verify=True)} if args.ood else {}
-        import_tensorflow()
-        from kerasmlp.data.targets import Target
-        from kerasmlp.evaluation.measuring import fitting_classes
-        from kerasmlp.evaluation.report import write_evaluation
-        from kerasmlp.runs.mc_model import has_dropout
-        from kerasmlp.runs.predictor import Predictor
-
-        predictor = Predictor(args.run)
-        predictor.check(args.store, store.width, store.info)
-        for other in others.values():
-            predictor.check(args.ood, other.width, other.info)
-        target = predictor.target
-        if args.classes is not None and not target.is_age:
-            reject("--classes", f"must be left out for a model of {target.label}", args.classes)
-        target = fitting_classes(target, store, args.classes)
-        num_samples = args.num_samples
-        if num_samples and not has_dropout(predictor.model):
-            print("note: the model has no dropout, nothing to sample", file=sys.stderr)
-            num_samples = 0
-        report = write_evaluation(
-            folder,
-            predictor,
-            target,
-            store,
-            num_samples=num_samples,
-            seed=args.seed,
-            others=others,
-            progress=sys.stderr.isatty(),
-        )
-    _print_tables(report, target, Target.from_config(predictor.config["target"]))
-    print(f"\n{output}")
+    settings = {k: getattr(args, k) for k in ("num_samples", "seed", "ood", "classes", "force")}
+    report = evaluate(args.run, args.store, args.output, **settings, progress=sys.stderr.isatty())
+    if args.num_samples and not report["num_samples"]:
+        print("note: the model has no dropout, nothing to sample", file=sys.stderr)
+    _, trained = read_settings(RunFolder(args.run))
+    target = replace(trained, classes=report["classes"]) if trained.is_age else trained
+    _print_tables(report, target, trained)
+    print(f"\n{report['output']}")
     rest = {k: report[k] for k in ("mc_mean", "ood_auroc") if k in report}
-    print_json(args, {**report["deterministic"], **rest, "output": str(output)})
+    print_json(args, {**report["deterministic"], **rest, "output": report["output"]})
 
 
 def _print_tables(report: dict, target, trained) -> None:

@@ -84,7 +84,7 @@ def predict_photo(
     from kerasmlp.faces.finder import read_image
 
     image = read_image(path)
-    faces = embedded_faces(finder, image)
+    faces = finder.find(image)
     how = {"num_samples": num_samples, "seed": seed}
     how |= {"max_risk": max_risk, "within_years": within_years}
     rows = [{"input": str(path)} | row for row in predict_faces(predictors, faces, **how)]
@@ -98,11 +98,6 @@ def predict_photo(
         with atomic_path(annotate) as temporary:
             draw_faces(image, faces, rows).save(temporary, format="PNG")
     return rows or [{"input": str(path), "face": None, "reason": "no face"}]
-
-
-def embedded_faces(finder: FaceFinder, image: np.ndarray) -> list[Face]:
-    """The faces of a BGR image that can be asked about, best first."""
-    return [face for face in finder.find(image) if face.embedding is not None]
 
 
 def predict_faces(

@@ -18,7 +18,7 @@ from kerasmlp import EmbeddingStore, load_model
 from kerasmlp.data.targets import choose_age_target, choose_target
 from kerasmlp.experiments.cross_validation.comparison import TooFewPairs, compare, comparison_table
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
-from kerasmlp.experiments.cross_validation.plan import Plan, plan_runs, shared_steps
+from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs, shared_steps
 from kerasmlp.experiments.cross_validation.table import markdown_of
 from kerasmlp.experiments.cross_validation.trainer import Trainer, TrainingPool
 from kerasmlp.experiments.summary import summarize
@@ -34,7 +34,7 @@ SMALL = Recipe(epochs=2, batch_size=32, dropout_rate=0.2)
 
 def plan_of(store, **changes):
     settings = {"target": choose_target(store, "gender"), "recipe": SMALL, "seeds": (0, 1)}
-    return Plan(**settings | changes)
+    return CrossValidationPlan(**settings | changes)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_a_plan_survives_json():
     target = choose_age_target(store, None, "adience", by_years=True)
     plan = plan_of(store, target=target, init="runs/a", num_folds=3)
     config = json.loads(json.dumps(plan.to_config()))
-    assert config == plan.to_config() and Plan.from_config(config) == plan
+    assert config == plan.to_config() and CrossValidationPlan.from_config(config) == plan
 
 
 def test_each_run_is_what_train_makes_of_its_rows(finished, tmp_path):

@@ -20,10 +20,10 @@ class InThisProcess:
 
     def train(self, settings, pending, steps):
         from kerasmlp.data.stores.embedding_store import EmbeddingStore
-        from kerasmlp.experiments.cross_validation.plan import Plan
+        from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan
         from kerasmlp.experiments.cross_validation.trainer import Trainer
 
-        plan = Plan.from_config(settings["plan"])
+        plan = CrossValidationPlan.from_config(settings["plan"])
         trainer = Trainer(EmbeddingStore.open(settings["store"]), plan, settings["run_dir"])
         for number in pending:
             trainer.train(number)
@@ -34,7 +34,7 @@ def make_models(samples):
     """Trains, exports and saves one of each kind; in a process of its own, it begins TensorFlow."""
     from kerasmlp.data.targets import choose_target
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
-    from kerasmlp.experiments.cross_validation.plan import Plan
+    from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan
     from kerasmlp.models.presets import Recipe
     from kerasmlp.serving.export.saved_model import export_model
     from kerasmlp.training.embeddings import train
@@ -43,7 +43,7 @@ def make_models(samples):
     data.save(samples / "faces.h5")
     target = choose_target(data, "gender")
     train(data, target, Recipe(**RECIPE), samples / "run", pictures=False)
-    plan = Plan(target=target, recipe=Recipe(**RECIPE), seeds=(0,), num_folds=2)
+    plan = CrossValidationPlan(target=target, recipe=Recipe(**RECIPE), seeds=(0,), num_folds=2)
     cross_validate(samples / "faces.h5", plan, samples / "cv", pool=InThisProcess())
     export_model(samples / "run", samples / "gender")
     if find_spec("torch"):

@@ -14,7 +14,7 @@ from damage import without_hashes
 from data_sets import ROOT, make_store
 from forked import fresh_python
 
-from kerasmlp import load_model
+from kerasmlp import EmbeddingStore, StoreInfo, load_model
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.cli import run_command
@@ -99,6 +99,20 @@ def test_a_model_without_dropout_is_calibrated_as_it_is(store, tmp_path):
     assert predictor.calibration.offsets_years.keys() == {"deterministic"}
     with pytest.raises(InputError, match="needs. Received: a model without dropout"):
         predictor.threshold_nats(0.5, num_samples=64)
+
+
+def test_a_store_is_answered_as_its_rows_if_the_embedder_is_the_same(age_run, store):
+    predictor = Predictor(age_run[0])
+    few = store.subset(range(4))
+    expected = list(predictor.rows(few.embeddings, num_samples=8))
+    assert list(predictor.rows(few, num_samples=8)) == expected
+    np.testing.assert_array_equal(
+        predictor.probabilities(few), predictor.probabilities(few.embeddings)
+    )
+    other = StoreInfo(embedder="other.onnx", embedder_sha256="1" * 64)
+    foreign = EmbeddingStore(few.embeddings, info=other)
+    with pytest.raises(InputError, match=r"`the store` must hold embeddings of .*other.onnx"):
+        predictor.rows(foreign)
 
 
 def test_it_learns(age_run, store):

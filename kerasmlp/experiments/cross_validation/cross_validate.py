@@ -14,7 +14,7 @@ from tqdm import tqdm
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import (
     MAX_SEEDS,
-    Plan,
+    CrossValidationPlan,
     PlannedRun,
     folds_digest,
     has_folds,
@@ -69,7 +69,7 @@ _REPORT = {
 
 def cross_validate(
     store_path: str | os.PathLike,
-    plan: Plan,
+    plan: CrossValidationPlan,
     run_dir: str | os.PathLike,
     *,
     workers: int | None = None,
@@ -132,7 +132,7 @@ def cross_validate(
         return _finish(grid, store, plan, runs, started, keep_diverged)
 
 
-def _config_of(store: EmbeddingStore, plan: Plan, runs: list[PlannedRun]) -> dict:
+def _config_of(store: EmbeddingStore, plan: CrossValidationPlan, runs: list[PlannedRun]) -> dict:
     config = {
         "kind": KIND,
         **plan.to_config(),
@@ -156,7 +156,7 @@ def _config_of(store: EmbeddingStore, plan: Plan, runs: list[PlannedRun]) -> dic
 def _finish(
     grid: Grid,
     store: EmbeddingStore,
-    plan: Plan,
+    plan: CrossValidationPlan,
     runs: list[PlannedRun],
     started: float,
     keep_diverged: bool,

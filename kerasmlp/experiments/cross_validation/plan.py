@@ -23,7 +23,7 @@ SHARED_LOSS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class CrossValidationPlan:
     """The settings of a cross-validation: seeds × folds of one recipe on one target.
 
     Attributes:
@@ -50,7 +50,7 @@ class Plan:
         return asdict(self) | {"target": target, "seeds": list(self.seeds)}
 
     @classmethod
-    def from_config(cls, config: dict) -> Plan:
+    def from_config(cls, config: dict) -> CrossValidationPlan:
         return cls(
             **config
             | {
@@ -76,7 +76,9 @@ class PlannedRun:
         return f"seed{self.seed}_fold{self.fold}"
 
 
-def settings_of(store: EmbeddingStore, plan: Plan, run: PlannedRun, init: str | None) -> dict:
+def settings_of(
+    store: EmbeddingStore, plan: CrossValidationPlan, run: PlannedRun, init: str | None
+) -> dict:
     """What decides the result of one run: the same under these names in its `config.json`.
 
     Args:
@@ -104,7 +106,7 @@ def has_folds(store: EmbeddingStore) -> bool:
     return "fold" in store.labels
 
 
-def plan_runs(store: EmbeddingStore, plan: Plan) -> list[PlannedRun]:
+def plan_runs(store: EmbeddingStore, plan: CrossValidationPlan) -> list[PlannedRun]:
     """Returns the runs of a plan, seed by seed.
 
     Folds come from the store's `fold` column, the same for every seed, or are
@@ -184,7 +186,11 @@ def _usable(store: EmbeddingStore, rows: np.ndarray) -> np.ndarray:
 
 
 def _folds(
-    store: EmbeddingStore, plan: Plan, groups: np.ndarray, rows: np.ndarray, seed: int
+    store: EmbeddingStore,
+    plan: CrossValidationPlan,
+    groups: np.ndarray,
+    rows: np.ndarray,
+    seed: int,
 ) -> list[tuple[int, np.ndarray]]:
     """Number and rows of each fold; where the store has folds, its own numbers."""
     if not has_folds(store):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.experiments.cross_validation.plan import Plan, plan_runs
+from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_int, reject_file
 from kerasmlp.utils.tensorflow_import import import_tensorflow
@@ -40,7 +40,7 @@ class Trainer:
     def __init__(
         self,
         store: EmbeddingStore,
-        plan: Plan,
+        plan: CrossValidationPlan,
         run_dir: str | os.PathLike,
         workbench: Workbench | None = None,
     ):
@@ -141,7 +141,7 @@ class _Desk:
         from kerasmlp.training.compiled_models import Workbench
 
         self._workbench = self._workbench or Workbench(max_models=MAX_MODELS)
-        path, plan = settings["store"], Plan.from_config(settings["plan"])
+        path, plan = settings["store"], CrossValidationPlan.from_config(settings["plan"])
         if self._store is None or self._store[0] != path:
             self._store = path, EmbeddingStore.open(path, verify=True)
         self._workbench.xla = settings.get("xla")
