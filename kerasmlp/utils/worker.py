@@ -75,7 +75,9 @@ class Worker:
         *lines, self._begun = (self._begun + content).split(b"\n")
         for message in map(json.loads, lines):
             if "error" in message:
-                raise InputError(message["error"])
+                error = InputError(message["error"])
+                error.argument = message["argument"]
+                raise error
             if "errno" in message:
                 raise os_error(message)
             if not self._preparing:
@@ -165,7 +167,7 @@ def serve(
                 ready, work = prepare(message)
                 say({"answer": ready})
     except (InputError, ImportError) as error:
-        say({"error": str(error)})
+        say({"error": str(error), "argument": getattr(error, "argument", None)})
     except OSError as error:
         say(describe_os_error(error))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,11 +121,12 @@ class TrainingPool:
 
         if left:
             self._pool.start(dict(settings), len(left))
-        for number, answer in self._pool.run(next_task, len(left)):
-            if isinstance(answer, Lost):
-                ended = f"run {number} ended {MAX_DEATHS} workers"
-                raise RuntimeError(f"{ended}, the last one {answer.words}")
-            yield number
+        with closing(self._pool.run(next_task, len(left))) as answers:
+            for number, answer in answers:
+                if isinstance(answer, Lost):
+                    ended = f"run {number} ended {MAX_DEATHS} workers"
+                    raise RuntimeError(f"{ended}, the last one {answer.words}")
+                yield number
 
 
 class _Desk:
