@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from kerasmlp.commands.training_options import add_precision_argument, add_run_arguments
@@ -16,19 +15,6 @@ def add_age_cnn_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset", type=Path, metavar="FILE",
         help="JSON of network and hyperparameters (default: the paper's)",
     )  # fmt: skip
-
-
-def open_run(args: argparse.Namespace, name: str) -> Path:
-    """The run folder that the options say, or a new one."""
-    from kerasmlp.runs.run_folder import next_free
-    from kerasmlp.utils.checks import reject
-
-    if args.resume and args.run_dir is None:
-        reject("--run-dir", "must be given to be resumed", None)
-    run_dir = args.run_dir or next_free(Path("runs") / name)
-    if args.resume and not run_dir.exists():
-        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
-    return run_dir
 
 
 def choose_age_cnn_recipe(args: argparse.Namespace, **changes):

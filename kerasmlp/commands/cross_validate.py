@@ -7,8 +7,6 @@ groups. Ends with the table of means and standard deviations.
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.resumed import resumed_settings
@@ -18,6 +16,7 @@ from kerasmlp.commands.training_options import (
     add_training_arguments,
     choose_task,
     choose_validation_share,
+    open_run,
     open_store,
 )
 
@@ -39,17 +38,12 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.kept_back import count_labelled
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
     from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, Plan, plan_runs
-    from kerasmlp.runs.run_folder import next_free
     from kerasmlp.utils.checks import check_int, reject
 
     if check_int("--seeds", args.seeds, minimum=1) > MAX_SEEDS:
         reject("--seeds", f"must be at most {MAX_SEEDS}", args.seeds)
     check_int("--seed", args.seed, minimum=0)
-    if args.resume and args.run_dir is None:
-        reject("--run-dir", "must be given to be resumed", None)
-    run_dir = args.run_dir or next_free(Path("runs") / "cross-validation")
-    if args.resume and not run_dir.exists():
-        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+    run_dir = open_run(args, "cross-validation")
     store = open_store(args)
     target, recipe = choose_task(args, store)
     plan = Plan(

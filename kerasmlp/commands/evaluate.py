@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
     from kerasmlp.runs.evaluation_folder import evaluation_folder
     from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.runs.training_files import require_training
     from kerasmlp.utils.checks import check_int, reject
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     check_int("--seed", args.seed, minimum=0)
     if args.ood and not args.num_samples:
         reject("--ood", "must come with --num-samples above 0", str(args.ood))
-    RunFolder(args.run).require_done()
+    require_training(RunFolder(args.run))
     output = args.output or args.run / f"evaluation-{args.store.stem}"
     with evaluation_folder(output, force=args.force) as folder:
         store = EmbeddingStore.open(args.store, verify=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kerasmlp.commands.json_line import print_json
-from kerasmlp.commands.training_options import add_precision_argument, add_run_arguments
+from kerasmlp.commands.training_options import (
+    add_precision_argument,
+    add_run_arguments,
+    open_run,
+)
 
 
 def add_image_arguments(
@@ -41,19 +44,14 @@ def run_images(
         prepare: From images and the given settings of a plan to what runs it and
             the plan.
     """
-    from kerasmlp.runs.run_folder import next_free
-    from kerasmlp.utils.checks import check_int, check_seed, reject
+    from kerasmlp.utils.checks import check_int, check_seed
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     check_int("--seeds", args.seeds, minimum=1)
     check_seed(check_int("--seed", args.seed, minimum=0))
     if args.rows is not None:
         check_int("--rows", args.rows, minimum=1)
-    if args.resume and args.run_dir is None:
-        reject("--run-dir", "must be given to be resumed", None)
-    run_dir = args.run_dir or next_free(Path("runs") / name)
-    if args.resume and not run_dir.exists():
-        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+    run_dir = open_run(args, name)
     import_tensorflow()
     from kerasmlp.training.image_batches import load_images
     from kerasmlp.training.precision import default_policy

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import argparse
 
-from kerasmlp.commands.age_cnn_options import (
-    add_age_cnn_arguments,
-    choose_age_cnn_recipe,
-    open_run,
-)
+from kerasmlp.commands.age_cnn_options import add_age_cnn_arguments, choose_age_cnn_recipe
 from kerasmlp.commands.json_line import print_json
+from kerasmlp.commands.training_options import open_run
 
 _HYPERPARAMETERS = {  # name: kind, what it is
     "epochs": (int, "at most; default: 600"),

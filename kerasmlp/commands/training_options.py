@@ -66,6 +66,19 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     return run
 
 
+def open_run(args: argparse.Namespace, name: str) -> Path:
+    """The run folder that the options say, or a new one."""
+    from kerasmlp.runs.run_folder import next_free
+    from kerasmlp.utils.checks import reject
+
+    if args.resume and args.run_dir is None:
+        reject("--run-dir", "must be given to be resumed", None)
+    run_dir = args.run_dir or next_free(Path("runs") / name)
+    if args.resume and not run_dir.exists():
+        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+    return run_dir
+
+
 def add_precision_argument(group: argparse._ArgumentGroup) -> None:
     from kerasmlp.training.precision import PRECISIONS
 
@@ -199,17 +212,13 @@ def open_store(args: argparse.Namespace):
 def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> None:
     """Trains, and prints what came out."""
     from kerasmlp.data.kept_back import count_labelled
-    from kerasmlp.runs.run_folder import RunFolder, next_free
-    from kerasmlp.utils.checks import reject
+    from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.runs.training_files import require_training
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
-    if args.resume and args.run_dir is None:
-        reject("--run-dir", "must be given to be resumed", None)
-    run_dir = args.run_dir or next_free(Path("runs") / task)
+    run_dir = open_run(args, task)
     if args.init is not None:
-        RunFolder(args.init).require_model()
-    if args.resume and not run_dir.exists():
-        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+        require_training(RunFolder(args.init))
     before = resumed_settings(args)
     rows = count_labelled(store, target)
     import_tensorflow()

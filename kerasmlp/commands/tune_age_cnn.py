@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import argparse
 
-from kerasmlp.commands.age_cnn_options import (
-    add_age_cnn_arguments,
-    choose_age_cnn_recipe,
-    open_run,
-)
+from kerasmlp.commands.age_cnn_options import add_age_cnn_arguments, choose_age_cnn_recipe
 from kerasmlp.commands.json_line import print_json
+from kerasmlp.commands.training_options import open_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -107,10 +107,11 @@ def run_experiment(
     digest = data.digest()
     config = {"kind": kind, **plan.to_config(), "data_digest": digest}
     folder = RunFolder(run_dir)
-    with folder.working(config, resume=resume, force=force):
+    runs = plan.runs()
+    files = ("runs.csv", "table.md", "curves.png", *(f"{run.name}/" for run in runs))
+    with folder.working(config, resume=resume, force=force, files=files):
         if folder.done:
             return folder.report()
-        runs = plan.runs()
         reports, histories, diverged = [], {}, {}
         with _bar(len(runs) * plan.epochs, progress) as bar:
             for run in runs:

@@ -10,7 +10,7 @@ from pathlib import Path
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import sha256_file, what_is, write_text
 
-_LINE = re.compile(r"([0-9a-f]{64})  ([\w.]+)")
+_LINE = re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
 _MOST_BYTES = 1 << 16
 
 

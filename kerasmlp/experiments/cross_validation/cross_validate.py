@@ -46,6 +46,7 @@ from kerasmlp.utils.schema import (
 from kerasmlp.utils.tables import csv_of, read_csv
 
 KIND = "cross-validation"
+_FILES = ("runs.csv", "table.md", "curves.png", "seed*_fold*/")
 _SEED = whole(0, (1 << 31) - 1)
 _CONFIG = {
     "kind": one_of(KIND),
@@ -62,7 +63,7 @@ _REPORT = {
     "summary": dict_of(fields({"mean": number(), "std": optional(number())})),
     "diverged": whole(0, 1_000_000),
     "test_share": number(0, 1_000_000),
-    "dtype": optional(text(100)),
+    "precision": optional(text(100)),
     "seconds": fields({"total": number()}),
 }
 
@@ -133,7 +134,7 @@ def cross_validate(
         check_untested(RunFolder(plan.init), store.embeddings)
         config["init"] = sha256_file(Path(plan.init) / "model.keras")
     folder = RunFolder(run_dir)
-    with folder.working(config, resume=resume, force=force):
+    with folder.working(config, resume=resume, force=force, files=_FILES):
         if folder.done:
             return open_finished(folder.path)[1]
         inner = [RunFolder(folder / run.name) for run in runs]
@@ -145,7 +146,7 @@ def cross_validate(
             "store": str(Path(store_path).resolve()),
             "plan": plan.to_config(),
             "run_dir": str(folder.path.resolve()),
-            "dtype": _precision_of(inner),
+            "precision": _precision_of(inner),
         }
         steps = [run.steps_per_epoch for run in runs]
         with contextlib.ExitStack() as stack:
@@ -172,7 +173,7 @@ def cross_validate(
             "diverged": len(runs) - len(sound),
             "trainable_parameters": first.get("trainable_parameters"),
             "weights_from_init": first.get("weights_from_init"),
-            "dtype": _precision_of(inner),
+            "precision": _precision_of(inner),
             "seconds": {
                 "total": time.time() - started,
                 "runs": sum(reports[n]["seconds"]["total"] for n in sound),
@@ -192,7 +193,7 @@ def cross_validate(
 def _precision_of(inner: list[RunFolder]) -> str | None:
     """Of the runs that have begun: those of a GPU and those of a CPU make no mean."""
     begun = [run for run in inner if (run / "config.json").is_file()]
-    found = sorted({run.config().get("dtype", "unknown") for run in begun})
+    found = sorted({run.config().get("precision", "unknown") for run in begun})
     if len(found) > 1:
         requirement = "must hold runs of one precision"
         reject_file(inner[0].path.parent, requirement, " and ".join(found))
@@ -211,7 +212,8 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
     if config.get("kind") != KIND:
         reject_file(path, "must be the folder of a cross-validation", "another run folder")
     check_object(folder / "config.json", config, _CONFIG, "that of a cross-validation")
-    report = {"dtype": "unknown"} | folder.report()
+    report = folder.report()
+    report.setdefault("precision", report.get("dtype", "unknown"))  # as older versions say it
     check_object(folder / "report.json", report, _REPORT, "that of a cross-validation")
     count, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]
     if len(sound) != count or not all(sound):

@@ -29,6 +29,11 @@ from kerasmlp.utils.processes import num_cores
 from kerasmlp.utils.tables import csv_of
 
 KIND = "experiment"
+_FIGURES = ("distributions", "network-*", "losses-*", "entropies", "faces")
+_FILES = (
+    "table.md", "table.csv", "claims.csv", "search.csv", "report.html", "search/*/",
+    "pretraining/*/", "cross-validation/*/", *(f"figures/{name}.png" for name in _FIGURES),
+)  # fmt: skip
 
 
 def reproduce(
@@ -39,6 +44,7 @@ def reproduce(
     photos: Path | None = None,
     model_dir: str | os.PathLike | None = None,
     resume: bool = False,
+    force: bool = False,
     progress: bool = False,
 ) -> dict:
     """Pre-trains every variant, cross-validates it from both initialisations, compares.
@@ -56,6 +62,7 @@ def reproduce(
         photos: Folder whose surest and least sure faces are drawn, or None.
         model_dir: Face models for `photos`.
         resume: Go on with a killed one: what is finished is not computed again.
+        force: Replace what is in the folder.
         progress: Show a bar over trainings.
 
     Returns:
@@ -81,13 +88,14 @@ def reproduce(
         "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
         "classes": {t.name: t.target.classes for t in experiment.tasks},
         "tasks": [t.name for t in experiment.tasks],
-        "dtype": default_policy(),
+        "precision": default_policy(),
     }
     folder = RunFolder(run_dir)
-    with folder.working(config, resume=resume, force=False):
+    with folder.working(config, resume=resume, force=force, files=_FILES):
         faces = folder / "figures" / "faces.png"
         if folder.done and (photos is None or faces.is_file()):
             return folder.report()
+        (folder / "DONE").unlink(missing_ok=True)  # what follows is written once more
         searched = []
         if experiment.search_epochs is not None:
             experiment, searched = with_searched_recipes(

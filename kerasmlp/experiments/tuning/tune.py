@@ -21,6 +21,7 @@ from kerasmlp.experiments.tuning.plan import (
     longest_within,
 )
 from kerasmlp.experiments.tuning.search_files import (
+    FILES,
     KIND,
     plan_of_search,
     report_of_search,
@@ -109,7 +110,7 @@ def tune(
     by_budget = any_epochs and budget_minutes is not None
     open_plan = by_budget or (before is not None and chosen is None)
     claim = config | {"max_epochs": None} if open_plan else config
-    with folder.working(claim, resume=resume, force=force):
+    with folder.working(claim, resume=resume, force=force, files=FILES):
         if folder.done:
             return report_of_search(folder)
         seconds = None if budget_minutes is None else 60 * budget_minutes
@@ -165,9 +166,9 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
     if config["data_digest"] != store.digest():
         digest = config["data_digest"][:12]
         reject_file(store_path, f"must hold the chief's data ({digest})", store.digest()[:12])
-    if config.get("dtype") != default_policy():
+    if config.get("precision") != default_policy():
         requirement = f"must be the folder of a search in {default_policy()}, as on this machine"
-        reject_file(folder.path, requirement, f"{config.get('dtype')}")
+        reject_file(folder.path, requirement, f"{config.get('precision')}")
     plan = plan_of_search(folder, config)
     search = _search(plan, folder, config, TrialRunner(store, plan))
     try:
@@ -213,7 +214,7 @@ def _config_of(plan: TuningPlan, store: EmbeddingStore) -> dict:
         **plan.to_config(),
         "dimensions": [f"{name}: {kind}" for name, kind in plan.dimensions.items()],
         "data_digest": store.digest(),
-        "dtype": default_policy(),
+        "precision": default_policy(),
         "width": store.width,
         "embedder": store.info.embedder,
         "embedder_sha256": store.info.embedder_sha256,
