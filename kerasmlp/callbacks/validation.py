@@ -47,7 +47,9 @@ class Validation(keras.callbacks.Callback):
         self.xla = xla
 
     def on_epoch_end(self, epoch, logs=None):
-        measured = self.measure(forward(self.model, self.x, xla=self.xla))
+        outputs = forward(self.model, self.x, xla=self.xla)
+        finite = np.isfinite(outputs).all()
+        measured = self.measure(outputs) if finite else {"loss": np.nan}  # see `Divergence`
         logs.update({f"val_{k}": float(v) for k, v in measured.items()})
 
 

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.runs.training_files import require_training
     from kerasmlp.utils.checks import check_int, reject
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         reject("gradio", "must be installed for the demo (extra `demo`)", None)
     check_int("--num-samples", args.num_samples, minimum=1)
     for path in (args.run, *args.also):
-        RunFolder(path).require_done()
+        require_training(RunFolder(path))
     # read by OpenCV when it is loaded: a file of some kilobytes may hold gigabytes
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(_MAX_PIXELS)
     import_tensorflow()

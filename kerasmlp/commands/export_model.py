@@ -23,9 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.runs.training_files import require_training
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
-    RunFolder(args.run).require_done()
+    require_training(RunFolder(args.run))
     import_tensorflow()
     if args.format != "savedmodel":
         if args.format == "onnx":

@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="JSON", help="the original's, with arch and args"
     )
-    parser.add_argument("--force", action="store_true", help="replace an existing RUN")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="take RUN if it is finished")
+    how.add_argument("--force", action="store_true", help="replace an existing RUN")
     origin = parser.add_argument_group("the embeddings that it was trained on")
     add_origin_arguments(origin)
 
@@ -43,9 +45,8 @@ def run(args: argparse.Namespace) -> None:
     import_tensorflow()
     from kerasmlp.runs.torch_import import import_torch
 
-    report = import_torch(
-        args.checkpoint, layers, arguments, args.output, info=info, force=args.force
-    )
+    how = {"info": info, "resume": args.resume, "force": args.force}
+    report = import_torch(args.checkpoint, layers, arguments, args.output, **how)
     known = "" if arguments else " (assumed: the checkpoint does not say)"
     network, target = report["network"], report["predicts"]
     rows = {

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.datasets.photos import photos_of, picture_paths
     from kerasmlp.faces.models import LICENCE_NOTICE
     from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.runs.training_files import require_training
     from kerasmlp.utils.checks import InputError, check_int, one_sentence, reject, reject_file
     from kerasmlp.utils.files import what_is
     from kerasmlp.utils.tables import RowWriter
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     if args.extremes:
         _check_extremes(args, photos)
     for path in (args.run, *args.also):
-        RunFolder(path).require_done()
+        require_training(RunFolder(path))
     import_tensorflow()
     from kerasmlp.runs.extremes import Extremes
     from kerasmlp.runs.photo_answers import predict_photo, predict_store

@@ -10,17 +10,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kerasmlp.commands.json_line import add_json_argument, print_json
-from kerasmlp.commands.training_options import open_run
+from kerasmlp.commands.json_line import print_json
+from kerasmlp.commands.training_options import add_run_arguments, open_run
 
 _TASKS = ("gender", "age", "age-modified")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_json_argument(parser)
     parser.add_argument("pretraining", type=Path, help="embedding store to pre-train on")
     parser.add_argument("store", type=Path, help="embedding store to cross-validate on")
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: a new one in runs/")
+    add_run_arguments(parser)
     parser.add_argument("--tasks", nargs="+", choices=_TASKS, default=list(_TASKS))
     parser.add_argument(
         "--age-preset", default="paper-age", metavar="NAME", help="default: %(default)s"
@@ -30,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--classes", metavar="C", help="age groups, as of train-age")
     for option, name, default, text in (
-        ("--seed", "seed", 0, "the first one"),
         ("--seeds", "num_seeds", 5, "repetitions of every cross-validation"),
         ("--pretraining-epochs", "pretraining_epochs", 5, "passes over the first store"),
     ):
@@ -48,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes of one core each; default: all cores"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with a killed experiment")
     parser.add_argument(
         "--photos", type=Path, metavar="DIR", help="draw its surest and least sure faces (Figure 5)"
     )
@@ -64,7 +61,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.photos and not args.model_dir:
         reject("--model-dir", "must be given with --photos", None)
-    run_dir = open_run(args, "experiment")
+    if not args.dry_run:
+        run_dir = open_run(args, "experiment")
     if args.search_epochs is not None:
         from kerasmlp.experiments.tuning.search_files import require_keras_tuner
 
@@ -110,6 +108,7 @@ def run(args: argparse.Namespace) -> None:
         photos=args.photos,
         model_dir=args.model_dir,
         resume=args.resume,
+        force=args.force,
         progress=True,
     )
     print(f"{run_dir / 'report.html'}: {report['seconds'] / 60:.1f} minutes\n")

@@ -32,7 +32,7 @@ def resumed_settings(args: argparse.Namespace) -> dict:
     config, what = RunFolder(args.run_dir).config(), "that of a training on embeddings"
     values = config.get("recipe", config.get("base"))  # as a search calls it
     if values is None or not set(_ASKED) <= config.keys():
-        return {}  # another kind of run, which is refused with what it is
+        return {}  # another kind of run, which is refused by its kind
     share = number(0, 1)
     kinds = {"validation_share": share, "test_share": optional(share), "group": optional(text())}
     check_object(path, config, kinds, what)

@@ -214,11 +214,12 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
     """Trains, and prints what came out."""
     from kerasmlp.data.kept_back import count_labelled
     from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.runs.training_files import require_training
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     run_dir = open_run(args, task)
     if args.init is not None:
-        RunFolder(args.init).require_model()
+        require_training(RunFolder(args.init))
     before = resumed_settings(args)
     rows = count_labelled(store, target)
     import_tensorflow()

@@ -8,6 +8,7 @@ from pathlib import Path
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.runs.evaluation_folder import evaluation_folder
 from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.runs.training_files import require_training
 from kerasmlp.utils.checks import check_int, reject
 from kerasmlp.utils.tensorflow_import import import_tensorflow
 
@@ -50,7 +51,7 @@ def evaluate(
     check_int("seed", seed, minimum=0)
     if ood is not None and not num_samples:
         reject("ood", "must come with num_samples above 0", str(ood))
-    RunFolder(run_dir).require_done()
+    require_training(RunFolder(run_dir))
     output = Path(output or Path(run_dir) / f"evaluation-{Path(store).stem}")
     with evaluation_folder(output, force=force) as folder:
         paths = [Path(path) for path in (store, ood) if path is not None]

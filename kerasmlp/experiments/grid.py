@@ -23,11 +23,13 @@ class Grid:
     Attributes:
         folder: Of the whole.
         runs: Folder of each run.
+        files: That the whole may hold beside those of every run, as `working` takes them.
     """
 
     def __init__(self, path: str | os.PathLike, names: Sequence[str]):
         self.folder = RunFolder(path)
         self.runs = [RunFolder(self.folder / name) for name in names]
+        self.files = ("runs.csv", "table.md", "curves.png", *(f"{name}/" for name in names))
 
     def pending(self, settings_of: Callable[[int], dict]) -> list[int]:
         """Numbers of the runs that are not done.

@@ -127,7 +127,7 @@ def run_experiment(
     config = {"kind": kind, **plan.to_config(), "data_digest": data.digest()}
     runs = plan.runs()
     grid = Grid(run_dir, [run.name for run in runs])
-    with grid.folder.working(config, resume=resume, force=force):
+    with grid.folder.working(config, resume=resume, force=force, files=grid.files):
         if grid.folder.done:
             return grid.folder.report()
         reports, diverged = _train_all(data, plan, runs, grid, train, progress)

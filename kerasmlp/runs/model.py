@@ -1,15 +1,19 @@
-"""Loads the model of a run, or a `.keras` file."""
+"""The model of a run: loaded, or a `.keras` file; in single precision; saved."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerasmlp.runs.keras_file import load_keras_file
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import reject_file
-from kerasmlp.utils.files import what_is
+from kerasmlp.utils.files import atomic_path, what_is
+
+if TYPE_CHECKING:
+    import keras
 
 if TYPE_CHECKING:
     import keras
@@ -42,3 +46,32 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     if content is None:
         reject_file(path, "must be a saved model", what_is(path))
     return load_keras_file(path, content, of_a_run=of_a_run)
+
+
+def in_float32(model: keras.Model, make: Callable[[], keras.Model] | None = None) -> keras.Model:
+    """The same variables in a network of float32: a run loads alike on any machine.
+
+    Args:
+        model: Of any policy.
+        make: The same network under float32, whatever its variables; None makes it of the
+            layers of `model`.
+    """
+    plain = make() if make else _rebuilt(model)
+    for variable, value in zip(plain.variables, model.variables, strict=True):
+        variable.assign(value)
+    return plain
+
+
+def _rebuilt(model: keras.Model) -> keras.Model:
+    import keras
+
+    def rebuilt(layer):
+        return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
+
+    return keras.models.clone_model(model, clone_function=rebuilt)
+
+
+def save_model(run: RunFolder, model: keras.Model) -> None:
+    """Writes `model.keras` into a run folder."""
+    with atomic_path(run / "model.keras") as temporary:
+        model.save(temporary)

@@ -41,7 +41,6 @@ class Predictor:
 
     def __init__(self, path: str | os.PathLike):
         run = RunFolder(path)
-        run.require_done()
         self.path = run.path
         self.config, target = read_settings(run)
         self.target = in_groups(target)

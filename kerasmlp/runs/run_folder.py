@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from kerasmlp import __version__
 from kerasmlp.runs.evaluation_folder import is_evaluation_of_run
+from kerasmlp.runs.older_runs import in_new_words
+from kerasmlp.runs.own_files import NAMES, is_left, look_through
 from kerasmlp.utils import schema
 from kerasmlp.utils.checks import InputError, reject_file
 from kerasmlp.utils.files import MOST_JSON_BYTES, parse_json, read_json, what_is, write_json
@@ -22,26 +23,22 @@ from kerasmlp.utils.locks import lock_file
 from kerasmlp.utils.manifest import check_against_manifest, read_manifest, write_manifest
 
 FORMAT = "kerasmlp.run"
-FILES = (
-    "config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz",
-    "calibration.json", "curves.png", "confusion_matrix.png", "runs.csv", "table.md",
-    "seen.npy", "best.json", "trials.csv", "trials.png", "ages.png", "faces.png", "DONE",
-)  # fmt: skip
+_FILES = ("config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz", "DONE")
 _UNHASHED = ("DONE", "checkpoint.npz")  # the one holds the hashes, the other goes when all is done
 _FACTS = {"hashes": "sha256"}
-_OTHER = (*_FACTS, "norm_1_share")
+_OTHER = (*_FACTS, "files", "norm_1_share")
 """What follows from the settings and the data: runs of older versions are without."""
-_CONFIG = {"format": schema.one_of(FORMAT)}
+_CONFIG = {"format": schema.one_of(FORMAT), "kind": schema.text(100)}
+_NAMES = {"files": NAMES}
 _REPORT = {"temperature": schema.optional(schema.TEMPERATURE)}
-_INNER = re.compile(r"seed\d+_fold\d+|[a-z-]+_seed\d+")
-_TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
-_SEARCH = "search"  # state and checkpoints of Keras Tuner, ours where the run is a search
-_SEARCH_KINDS = ("tuning", "age-cnn-tuning")
 _VERSIONS_OF = ("tensorflow", "keras", "keras-tuner", "numpy", "h5py")
 
 
 class RunFolder:
     """One run: `config.json`, `report.json`, `history.csv`, `model.keras`, pictures, `DONE` last.
+
+    `config.json` says its `kind`, and in `files` what else it may write: nobody needs to know
+    who wrote a run to replace it. `checkpoint.npz` is what an unfinished one goes on from.
 
     `DONE` holds the SHA-256 of every other file, as `sha256sum -c DONE` takes it; whoever
     reads a file of a finished run holds it against that, and takes what was read then. In
@@ -55,7 +52,7 @@ class RunFolder:
 
     >>> import tempfile
     >>> run = RunFolder(tempfile.mkdtemp())
-    >>> with run.working({"seed": 0}, resume=False, force=False):
+    >>> with run.working({"kind": "mine", "seed": 0}, resume=False, force=False):
     ...     run.finish({"accuracy": 0.5})
     >>> run.done, run.report()["accuracy"]
     (True, 0.5)
@@ -76,7 +73,8 @@ class RunFolder:
         return f"RunFolder({str(self.path)!r}, {state})"
 
     def config(self) -> dict:
-        return self.read_json("config.json", _CONFIG, "that of a run")
+        config = in_new_words(self.read_json("config.json", {}, "that of a run"))
+        return schema.check_object(self / "config.json", config, _CONFIG, "that of a run")
 
     def report(self) -> dict:
         return self.read_json("report.json", _REPORT, "that of a run")
@@ -118,8 +116,8 @@ class RunFolder:
     def check_files(self) -> None:
         """As `read_bytes`, of all that the run has written but pictures: nothing comes of them."""
         self.config()
-        for name in sorted({*FILES, *read_manifest(self / "DONE")} - {*_UNHASHED}):
-            if not name.endswith(".png"):
+        for name in sorted({*self._names(), *read_manifest(self / "DONE")} - {*_UNHASHED}):
+            if not (name.endswith(".png") or "/" in name or "*" in name):
                 self.read_bytes(name)
 
     def _require_hashes(self) -> None:
@@ -135,20 +133,30 @@ class RunFolder:
             reject_file(self.path, "must be a finished run", "a folder without DONE")
         self.config()
 
-    def require_model(self) -> None:
-        """Rejects what is no finished training, such as a search or a cross-validation."""
+    def require_kind(self, kind: str, what: str) -> None:
+        """Rejects what is no finished run of a kind.
+
+        Args:
+            kind: As `config.json` says it.
+            what: Such a run in words.
+        """
         self.require_done()
-        if not (self / "model.keras").is_file():
-            reject_file(self.path, "must be the folder of one training", "one without model.keras")
+        if (came := self.config()["kind"]) != kind:
+            reject_file(self.path, f"must be {what}", f"a run of kind {came!r}")
 
     @contextmanager
-    def working(self, config: dict, *, resume: bool, force: bool) -> Iterator[None]:
+    def working(
+        self, config: dict, *, resume: bool, force: bool, files: Iterable[str] = ()
+    ) -> Iterator[None]:
         """Holds the folder for this process while a run works in it.
 
         Args:
             config: Decides the result; a resumed run must have the same.
             resume: Go on with what is there.
             force: Delete what is there.
+            files: That the run may write, beside those of any run. `*` stands for any part
+                of a name; `a/` is the folder of a run in it, `a/**` one with all that is in
+                it, `a/b` a file in one.
 
         Raises:
             InputError: if the folder is used otherwise, by another run, or
@@ -157,15 +165,14 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             reject_file(self.path, "must be a folder", "a file")
         locked_before = (self / ".lock").exists()
-        lock = lock_file(self / ".lock")
-        if lock is None:
+        if (lock := lock_file(self / ".lock")) is None:
             reject_file(self.path, "must not be in use", "a run that is working in it now")
         with lock:
-            config = {"format": FORMAT, **config}
+            config = in_new_words({"format": FORMAT, **config})
             try:
                 if force:
                     self._clear()
-                fresh = self._claim(config, resume)
+                fresh = self._claim(config, resume, list(files))
             except InputError:
                 if not locked_before:
                     (self / ".lock").unlink()
@@ -184,49 +191,43 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Deletes a run with its evaluations, and refuses where there is anything else."""
-        inner, evaluations = self._inner_runs(), self._evaluations()
-        names = self._own_names()
-        for run in inner:  # all are looked through before the first file goes
-            run._own_names()
+        found = self._looked_through()
         # DONE goes first: a half-deleted folder must not look finished. config.json goes
         # last: it says that the folder is ours to delete.
-        for name in sorted(names, key=lambda n: (n == "config.json") - (n == "DONE")):
-            if name == "config.json":
-                for inner_folder in (*evaluations, *([_SEARCH] if self._search() else [])):
-                    shutil.rmtree(self / inner_folder)
-                for run in inner:
-                    run._clear()
-                    (run / ".lock").unlink(missing_ok=True)
-                    run.path.rmdir()
-            (self / name).unlink()
+        (self / "DONE").unlink(missing_ok=True)
+        for what, path in found:
+            if what == "run":
+                RunFolder(path)._clear()
+                (path / ".lock").unlink(missing_ok=True)
+                path.rmdir()
+            elif what == "tree":
+                shutil.rmtree(path)
+            elif what == "folder":
+                path.rmdir()
+            elif path not in (self / "DONE", self / ".lock", self / "config.json"):
+                path.unlink()
+        (self / "config.json").unlink(missing_ok=True)
 
-    def _own_names(self) -> list[str]:
-        others = {".lock", *self._evaluations(), *(run.path.name for run in self._inner_runs())}
-        if self._search():
-            others.add(_SEARCH)
-        names = sorted({p.name for p in self.path.iterdir()} - others)
-        foreign = [n for n in names if n not in FILES and not _TEMPORARY.fullmatch(n)]
-        if foreign or ("config.json" in names and not self._is_run()):
-            came = f"a folder with {(foreign or names)[0]}"
+    def _looked_through(self) -> list[tuple[str, Path]]:
+        """All that is in the folder and in inner runs, which must be theirs."""
+        found = list(look_through(self.path, (".lock", *self._names()), is_evaluation_of_run))
+        foreign = [path for what, path in found if what == "foreign"]
+        if (self / "config.json").is_file() and not self._is_run():
+            foreign.append(self / "config.json")
+        if foreign:
+            came = f"a folder with {foreign[0].relative_to(self.path)}"
             reject_file(self.path, "must hold nothing but a run to be replaced", came)
-        return names
+        for what, path in found:
+            if what == "run":
+                RunFolder(path)._looked_through()
+        return found
 
-    def _evaluations(self) -> list[str]:
-        return [p.name for p in sorted(self.path.iterdir()) if is_evaluation_of_run(p)]
-
-    def _inner_runs(self) -> list[RunFolder]:
-        """The runs of a cross-validation or an experiment, each in a folder of its own."""
+    def _names(self) -> tuple[str, ...]:
+        """Of what the run may write; see `working`."""
         if not (self / "config.json").is_file():
-            return []
-        paths = [p for p in sorted(self.path.iterdir()) if _INNER.fullmatch(p.name)]
-        return [RunFolder(p) for p in paths if p.is_dir() and not p.is_symlink()]
-
-    def _search(self) -> Path | None:
-        """The folder of Keras Tuner in that of a search."""
-        path = self / _SEARCH
-        if not path.is_dir() or path.is_symlink() or not (self / "config.json").is_file():
-            return None
-        return path if self._plain_config().get("kind") in _SEARCH_KINDS else None
+            return ("config.json",)
+        config = in_new_words(self._plain_config())
+        return (*_FILES, *schema.check_object(self / "config.json", config, _NAMES)["files"])
 
     def _is_run(self) -> bool:
         return self._plain_config().get("format") == FORMAT
@@ -235,23 +236,21 @@ class RunFolder:
         """Also of a damaged run: it may be replaced."""
         return schema.check_object(self / "config.json", read_json(self / "config.json"), {})
 
-    def _claim(self, config: dict, resume: bool) -> bool:
+    def _claim(self, config: dict, resume: bool, files: list[str]) -> bool:
         """Makes the folder that of this run; returns whether it is a new one."""
-        names = sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
-        left = [n for n in names if _TEMPORARY.fullmatch(n)]  # by a process that was killed
-        there = [n for n in names if n not in left]
+        paths = sorted(p for p in self.path.iterdir() if p.name != ".lock")
+        names = self._names() if paths else ()
+        left = [p for p in paths if is_left(p, names)]  # by a process that was killed
+        there = [p.name for p in paths if p not in left]
         if there and not resume:
-            reject_file(
-                self.path,
-                "must be empty (or give --resume or --force)",
-                f"a folder with {there[0]}",
-            )
+            requirement = "must be empty (or give --resume or --force)"
+            reject_file(self.path, requirement, f"a folder with {there[0]}")
         if there and not ((self / "config.json").is_file() and self._is_run()):
             reject_file(self.path, "must be a run folder to be resumed", f"one with {there[0]}")
-        for name in left:
-            (self / name).unlink()
+        for path in left:
+            path.unlink()
         if not there:
-            write_json(self / "config.json", config | _FACTS)
+            write_json(self / "config.json", config | _FACTS | {"files": files})
             return True
         settings = [
             {k: v for k, v in c.items() if k not in _OTHER} for c in (self.config(), config)
@@ -260,11 +259,14 @@ class RunFolder:
         return False
 
     def finish(self, report: dict) -> None:
-        """Writes the report, then `DONE` with the hashes of all files."""
+        """Writes the report, then `DONE` with the hashes of all files; the checkpoint goes."""
         (self / "DONE").unlink(missing_ok=True)  # of a report that is written once more
         write_json(self / "report.json", report)
-        names = [n for n in FILES if n not in _UNHASHED and (self / n).is_file()]
-        write_manifest(self / "DONE", names)
+        found = look_through(self.path, self._names(), is_evaluation_of_run)
+        names = [path.name for what, path in found if what == "file" and path.parent == self.path]
+        names = [n for n in names if n[0] != "." and n not in _UNHASHED]
+        write_manifest(self / "DONE", sorted(names, key=lambda n: n not in _FILES))
+        (self / "checkpoint.npz").unlink(missing_ok=True)
 
 
 def next_free(stem: str | os.PathLike) -> Path:

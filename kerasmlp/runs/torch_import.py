@@ -16,10 +16,12 @@ from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.residual_block import ResidualBlock
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.runs.model import save_model
 from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.runs.torch_checkpoint import TorchLayer
+from kerasmlp.runs.training_files import KIND
 from kerasmlp.utils.checks import check_bool, check_rate, reject_file
-from kerasmlp.utils.files import atomic_path, sha256_file
+from kerasmlp.utils.files import sha256_file
 
 # The original's number of classes tells its task; it codes 0 male and 1 female, as we do.
 _TARGETS = {
@@ -42,6 +44,7 @@ def import_torch(
     run_dir: str | os.PathLike,
     *,
     info: StoreInfo,
+    resume: bool = False,
     force: bool = False,
 ) -> dict:
     """Writes a finished run with the weights of a residual MLP of the original.
@@ -55,8 +58,9 @@ def import_torch(
         layers: As of `read_checkpoint`.
         arguments: Of the original's `ResMLP`; `add_residual` and `dropout` are
             used, others must agree with the layers.
-        run_dir: Folder to write; must be new, empty or forced.
+        run_dir: Folder to write; must be new, empty, resumed or forced.
         info: Of the embeddings that it was trained on.
+        resume: Take what is there, if it is finished.
         force: Replace what is in the folder.
 
     Returns:
@@ -91,6 +95,7 @@ def import_torch(
         dropout_rate=network["dropout_rate"], **{k: network[k] for k in of_recipe}
     )
     config = {
+        "kind": KIND,
         "target": vars(target) | {"class_names": list(target.class_names)},
         "recipe": recipe.to_config(),
         "network": network,
@@ -109,10 +114,12 @@ def import_torch(
         **environment(),
     }
     run = RunFolder(run_dir)
-    with run.working(config, resume=False, force=force):
-        with atomic_path(run / "model.keras") as temporary:
-            model.save(temporary)
-        run.finish(report)
+    with run.working(config, resume=resume, force=force):
+        if run.done:
+            report = run.report()
+        else:
+            save_model(run, model)
+            run.finish(report)
     return report | {"network": network, "predicts": target}
 
 

@@ -23,6 +23,10 @@ from kerasmlp.utils.schema import (
     whole,
 )
 
+KIND = "embeddings"
+"""Of a run whose model takes embeddings: trained on them, or brought from elsewhere."""
+
+FILES = ("calibration.json", "seen.npy", "curves.png", "confusion_matrix.png")
 MAX_WIDTH = 1 << 16
 _MOST_CLASSES = 100_000
 _AGES = made_by(age_classes, "the name of age classes")
@@ -55,14 +59,19 @@ _REPORT = {
 }
 
 
+def require_training(run: RunFolder) -> None:
+    """Rejects what is no finished training on embeddings."""
+    run.require_kind(KIND, "a training on embeddings")
+
+
 def read_settings(run: RunFolder) -> tuple[dict, Target]:
     """The settings of a run that learned from embeddings, and what it predicts.
 
     Raises:
         InputError: naming the file, if it is another run or does not fit itself.
     """
-    config = run.config()
-    path, what = run / "config.json", "that of a training on embeddings"
+    require_training(run)
+    config, path, what = run.config(), run / "config.json", "that of a training on embeddings"
     config.setdefault("data_digest", None)
     if absent := [k for k in _SETTINGS if k not in config and k != "norm_1_share"]:
         reject_file(path, f"must be {what}", f"one without {absent[0]}")
@@ -114,7 +123,7 @@ def check_taken_over(run: RunFolder, settings: dict) -> None:
 
 
 def read_report(run: RunFolder) -> dict:
-    """The report of a finished training.
+    """The report of a finished training, on embeddings or on images.
 
     Raises:
         InputError: naming the file, if it is not one.
@@ -122,7 +131,8 @@ def read_report(run: RunFolder) -> dict:
     report = run.report()
     if "diverged" in report:
         return check_object(run / "report.json", report, {"diverged": text()})
-    return check_object(run / "report.json", report, _REPORT, "that of a training")
+    schema = _REPORT if run.config()["kind"] == KIND else {}
+    return check_object(run / "report.json", report, schema, "that of a training")
 
 
 def report_of_finished(run: RunFolder, *, keep_diverged: bool) -> dict:

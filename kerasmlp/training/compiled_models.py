@@ -7,7 +7,8 @@ import numpy as np
 
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.training.fit import compile_model
+from kerasmlp.runs.model import in_float32
+from kerasmlp.training.fit import compile_by_recipe
 from kerasmlp.training.optimizers import recipe_optimizer
 from kerasmlp.training.xla import xla_pays
 
@@ -26,14 +27,14 @@ class Workbench:
 
     Args:
         max_models: Those handed out last are kept, so many at most; None keeps all.
-        xla: As for `compile_model`; None takes it where `xla_pays`.
+        xla: As for `compile_by_recipe`; None takes it where `xla_pays`.
 
     Example:
 
     >>> bench, recipe = Workbench(), Recipe()
     >>> shape = {"num_classes": 2, "width": 8, "batch_size": 4, "steps": 3}
-    >>> first = bench.model(recipe, **shape, rps_weight=0.0, dtype="float32", seed=0)
-    >>> bench.model(recipe, **shape, rps_weight=0.0, dtype="float32", seed=1) is first
+    >>> shape |= {"rps_weight": 0.0, "precision": "float32"}
+    >>> bench.model(recipe, **shape, seed=0) is bench.model(recipe, **shape, seed=1)
     True
     """
 
@@ -52,7 +53,7 @@ class Workbench:
         batch_size: int,
         steps: int,
         rps_weight: float,
-        dtype: str,
+        precision: str,
         seed: int,
     ) -> keras.Model:
         """Returns a compiled model in the state of a new one of this seed.
@@ -64,19 +65,19 @@ class Workbench:
             batch_size: Rows per step, which the step is compiled for.
             steps: Of an epoch; they are part of the trace and of the schedule.
             rps_weight: Of the loss.
-            dtype: Policy of the blocks.
+            precision: Policy of the blocks.
             seed: Of initial weights and dropout.
         """
         network = recipe.network(width)
-        new = ResidualMLP(num_classes=num_classes, seed=seed, dtype=dtype, **network)
+        new = ResidualMLP(num_classes=num_classes, seed=seed, dtype=precision, **network)
         fixed = (recipe.epochs, recipe.decay_all)  # length of the table of rates, what decays
-        shape = (*network.values(), *fixed, num_classes, batch_size, steps, rps_weight, dtype)
+        shape = (*network.values(), *fixed, num_classes, batch_size, steps, rps_weight, precision)
         if shape not in self._models:
             if self.max_models is not None and len(self._models) >= self.max_models:
                 self._models.pop(next(iter(self._models)))
                 gc.collect()  # a model and its traced steps refer to each other
             xla = xla_pays(recipe, steps) if self.xla is None else self.xla
-            compile_model(new, recipe, steps=steps, rps_weight=rps_weight, xla=xla)
+            compile_by_recipe(new, recipe, steps=steps, rps_weight=rps_weight, xla=xla)
             beginning = [np.array(v) for v in new.optimizer.variables]
             self._models[shape] = new, beginning
             return new
@@ -90,7 +91,7 @@ class Workbench:
         return shared
 
     def in_float32(self, model: keras.Model, recipe: Recipe) -> keras.Model:
-        """Returns a float32 model with the same variables: a run loads alike on any machine.
+        """Returns the model in float32.
 
         The one of a shape stays the same, and so does what is compiled for it
         (the sampler above all). It is overwritten by the next call.
@@ -99,12 +100,9 @@ class Workbench:
             model: Of `model`.
             recipe: Of its network.
         """
-        num_classes, width = model.output_shape[-1], model.input_shape[-1]
-        network = recipe.network(width)
+        num_classes, network = model.output_shape[-1], recipe.network(model.input_shape[-1])
         shape = (*network.values(), num_classes)
         if shape not in self._plain:
             how = {"num_classes": num_classes, "seed": 0, "dtype": "float32"}
             self._plain[shape] = ResidualMLP(**how, **network)
-        for variable, value in zip(self._plain[shape].variables, model.variables, strict=True):
-            variable.assign(value)
-        return self._plain[shape]
+        return in_float32(model, lambda: self._plain[shape])

@@ -6,8 +6,11 @@ import importlib
 import os
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
+import keras
 import numpy as np
 
 from kerasmlp.callbacks.validation import Validation, forward
@@ -17,19 +20,21 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target
 from kerasmlp.evaluation.measuring import measure, measure_groups
 from kerasmlp.models.presets import Recipe
-from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
-from kerasmlp.runs.training_files import report_of_finished
+from kerasmlp.runs.training_files import FILES, KIND
 from kerasmlp.training.calibrating import MIN_TEMPERATURE_ROWS, calibrate, calibrate_answers
 from kerasmlp.training.compiled_models import Workbench
-from kerasmlp.training.fit import copy_weights, fit, steps_of
-from kerasmlp.training.initial_weights import check_untested, same_head
+from kerasmlp.training.fit import Course, course_by_recipe, steps_of
+from kerasmlp.training.initial_weights import check_untested, copy_weights, same_head
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.remarks import majority_of, remarks
-from kerasmlp.utils.checks import DivergedError, check_int, check_seed, reject
-from kerasmlp.utils.drawing import drawing
-from kerasmlp.utils.files import atomic_path, sha256_file, write_text
-from kerasmlp.utils.tables import csv_of
+from kerasmlp.training.train_run import Measured, train_run
+from kerasmlp.utils.checks import check_int, check_seed, reject
+from kerasmlp.utils.files import sha256_file
+
+_KEPT = {"loss": "nll", **{k: k for k in ("accuracy", "exact_year_accuracy", "mae_years")}}
+"""Names in a history, and those of the measures."""
 
 
 def train(
@@ -93,162 +98,199 @@ def train(
             `init` has learned from rows of the test; a `DivergedError` if the
             weights ran away.
     """
-    check_int("seed", seed, minimum=0)
-    check_seed(seed)
-    if not 0 < validation_share < 1:
-        reject("validation_share", "must be in (0, 1)", validation_share)
+    check_seed(check_int("seed", seed, minimum=0))
     if test is not None and test_share is not None:
         reject("test_share", "must be left out where a test is given", test_share)
+    for name, share in (("validation_share", validation_share), ("test_share", test_share)):
+        if share is not None and not 0 < share < 1:
+            reject(name, "must be in (0, 1)", share)
     started, data_digest = time.time(), store.digest()
     if test_share is not None:
-        if not 0 < test_share < 1:
-            reject("test_share", "must be in (0, 1)", test_share)
         store, test = hold_out(store, target, group, test_share, seed)
-    # All that can be refused is refused before anything in the folder changes.
-    rest, validation, unlabelled = split_rows(store, target, group, validation_share, seed)
-    workbench, dtype = workbench or Workbench(), default_policy()
-    model = workbench.model(
-        recipe,
-        num_classes=target.num_classes,
-        width=store.width,
-        batch_size=min(recipe.batch_size, len(rest)),
-        steps=steps_of(len(rest), recipe.batch_size, steps_per_epoch),
-        rps_weight=recipe.rps_weight if target.is_age else 0.0,
-        dtype=dtype,
-        seed=seed,
-    )
-    xla = test is not None and model.jit_compile  # looks at every row, and some more than once
-    config = {
-        "target": asdict(target) | {"class_names": list(target.class_names)},
-        "recipe": recipe.to_config(),
-        "width": store.width,
+    settings = {
         "seed": seed,
         "validation_share": validation_share,
         "test_share": test_share,
         "group": group,
-        "init": None,
-        "dtype": dtype,
         "steps_per_epoch": steps_per_epoch,
         "test_digest": None if test is None else test.digest(),
         "data_digest": data_digest,
-        "embedder": store.info.embedder,
-        "embedder_sha256": store.info.embedder_sha256,
-        "normalized": store.info.normalized,
     }
-    if not store.info.normalized:
-        config["norm_1_share"] = norm_1_share(store.embeddings)
-    copied = None
-    if init is not None:
-        copied = copy_weights(RunFolder(init), model, config)
-        if test is not None:
-            check_untested(RunFolder(init), test.embeddings)
-        config["init"] = sha256_file(RunFolder(init) / "model.keras")
-    run = RunFolder(run_dir)
-    with run.working(config, resume=resume, force=force):
-        if run.done:
-            return report_of_finished(run, keep_diverged=keep_diverged)
-        part = store.subset(validation)
-        before_training = None
-        if init is not None and not copied["new"] and same_head(RunFolder(init), target):
-            outputs = forward(model, part.embeddings, xla=xla)
-            before_training = measure(target, outputs, part)
-            learned_from = count_seen(RunFolder(init), part.embeddings)
-            before_training["rows_learned_from"] = learned_from
-        # Needed last and slow to import: the compiler leaves Python time for it.
-        if pictures:
-            threading.Thread(
-                target=importlib.import_module, args=["kerasmlp.training.figures"]
-            ).start()
+    rest, kept_back, unlabelled = split_rows(store, target, group, validation_share, seed)
+    rows = Rows(store, store.subset(rest), store.subset(kept_back), test, unlabelled)
+    # All that can be refused is refused before anything in the folder changes.
+    run = None if init is None else RunFolder(init)
+    training = EmbeddingTraining(
+        rows, target, recipe, settings, workbench or Workbench(), run, pictures
+    )
+    how = {"resume": resume, "force": force, "keep_diverged": keep_diverged}
+    return train_run(training, run_dir, started=started, progress=progress, **how)
 
-        def measure_part(probabilities: np.ndarray) -> dict:
-            if not np.isfinite(probabilities).all():
-                raise DivergedError(recipe.learning_rate)
-            result = measure(target, probabilities, part)
-            kept = ("nll", "accuracy", "exact_year_accuracy", "mae_years")
-            return {"loss" if k == "nll" else k: result[k] for k in kept if k in result}
 
-        rows = store.subset(rest)
-        try:
-            model, history, stopped = fit(
-                model,
-                rows.embeddings,
-                target.soft_labels(rows, recipe.label_sigma_years),
-                recipe,
-                seed=seed,
-                validation=Validation(part.embeddings, measure_part, xla=xla),
-                checkpoint_path=run / "checkpoint.npz",
-                history_path=run / "history.csv",
-                progress=progress,
-            )
-        except DivergedError as error:
-            if not keep_diverged:
-                raise
-            for name in ("checkpoint.npz", "history.csv"):
-                (run / name).unlink(missing_ok=True)
-            report = {"diverged": str(error), "seed": seed, **environment()}
-            run.finish(report)
-            return report
-        fitted = time.time()
-        model = workbench.in_float32(model, recipe)
-        probabilities = forward(model, part.embeddings, xla=xla)
-        before = measured = measure(target, probabilities, part)
-        temperature = 1.0
-        if recipe.calibrate and len(part) >= MIN_TEMPERATURE_ROWS:
+@dataclass(frozen=True)
+class Rows:
+    """What a training learns from, and what measures it.
+
+    Attributes:
+        store: All of them but the test.
+        training: To learn from.
+        part: Kept back.
+        test: Measured on once, or None.
+        unlabelled: How many of the store are left out.
+    """
+
+    store: EmbeddingStore
+    training: EmbeddingStore
+    part: EmbeddingStore
+    test: EmbeddingStore | None
+    unlabelled: int
+
+    def learned_from(self) -> np.ndarray:
+        """The embeddings that decide the weights, and those that decide when to stop."""
+        return np.concatenate([self.training.embeddings, self.part.embeddings])
+
+
+class EmbeddingTraining:
+    """A residual MLP on embeddings, as `train_run` takes it.
+
+    Args:
+        rows: To learn from, and to measure.
+        target: What to predict.
+        recipe: Hyperparameters.
+        settings: What else decides the result, `seed` and `steps_per_epoch` among it.
+        workbench: Of compiled models.
+        init: Run whose weights to begin with, or None.
+        pictures: Whether to draw any.
+
+    Raises:
+        InputError: if `init` does not fit, or there are too few rows for the steps.
+    """
+
+    files = FILES
+
+    def __init__(
+        self,
+        rows: Rows,
+        target: Target,
+        recipe: Recipe,
+        settings: Mapping[str, Any],
+        workbench: Workbench,
+        init: RunFolder | None,
+        pictures: bool,
+    ):
+        self.rows, self.target, self.recipe, self.settings = rows, target, recipe, settings
+        self.workbench, self.init, self.pictures = workbench, init, pictures
+        self.copied = self.before_training = None
+        store, precision = rows.store, default_policy()
+        self.model = workbench.model(
+            recipe,
+            num_classes=target.num_classes,
+            width=store.width,
+            batch_size=min(recipe.batch_size, len(rows.training)),
+            steps=steps_of(len(rows.training), recipe.batch_size, settings["steps_per_epoch"]),
+            rps_weight=recipe.rps_weight if target.is_age else 0.0,
+            precision=precision,
+            seed=settings["seed"],
+        )
+        # A test looks at every row, and at some more than once.
+        self.xla = rows.test is not None and self.model.jit_compile
+        self.config = {
+            "kind": KIND,
+            "target": asdict(target) | {"class_names": list(target.class_names)},
+            "recipe": recipe.to_config(),
+            "width": store.width,
+            **settings,
+            "init": None,
+            "precision": precision,
+            "embedder": store.info.embedder,
+            "embedder_sha256": store.info.embedder_sha256,
+            "normalized": store.info.normalized,
+        }
+        if not store.info.normalized:
+            self.config["norm_1_share"] = norm_1_share(store.embeddings)
+        if init is not None:
+            self.copied = copy_weights(init, self.model, self.config)
+            if rows.test is not None:
+                check_untested(init, rows.test.embeddings)
+            self.config["init"] = sha256_file(init / "model.keras")
+
+    def make(self) -> keras.Model:
+        if self.init is not None and not self.copied["new"] and same_head(self.init, self.target):
+            part = self.rows.part
+            _, measured = self._measured(self.model, part)
+            learned_from = count_seen(self.init, part.embeddings)
+            self.before_training = measured | {"rows_learned_from": learned_from}
+        if self.pictures:
+            # Needed last and slow to import: the compiler leaves Python time for it.
+            preloaded = ["kerasmlp.training.figures"]
+            threading.Thread(target=importlib.import_module, args=preloaded).start()
+        return self.model
+
+    def course(self, model: keras.Model) -> Course:
+        def measured(probabilities: np.ndarray) -> dict:
+            result = measure(self.target, probabilities, self.rows.part)
+            return {name: result[of] for name, of in _KEPT.items() if of in result}
+
+        return course_by_recipe(
+            model,
+            self.rows.training.embeddings,
+            self.target.soft_labels(self.rows.training, self.recipe.label_sigma_years),
+            self.recipe,
+            seed=self.settings["seed"],
+            callbacks=[Validation(self.rows.part.embeddings, measured, xla=self.xla)],
+        )
+
+    def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
+        rows, target, part = self.rows, self.target, self.rows.part
+        model = self.workbench.in_float32(model, self.recipe)
+        temperature, (probabilities, before) = 1.0, self._measured(model, part)
+        measured = before
+        if self.recipe.calibrate and len(part) >= MIN_TEMPERATURE_ROWS:
             temperature = calibrate(model, target, part)
-            probabilities = forward(model, part.embeddings, xla=xla)
-            measured = measure(target, probabilities, part)
+            probabilities, measured = self._measured(model, part)
         report = {
             "validation": measured,
             "validation_groups": measure_groups(target, probabilities, part),
-            "majority": majority_of(target, rows, part, probabilities),
-            "before_training": before_training,
+            "majority": majority_of(target, rows.training, part, probabilities),
+            "before_training": self.before_training,
             "before_temperature": {k: before[k] for k in ("nll", "ece")},
-            "epochs": len(history),
-            "stopped_early": stopped,
             "temperature": temperature,
-            "rows": {"training": len(rest), "validation": len(part), "unlabelled": unlabelled},
-            "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
-            "weights_from_init": copied,
-            "seconds": {"fit": fitted - started},
-            "seed": seed,
-            "data_digest": data_digest,
-            **environment(),
+            "rows": {
+                "training": len(rows.training),
+                "validation": len(part),
+                "unlabelled": rows.unlabelled,
+            },
+            "weights_from_init": self.copied,
         }
-        learned_from = store.embeddings[np.concatenate([rest, validation])]
-        if test is not None:
-            for name, part_store in (("training", rows), ("test", test)):
-                outputs = forward(model, part_store.embeddings, xla=xla)
-                report[name] = measure(target, outputs, part_store)
-            report["rows"]["test_learned_from"] = count_common(test.embeddings, learned_from)
-        report["notes"] = remarks(target, store, report)
-        write_text(run / "history.csv", csv_of(history))
-        save_seen(run, learned_from, None if init is None else RunFolder(init))
-        with atomic_path(run / "model.keras") as temporary:
-            model.save(temporary)
-        if recipe.calibrate:
-            calibrate_answers(model, target, part, probabilities).save(run / "calibration.json")
-        if pictures:
-            draw(run, target, history, probabilities, part)
-        report["seconds"]["total"] = time.time() - started
-        run.finish(report)
-        (run / "checkpoint.npz").unlink(missing_ok=True)
-        return report
+        if rows.test is not None:
+            for name, store in (("training", rows.training), ("test", rows.test)):
+                report[name] = self._measured(model, store)[1]
+            known = count_common(rows.test.embeddings, rows.learned_from())
+            report["rows"]["test_learned_from"] = known
+        report["notes"] = remarks(target, rows.store, report)
+        save_seen(run, rows.learned_from(), self.init)
+        if self.recipe.calibrate:
+            answers = calibrate_answers(model, target, part, probabilities)
+            answers.save(run / "calibration.json")
+        drawn = self._drawn(history, probabilities) if self.pictures else {}
+        return Measured(model, report, drawn)
 
+    def _measured(self, model: keras.Model, store: EmbeddingStore) -> tuple[np.ndarray, dict]:
+        """Answers on rows, and their measures."""
+        probabilities = forward(model, store.embeddings, xla=self.xla)
+        return probabilities, measure(self.target, probabilities, store)
 
-def draw(
-    run: RunFolder,
-    target: Target,
-    history: list[dict],
-    probabilities: np.ndarray,
-    part: EmbeddingStore,
-) -> None:
-    with drawing(run / "curves.png") as path:
-        from kerasmlp.training.figures import curves
+    def _drawn(self, history: list[dict], probabilities: np.ndarray) -> dict:
+        def draw_curves(path):
+            from kerasmlp.training.figures import curves
 
-        curves(history, path)
-    labels = target.encode(part, target.classes)
-    predicted = target.measured(probabilities).argmax(axis=1)
-    with drawing(run / "confusion_matrix.png") as path:
-        from kerasmlp.evaluation.figures import confusion
+            curves(history, path)
 
-        confusion(labels, predicted, target.measured_names, path)
+        def draw_confusion(path):
+            from kerasmlp.evaluation.figures import confusion
+
+            labels = self.target.encode(self.rows.part, self.target.classes)
+            predicted = self.target.measured(probabilities).argmax(axis=1)
+            confusion(labels, predicted, self.target.measured_names, path)
+
+        return {"curves.png": draw_curves, "confusion_matrix.png": draw_confusion}

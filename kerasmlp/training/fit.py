@@ -1,84 +1,145 @@
-"""One `model.fit` by a recipe: optimiser, checkpoints, precision, weights of another run."""
+"""One `model.fit`: how a model is compiled, what it is given, what is kept of every epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
-from kerasmlp.callbacks.validation import Validation
+from kerasmlp.callbacks.divergence import Divergence
 from kerasmlp.models.presets import Recipe
-from kerasmlp.runs.model import load_model
-from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.batches import chunks_of, training_chunks
-from kerasmlp.training.initial_weights import check_init
 from kerasmlp.training.losses import RankedCrossentropy
 from kerasmlp.training.optimizers import RecipeAdamW, recipe_optimizer
 from kerasmlp.utils.checks import check_int, reject
 
 
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What a model goes through.
+
+    Attributes:
+        batches: From the numbers of epochs to what is drawn in them; what an epoch draws
+            hangs on its number alone.
+        epochs: At most.
+        steps: Calls of the model's step in an epoch.
+        learning_rate: To be named where the weights diverge.
+        monitor: Of an epoch, what is the better the smaller it is.
+        patience: Epochs without a better one until training stops, and takes the best
+            weights; None trains to the end and takes the last.
+        validation: Batches to measure on after every epoch, by what the model is compiled
+            with; None where one of the callbacks measures.
+        callbacks: What they log of an epoch is kept with it.
+    """
+
+    batches: Callable[[range], tf.data.Dataset]
+    epochs: int
+    steps: int
+    learning_rate: float
+    monitor: str = "val_loss"
+    patience: int | None = None
+    validation: tf.data.Dataset | None = None
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+
+
 def fit(
     model: keras.Model,
-    x: np.ndarray,
-    y: np.ndarray,
-    recipe: Recipe,
+    course: Course,
     *,
-    seed: int,
-    validation: Validation,
     checkpoint_path: Path,
     history_path: Path | None = None,
+    on_epoch: Callable[[int], None] = lambda done: None,
     progress: bool = False,
-    stop_after: int | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> tuple[keras.Model, list[dict], bool]:
-    """Runs `model.fit` from the last checkpoint on; returns model, history, stopped.
+) -> tuple[list[dict], bool]:
+    """Runs `model.fit` from the last checkpoint on.
 
-    The model is one of `compile_model`, whose steps make an epoch. `stop_after`
-    epochs it ends, where its checkpoint lets it go on: the schedule is laid out
-    for all of the recipe's. `callbacks` see an epoch after its checkpoint is written,
-    and its line in `history_path`.
+    Args:
+        model: Compiled; it ends with the weights that are the result.
+        course: What it goes through.
+        checkpoint_path: Where every epoch is kept.
+        history_path: CSV that grows by a line with every epoch.
+        on_epoch: Told the number of epochs done, when an epoch is kept.
+        progress: Show a bar.
+
+    Returns:
+        The history, one dict per epoch, and whether it stopped early.
+
+    Raises:
+        DivergedError: if the weights diverge.
     """
-    epochs = stop_after or recipe.epochs
-    batch_size, steps = min(recipe.batch_size, len(x)), recipe_optimizer(model).steps_per_epoch
     stopper = None
-    if recipe.patience:
-        stopper = keras.callbacks.EarlyStopping(
-            "val_loss", patience=recipe.patience, mode="min", restore_best_weights=True
-        )
+    if course.patience:
+        how = {"patience": course.patience, "mode": "min", "restore_best_weights": True}
+        stopper = keras.callbacks.EarlyStopping(course.monitor, **how)
     checkpoint = Checkpoint(checkpoint_path, stopper, history_path=history_path)
     first_epoch = checkpoint.restore(model)
-    if first_epoch < epochs and not checkpoint.stopped:
-        chunks = training_chunks(
-            x,
-            y,
-            batch_size=batch_size,
-            num_epochs=epochs,
-            seed=seed,
-            first_epoch=first_epoch,
-            steps_per_epoch=steps,
-            mixup_alpha=recipe.mixup_alpha,
-            noise_std=recipe.noise_std,
-        )
-        bar = []
-        if progress:
-            from tqdm.keras import TqdmCallback
+    if first_epoch < course.epochs and not checkpoint.stopped:
+        with tqdm(
+            total=course.epochs, initial=first_epoch, unit="epoch", disable=not progress
+        ) as bar:
 
-            bar = [TqdmCallback(verbose=0, initial=first_epoch, epochs=epochs)]
-        model.fit(
-            chunks,
-            epochs=epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=model.steps_per_execution,
-            shuffle=False,
-            verbose=0,
-            callbacks=[validation, *([stopper] if stopper else []), checkpoint, *bar, *callbacks],
-        )
+            def kept(epoch, logs):
+                bar.set_postfix({k: f"{v:.4g}" for k, v in logs.items()}, refresh=False)
+                bar.update()
+                on_epoch(epoch + 1)
+
+            stopping = [Divergence(course.learning_rate), *([stopper] if stopper else [])]
+            shown = keras.callbacks.LambdaCallback(on_epoch_end=kept)
+            model.fit(
+                course.batches(range(first_epoch, course.epochs)),
+                epochs=course.epochs,
+                initial_epoch=first_epoch,
+                steps_per_epoch=course.steps,
+                shuffle=False,
+                validation_data=course.validation,
+                verbose=0,
+                callbacks=[*course.callbacks, *stopping, checkpoint, shown],
+            )
     if stopper and stopper.best_weights is not None:
         model.set_weights(stopper.best_weights)
-    return model, checkpoint.history, checkpoint.stopped
+    return checkpoint.history, checkpoint.stopped
+
+
+def compile_model(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    loss: str | keras.losses.Loss,
+    *,
+    metrics: Iterable[str | keras.metrics.Metric] = (),
+    xla: bool | None = None,
+    steps_per_execution: int = 1,
+) -> None:
+    """Compiles a model, with loss scaling where it computes in float16.
+
+    Args:
+        model: To be trained.
+        optimizer: Of its weights.
+        loss: To be minimised.
+        metrics: To be logged beside it.
+        xla: Compile steps by XLA; None does so on a GPU, where Keras sees no reason against
+            it: XLA's convolutions are slow on CPUs.
+        steps_per_execution: As of Keras.
+    """
+    if any(layer.compute_dtype == "float16" for layer in model.layers):
+        # Keras adds loss scaling by itself only where the whole model has the policy.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    if xla is None:
+        xla = "auto" if tf.config.list_physical_devices("GPU") else False
+    model.compile(
+        optimizer,
+        loss,
+        metrics=list(metrics) or None,
+        jit_compile=xla,
+        steps_per_execution=steps_per_execution,
+    )
+    # Variables that are made while a step is traced have it traced twice.
+    model.optimizer.build(model.trainable_variables)
 
 
 def steps_of(rows: int, batch_size: int, steps_per_epoch: int | None = None) -> int:
@@ -91,7 +152,50 @@ def steps_of(rows: int, batch_size: int, steps_per_epoch: int | None = None) -> 
     return steps_per_epoch
 
 
-def compile_model(
+def course_by_recipe(
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    recipe: Recipe,
+    *,
+    seed: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> Course:
+    """What a recipe has a model go through.
+
+    Args:
+        model: Of `compile_by_recipe`.
+        x: Embeddings.
+        y: Target probabilities.
+        recipe: Hyperparameters.
+        seed: Decides what is drawn.
+        callbacks: The `Validation`, above all.
+    """
+
+    def batches(epochs: range) -> tf.data.Dataset:
+        return training_chunks(
+            x,
+            y,
+            batch_size=min(recipe.batch_size, len(x)),
+            num_epochs=epochs.stop,
+            seed=seed,
+            first_epoch=epochs.start,
+            steps_per_epoch=recipe_optimizer(model).steps_per_epoch,
+            mixup_alpha=recipe.mixup_alpha,
+            noise_std=recipe.noise_std,
+        )
+
+    return Course(
+        batches=batches,
+        epochs=recipe.epochs,
+        steps=model.steps_per_execution,
+        learning_rate=recipe.learning_rate,
+        patience=recipe.patience,
+        callbacks=callbacks,
+    )
+
+
+def compile_by_recipe(
     model: keras.Model, recipe: Recipe, *, steps: int, rps_weight: float, xla: bool = True
 ) -> None:
     """Compiles a model for epochs of `steps` steps, which come in `training_chunks`.
@@ -105,24 +209,17 @@ def compile_model(
     more the deeper it is: what is trained for a few epochs alone does without
     (see `xla_pays`).
     """
-    optimizer = RecipeAdamW(recipe, steps_per_epoch=steps)
-    if any(layer.compute_dtype == "float16" for layer in model.layers):
-        # Keras adds loss scaling by itself only where the whole model has the policy.
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(
-        optimizer,
+    compile_model(
+        model,
+        RecipeAdamW(recipe, steps_per_epoch=steps),
         RankedCrossentropy(rps_weight=rps_weight),
-        jit_compile=xla,
+        xla=xla,
         steps_per_execution=chunks_of(steps, recipe.batch_size)[0],
     )
     _take_chunks(model)
-    # Variables that are made while a step is traced have it traced twice.
-    model.optimizer.build(model.trainable_variables)
 
 
 def _take_chunks(model: keras.Model) -> None:
-    import tensorflow as tf
-
     def train_step(chunk):
         x, y, count = chunk
 
@@ -134,32 +231,3 @@ def _take_chunks(model: keras.Model) -> None:
         return model.get_metrics_result()
 
     model.train_step = train_step
-
-
-def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
-    """Copies the weights of another run, layer by layer, where all shapes agree.
-
-    Args:
-        init: The other run, on embeddings of the same kind.
-        model: To receive the weights.
-        config: Of the run that the model belongs to.
-
-    Raises:
-        InputError: as of `check_init`, or if no layer fits.
-    """
-    check_init(init, config)
-    source = {layer.name: layer for layer in load_model(init.path).layers if layer.weights}
-    copied, left = [], []
-    for layer in model.layers:
-        if not layer.weights:
-            continue
-        other = source.get(layer.name)
-        shapes = [w.shape for w in layer.weights]
-        if other is not None and [w.shape for w in other.weights] == shapes:
-            layer.set_weights(other.get_weights())
-            copied.append(layer.name)
-        else:
-            left.append(layer.name)
-    if not copied:
-        reject("init", "must be a run of the same network", str(init.path))
-    return {"copied": copied, "new": left}

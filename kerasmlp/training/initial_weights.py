@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
 from kerasmlp.data.targets import Target
+from kerasmlp.runs.model import load_model
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen, load_seen
-from kerasmlp.runs.training_files import read_settings
-from kerasmlp.utils.checks import reject_file
+from kerasmlp.runs.training_files import read_settings, require_training
+from kerasmlp.utils.checks import reject, reject_file
 
 _EMBEDDINGS = ("embedder_sha256", "normalized", "width")
 
@@ -23,7 +25,9 @@ def check_init(init: RunFolder, config: dict) -> None:
     Raises:
         InputError: if there is no such run, it saw other embeddings, or does not tell which.
     """
-    init.require_model()
+    require_training(init)
+    if not (init / "model.keras").is_file():  # its weights diverged, and that was the result
+        reject_file(init.path, "must hold a model", "a training without model.keras")
     other = init.config()
     known = {"recipe", *_EMBEDDINGS} <= other.keys()
     if not (known and isinstance(other["recipe"], dict) and "scale_inputs" in other["recipe"]):
@@ -35,6 +39,35 @@ def check_init(init: RunFolder, config: dict) -> None:
     if other["recipe"]["scale_inputs"] != config["recipe"]["scale_inputs"]:
         scaled = config["recipe"]["scale_inputs"]
         reject_file(init.path, f"must be a run with scale_inputs={scaled}", f"{not scaled}")
+
+
+def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
+    """Copies the weights of another run, layer by layer, where all shapes agree.
+
+    Args:
+        init: The other run, on embeddings of the same kind.
+        model: To receive the weights.
+        config: Of the run that the model belongs to.
+
+    Raises:
+        InputError: as of `check_init`, or if no layer fits.
+    """
+    check_init(init, config)
+    source = {layer.name: layer for layer in load_model(init.path).layers if layer.weights}
+    copied, left = [], []
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        other = source.get(layer.name)
+        shapes = [w.shape for w in layer.weights]
+        if other is not None and [w.shape for w in other.weights] == shapes:
+            layer.set_weights(other.get_weights())
+            copied.append(layer.name)
+        else:
+            left.append(layer.name)
+    if not copied:
+        reject("init", "must be a run of the same network", str(init.path))
+    return {"copied": copied, "new": left}
 
 
 def same_head(init: RunFolder, target: Target) -> bool:

@@ -19,7 +19,7 @@ from kerasmlp.utils.files import (
     write_text,
 )  # fmt: skip
 
-_LINE = re.compile(r"([0-9a-f]{64})  ([\w.]+)")
+_LINE = re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
 _MOST_BYTES = 1 << 16
 
 

@@ -44,12 +44,12 @@ from kerasmlp.callbacks.validation import forward
 from kerasmlp.data.kept_back import split_rows
 from kerasmlp.data.targets import age_target
 from kerasmlp.evaluation.measuring import measure
-from kerasmlp.experiments.layer_out.experiment import compile_model
+from kerasmlp.experiments.layer_out.experiment import optimizer_of
 from kerasmlp.experiments.layer_out.plan import NETWORKS, LayerOutPlan
 from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.training.batches import training_chunks
-from kerasmlp.training.fit import compile_model as compile_by_recipe
+from kerasmlp.training.fit import compile_by_recipe, compile_model
 from kerasmlp.training.image_batches import augmented_batches, load_images
 from kerasmlp.training.precision import PRECISIONS, computing_in
 
@@ -73,7 +73,8 @@ def compiled(plan: LayerOutPlan, steps: int) -> keras.Model:
     keras.utils.set_random_seed(0)
     with computing_in(plan.precision):
         model = MNISTNet(seed=0)
-        compile_model(model, plan, steps)
+        loss = "sparse_categorical_crossentropy"
+        compile_model(model, optimizer_of(plan, steps), loss, metrics=["accuracy"])
     return model
 
 

@@ -6,7 +6,7 @@ Two questions, each with both sides alternating in the same run, medians:
 
 1. Steady state: samples per second of the paper's age network (837,733
    parameters) at batch 128 and 512, tracing and first epoch left out. Ours is
-   `compile_model` and `model.fit` on `training_chunks`, as the commands do it;
+   `compile_by_recipe` and `model.fit` on `training_chunks`, as the commands do it;
    float32 on both sides, each in its own process.
 2. From process start to a finished run: `bin/train-age --preset paper-age`
    for 10 epochs at batch 128, its run folder with report and pictures
@@ -37,7 +37,7 @@ import torch_mlp
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.training.batches import training_chunks
-from kerasmlp.training.fit import compile_model
+from kerasmlp.training.fit import compile_by_recipe
 
 ROWS, EPOCHS_PER_ROUND = 16_384, 3
 
@@ -52,7 +52,7 @@ def our_round(batch_size: int):
     model = ResidualMLP(num_classes=101, seed=0, **PRESETS["paper-age"].network(512))
     steps = ROWS // batch_size
     recipe = PRESETS["paper-age"].replace(epochs=EPOCHS_PER_ROUND + 1, batch_size=batch_size)
-    compile_model(model, recipe, steps=steps, rps_weight=0.0)
+    compile_by_recipe(model, recipe, steps=steps, rps_weight=0.0)
     ends = []
     clock = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda *_: ends.append(time.perf_counter()),

@@ -274,12 +274,16 @@ def test_weights_that_have_seen_the_store_are_refused(finished, tmp_path):
 
 def test_weights_of_other_kinds_are_one_sentence(finished, tmp_path):
     folder, store, _, _ = finished
-    for name, config in (("cnn", {"recipe": {"epochs": 1}}), ("torch", {"width": 3})):
+    for name, config, came in (
+        ("cnn", {"kind": "age-cnn", "recipe": {"epochs": 1}}, "a run of kind 'age-cnn'"),
+        ("torch", {"width": 3}, "another one"),
+    ):
         run = RunFolder(tmp_path / name)
         with run.working(config, resume=False, force=False):
             (run / "model.keras").write_bytes(b"")
             run.finish({})
-        with pytest.raises(InputError, match="must be a training on embeddings"):
+        message = f"must be a training on embeddings. Received: {came}"
+        with pytest.raises(InputError, match=message):
             cross_validate(folder / "store.h5", plan_of(store, init=str(run.path)), tmp_path / "cv")
 
 
@@ -327,12 +331,12 @@ def test_damaged_finished_runs_are_not_taken_over(finished, pool, tmp_path, name
 
 def test_runs_of_two_precisions_make_no_mean(finished, pool, tmp_path):
     folder, _, plan, report = finished
-    assert report["dtype"] == "float32"
+    assert report["precision"] == "float32"
     shutil.copytree(folder / "cv", tmp_path / "cv")
     first, *_, last = [tmp_path / "cv" / f"seed{r['seed']}_fold{r['fold']}" for r in report["runs"]]
     for path in (tmp_path / "cv", last):
         (path / "DONE").unlink()
-    config = json.loads((first / "config.json").read_text()) | {"dtype": "mixed_float16"}
+    config = json.loads((first / "config.json").read_text()) | {"precision": "mixed_float16"}
     (first / "config.json").write_text(json.dumps(config))
     without_hashes(first)  # as of an older version, which kept no hashes
     message = "must hold runs of one precision. Received: float32 and mixed_float16"
@@ -349,7 +353,8 @@ def test_runs_of_two_precisions_make_no_mean(finished, pool, tmp_path):
 def test_force_deletes_runs_and_nothing_else(tmp_path):
     def make():
         outer = RunFolder(tmp_path / "cv")
-        with outer.working({}, resume=True, force=False):
+        files = ["seed*_fold*/"]
+        with outer.working({}, resume=True, force=False, files=files):
             with RunFolder(outer / "seed0_fold0").working({}, resume=True, force=False):
                 pass
             outer.finish({})
@@ -431,7 +436,7 @@ def test_a_search_is_no_run_to_begin_with(finished, tmp_path):
     with search.working({"kind": "tuning"}, resume=False, force=False):
         search.finish({})
     plan = plan_of(store, init=str(search.path))
-    with pytest.raises(InputError, match="must be the folder of one training"):
+    with pytest.raises(InputError, match="Received: a run of kind 'tuning'"):
         cross_validate(folder / "store.h5", plan, tmp_path / "cv")
 
 
@@ -485,7 +490,7 @@ def test_killed_and_resumed_ends_with_the_same_table(tmp_path):
         assert (whole / name).read_text() == (broken / name).read_text()
 
 
-def fake(path, *, nll, folds_from="seed", seeds=(0, 1), dtype="float32", **changes):
+def fake(path, *, nll, folds_from="seed", seeds=(0, 1), precision="float32", **changes):
     """A finished cross-validation whose numbers are given."""
     rows = []
     folds = range(changes.get("num_folds", 2))
@@ -501,7 +506,7 @@ def fake(path, *, nll, folds_from="seed", seeds=(0, 1), dtype="float32", **chang
     with run.working(config | changes, resume=False, force=False):
         report = {"runs": rows, "summary": {}, "test_share": 0.25, "seconds": {"total": 1.0}}
         report["diverged"] = sum("diverged" in row for row in rows)
-        run.finish(report | {"dtype": dtype})
+        run.finish(report | {"precision": precision})
     return path
 
 
@@ -581,7 +586,7 @@ def test_what_cannot_be_compared(tmp_path, changes, message):
 
 def test_two_precisions_are_not_compared(tmp_path):
     a = fake(tmp_path / "a", nll=[1.0, 1.1, 1.2, 1.0])
-    b = fake(tmp_path / "b", nll=[1.0, 1.1, 1.2, 1.0], dtype="mixed_float16")
+    b = fake(tmp_path / "b", nll=[1.0, 1.1, 1.2, 1.0], precision="mixed_float16")
     with pytest.raises(InputError, match="must be trained in float32, as the other"):
         compare(a, b)
 

@@ -124,6 +124,20 @@ def test_a_finished_experiment_is_not_computed_again(finished, folder, capsys):
     assert "must be empty (or give --resume" in capsys.readouterr().err
 
 
+def test_force_deletes_a_whole_experiment_and_nothing_else(finished, tmp_path):
+    run = RunFolder(shutil.copytree(finished, tmp_path / "run"))
+    (run / "figures" / "mine.png").write_text("precious")
+    with (
+        pytest.raises(InputError, match="Received: a folder with figures/mine.png"),
+        run.working({}, resume=False, force=True),
+    ):
+        pass
+    assert run.done and "report.html" in (run / "DONE").read_text()
+    (run / "figures" / "mine.png").unlink()
+    with run.working({"kind": "other"}, resume=False, force=True):
+        assert {p.name for p in run.path.iterdir()} == {".lock", "config.json"}
+
+
 def test_a_dry_run_measures_and_writes_nothing(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))

@@ -33,7 +33,7 @@ from kerasmlp.runs.seen import count_seen, load_seen, row_hashes
 from kerasmlp.training.batches import training_chunks
 from kerasmlp.training.calibrating import fit_calibration
 from kerasmlp.training.embeddings import split_rows, train
-from kerasmlp.training.fit import compile_model, fit, steps_of
+from kerasmlp.training.fit import compile_by_recipe, course_by_recipe, fit, steps_of
 from kerasmlp.training.initial_weights import check_init
 from kerasmlp.uncertainty.samples import predict_uncertainty
 from kerasmlp.utils.checks import InputError
@@ -178,7 +178,7 @@ def test_early_stopping_takes_the_best_weights(store):
     target = choose_target(store, "gender")
     model = ResidualMLP(num_classes=2, **recipe.network(store.width), seed=0)
     steps = steps_of(len(store), recipe.batch_size)
-    compile_model(model, recipe, steps=steps, rps_weight=0.0, xla=False)
+    compile_by_recipe(model, recipe, steps=steps, rps_weight=0.0, xla=False)
     weights = []
 
     def rising(_):
@@ -186,16 +186,9 @@ def test_early_stopping_takes_the_best_weights(store):
         return {"loss": float(len(weights))}
 
     y = target.soft_labels(store, 0)
-    model, history, stopped = fit(
-        model,
-        store.embeddings,
-        y,
-        recipe,
-        seed=0,
-        validation=Validation(store.embeddings, rising),
-        checkpoint_path=_scratch(),
-        progress=False,
-    )
+    validation = Validation(store.embeddings, rising)
+    course = course_by_recipe(model, store.embeddings, y, recipe, seed=0, callbacks=[validation])
+    history, stopped = fit(model, course, checkpoint_path=_scratch())
     assert stopped and len(history) == 3
     for best, now in zip(weights[0], model.get_weights(), strict=True):
         np.testing.assert_array_equal(best, now)
@@ -400,7 +393,7 @@ def test_a_chunk_trains_as_its_batches_one_by_one():
     ends = []
     for chunked, xla in ((False, False), (True, False), (True, True)):
         model = ResidualMLP(num_classes=2, seed=0, **recipe.network(8))
-        compile_model(model, recipe, steps=37, rps_weight=0.0, xla=xla)
+        compile_by_recipe(model, recipe, steps=37, rps_weight=0.0, xla=xla)
         if chunked:
             model.fit(chunks, epochs=2, steps_per_epoch=2, shuffle=False, verbose=0)
         else:

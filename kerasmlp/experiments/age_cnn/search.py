@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -10,11 +9,17 @@ import time
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from kerasmlp.data.stores.image_store import ImageStore
 from kerasmlp.experiments.age_cnn import pictures
-from kerasmlp.experiments.age_cnn.data import Faces, faces_of, shuffled_batches, some_faces
-from kerasmlp.experiments.age_cnn.fitting import compile_model, new_model, predict_years
+from kerasmlp.experiments.age_cnn.data import Faces, faces_of, some_faces
+from kerasmlp.experiments.age_cnn.fitting import (
+    compile_for_years,
+    course_of,
+    new_model,
+    predict_years,
+)
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.experiments.age_cnn.stages import STAGES, StageOracle
 from kerasmlp.runs.run_folder import RunFolder, environment
@@ -85,13 +90,15 @@ def search_age_cnn(
         "data_digest": store.digest(),
     }
     folder, started = RunFolder(run_dir), time.time()
-    with folder.working(config, resume=resume, force=force):
+    files = ("best.json", "trials.csv", "trials.png", "search/**")
+    with folder.working(config, resume=resume, force=force, files=files):
         if folder.done:
             return folder.report()
         # Every trial is a network of its own, which TensorFlow takes for one traced too often.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         found = []
-        with _bar(trials * len(STAGES), progress) as bar:
+        total = trials * len(STAGES)
+        with tqdm(total=total, desc="search", unit="trial", disable=not progress) as bar:
             for number in range(len(STAGES)):
                 path = folder / "search" / f"stage-{number + 1}.json"
                 oracle = StageOracle(number, trials, seed, path)
@@ -134,23 +141,9 @@ def _run(
     """The validation MAE after a short training; infinite where the weights diverged."""
     keras.backend.clear_session()
     model = new_model(recipe, training.images.shape[1:], seed, precision)
-    compile_model(model, recipe.learning_rate)
-    steps = len(training) // recipe.batch_size
-    batches = shuffled_batches(
-        training,
-        batch_size=recipe.batch_size,
-        steps=steps,
-        epochs=range(recipe.epochs),
-        seed=seed,
-    )
-    model.fit(batches, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
+    compile_for_years(model, recipe.learning_rate)
+    course = course_of(training, validation, recipe, seed=seed)
+    how = {"epochs": course.epochs, "steps_per_epoch": course.steps}
+    model.fit(course.batches(range(course.epochs)), **how, shuffle=False, verbose=0)
     error = np.abs(validation.age_years - predict_years(model, validation.images)).mean()
     return float(error) if np.isfinite(error) else math.inf
-
-
-@contextlib.contextmanager
-def _bar(total: int, progress: bool):
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc="search", unit="trial", disable=not progress) as bar:
-        yield bar

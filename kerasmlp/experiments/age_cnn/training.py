@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,13 +12,19 @@ import numpy as np
 from kerasmlp.data.stores.image_store import SPLITS, ImageStore
 from kerasmlp.experiments.age_cnn import pictures
 from kerasmlp.experiments.age_cnn.data import Faces, faces_of, some_faces
-from kerasmlp.experiments.age_cnn.fitting import MEASURE, fit, in_float32, new_model, predict_years
+from kerasmlp.experiments.age_cnn.fitting import (
+    MEASURE,
+    compile_for_years,
+    course_of,
+    new_model,
+    predict_years,
+)
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
-from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.model import in_float32
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.training.fit import Course
+from kerasmlp.training.train_run import Measured, train_run
 from kerasmlp.utils.checks import check_int, check_seed
-from kerasmlp.utils.drawing import drawing
-from kerasmlp.utils.files import atomic_path, write_text
-from kerasmlp.utils.tables import csv_of
 
 OVERFIT_PASSES = 20
 """Passes over the few images in an epoch of `overfit_age_cnn`."""
@@ -65,40 +71,8 @@ def train_age_cnn(
         parts["train"] = some_faces(parts["train"], rows, "rows", seed)
     recipe.require_batch(len(parts["train"]))
     config = _config("age-cnn", store, recipe, seed, precision) | {"rows": rows}
-    folder, started, shape = RunFolder(run_dir), time.time(), store.images.shape[1:]
-    trained = new_model(recipe, shape, seed, precision)  # refused before the folder changes
-    with folder.working(config, resume=resume, force=force):
-        if folder.done:
-            return folder.report()
-        history = fit(
-            trained,
-            parts["train"],
-            parts["validation"],
-            recipe,
-            seed=seed,
-            checkpoint_path=folder / "checkpoint.npz",
-            history_path=folder / "history.csv",
-            progress=progress,
-        )
-        model = in_float32(trained, recipe, shape)
-        predicted = {split: predict_years(model, part.images) for split, part in parts.items()}
-        median = float(np.median(parts["train"].age_years))
-        report = {
-            "mae_years": {s: _mae(part, predicted[s]) for s, part in parts.items()},
-            "median_baseline": {
-                "age_years": median,
-                "mae_years": {split: _mae(part, median) for split, part in parts.items()},
-            },
-            "rows": {split: len(part) for split, part in parts.items()},
-            **_about(model, history, seed, precision, config, started),
-        }
-        _save(folder, model, history)
-        with drawing(folder / "ages.png") as path:
-            pictures.ages({s: part.age_years for s, part in parts.items()}, path)
-        with drawing(folder / "faces.png") as path:
-            pictures.faces(parts["test"], predicted["test"], path)
-        _finish(folder, history, report, pictures.TRAINING)
-        return report
+    training = AgeCNNTraining(parts, recipe, config)
+    return train_run(training, run_dir, resume=resume, force=force, progress=progress)
 
 
 def overfit_age_cnn(
@@ -142,40 +116,8 @@ def overfit_age_cnn(
     faces = some_faces(faces_of(store, "train"), count, "overfit", seed)
     recipe = recipe.replace(batch_size=count, regularization=0.0)
     config = _config("age-cnn-overfit", store, recipe, seed, precision) | {"count": count}
-    folder, started, shape = RunFolder(run_dir), time.time(), store.images.shape[1:]
-    trained = new_model(recipe, shape, seed, precision)  # refused before the folder changes
-    with folder.working(config, resume=resume, force=force):
-        if folder.done:
-            return folder.report()
-        for layer in trained.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = 0.9
-        history = fit(
-            trained,
-            faces,
-            faces,
-            recipe,
-            seed=seed,
-            checkpoint_path=folder / "checkpoint.npz",
-            history_path=folder / "history.csv",
-            passes=OVERFIT_PASSES,
-            learning_rate=keras.optimizers.schedules.CosineDecay(
-                recipe.learning_rate, OVERFIT_PASSES * recipe.epochs
-            ),
-            progress=progress,
-        )
-        model = in_float32(trained, recipe, shape)
-        predicted = predict_years(model, faces.images)
-        report = {
-            "mae_years": _mae(faces, predicted),
-            "rows": {"train": count},
-            **_about(model, history, seed, precision, config, started),
-        }
-        _save(folder, model, history)
-        with drawing(folder / "faces.png") as path:
-            pictures.faces(faces, predicted, path)
-        _finish(folder, history, report, pictures.BY_HEART)
-        return report
+    training = LearningByHeart({"train": faces}, recipe, config)
+    return train_run(training, run_dir, resume=resume, force=force, progress=progress)
 
 
 def _config(kind: str, store: ImageStore, recipe: AgeCNNRecipe, seed: int, precision: str) -> dict:
@@ -188,34 +130,95 @@ def _config(kind: str, store: ImageStore, recipe: AgeCNNRecipe, seed: int, preci
     }
 
 
+class AgeCNNTraining:
+    """A training with a validation and a test, as `train_run` takes it.
+
+    Args:
+        parts: Images and ages by split.
+        recipe: Network and hyperparameters.
+        config: Decides the result, among it `seed` and `precision`.
+
+    Raises:
+        InputError: if the network does not fit the images.
+    """
+
+    files = ("curves.png", "ages.png", "faces.png")
+
+    def __init__(self, parts: Mapping[str, Faces], recipe: AgeCNNRecipe, config: dict[str, Any]):
+        self.parts, self.recipe, self.config = parts, recipe, config
+        self._model = self._new(config["precision"])  # refused before the folder changes
+
+    def _new(self, precision: str) -> keras.Model:
+        shape = self.parts["train"].images.shape[1:]
+        return new_model(self.recipe, shape, self.config["seed"], precision)
+
+    def make(self) -> keras.Model:
+        compile_for_years(self._model, self.recipe.learning_rate)
+        return self._model
+
+    def course(self, model: keras.Model) -> Course:
+        parts, seed = self.parts, self.config["seed"]
+        return course_of(parts["train"], parts["validation"], self.recipe, seed=seed)
+
+    def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
+        plain, about = self._plain(model, history)
+        predicted = {s: predict_years(plain, part.images) for s, part in self.parts.items()}
+        median = float(np.median(self.parts["train"].age_years))
+        report = {
+            "mae_years": {s: _mae(part, predicted[s]) for s, part in self.parts.items()},
+            "median_baseline": {
+                "age_years": median,
+                "mae_years": {split: _mae(part, median) for split, part in self.parts.items()},
+            },
+            **about,
+        }
+        ages, test = {s: part.age_years for s, part in self.parts.items()}, self.parts["test"]
+        return Measured(plain, report, {
+            "ages.png": lambda path: pictures.ages(ages, path),
+            "faces.png": lambda path: pictures.faces(test, predicted["test"], path),
+            "curves.png": lambda path: pictures.curves(history, path),
+        })  # fmt: skip
+
+    def _plain(self, model: keras.Model, history: list[dict]) -> tuple[keras.Model, dict]:
+        """The model to save, and what any report says."""
+        plain = in_float32(model, lambda: self._new("float32"))
+        best = min(range(len(history)), key=lambda k: history[k][MEASURE])
+        trainable = sum(int(np.prod(w.shape)) for w in plain.trainable_weights)
+        total = plain.count_params()
+        return plain, {
+            "best_epoch": best + 1,
+            "parameters": {"total": total, "trainable": trainable, "frozen": total - trainable},
+            "rows": {split: len(part) for split, part in self.parts.items()},
+        }
+
+
+class LearningByHeart(AgeCNNTraining):
+    """A training on a few images, which are the validation too, as `train_run` takes it."""
+
+    files = ("curves.png", "faces.png")
+
+    def make(self) -> keras.Model:
+        for layer in self._model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = 0.9
+        rate, steps = self.recipe.learning_rate, OVERFIT_PASSES * self.recipe.epochs
+        compile_for_years(self._model, keras.optimizers.schedules.CosineDecay(rate, steps))
+        return self._model
+
+    def course(self, model: keras.Model) -> Course:
+        faces, how = self.parts["train"], {"seed": self.config["seed"], "passes": OVERFIT_PASSES}
+        return course_of(faces, faces, self.recipe, **how)
+
+    def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
+        plain, about = self._plain(model, history)
+        faces = self.parts["train"]
+        predicted = predict_years(plain, faces.images)
+        lines = pictures.BY_HEART
+        return Measured(plain, {"mae_years": _mae(faces, predicted), **about}, {
+            "faces.png": lambda path: pictures.faces(faces, predicted, path),
+            "curves.png": lambda path: pictures.curves(history, path, lines=lines),
+        })  # fmt: skip
+
+
 def _mae(part: Faces, predicted: np.ndarray | float) -> float:
     return float(np.abs(part.age_years.astype(np.float64) - predicted).mean())
-
-
-def _about(model, history, seed, precision, config, started) -> dict:
-    best = min(range(len(history)), key=lambda k: history[k][MEASURE])
-    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
-    total = model.count_params()
-    return {
-        "epochs": len(history),
-        "best_epoch": best + 1,
-        "parameters": {"total": total, "trainable": trainable, "frozen": total - trainable},
-        "precision": precision,
-        "seconds": {"total": time.time() - started},
-        "seed": seed,
-        "data_digest": config["data_digest"],
-        **environment(),
-    }
-
-
-def _save(folder: RunFolder, model: keras.Model, history: list[dict]) -> None:
-    write_text(folder / "history.csv", csv_of(history))
-    with atomic_path(folder / "model.keras") as temporary:
-        model.save(temporary)
-
-
-def _finish(folder: RunFolder, history: list[dict], report: dict, lines: Mapping[str, str]) -> None:
-    with drawing(folder / "curves.png") as path:
-        pictures.curves(history, path, lines=lines)
-    folder.finish(report)
-    (folder / "checkpoint.npz").unlink(missing_ok=True)

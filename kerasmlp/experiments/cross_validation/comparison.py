@@ -49,9 +49,9 @@ def compare(a: str | os.PathLike, b: str | os.PathLike) -> dict:
         if config_a[key] != config_b[key]:
             requirement = f"must have the same {key} ({config_a[key]!r}) as the other"
             reject_file(b, requirement, f"{config_b[key]!r}")
-    if report_a["dtype"] != report_b["dtype"]:
-        requirement = f"must be trained in {report_a['dtype']}, as the other"
-        reject_file(b, requirement, report_b["dtype"])
+    if report_a["precision"] != report_b["precision"]:
+        requirement = f"must be trained in {report_a['precision']}, as the other"
+        reject_file(b, requirement, report_b["precision"])
     classes_a, classes_b = _measured(config_a), _measured(config_b)
     if classes_a != classes_b:
         reject_file(b, f"must be measured in the same classes ({classes_a})", classes_b)

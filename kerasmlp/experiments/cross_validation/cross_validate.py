@@ -62,7 +62,7 @@ _REPORT = {
     "summary": dict_of(fields({"mean": number(), "std": optional(number())})),
     "diverged": whole(0, 1_000_000),
     "test_share": number(0, 1_000_000),
-    "dtype": optional(text(100)),
+    "precision": optional(text(100)),
     "seconds": fields({"total": number()}),
 }
 
@@ -115,7 +115,7 @@ def cross_validate(
     runs = plan_runs(store, plan)
     config = _config_of(store, plan, runs)
     grid = Grid(run_dir, [run.name for run in runs])
-    with grid.folder.working(config, resume=resume, force=force):
+    with grid.folder.working(config, resume=resume, force=force, files=grid.files):
         if grid.folder.done:
             return open_finished(run_dir)[1]
         pending = grid.pending(lambda n: settings_of(store, plan, runs[n], config["init"]))
@@ -123,7 +123,7 @@ def cross_validate(
             "store": str(Path(store_path).resolve()),
             "plan": plan.to_config(),
             "run_dir": str(grid.folder.path.resolve()),
-            "dtype": _precision_of(grid),
+            "precision": _precision_of(grid),
         }
         with nullcontext(pool) if pool else TrainingPool(workers) as pool:
             done = pool.train(settings, pending, [run.steps_per_epoch for run in runs])
@@ -178,7 +178,7 @@ def _finish(
         "diverged": len(runs) - len(sound),
         "trainable_parameters": first.get("trainable_parameters"),
         "weights_from_init": first.get("weights_from_init"),
-        "dtype": _precision_of(grid),
+        "precision": _precision_of(grid),
         "seconds": {
             "total": time.time() - started,
             "runs": sum(reports[n]["seconds"]["total"] for n in sound),
@@ -196,7 +196,7 @@ def _finish(
 def _precision_of(grid: Grid) -> str | None:
     """Of the runs that have begun: those of a GPU and those of a CPU make no mean."""
     begun = [run for run in grid.runs if (run / "config.json").is_file()]
-    found = sorted({run.config().get("dtype", "unknown") for run in begun})
+    found = sorted({run.config().get("precision", "unknown") for run in begun})
     if len(found) > 1:
         requirement = "must hold runs of one precision"
         reject_file(grid.folder.path, requirement, " and ".join(found))
@@ -215,7 +215,8 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
     if config.get("kind") != KIND:
         reject_file(path, "must be the folder of a cross-validation", "another run folder")
     check_object(folder / "config.json", config, _CONFIG, "that of a cross-validation")
-    report = {"dtype": "unknown"} | folder.report()
+    report = folder.report()
+    report.setdefault("precision", report.get("precision", "unknown"))  # as older versions say it
     check_object(folder / "report.json", report, _REPORT, "that of a cross-validation")
     count, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]
     if len(sound) != count or not all(sound):

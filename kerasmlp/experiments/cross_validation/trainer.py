@@ -156,7 +156,7 @@ class _Desk:
 
 def _check_precision(settings: dict) -> None:
     """Rejects runs that were begun on another kind of machine: two precisions are no comparison."""
-    before, here = settings.get("dtype"), default_policy()
+    before, here = settings.get("precision"), default_policy()
     if before not in (None, here):
         path = settings["run_dir"]
         reject_file(path, f"must be resumed where runs are trained in {before}", here)

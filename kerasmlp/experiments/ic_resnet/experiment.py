@@ -17,8 +17,10 @@ from kerasmlp.experiments.image_runs import (
 )
 from kerasmlp.models.arrangements import ARRANGEMENTS
 from kerasmlp.models.ic_resnet import ICResNet
+from kerasmlp.runs.model import in_float32
 from kerasmlp.training.image_batches import ImageSet
-from kerasmlp.training.images import compile_classifier, scheduled_rate, train_on_images
+from kerasmlp.training.images import ImageTraining, scheduled_rate
+from kerasmlp.training.train_run import train_run
 
 
 def run_cifar(
@@ -108,45 +110,35 @@ def train_cifar(
     Deviation: what a shift leaves empty is black before the mean image is
     subtracted; He et al. fill up with the mean.
     """
-    settings = plan.to_config()
-    config = {
-        "kind": "cifar-run",
-        "arrangement": run.arrangement,
-        "seed": run.seed,
-        **{k: v for k, v in settings.items() if k not in ("arrangements", "seeds")},
-        "data_digest": data_digest,
-    }
-    model = None
+    training = CifarTraining(data, plan, run, data_digest)
+    return train_run(training, run_dir, resume=True, on_epoch=lambda done: on_epoch())
 
-    def make(steps: int) -> keras.Model:
-        nonlocal model
-        model = build(data, plan, run)
-        compile_classifier(model, keras.optimizers.Adam(scheduled_rate(plan, steps)))
-        return model
 
-    def finish(history: list[dict]) -> tuple[keras.Model, dict]:
-        plain = build(data, plan, run)
-        plain.set_weights(model.get_weights())
+class CifarTraining(ImageTraining):
+    """One run of a plan, as `train_run` takes it."""
+
+    normalized = False
+
+    def __init__(self, data: ImageSet, plan: CifarPlan, run: CifarRun, data_digest: str):
+        self.run = run
+        config = {"kind": "cifar-run", "arrangement": run.arrangement, "seed": run.seed}
+        super().__init__(data, plan, config, data_digest)
+
+    def network(self) -> keras.Model:
+        return build(self.data, self.plan, self.run)
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        return keras.optimizers.Adam(scheduled_rate(self.plan, self.steps))
+
+    def outcome(self, model: keras.Model, history: list[dict]) -> tuple[keras.Model, dict]:
         accuracies = np.array([row["val_accuracy"] for row in history])
-        return plain, {
-            "arrangement": run.arrangement,
-            "depth": plan.depth,
-            "bottleneck": plan.bottleneck,
+        return in_float32(model, self.network), {
+            "arrangement": self.run.arrangement,
+            "depth": self.plan.depth,
+            "bottleneck": self.plan.bottleneck,
             "mean_test_accuracy": float(accuracies.mean()),
-            "mean_fall": float(np.maximum(-np.diff(accuracies), 0).sum() / plan.epochs),
+            "mean_fall": float(np.maximum(-np.diff(accuracies), 0).sum() / self.plan.epochs),
         }
-
-    return train_on_images(
-        data,
-        plan,
-        run_dir,
-        config,
-        seed=run.seed,
-        make=make,
-        finish=finish,
-        normalized=False,
-        on_epoch=on_epoch,
-    )
 
 
 def build(data: ImageSet, plan: CifarPlan, run: CifarRun) -> keras.Model:

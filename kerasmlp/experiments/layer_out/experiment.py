@@ -19,10 +19,11 @@ from kerasmlp.layers.random_erasing import RandomErasing
 from kerasmlp.models.ic_resnet import ICResNet
 from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.vgg16 import VGG16
+from kerasmlp.runs.model import in_float32
 from kerasmlp.training.image_batches import ImageSet, normalization
-from kerasmlp.training.images import compile_classifier, scheduled_rate, train_on_images
+from kerasmlp.training.images import ImageTraining, scheduled_rate
 from kerasmlp.training.l2_sgd import L2SGD
-from kerasmlp.training.precision import computing_in
+from kerasmlp.training.train_run import train_run
 from kerasmlp.utils.checks import reject
 
 
@@ -118,54 +119,44 @@ def train_layer_out(
     Raises:
         InputError: if the folder cannot be used or the weights diverge.
     """
-    settings = plan.to_config()
-    config = {
-        "kind": "layerout-run",
-        "mode": run.mode,
-        "seed": run.seed,
-        "random_erasing": run.erasing,
-        **{k: v for k, v in settings.items() if k not in ("modes", "seeds", "erasing")},
-        "data_digest": data_digest,
-    }
-    layer_out = None
-    if (freezing := plan.layer_out(run)) is not None:
-        layer_out = LayerOut(**freezing)
-    network = None
+    training = LayerOutTraining(data, plan, run, data_digest)
+    return train_run(training, run_dir, resume=True, on_epoch=lambda done: on_epoch())
 
-    def make(steps: int) -> keras.Model:
-        nonlocal network
-        network = build(data, plan, run)
-        model = with_random_erasing(network, run.seed) if run.erasing else network
-        compile_model(model, plan, steps)
+
+class LayerOutTraining(ImageTraining):
+    """One run of a plan, as `train_run` takes it."""
+
+    def __init__(self, data: ImageSet, plan: LayerOutPlan, run: LayerOutRun, data_digest: str):
+        config = {"kind": "layerout-run", "mode": run.mode, "seed": run.seed}
+        super().__init__(data, plan, config | {"random_erasing": run.erasing}, data_digest)
+        self.run, freezing = run, plan.layer_out(run)
+        self.layer_out = None if freezing is None else LayerOut(**freezing)
+        if self.layer_out:
+            self.callbacks.append(self.layer_out)
+
+    def network(self) -> keras.Model:
+        network = build(self.data, self.plan, self.run)
+        return with_random_erasing(network, self.run.seed) if self.run.erasing else network
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        return optimizer_of(self.plan, self.steps)
+
+    def outcome(self, model: keras.Model, history: list[dict]) -> tuple[keras.Model, dict]:
+        epochs, layer_out = self.plan.epochs, self.layer_out
+        free, expected = epochs, 0.0
         if layer_out:
             layer_out.follow(model)
-        return model
-
-    def finish(history: list[dict]) -> tuple[keras.Model, dict]:
-        free, expected = plan.epochs, 0.0
-        if layer_out:
             free, expected = layer_out.warmup_epochs, layer_out.expected_share
             for row in history:
                 row["frozen"] = " ".join(layer_out.names(int(row["epoch"])))
-        return taking_pixels(data, plan, run, network), {
-            "mode": run.mode,
-            "random_erasing": run.erasing,
-            "frozen_share": sum(row.get("frozen_share", 0.0) for row in history) / plan.epochs,
-            "expected_frozen_share": expected * (plan.epochs - free) / plan.epochs,
+        network = model.layers[-1] if self.run.erasing else model
+        return taking_pixels(self.data, self.plan, self.run, network), {
+            "mode": self.run.mode,
+            "random_erasing": self.run.erasing,
+            "frozen_share": sum(row.get("frozen_share", 0.0) for row in history) / epochs,
+            "expected_frozen_share": expected * (epochs - free) / epochs,
             "probabilities": layer_out.probabilities.tolist() if layer_out else [],
         }
-
-    return train_on_images(
-        data,
-        plan,
-        run_dir,
-        config,
-        seed=run.seed,
-        make=make,
-        finish=finish,
-        callbacks=[layer_out] if layer_out else [],
-        on_epoch=on_epoch,
-    )
 
 
 def build(data: ImageSet, plan: LayerOutPlan, run: LayerOutRun) -> keras.Model:
@@ -176,11 +167,9 @@ def taking_pixels(
     data: ImageSet, plan: LayerOutPlan, run: LayerOutRun, network: keras.Model
 ) -> keras.Model:
     """The trained network in float32, behind the normalisation that it was trained with."""
-    with computing_in("float32"):
-        plain = build(data, plan, run)
-        plain.set_weights(network.get_weights())
-        inputs = keras.Input(network.input.shape[1:], name="image")
-        return keras.Model(inputs, plain(normalization(data.channels)(inputs)))
+    plain = in_float32(network, lambda: build(data, plan, run))
+    inputs = keras.Input(network.input.shape[1:], name="image")
+    return keras.Model(inputs, plain(normalization(data.channels)(inputs)))
 
 
 def with_random_erasing(model: keras.Model, seed: int) -> keras.Model:
@@ -189,7 +178,6 @@ def with_random_erasing(model: keras.Model, seed: int) -> keras.Model:
     return keras.Model(inputs, model(RandomErasing(seed=seed, name="random_erasing")(inputs)))
 
 
-def compile_model(model: keras.Model, plan: LayerOutPlan, steps: int) -> None:
-    """Compiles a model for the plan's SGD, with epochs of so many steps."""
-    rate = scheduled_rate(plan, steps)
-    compile_classifier(model, L2SGD(rate, momentum=0.9, l2=NETWORKS[plan.network].l2))
+def optimizer_of(plan: LayerOutPlan, steps: int) -> keras.optimizers.Optimizer:
+    """The plan's SGD, for epochs of so many steps."""
+    return L2SGD(scheduled_rate(plan, steps), momentum=0.9, l2=NETWORKS[plan.network].l2)

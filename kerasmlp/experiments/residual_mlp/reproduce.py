@@ -28,6 +28,11 @@ from kerasmlp.utils.processes import number_of_workers
 from kerasmlp.utils.tables import csv_of
 
 KIND = "experiment"
+_FIGURES = ("distributions", "network-*", "losses-*", "entropies", "faces")
+_FILES = (
+    "table.md", "table.csv", "claims.csv", "search.csv", "report.html", "search/*/",
+    "pretraining/*/", "cross-validation/*/", *(f"figures/{name}.png" for name in _FIGURES),
+)  # fmt: skip
 
 
 def reproduce(
@@ -38,6 +43,7 @@ def reproduce(
     photos: Path | None = None,
     model_dir: str | os.PathLike | None = None,
     resume: bool = False,
+    force: bool = False,
     progress: bool = False,
 ) -> dict:
     """Pre-trains every variant, cross-validates it from both initialisations, compares.
@@ -55,6 +61,7 @@ def reproduce(
         photos: Folder whose surest and least sure faces are drawn, or None.
         model_dir: Face models for `photos`.
         resume: Go on with a killed one: what is finished is not computed again.
+        force: Replace what is in the folder.
         progress: Show a bar over trainings.
 
     Returns:
@@ -70,10 +77,11 @@ def reproduce(
         check_photos(photos, model_dir, store)
     folder = RunFolder(run_dir)
     config = _config_of(experiment, pretraining, store)
-    with folder.working(config, resume=resume, force=False):
+    with folder.working(config, resume=resume, force=force, files=_FILES):
         faces = folder / "figures" / "faces.png"
         if folder.done and (photos is None or faces.is_file()):
             return folder.report()
+        (folder / "DONE").unlink(missing_ok=True)  # what follows is written once more
         searched = []
         if experiment.search_epochs is not None:
             experiment, searched = with_searched_recipes(
@@ -121,7 +129,7 @@ def _config_of(experiment: Experiment, pretraining: EmbeddingStore, store: Embed
         "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
         "classes": {t.name: t.target.classes for t in experiment.tasks},
         "tasks": [t.name for t in experiment.tasks],
-        "dtype": default_policy(),
+        "precision": default_policy(),
     }
 
 

@@ -22,12 +22,13 @@ from kerasmlp.utils.schema import (
 )
 
 KIND = "tuning"
+FILES = ("best.json", "trials.csv", "trials.png", "search/**")
 _WHAT = "that of a search"
 _COUNT = whole(0, 10**12)
 _SETTINGS = {
     "max_epochs": optional(whole(1, LONGEST_EPOCHS)),
     "data_digest": text(200),
-    "dtype": optional(text(100)),
+    "precision": optional(text(100)),
     "space": kind(f"one of {list(SPACES)}", lambda v: isinstance(v, str) and v in SPACES),
     "seed": whole(0, (1 << 31) - 1),
 }

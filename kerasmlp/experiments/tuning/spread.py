@@ -208,9 +208,9 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
     if config["data_digest"] != store.digest():
         digest = config["data_digest"][:12]
         reject_file(store_path, f"must hold the chief's data ({digest})", store.digest()[:12])
-    if config.get("dtype") != default_policy():
+    if config.get("precision") != default_policy():
         requirement = f"must be the folder of a search in {default_policy()}, as on this machine"
-        reject_file(folder.path, requirement, f"{config.get('dtype')}")
+        reject_file(folder.path, requirement, f"{config.get('precision')}")
     plan = plan_of_search(folder, config)
     search = search_in(folder, plan, config, TrialRunner(store, plan))
     try:

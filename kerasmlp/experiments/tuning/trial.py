@@ -6,9 +6,9 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +20,7 @@ from kerasmlp.experiments.tuning.plan import Cost, TuningPlan
 from kerasmlp.experiments.tuning.space import middle_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.compiled_models import Workbench
-from kerasmlp.training.fit import fit, steps_of
+from kerasmlp.training.fit import course_by_recipe, fit, steps_of
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import DivergedError, reject
 
@@ -67,7 +67,7 @@ class TrialRunner:
         checkpoint_path: Path,
         *,
         stop_after: int,
-        on_epoch: Callable[[int], None] | None = None,
+        on_epoch: Callable[[int], None] = lambda done: None,
     ) -> dict[str, float]:
         """Trains up to an epoch, from the checkpoint on where there is one.
 
@@ -92,31 +92,25 @@ class TrialRunner:
             batch_size=min(recipe.batch_size, len(self.rows)),
             steps=steps_of(len(self.rows), recipe.batch_size),
             rps_weight=recipe.rps_weight if plan.target.is_age else 0.0,
-            dtype=default_policy(),
+            precision=default_policy(),
             seed=plan.seed,
         )
 
         def measured(probabilities: np.ndarray) -> dict[str, float]:
-            if not np.isfinite(probabilities).all():
-                raise DivergedError(recipe.learning_rate)
             return {"loss": measure(plan.target, probabilities, self.part)["nll"]}
 
-        def after_epoch(epoch, logs):
-            if on_epoch:
-                on_epoch(epoch + 1)
-
+        course = course_by_recipe(
+            model,
+            self.rows.embeddings,
+            plan.target.soft_labels(self.rows, recipe.label_sigma_years),
+            recipe,
+            seed=plan.seed,
+            callbacks=[Validation(self.part.embeddings, measured)],
+        )
+        # The search stops what does not improve.
+        course = replace(course, epochs=stop_after, patience=None)
         try:
-            _, history, _ = fit(
-                model,
-                self.rows.embeddings,
-                plan.target.soft_labels(self.rows, recipe.label_sigma_years),
-                recipe.replace(patience=None),  # the search stops what does not improve
-                seed=plan.seed,
-                validation=Validation(self.part.embeddings, measured),
-                checkpoint_path=checkpoint_path,
-                stop_after=stop_after,
-                callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)],
-            )
+            history, _ = fit(model, course, checkpoint_path=checkpoint_path, on_epoch=on_epoch)
             losses = [row["val_loss"] for row in history[:stop_after]]
             loss = min(losses) if recipe.patience else losses[-1]
         except DivergedError:

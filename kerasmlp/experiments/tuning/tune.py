@@ -20,6 +20,7 @@ from kerasmlp.experiments.tuning.plan import (
     longest_within,
 )
 from kerasmlp.experiments.tuning.search_files import (
+    FILES,
     KIND,
     project_name,
     report_of_search,
@@ -109,7 +110,7 @@ def tune(
     by_budget = any_epochs and budget_minutes is not None
     open_plan = by_budget or (before is not None and chosen is None)
     claim = config | {"max_epochs": None} if open_plan else config
-    with folder.working(claim, resume=resume, force=force):
+    with folder.working(claim, resume=resume, force=force, files=FILES):
         if folder.done:
             return report_of_search(folder)
         seconds = None if budget_minutes is None else 60 * budget_minutes
@@ -148,7 +149,7 @@ def _config_of(plan: TuningPlan, store: EmbeddingStore) -> dict:
         **plan.to_config(),
         "dimensions": [f"{name}: {kind}" for name, kind in plan.dimensions.items()],
         "data_digest": store.digest(),
-        "dtype": default_policy(),
+        "precision": default_policy(),
         "width": store.width,
         "embedder": store.info.embedder,
         "embedder_sha256": store.info.embedder_sha256,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import keras
 
+from kerasmlp.runs.model import in_float32
 from kerasmlp.runs.predictor import Predictor
-from kerasmlp.serving.export.saved_model import in_float32
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import atomic_path, require_file_place, what_is
 

@@ -7,12 +7,12 @@ import re
 import tempfile
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasmlp import __version__
 from kerasmlp.runs.mc_model import has_dropout, with_temperature
+from kerasmlp.runs.model import in_float32
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.risk import abstention_of
 from kerasmlp.runs.run_folder import RunFolder
@@ -168,17 +168,6 @@ def describe(predictor: Predictor) -> dict:
 
 def _thresholds(abstention: Abstention | None) -> dict[str, float | None]:
     return {str(r): abstention.threshold(r) for r in RISKS} if abstention else {}
-
-
-def in_float32(model: keras.Model) -> keras.Model:
-    """The same weights and layers under float32, whatever their policy."""
-
-    def rebuilt(layer):
-        return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
-
-    plain = keras.models.clone_model(model, clone_function=rebuilt)
-    plain.set_weights(model.get_weights())
-    return plain
 
 
 def _warmup(signature: str, width: int) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.runs.training_files import require_training
 from kerasmlp.serving.server.served_version import ServedVersion
 from kerasmlp.utils.checks import reject, reject_file
 from kerasmlp.utils.files import what_is
@@ -82,7 +83,7 @@ def _of_run(path: Path) -> ServedModel:
         export_model,
     )
 
-    RunFolder(path).require_done()
+    require_training(RunFolder(path))
     from kerasmlp.runs.predictor import Predictor
 
     name = describe(Predictor(path))["label"]

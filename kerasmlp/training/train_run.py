@@ -1,0 +1,128 @@
+"""One training in one run folder: make the model, fit it, measure it, write what came out."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+
+from kerasmlp.runs.model import save_model
+from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.training_files import report_of_finished
+from kerasmlp.training.fit import Course, fit
+from kerasmlp.utils.checks import DivergedError
+from kerasmlp.utils.drawing import drawing
+from kerasmlp.utils.files import write_text
+from kerasmlp.utils.tables import csv_of
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of a training.
+
+    Attributes:
+        model: To save, in float32.
+        report: What `report.json` says about it, beside what it says of every training.
+        pictures: From the name of a PNG to what draws it at a path.
+    """
+
+    model: keras.Model
+    report: dict[str, Any]
+    pictures: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+
+class Training(Protocol):
+    """What one kind of training hands in.
+
+    Attributes:
+        config: Decides the result, among it its `kind`, `precision`, `seed` and `data_digest`.
+        files: That it writes, beside those of every run; see `RunFolder.working`.
+    """
+
+    config: dict[str, Any]
+    files: tuple[str, ...]
+
+    def make(self) -> keras.Model:
+        """The model, compiled, before its first epoch."""
+
+    def course(self, model: keras.Model) -> Course:
+        """What the model goes through."""
+
+    def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
+        """What came of it; may write files of its own into the folder, and add to the history."""
+
+
+def train_run(
+    training: Training,
+    run_dir: str | os.PathLike,
+    *,
+    resume: bool,
+    force: bool = False,
+    started: float | None = None,
+    keep_diverged: bool = False,
+    on_epoch: Callable[[int], None] = lambda done: None,
+    progress: bool = False,
+) -> dict:
+    """Trains into a run folder, or goes on with it; a finished run is not computed again.
+
+    Args:
+        training: What differs from kind to kind.
+        run_dir: Folder to write; must be new, empty, resumed or forced.
+        resume: Go on with a killed run.
+        force: Replace what is in the folder.
+        started: When the work began, which the report's seconds count from; None: now.
+        keep_diverged: Whether weights that diverge are a result: then the report holds
+            `diverged`, the sentence that says so, and no measures.
+        on_epoch: Told the number of epochs done after each.
+        progress: Show a bar.
+
+    Returns:
+        The report, as in `report.json`.
+
+    Raises:
+        InputError: if the folder cannot be used; a `DivergedError` if the weights diverge.
+    """
+    started, config, run = started or time.time(), training.config, RunFolder(run_dir)
+    with run.working(config, resume=resume, force=force, files=training.files):
+        if run.done:
+            return report_of_finished(run, keep_diverged=keep_diverged)
+        model = training.make()
+        kept = {"checkpoint_path": run / "checkpoint.npz", "history_path": run / "history.csv"}
+        try:
+            history, stopped = fit(
+                model, training.course(model), **kept, on_epoch=on_epoch, progress=progress
+            )
+        except DivergedError as error:
+            if not keep_diverged:
+                raise
+            for path in kept.values():
+                path.unlink(missing_ok=True)
+            report = {"diverged": str(error), "seed": config["seed"], **environment()}
+            run.finish(report)
+            return report
+        seconds = {"fit": time.time() - started}
+        measured = training.measure(model, history, run)
+        write_text(run / "history.csv", csv_of(history))
+        save_model(run, measured.model)
+        for name, draw in measured.pictures.items():
+            with drawing(run / name) as path:
+                draw(path)
+        seconds |= {"total": time.time() - started}
+        weights = measured.model.trainable_weights
+        report = {
+            **measured.report,
+            "epochs": len(history),
+            "stopped_early": stopped,
+            "trainable_parameters": sum(math.prod(w.shape) for w in weights),
+            "seconds": seconds | measured.report.get("seconds", {}),
+            **{name: config[name] for name in ("precision", "seed", "data_digest")},
+            **environment(),
+        }
+        run.finish(report)
+        return report
