@@ -23,7 +23,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 64
-ROUNDS = 7
+ROUNDS = 5
 HOME = "kerasmlp.data.importing.embedding_files"
 OLD_HOME = "kerasmlp.stores.importing"
 CODE = """
@@ -62,7 +62,9 @@ def seconds_of(checkout: Path, path: Path) -> tuple[float, str]:
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     home = HOME if (checkout / f"{HOME.replace('.', '/')}.py").is_file() else OLD_HOME
     command = [sys.executable, "-c", CODE, str(path), home]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run(  # there, as Python looks for modules where it is first
+        command, env=environment, cwd=checkout, capture_output=True, text=True, check=True
+    )
     seconds, result = run.stdout.split(" ", 1)
     return float(seconds), result
 
