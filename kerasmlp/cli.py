@@ -7,8 +7,10 @@ import codecs
 import contextlib
 import errno
 import importlib
+import io
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -17,6 +19,7 @@ from collections.abc import Sequence
 
 from kerasmlp import __version__
 from kerasmlp.utils.checks import InputError, one_sentence
+from kerasmlp.utils.files import is_full_disk
 from kerasmlp.utils.home import require_caches
 
 COMMANDS = {
@@ -44,8 +47,8 @@ COMMANDS = {
 
 TRACEBACK = "KERASMLP_TRACEBACK"
 _CLOSED = "standard output must be open until the command has ended. Received: a closed one"
+_NO_ROOM = "standard output must take what is written to it. Received: no space left there"
 _NO_MEMORY = "this needs more memory than there is"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,10 +89,9 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        resumable = "; --resume goes on from here" if hasattr(args, "resume") else ""
-        return _fail(f"interrupted{resumable}", 130)
+        return _fail(f"interrupted{'; --resume goes on from here' * _has_begun(args)}", 130)
     except InputError as error:
-        return _fail(str(error), 2)
+        return _fail(_as_typed(error, parser), 2)
     except MemoryError:
         return _fail(_NO_MEMORY, 2)
     except OSError as error:
@@ -98,8 +100,8 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
             return 0
         if error.errno == errno.EBADF and _nobody_reads():
             return _fail(_CLOSED, 2)
-        if error.errno in _DISK_FULL:
-            return _fail(f"the disk is full, no file is half-written: {error}", 2)
+        if is_full_disk(error):
+            return _fail(_of_full_disk(error), 2)
         if error.errno == errno.ENOMEM:
             return _fail(_NO_MEMORY, 2)
         if error.filename is None or error.strerror is None:
@@ -109,8 +111,8 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
         if os.environ.get(TRACEBACK):
             raise
         text = str(error)
-        if "No space left on device" in text:  # said by a library in an error of its own
-            return _fail("the disk is full, no file is half-written", 2)
+        if is_full_disk(error):
+            return _fail(_of_full_disk(error), 2)
         if type(error).__name__ == "ResourceExhaustedError" or "can't start new thread" in text:
             return _fail(_NO_MEMORY, 2)  # TensorFlow's, and Python's where no thread has a stack
         text = " ".join(text.split())[:150]
@@ -119,17 +121,41 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
         )
 
 
+def _has_begun(args: argparse.Namespace) -> bool:
+    """Whether a stopped command has written something that `--resume` goes on from."""
+    if not hasattr(args, "resume"):
+        return False
+    if hasattr(args, "run_dir"):
+        return args.run_dir is not None and (args.run_dir / "config.json").is_file()
+    from kerasmlp.data.stores.partial_store import partial_folder
+
+    return partial_folder(args.output).is_dir()
+
+
+def _as_typed(error: InputError, parser: argparse.ArgumentParser) -> str:
+    """The sentence with the option that was typed instead of the argument of Python."""
+    typed = {a.dest: a.option_strings[-1] for a in parser._actions if a.option_strings}
+    text, name = str(error), error.argument
+    if name not in typed:
+        return text
+    text = text.replace(f"`{name}`", f"`{typed[name]}`", 1)
+    text = text.replace(f"Received: {name}=", f"Received: {typed[name]}=", 1)
+    start, came, rest = text.partition(". Received: ")
+    start = re.sub(r"\w+_\w+", lambda m: typed.get(m[0], m[0]), start)  # no words of English
+    return start + came + rest
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
-        super().error(one_sentence(message))
+        self.exit(_fail(f"{message} (`{self.prog} --help` lists the options)", 2))
 
     def exit(self, status: int = 0, message: str | None = None):
         try:
-            sys.stdout.flush()
+            _flush_output()
         except BrokenPipeError:
             _drop_output()
-        except OSError:
-            status, message = _fail(_CLOSED, 2), None
+        except OSError as error:
+            status, message = _fail(_NO_ROOM if is_full_disk(error) else _CLOSED, 2), None
         super().exit(status, message)
 
 
@@ -158,6 +184,13 @@ _ESCAPED = "kerasmlp.escaped"
 codecs.register_error(_ESCAPED, _escape)
 
 
+def _flush_output() -> None:
+    """Flushes, and asks for room: unbuffered text that had none is lost, in `--help` unsaid."""
+    sys.stdout.flush()
+    with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+        os.write(sys.stdout.fileno(), b"")
+
+
 def _nobody_reads() -> bool:
     """Whether standard output is a pipe whose other end is closed, or closed itself."""
     try:
@@ -166,6 +199,17 @@ def _nobody_reads() -> bool:
         return any(what & (select.POLLERR | select.POLLNVAL) for _, what in poll.poll(0))
     except (OSError, ValueError):
         return True
+
+
+def _of_full_disk(error: Exception) -> str:
+    """Says what has no room, standard output or a file."""
+    try:
+        _flush_output()
+    except (OSError, ValueError):
+        return _NO_ROOM
+    named = getattr(error, "filename", None)
+    what = "a file" if named is None else f"`{named}`"
+    return f"the disk is full: {what} could not be written, and nothing half-written is left"
 
 
 def _interrupt(*_: object) -> None:

@@ -2,6 +2,8 @@
 
 import ast
 import collections
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -33,19 +35,17 @@ LIBRARIES = {  # that a file of a room may import at its top, where it is not fr
     "models": {"numpy", "keras"},
     "callbacks": {"numpy", "keras"},
 }
-ALIKE = {
+ALIKE = {  # names that mean the same wherever they stand
     "__init__",
-    "figures",
-    "plan",
-    "pool",
-    "report",
-    "running",
-    "search",
-    "table",
-    "training",
-    "worker",
+    "experiment",  # a paper's experiments on images
+    "figures",  # pictures of what the folder computes
+    "plan",  # what an experiment consists of, before anything is computed
+    "report",  # what it comes to
+    "search",  # of hyperparameters
+    "table",  # its results as rows and Markdown
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
+STUBS = sorted(PACKAGE.rglob("*.pyi"))  # what `lazy_names` reads
 
 
 def module_of(path):
@@ -93,7 +93,7 @@ def check_names(room, text_of):
             assert parts[1] in below(room), f"a file of {room} names {name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_of)
+@pytest.mark.parametrize("path", FILES + STUBS, ids=lambda path: module_of(path) + path.suffix)
 def test_a_file_stands_on_its_own_room_and_lower_ones(path):
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     if len(parts) == 1:  # the front door
@@ -130,7 +130,6 @@ def test_names_are_made_in_few_places():
     assert makers == {
         "kerasmlp.cli",
         "kerasmlp.data.datasets.__init__",
-        "kerasmlp.layers.__init__",
         "kerasmlp.utils.lazy",
     }
 
@@ -140,6 +139,19 @@ def test_one_name_means_one_thing():
     named = collections.Counter(p.stem for p in FILES if p.parent.name != "commands")
     alike = {name for name, count in named.items() if count > 1}
     assert alike <= ALIKE, alike - ALIKE
+
+
+@pytest.mark.parametrize("path", STUBS, ids=module_of)
+def test_public_names_are_there_and_no_modules(path):
+    """An import of a module would put it in the place of a name that is spelled alike."""
+    package = importlib.import_module(module_of(path).removesuffix(".__init__"))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = [a for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names]
+    assert sorted(a.asname for a in imported) == package.__all__
+    assert all(a.name == a.asname for a in imported)  # else type checkers do not see it
+    assert not set(package.__all__) & {m.name for m in pkgutil.iter_modules(package.__path__)}
+    for name in package.__all__:
+        assert getattr(package, name) is not None
 
 
 def test_no_circles():

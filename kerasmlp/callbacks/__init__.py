@@ -2,4 +2,4 @@
 
 from kerasmlp.utils.lazy import lazy_names
 
-__all__, __getattr__, __dir__ = lazy_names(__name__, {"LayerOut": "layer_out"})
+__all__, __getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmlp.utils import strict_json
 from kerasmlp.utils.checks import InputError, is_number, reject_file
-from kerasmlp.utils.files import atomic_path, write_text
+from kerasmlp.utils.files import atomic_path, full_disk_names, write_text
 from kerasmlp.utils.schema import (
     check_object,
     dict_of,
@@ -135,7 +135,8 @@ class Checkpoint(keras.callbacks.Callback):
     def _write_history(self):
         if self._watched:
             _, line = csv_of(self.history[-1:]).splitlines(keepends=True)
-            with open(self.history_path, "a", encoding="utf-8") as file:
+            path = self.history_path
+            with full_disk_names(path), open(path, "a", encoding="utf-8") as file:
                 file.write(line)
         else:  # what an earlier process left may end in the middle of a line
             write_text(self.history_path, csv_of(self.history))

@@ -86,5 +86,7 @@ def _compiled(model: keras.Model):
 
     if model not in _functions:
         known = weakref.ref(model)  # or the dictionary would keep it
-        _functions[model] = tf.function(lambda x: known()(x, training=False), jit_compile=True)
+        _functions[model] = tf.function(
+            lambda x: known()(x, training=False), jit_compile=True, autograph=False
+        )
     return _functions[model]

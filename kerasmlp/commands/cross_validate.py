@@ -7,6 +7,7 @@ groups. Ends with the table of means and standard deviations.
 from __future__ import annotations
 
 import argparse
+import os
 
 from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.resumed import resumed_settings
@@ -27,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("cross-validation")
     group.add_argument("--seeds", type=int, default=5, metavar="N", help="default: %(default)s")
     group.add_argument(
-        "--folds", type=int, metavar="N", help="default: those of the store's column, or 5"
-    )
+        "--folds", dest="num_folds", type=int, metavar="N",
+        help="default: those of the store's column, or 5",
+    )  # fmt: skip
     group.add_argument(
         "--workers", type=int, metavar="N", help="processes of one core each; default: all cores"
     )
@@ -37,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.kept_back import count_labelled
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
-    from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, Plan, plan_runs
+    from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, CrossValidationPlan, plan_runs
     from kerasmlp.utils.checks import check_int, reject
 
     if check_int("--seeds", args.seeds, minimum=1) > MAX_SEEDS:
@@ -46,14 +48,14 @@ def run(args: argparse.Namespace) -> None:
     run_dir = open_run(args, "cross-validation")
     store = open_store(args)
     target, recipe = choose_task(args, store)
-    plan = Plan(
+    plan = CrossValidationPlan(
         target=target,
         recipe=recipe,
         seeds=tuple(range(args.seed, args.seed + args.seeds)),
-        num_folds=args.folds,
+        num_folds=args.num_folds,
         validation_share=choose_validation_share(args, count_labelled(store, target)),
         group=args.group if args.group is not None else resumed_settings(args).get("group"),
-        init=None if args.init is None else str(args.init.resolve()),
+        init=None if args.init is None else os.path.realpath(args.init),
     )
     runs = plan_runs(store, plan)
     used = len(runs[0].training) + len(runs[0].test)

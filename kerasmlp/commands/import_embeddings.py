@@ -11,6 +11,7 @@ the store.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     output = Path(args.output)
     if output.suffix not in (".h5", ".hdf5"):
         reject_file(output, "must end in .h5 or .hdf5", f"suffix {output.suffix!r}")
-    if any(output.resolve() == Path(source).resolve() for source in args.sources):
+    if any(os.path.realpath(output) == os.path.realpath(source) for source in args.sources):
         reject_file(output, "must not be the source too", "the source")
     if output.exists() and not args.force:
         reject_file(output, "must not exist yet (--force replaces it)", what_is(output))

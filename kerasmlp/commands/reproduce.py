@@ -28,20 +28,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gender-preset", default="paper-gender", metavar="NAME", help="default: %(default)s"
     )
     parser.add_argument("--classes", metavar="C", help="age groups, as of train-age")
-    for name, default, text in (
-        ("--seeds", 5, "repetitions of every cross-validation"),
-        ("--pretraining-epochs", 5, "passes over the first store"),
+    for option, name, default, text in (
+        ("--seeds", "num_seeds", 5, "repetitions of every cross-validation"),
+        ("--pretraining-epochs", "pretraining_epochs", 5, "passes over the first store"),
     ):
-        text = f"{text}; default: %(default)s"
-        parser.add_argument(name, type=int, default=default, metavar="N", help=text)
+        number = {"dest": name, "type": int, "default": default, "metavar": "N"}
+        parser.add_argument(option, **number, help=f"{text}; default: %(default)s")
     parser.add_argument(
         "--search-epochs", type=int, metavar="N",
         help="first search the recipes on the first store (Hyperband, trials of at most N "
         "epochs; 10 in the paper); default: the presets as they are",
     )  # fmt: skip
     parser.add_argument(
-        "--folds", type=int, metavar="N", help="default: those of the store's column, or 5"
-    )
+        "--folds", dest="num_folds", type=int, metavar="N",
+        help="default: those of the store's column, or 5",
+    )  # fmt: skip
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes of one core each; default: all cores"
     )
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.dry_run:
         run_dir = open_run(args, "experiment")
     if args.search_epochs is not None:
-        from kerasmlp.experiments.tuning.tune import require_keras_tuner
+        from kerasmlp.experiments.tuning.search_files import require_keras_tuner
 
         require_keras_tuner()
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
@@ -85,8 +86,8 @@ def run(args: argparse.Namespace) -> None:
         store_path=args.store,
         tasks=tasks,
         seed=args.seed,
-        num_seeds=args.seeds,
-        num_folds=args.folds,
+        num_seeds=args.num_seeds,
+        num_folds=args.num_folds,
         pretraining_epochs=args.pretraining_epochs,
         search_epochs=args.search_epochs,
     )

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     def prepare(data, settings):
-        from kerasmlp.experiments.ic_resnet.running import run_cifar
+        from kerasmlp.experiments.ic_resnet.experiment import run_cifar
 
         plan = CifarPlan(
             depth=args.depth,

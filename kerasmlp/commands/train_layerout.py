@@ -28,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(MODES)}; default: all, of resnet-110 the first three",
     )  # fmt: skip
     group.add_argument(
-        "--random-erasing", choices=list(ERASING), default="no", help="default: %(default)s"
+        "--random-erasing",
+        dest="erasing",
+        choices=list(ERASING),
+        default="no",
+        help="default: %(default)s",
     )
     group.add_argument(
         "--warmup-epochs", type=int, default=20, metavar="N", help="default: %(default)s"
@@ -37,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     def prepare(data, settings):
-        from kerasmlp.experiments.layer_out.running import run_layer_out
+        from kerasmlp.experiments.layer_out.experiment import run_layer_out
 
         fitting = (name for name, of in NETWORKS.items() if of.channels == data.channels)
         plan = LayerOutPlan(
             network=args.network or next(fitting),
             modes=tuple(args.modes) if args.modes else None,
-            erasing=args.random_erasing,
+            erasing=args.erasing,
             warmup_epochs=args.warmup_epochs,
             **settings,
         )

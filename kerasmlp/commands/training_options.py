@@ -67,16 +67,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
 
 
 def open_run(args: argparse.Namespace, name: str) -> Path:
-    """The run folder that the options say, or a new one."""
+    """The run folder that the options say, or a new one in `runs/`."""
     from kerasmlp.runs.run_folder import next_free
     from kerasmlp.utils.checks import reject
 
     if args.resume and args.run_dir is None:
         reject("--run-dir", "must be given to be resumed", None)
-    run_dir = args.run_dir or next_free(Path("runs") / name)
-    if args.resume and not run_dir.exists():
-        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
-    return run_dir
+    if args.run_dir is None:
+        args.run_dir = next_free(Path("runs") / name)
+    if args.resume and not args.run_dir.exists():
+        print(f"note: nothing to resume in {args.run_dir}, beginning", file=sys.stderr)
+    return args.run_dir
 
 
 def add_precision_argument(group: argparse._ArgumentGroup) -> None:
@@ -238,10 +239,10 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
         force=args.force,
         progress=True,
     )
-    _print_report(args, run_dir, recipe, report)
+    _print_report(args, run_dir, target, recipe, report)
 
 
-def _print_report(args: argparse.Namespace, run_dir: Path, recipe, report: dict) -> None:
+def _print_report(args: argparse.Namespace, run_dir: Path, target, recipe, report: dict) -> None:
     from kerasmlp.evaluation.measuring import MEASURES, groups_table, measures_table
 
     rows = report["rows"]
@@ -257,7 +258,7 @@ def _print_report(args: argparse.Namespace, run_dir: Path, recipe, report: dict)
     )
     for note in report.get("notes", ()):  # a run of an older version has none
         print(f"note: {note}\n")
-    print("on the rows kept back:")
+    print(f"on the rows kept back, measured in {target.measured_in}:")
     print(groups_table(report["validation_groups"]))
     before = report.get("before_training")
     results = {"before": before, "after": report["validation"]} if before else {}

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
-from pathlib import Path
 
 from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.resumed import resumed_settings
@@ -22,6 +20,7 @@ from kerasmlp.commands.training_options import (
     add_run_arguments,
     choose_task,
     choose_validation_share,
+    open_run,
     open_store,
 )
 
@@ -67,16 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.kept_back import count_labelled
     from kerasmlp.experiments.tuning.plan import MAX_EPOCHS, TuningPlan
+    from kerasmlp.experiments.tuning.search_files import require_keras_tuner
     from kerasmlp.experiments.tuning.space import SPACES
-    from kerasmlp.experiments.tuning.tune import require_keras_tuner, tune, work
-    from kerasmlp.experiments.tuning.workers import role
-    from kerasmlp.runs.run_folder import next_free
+    from kerasmlp.experiments.tuning.spread import role, work
+    from kerasmlp.experiments.tuning.tune import tune
     from kerasmlp.utils.checks import check_choice, check_int, reject
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     check_choice("--space", args.space, tuple(SPACES))
-    if args.resume and args.run_dir is None:
-        reject("--run-dir", "must be given to be resumed", None)
     require_keras_tuner()
     part = role()
     if part is not None and args.run_dir is None:
@@ -84,14 +81,12 @@ def run(args: argparse.Namespace) -> None:
     if args.workers is not None and part is None:
         check_int("--workers", args.workers, minimum=1)
     store = open_store(args)
-    run_dir = args.run_dir or next_free(Path("runs") / "tune")
     if part == "worker":
         import_tensorflow()
         importlib.import_module("kerasmlp.experiments.tuning.trial").trace_faster()
-        work(args.store or SAMPLE, run_dir)
+        work(args.store or SAMPLE, args.run_dir)
         return
-    if args.resume and not run_dir.exists():
-        print(f"note: nothing to resume in {run_dir}, beginning", file=sys.stderr)
+    run_dir = open_run(args, "tune")
     if args.preset is None and args.space == "paper":
         args.preset = "paper-age" if args.label in AGE_LABELS else "paper-gender"
     target, base = choose_task(args, store)

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.stores.image_store import ImageStore
-    from kerasmlp.experiments.tuning.tune import require_keras_tuner
+    from kerasmlp.experiments.tuning.search_files import require_keras_tuner
     from kerasmlp.training.precision import default_policy
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 

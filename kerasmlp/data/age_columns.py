@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerasmlp.data.labels import NUM_YEARS, UNKNOWN
-from kerasmlp.utils.checks import reject
+from kerasmlp.utils.checks import reject_column
 
 _OLDEST_YEARS = 120
 _SHARE_OF_SLIPS = 0.01
@@ -37,7 +37,7 @@ does). Received: age_years='3 numbers from 0.05 to 0.71, none above 1: scaled?'
     known = known[np.isfinite(known) & (known != UNKNOWN)]
     if (doubt := age_doubt(label, known)) is not None:
         came = f"{len(known)} numbers from {known.min():.6g} to {known.max():.6g}, {doubt}"
-        reject(label, "must hold ages in years (say --task years if it does)", came)
+        reject_column(label, "must hold ages in years (say --task years if it does)", came)
 
 
 def count_clipped(column: np.ndarray) -> int:

@@ -8,7 +8,7 @@ from kerasmlp.data.labels import UNKNOWN
 from kerasmlp.data.splits import grouped_split
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target
-from kerasmlp.utils.checks import reject
+from kerasmlp.utils.checks import reject, reject_column
 
 VALIDATION_SHARE = 0.1
 """Of the groups of rows, as `train` keeps them back by default."""
@@ -23,7 +23,7 @@ def split_rows(
     rest, validation = grouped_split(groups, share, seed)
     if len(rest) < 2 or len(np.unique(labels[rows[rest]])) < 2:
         came = f"{len(rest)} rows to train on after the split"
-        reject(target.label, "must hold two classes on both sides of the split", came)
+        reject_column(target.label, "must hold two classes on both sides of the split", came)
     return rows[rest], rows[validation], len(store) - len(rows)
 
 
@@ -60,7 +60,7 @@ def labelled_rows(store: EmbeddingStore, target: Target) -> tuple[np.ndarray, np
     present = np.unique(labels[rows])
     if len(present) < 2:
         names = [target.class_names[k] for k in present]
-        reject(target.label, "must hold at least two classes to be trained on", names)
+        reject_column(target.label, "must hold at least two classes to be trained on", names)
     return labels, rows
 
 

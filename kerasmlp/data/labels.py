@@ -211,12 +211,13 @@ UNCLEAR_COMMA = "must hold ages as 25.5 or (25, 32), not with a comma that may m
 
 
 _OLDEST_YEARS = 130
+_DECIMAL_COMMA = re.compile(r"^(\d+),(\d+)(?![\d,])(.*)")  # no brackets before it, no space after
 
 
 def decimal_comma(texts: Iterable[str]) -> tuple[str, bool] | None:
     """The first age with a comma that `parse_age_years` reads as a decimal one, of a whole column.
 
-    `25,5` is a number, but `25,32` may be from 25 to 32: some value must tell.
+    `25,5 years` is a number, but `25,32 years` may be from 25 to 32: some value must tell.
 
     Returns:
         The text and whether the column tells, or None where there is no such comma.
@@ -226,14 +227,17 @@ def decimal_comma(texts: Iterable[str]) -> tuple[str, bool] | None:
     >>> decimal_comma(["25,32", "38,43"]), decimal_comma(["25,32", "38,5"]), decimal_comma(["25"])
     (('25,32', False), ('25,32', True), None)
     """
-    commas = [m for t in texts if (m := re.fullmatch(r"(\d+),(\d+)", t.strip()))]
-    if not commas:
+    found = [(t, m) for t in texts if (m := _DECIMAL_COMMA.match(t.strip()))]
+    found = [(t, m) for t, m in found if parse_age_years(t) is not None]
+    if not found:
         return None
-    return commas[0][0], any(_is_decimal(int(m[1]), int(m[2])) for m in commas)
+    return found[0][0].strip(), any(_is_decimal(*m.groups()) for _, m in found)
 
 
-def _is_decimal(whole: int, after: int) -> bool:
-    return after < whole or after > _OLDEST_YEARS  # no group goes from the older to the younger
+def _is_decimal(whole: str, after: str, unit: str) -> bool:
+    """Whether both cannot be the ends of a group, which is never from the older to the younger."""
+    end = parse_age_years(f"{after} {unit}")
+    return int(after) < int(whole) or (end is not None and end > _OLDEST_YEARS)
 
 
 def parse_age_years(text: str) -> float | None:
@@ -247,7 +251,7 @@ def parse_age_years(text: str) -> float | None:
     [25.5, 28.0, 28.5, 0.25]
     """
     text = " ".join(str(text).lower().split())
-    text = re.sub(r"^(\d+),(\d+)\b(?!,)", r"\1.\2", text)  # a decimal comma: no brackets, no space
+    text = _DECIMAL_COMMA.sub(r"\1.\2\3", text)
     age, ages = _AGE.fullmatch(text), _AGES.fullmatch(text)
     if age is not None:
         bounds, unit = (float(age[1]),) * 2, age[2]

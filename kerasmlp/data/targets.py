@@ -16,7 +16,7 @@ from kerasmlp.data.labels import (
     repair_age_group,
 )
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.utils.checks import InputError, reject
+from kerasmlp.utils.checks import InputError, reject, reject_column
 
 _AGE_LABELS = ("age_years", "age_group")
 _KNOWN_GROUPS = ("fairface", "adience")
@@ -73,6 +73,14 @@ class Target:
     def measured_names(self) -> tuple[str, ...]:
         return self.measured_ages.class_names if self.is_age else self.class_names
 
+    @property
+    def measured_in(self) -> str:
+        """The classes that accuracy, NLL and the like are of, for the heading of a table."""
+        if self.classes == "years":
+            return "single years"
+        of = f"age groups of {self.classes}" if self.is_age else f"classes of {self.label}"
+        return f"the {len(self.measured_names)} {of}"
+
     def measured(self, probabilities: np.ndarray) -> np.ndarray:
         """Turns probabilities of the head into those of the measured classes."""
         if self.head == "years" and self.classes != "years":
@@ -98,7 +106,7 @@ class Target:
         foreign = [n for n in names if n not in known and n not in ("", str(UNKNOWN), "nan")]
         if foreign:
             expected = ", ".join(self.class_names)
-            reject(self.label, f"must hold the classes {expected}", foreign[0])
+            reject_column(self.label, f"must hold the classes {expected}", foreign[0])
         return np.array([known.get(name, UNKNOWN) for name in names])[codes]
 
     def soft_labels(self, store: EmbeddingStore, sigma_years: float) -> np.ndarray:
@@ -204,7 +212,7 @@ def choose_target(store: EmbeddingStore, label: str) -> Target:
     values = np.unique(known)
     if len(values) == len(known) > 2:
         came = f"{len(values)} different values in as many rows"
-        reject(label, "must hold classes, which rows share", came)
+        reject_column(label, "must hold classes, which rows share", came)
     return Target(label, tuple(str(v) for v in values))
 
 
@@ -248,7 +256,7 @@ def _groups_of(label: str, column: np.ndarray) -> str:
         age_classes(groups)
     except InputError:
         expected = "must hold the age groups of FairFace or Adience, or ones from 0 on without gaps"
-        reject(label, expected, groups)
+        reject_column(label, expected, groups)
     return groups
 
 

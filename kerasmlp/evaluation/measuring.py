@@ -11,7 +11,7 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target, choose_age_target, truth_years
 from kerasmlp.evaluation import metrics
 from kerasmlp.uncertainty.measures import expected_age_years
-from kerasmlp.utils.checks import InputError, reject
+from kerasmlp.utils.checks import InputError, reject, reject_column
 
 MEASURES = (
     "mae_years", "accuracy", "exact_year_accuracy", "one_off_accuracy", "nll", "brier", "ece"
@@ -45,7 +45,7 @@ def measure(
     labels = target.encode(store, target.classes)
     known = labels != UNKNOWN
     if not known.any():
-        reject(target.label, "must be known in at least one row of the store", "none")
+        reject_column(target.label, "must be known in at least one row of the store", "none")
     measured, labels = target.measured(probabilities)[known], labels[known]
     predicted = measured.argmax(axis=1)
     result = {"rows": int(known.sum())}

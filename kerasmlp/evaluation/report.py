@@ -21,7 +21,7 @@ from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.runs.seen import count_seen
 from kerasmlp.uncertainty.measures import UNCERTAINTIES, age_interval_years, entropy_nats
 from kerasmlp.uncertainty.selective import aurc, auroc, risk_coverage
-from kerasmlp.utils.checks import reject
+from kerasmlp.utils.checks import reject, reject_column
 from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import write_json
 from kerasmlp.utils.tables import RowWriter
@@ -67,7 +67,7 @@ def write_evaluation(
     total = len(store)
     known = target.encode(store, target.classes) != UNKNOWN
     if not known.any():
-        reject(target.label, "must be known in at least one row of the store", "none")
+        reject_column(target.label, "must be known in at least one row of the store", "none")
     store = store.subset(known)
     sources = {"store": store.embeddings}
     if num_samples:

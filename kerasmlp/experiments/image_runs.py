@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
-from kerasmlp.experiments.cross_validation.table import summarize
-from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.experiments.grid import Grid
+from kerasmlp.experiments.summary import markdown_lines, mean_and_std, summarize
 from kerasmlp.training.image_batches import ImageSet
 from kerasmlp.utils.checks import DivergedError, reject
-from kerasmlp.utils.drawing import drawing
-from kerasmlp.utils.files import write_text
-from kerasmlp.utils.tables import csv_of, read_csv
+from kerasmlp.utils.tables import read_csv
 
 
 class Plan(Protocol):
@@ -40,14 +39,17 @@ class Presentation:
         numbers: Of a report, what is averaged over seeds; the seconds go with them.
         panels: Columns of a history to draw over the epochs, with their titles.
         title_of: From a row to the name of its line in the table.
-        markdown_of: From means and deviations by title to the table.
+        caption: Of the table.
+        columns: Of the table, each with the cell of a `title`, its `place` in the table and
+            the means and deviations of its numbers.
     """
 
     keys: tuple[str, ...]
     numbers: tuple[str, ...]
     panels: dict[str, str]
     title_of: Callable[[dict], str]
-    markdown_of: Callable[[dict[str, dict]], str]
+    caption: str
+    columns: dict[str, Callable[[dict], str]]
 
     def row_of(self, report: dict) -> dict:
         """One run as a flat row."""
@@ -61,6 +63,24 @@ class Presentation:
             values = {k: row[k] for k in (*self.numbers, "seconds")}
             by_title.setdefault(self.title_of(row), []).append(values)
         return {title: summarize(group) for title, group in by_title.items()}
+
+    def markdown_of(self, summary: dict[str, dict]) -> str:
+        """The table: one line per title."""
+        lines = [
+            [cell({"place": place, "title": title, **values}) for cell in self.columns.values()]
+            for place, (title, values) in enumerate(summary.items(), 1)
+        ]
+        return "\n".join([self.caption, "", *markdown_lines(list(self.columns), lines)]) + "\n"
+
+
+def percent_of(name: str) -> Callable[[dict], str]:
+    """A column: mean and deviation of a share."""
+    return lambda values: mean_and_std(values[name], percent=True)
+
+
+def whole_seconds(values: dict) -> str:
+    """A column: how long a training took."""
+    return f"{values['seconds']['mean']:.0f}"
 
 
 def run_experiment(
@@ -104,58 +124,60 @@ def run_experiment(
     if plan.batch_size > len(data.x_train):
         requirement = f"must be at most the {len(data.x_train)} images to train on"
         reject("batch_size", requirement, plan.batch_size)
-    digest = data.digest()
-    config = {"kind": kind, **plan.to_config(), "data_digest": digest}
-    folder = RunFolder(run_dir)
+    config = {"kind": kind, **plan.to_config(), "data_digest": data.digest()}
     runs = plan.runs()
+    grid = Grid(run_dir, [run.name for run in runs])
     files = ("runs.csv", "table.md", "curves.png", *(f"{run.name}/" for run in runs))
-    with folder.working(config, resume=resume, force=force, files=files):
-        if folder.done:
-            return folder.report()
-        reports, histories, diverged = [], {}, {}
-        with _bar(len(runs) * plan.epochs, progress) as bar:
-            for run in runs:
-                run_folder = RunFolder(folder / run.name)
-                shown = bar.n
-                bar.set_description(run.name)
-                try:
-                    report = train(
-                        data, plan, run, run_folder.path, data_digest=digest, on_epoch=bar.update
-                    )
-                except DivergedError as error:  # the others are results all the same
-                    diverged[run.name] = error
-                    bar.update(shown + plan.epochs - bar.n)
-                    continue
-                bar.update(shown + plan.epochs - bar.n)  # what an earlier process did
-                reports.append(report)
-                title = presentation.title_of(report)
-                histories.setdefault(title, []).append(read_csv(run_folder / "history.csv"))
-        if not reports:
-            raise next(iter(diverged.values()))
-        rows = [presentation.row_of(report) for report in reports]
-        summary = presentation.summarize(rows)
-        write_text(folder / "runs.csv", csv_of(rows))
-        table = presentation.markdown_of(summary)
-        if diverged:
-            table += f"\nDiverged and left out: {', '.join(diverged)}.\n"
-        write_text(folder / "table.md", table)
+    with grid.folder.working(config, resume=resume, force=force, files=files):
+        if grid.folder.done:
+            return grid.folder.report()
+        reports, diverged = _train_all(data, plan, runs, grid, train, progress)
         report = {
-            "summary": summary,
-            "runs": rows,
-            "diverged": list(diverged),
+            "summary": {},
+            "runs": [presentation.row_of(report) for report in reports.values()],
+            "diverged": diverged,
             "rows": {"training": len(data.x_train), "test": len(data.x_test)},
-            "trainable_parameters": reports[0]["trainable_parameters"],
+            "trainable_parameters": next(iter(reports.values()))["trainable_parameters"],
             "seconds": {"total": time.time() - started},
-            "data_digest": digest,
-            **environment(),
         }
-        with drawing(folder / "curves.png") as path:
-            draw(histories, presentation.panels, path)
-        folder.finish(report)
-        return report
+        return _finish(grid, presentation, report, reports)
 
 
-def draw(
+def _finish(grid: Grid, shown: Presentation, report: dict, reports: dict[str, dict]) -> dict:
+    report["summary"] = summary = shown.summarize(report["runs"])
+    table = shown.markdown_of(summary)
+    if report["diverged"]:
+        table += f"\nDiverged and left out: {', '.join(report['diverged'])}.\n"
+    histories: dict[str, list[list[dict]]] = {}
+    for name, of in reports.items():
+        history = read_csv(grid.folder / name / "history.csv")
+        histories.setdefault(shown.title_of(of), []).append(history)
+    draw = functools.partial(_draw, histories, shown.panels)
+    return grid.finish(report["runs"], table, report, draw)
+
+
+def _train_all(
+    data: ImageSet, plan: Plan, runs: list, grid: Grid, train: Callable[..., dict], progress: bool
+) -> tuple[dict[str, dict], list[str]]:
+    """Reports by name, and the names of those that diverged; an error if all did."""
+    reports, diverged = {}, {}
+    digest = grid.folder.config()["data_digest"]
+    total = len(runs) * plan.epochs
+    with tqdm(total=total, unit="epoch", disable=not progress) as bar:
+        for number, (run, folder) in enumerate(zip(runs, grid.runs, strict=True), 1):
+            bar.set_description(run.name)
+            how = {"data_digest": digest, "on_epoch": bar.update}
+            try:
+                reports[run.name] = train(data, plan, run, folder.path, **how)
+            except DivergedError as error:  # the others are results all the same
+                diverged[run.name] = error
+            bar.update(number * plan.epochs - bar.n)  # what was left out, or done before
+    if not reports:
+        raise next(iter(diverged.values()))
+    return reports, list(diverged)
+
+
+def _draw(
     histories: dict[str, list[list[dict]]], panels: dict[str, str], path: str | os.PathLike
 ) -> None:
     """Draws columns of histories over epochs: means over seeds, and from least to largest.
@@ -183,23 +205,3 @@ def draw(
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
     save_png(figure, path)
-
-
-def percent(values: dict) -> str:
-    """As `93.61 ± 0.12`; a single run has no deviation.
-
-    Example:
-
-    >>> percent({"mean": 0.9361, "std": None})
-    '93.61'
-    """
-    std = "" if values["std"] is None else f" ± {100 * values['std']:.2f}"
-    return f"{100 * values['mean']:.2f}{std}"
-
-
-@contextlib.contextmanager
-def _bar(total: int, progress: bool):
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="epoch", disable=not progress) as bar:
-        yield bar

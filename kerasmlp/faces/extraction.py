@@ -184,7 +184,8 @@ def _run(records: Sequence[Record], pool: FacePool, partial: PartialStore, progr
         raise
     except InputError as error:
         partial.commit()
-        raise InputError(f"{error}; --resume goes on from here") from None
+        error.args = (f"{error}; --resume goes on from here",)
+        raise
 
 
 def _needs_image(record: Record) -> bool:

@@ -99,9 +99,10 @@ class FaceFinder:
         return self.models.info(min_det_score=self.min_det_score)
 
     def find(self, image: np.ndarray) -> list[Face]:
-        """Returns all faces of at least `min_det_score`, best first, with embeddings."""
+        """Returns the faces of at least `min_det_score` that can be embedded, best first."""
         faces = [f for f in self.detect(image) if f.det_score >= self.min_det_score]
-        return [self.embed(image, face) for face in faces]
+        embedded = [self.embed(image, face) for face in faces]
+        return [face for face in embedded if face.embedding is not None]
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """Returns faces and doubtful candidates of a BGR image, best first, without embeddings."""

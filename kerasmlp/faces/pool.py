@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import selectors
-import signal
-from collections import deque
+import base64
+import hashlib
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from kerasmlp.data.datasets.records import WORKER_CRASHED, WORKER_STOOD_STILL
-from kerasmlp.faces.process import FaceProcess
-from kerasmlp.utils.checks import InputError, check_int
+import numpy as np
 
+from kerasmlp.data.datasets.photos import read_photo
+from kerasmlp.data.datasets.records import FAILED_TO_READ, WORKER_CRASHED, WORKER_STOOD_STILL
+from kerasmlp.utils.checks import check_int
+from kerasmlp.utils.worker import Task, Worker, serve
+from kerasmlp.utils.workers import Lost, Pool
+
+_DECODED_AHEAD = 2
 _WINDOW = 4  # tasks given ahead to a worker: one in work, two decoded, one being read
 _REORDER = 64
-_LOST_IN_A_ROW = 9
-_LOOK_SECONDS = 1.0
+_STILL_SECONDS = 60
+_BUSY_SECONDS = 600
 
 
 class FacePool:
     """Processes that each use one core, and answer in the order of the tasks.
 
-    They are plain child processes with JSON lines, not `multiprocessing`:
-    that would run the caller's script again, and unpickle what it is sent.
-    A worker that dies or stands still takes nothing with it: another one
-    starts, its unanswered photos are tried again one by one, and only the
-    one that costs a worker twice is given up. It stands still if it neither
+    A worker that dies or stands still takes nothing with it, see `Pool`: only a
+    photo that costs a worker twice is given up. A worker stands still if it neither
     answers nor computes for a minute; one that computes has ten.
 
     Args:
@@ -53,29 +55,30 @@ class FacePool:
             "min_det_score": min_det_score,
             "device": device,
         }
-        self._number = check_int("workers", workers, minimum=1)
-        self._workers: list[FaceProcess] = []
-        self._selector = selectors.DefaultSelector()
-        self._lost = 0
-        self._doubtful: dict[int, dict[str, Any]] = {}
+        self._most_ahead = _REORDER * check_int("workers", workers, minimum=1)
+        self._pool = Pool(
+            "kerasmlp.faces.pool",
+            workers,
+            costly=2,
+            ahead=_WINDOW,
+            still_seconds=_STILL_SECONDS,
+            busy_seconds=_BUSY_SECONDS,
+            open_log=lambda: subprocess.DEVNULL,
+            name_of=lambda task: repr(task["path"]),
+        )
 
     def __enter__(self) -> FacePool:
         try:
-            for _ in range(self._number):
-                self._start()
-            while not any(worker.ready for worker in self._workers):
-                self._listen({}, deque(), [])
+            self._pool.start(self._settings)
+            ready = self._pool.first_ready()
         except BaseException:
             self.__exit__()
             raise
-        ready = next(worker.ready for worker in self._workers if worker.ready)
         self.width, self.provider = ready["width"], ready["provider"]
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for worker in self._workers:
-            worker.stop()
-        self._selector.close()
+        self._pool.__exit__()
 
     def map(self, tasks: Sequence[tuple[Path, bool]]) -> Iterator[dict[str, Any]]:
         """Yields one answer per task, in their order.
@@ -87,85 +90,82 @@ class FacePool:
             Dicts with `reason`, or None there and `embedding`, `det_score`, `sha256`.
         """
         answers: dict[int, dict[str, Any]] = {}
-        suspects: deque[int] = deque()
+        doubtful: dict[int, dict[str, Any]] = {}
         given = emitted = 0
-        while emitted < len(tasks):
-            for worker in self._workers:
-                if not worker.ready:
-                    continue
-                if suspects and not worker.unanswered:
-                    position = suspects.popleft()
-                    worker.give(position, tasks[position])
-                    worker.on_trial = True
-                while not worker.on_trial and len(worker.unanswered) < _WINDOW:
-                    if given >= len(tasks) or given >= emitted + _REORDER * self._number:
-                        break
-                    worker.give(given, tasks[given])
-                    given += 1
-            if emitted + len(answers) + len(self._doubtful) == len(tasks):
-                self._believe_doubtful(answers)
+
+        def next_task(worker: Worker) -> Task | None:
+            nonlocal given
+            # What is doubtful waits for the answer to another one.
+            if given == len(tasks) or (given - emitted >= self._most_ahead and not doubtful):
+                return None
+            path, read_only = tasks[given]
+            given += 1
+            return given - 1, {"path": str(path), "read_only": read_only}
+
+        for position, answer in self._pool.run(next_task, len(tasks)):
+            if isinstance(answer, Lost):
+                reason = WORKER_STOOD_STILL if answer.still else WORKER_CRASHED
+                doubtful[position] = {"reason": reason}
             else:
-                self._listen(answers, suspects, tasks)
+                answers[position] = _with_array(answer)
+            # Where other photos are answered, those that cost a worker twice are to blame.
+            all_there = emitted + len(answers) + len(doubtful) == len(tasks)
+            if all_there or not isinstance(answer, Lost):
+                answers.update(doubtful)
+                doubtful.clear()
             while emitted in answers:
                 yield answers.pop(emitted)
                 emitted += 1
 
-    def _listen(
-        self, answers: dict[int, dict[str, Any]], suspects: deque[int], tasks: Sequence
-    ) -> None:
-        """Takes in what workers say, and replaces those that are dead or stand still."""
-        heard = [key.data for key, _ in self._selector.select(_LOOK_SECONDS)]
-        for worker in heard:
-            before = len(answers)
-            if not worker.receive(answers):
-                self._replace(worker, WORKER_CRASHED, suspects, tasks)
-            elif len(answers) > before:
-                self._lost = 0
-                self._believe_doubtful(answers)
-        for worker in list(self._workers):
-            if worker not in heard and worker.stands_still():
-                self._replace(worker, WORKER_STOOD_STILL, suspects, tasks)
 
-    def _believe_doubtful(self, answers: dict[int, dict[str, Any]]) -> None:
-        """Where other photos are answered, those that cost a worker twice are to blame."""
-        answers.update(self._doubtful)
-        self._doubtful.clear()
-
-    def _replace(
-        self, worker: FaceProcess, reason: str, suspects: deque[int], tasks: Sequence
-    ) -> None:
-        self._selector.unregister(worker.answers)
-        self._workers.remove(worker)
-        worker.stop()
-        self._lost += 1
-        if self._lost >= _LOST_IN_A_ROW:
-            self._give_up(worker, reason, tasks)
-        if worker.on_trial:
-            self._doubtful[worker.unanswered[0]] = {"reason": reason}
-        else:
-            suspects.extend(worker.unanswered)
-        self._start()
-
-    def _start(self) -> None:
-        worker = FaceProcess(self._settings)
-        self._workers.append(worker)
-        self._selector.register(worker.answers, selectors.EVENT_READ, worker)
-
-    def _give_up(self, worker: FaceProcess, reason: str, tasks: Sequence) -> NoReturn:
-        if reason == WORKER_STOOD_STILL:
-            how = f"neither answered nor computed for {worker.patience} s"
-        else:
-            how = f"ended with {_words(worker.process.returncode)}"
-        where = "at its start"
-        if worker.unanswered:
-            where = f"at {str(tasks[worker.unanswered[0]][0])!r}"
-        raise InputError(
-            f"`workers` must stay alive. Received: {self._lost} lost in a row, the last one {how} "
-            f"{where} (is there enough memory, and does the disk answer?)"
-        )
+def _with_array(answer: dict[str, Any]) -> dict[str, Any]:
+    if "embedding" in answer:
+        answer["embedding"] = np.frombuffer(base64.b64decode(answer["embedding"]), "<f4")
+    return answer
 
 
-def _words(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
+# ---- in a worker
+
+
+def _prepare(settings: dict[str, Any]) -> tuple[dict, Any]:
+    import cv2
+
+    from kerasmlp.faces.finder import FaceFinder
+
+    cv2.setNumThreads(1)
+    choice = settings.pop("face")
+    finder = FaceFinder(**settings, threads=1)
+    ready = {"width": finder.width, "provider": finder.provider}
+    return ready, lambda read: _embed(finder, choice, *read)
+
+
+def _read(task: dict[str, Any]) -> tuple:
+    from kerasmlp.faces.finder import decode_photo
+
+    try:
+        content = read_photo(task["path"])
+    except (OSError, ValueError, MemoryError):
+        return task, "", None, FAILED_TO_READ
+    return task, hashlib.sha256(content).hexdigest(), *decode_photo(content)
+
+
+def _embed(
+    finder: Any, choice: str, task: dict, sha256: str, image: Any, reason: str | None
+) -> dict[str, Any]:
+    if image is None:
+        return {"reason": reason}
+    if task["read_only"]:
+        return {"reason": None}
+    face, reason = finder.choose(image, choice)
+    if face is None:
+        return {"reason": reason}
+    return {
+        "reason": None,
+        "sha256": sha256,
+        "det_score": face.det_score,
+        "embedding": base64.b64encode(face.embedding.astype("<f4").tobytes()).decode(),
+    }
+
+
+if __name__ == "__main__":
+    serve(_prepare, read=_read, ahead=_DECODED_AHEAD)

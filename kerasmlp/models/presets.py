@@ -19,7 +19,7 @@ from kerasmlp.utils.checks import (
     reject,
     reject_file,
 )
-from kerasmlp.utils.files import read_json
+from kerasmlp.utils.manifest import read_preset_json
 
 MAX_BLOCKS = 16
 MAX_RESIDUALS_PER_BLOCK = 64
@@ -215,7 +215,7 @@ def find_recipe(preset: str | os.PathLike) -> Recipe:
     if path.suffix != ".json":
         names = ", ".join(PRESETS)
         reject("preset", f"must be one of {names}, or a .json file", str(preset))
-    return recipe_of(path, read_json(path))
+    return recipe_of(path, read_preset_json(path))
 
 
 def recipe_of(path: str | os.PathLike, values: Any) -> Recipe:

@@ -2,6 +2,4 @@
 
 from kerasmlp.utils.lazy import lazy_names
 
-__all__, __getattr__, __dir__ = lazy_names(
-    __name__, {"Predictor": "predictor", "RunFolder": "run_folder", "load_model": "model"}
-)
+__all__, __getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from kerasmlp.faces.finder import Face, FaceFinder
 
 _SURE, _NOT_SURE = (80, 220, 100), (200, 200, 200)
+_NO_LIMIT = 0.9995
+"""A limit of which three digits are 1.000 refuses no answer, and makes none sure."""
+_GAP = 4
 _LINE = 64
 """Characters of a caption. Of a longer one the end stays: it says how sure the answer is."""
 
@@ -80,7 +84,7 @@ def predict_photo(
     from kerasmlp.faces.finder import read_image
 
     image = read_image(path)
-    faces = embedded_faces(finder, image)
+    faces = finder.find(image)
     how = {"num_samples": num_samples, "seed": seed}
     how |= {"max_risk": max_risk, "within_years": within_years}
     rows = [{"input": str(path)} | row for row in predict_faces(predictors, faces, **how)]
@@ -94,11 +98,6 @@ def predict_photo(
         with atomic_path(annotate) as temporary:
             draw_faces(image, faces, rows).save(temporary, format="PNG")
     return rows or [{"input": str(path), "face": None, "reason": "no face"}]
-
-
-def embedded_faces(finder: FaceFinder, image: np.ndarray) -> list[Face]:
-    """The faces of a BGR image that can be asked about, best first."""
-    return [face for face in finder.find(image) if face.embedding is not None]
 
 
 def predict_faces(
@@ -158,8 +157,8 @@ def said(name: str, answer: dict) -> str:
 def _how_sure(answer: dict) -> str:
     """By what abstention goes: no percentage, which would be read as a probability."""
     uncertainty, limit = answer["uncertainty"], answer.get("uncertainty_limit")
-    if limit is None:
-        return f", uncertainty {uncertainty:.2f}"
+    if limit is None or (limit >= _NO_LIMIT and not answer["abstained"]):
+        return f", uncertainty {uncertainty:.2f}{', no limit' * (limit is not None)}"
     digits = next((d for d in (2, 3, 4) if round(uncertainty, d) != round(limit, d)), 5)
     sign = ">" if answer["abstained"] else "≤"
     compared = f" ({uncertainty:.{digits}f} {sign} {limit:.{digits}f})"
@@ -192,12 +191,54 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> PI
         answers = [answer for answer in row.values() if isinstance(answer, dict)]
         silent = answers and all(answer.get("abstained") for answer in answers)
         draw.rectangle(box, outline=_NOT_SURE if silent else _SURE, width=line)
-    for box, row in zip(boxes, rows, strict=True):
+    taken = [tuple(box) for box in boxes]
+    for i, (box, row) in enumerate(zip(boxes, rows, strict=True)):
         text = "\n".join(shown(line, _LINE) for line in caption(row))
         left, _, right, bottom = draw.textbbox((0, 0), text, font=font)
-        x = min(max(box[0], 0), max(picture.width - right - 8, 0))
-        above = box[1] - bottom - 10
-        y = above if above >= 0 else min(box[3] + 4, picture.height - bottom - 8)
-        draw.rectangle((x, y, x + right - left + 8, y + bottom + 6), fill=(0, 0, 0))
-        draw.text((x + 4, y + 2), text, font=font, fill=(255, 255, 255))
+        place = place_caption(
+            (right - left + 8, bottom + 6), box, taken[:i] + taken[i + 1 :], picture.size
+        )
+        taken.append(place)
+        draw.rectangle(place, fill=(0, 0, 0))
+        draw.text((place[0] + 4, place[1] + 2), text, font=font, fill=(255, 255, 255))
     return picture
+
+
+def place_caption(
+    size: tuple[float, float],
+    box: Sequence[float],
+    others: Sequence[Sequence[float]],
+    picture: tuple[int, int],
+) -> tuple[float, float, float, float]:
+    """Where beside its face a caption covers least: of other faces and captions, then of its own.
+
+    Args:
+        size: Width and height of the caption.
+        box: Of its face; left, top, right and bottom.
+        others: What must stay free.
+        picture: Its width and height; the caption stays inside, as far as it fits.
+
+    Example:
+
+    >>> place_caption((40, 10), (50, 50, 70, 80), [], (200, 200))
+    (50, 36, 90, 46)
+    >>> place_caption((40, 10), (50, 50, 70, 80), [(60, 20, 90, 60)], (200, 200))
+    (50, 84, 90, 94)
+    """
+    width, height = size
+    left, top, right, bottom = box
+    across = (left, right - width, (left + right - width) / 2, left - width / 2, right - width / 2)
+    places = [(x, y) for y in (top - height - _GAP, bottom + _GAP) for x in across]
+    beside = (top, bottom - height, (top + bottom - height) / 2)
+    places += [(x, y) for x in (right + _GAP, left - width - _GAP) for y in beside]
+    corners = [
+        (max(min(x, picture[0] - width), 0), max(min(y, picture[1] - height), 0)) for x, y in places
+    ]
+    drawn = [(x, y, x + width, y + height) for x, y in corners]
+    return min(drawn, key=lambda d: (sum(_shared(d, o) for o in others), _shared(d, box)))
+
+
+def _shared(a: Sequence[float], b: Sequence[float]) -> float:
+    """The area that two rectangles share."""
+    sides = (min(a[k + 2], b[k + 2]) - max(a[k], b[k]) for k in (0, 1))
+    return math.prod(max(side, 0) for side in sides)

@@ -83,12 +83,15 @@ class Predictor:
                 f"embeddings that are {words[info.normalized]}",
             )
 
-    def checked(self, embeddings: np.ndarray) -> np.ndarray:
-        """Rows as float32, if they have the width and the norms that the model has learned from.
+    def checked(self, embeddings: np.ndarray | EmbeddingStore) -> np.ndarray:
+        """Rows as float32, if their width and norms are such as the model has learned from.
 
         Raises:
-            InputError: if not, or if there is a NaN.
+            InputError: if not, if there is a NaN, or a store is of another embedder.
         """
+        if isinstance(embeddings, EmbeddingStore):
+            self.check("the store", embeddings.width, embeddings.info)
+            embeddings = embeddings.embeddings
         embeddings = check_rows(self.model, embeddings)
         if len(embeddings):
             info = StoreInfo(normalized=self.config["normalized"])
@@ -99,7 +102,7 @@ class Predictor:
             reject_file("embeddings", requirement, f"{len(embeddings)} rows of norm 1")
         return embeddings
 
-    def probabilities(self, embeddings: np.ndarray) -> np.ndarray:
+    def probabilities(self, embeddings: np.ndarray | EmbeddingStore) -> np.ndarray:
         """Deterministic probabilities of the head, shape `(rows, num_classes)`."""
         return self._deterministic(self.checked(embeddings))
 
@@ -137,12 +140,11 @@ class Predictor:
         )
 
     def uncertainty(
-        self, embeddings: np.ndarray, *, num_samples: int = 64, seed: int = 0
+        self, embeddings: np.ndarray | EmbeddingStore, *, num_samples: int = 64, seed: int = 0
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields, chunk by chunk, mean and measures of `mc_model`, as `predict_uncertainty`.
 
-        With `num_samples=0` the deterministic model's outputs are the mean,
-        and there are no measures.
+        With `num_samples=0` the mean is the deterministic model's, without measures.
         """
         check_int("num_samples", num_samples, minimum=0, maximum=MAX_SAMPLES)
         check_seed(seed)
@@ -173,7 +175,7 @@ class Predictor:
 
     def rows(
         self,
-        embeddings: np.ndarray,
+        embeddings: np.ndarray | EmbeddingStore,
         *,
         num_samples: int = 64,
         seed: int = 0,

@@ -14,13 +14,13 @@ from typing import Any
 
 from kerasmlp import __version__
 from kerasmlp.runs.evaluation_folder import is_evaluation_of_run
-from kerasmlp.runs.manifest import check_against_manifest, read_manifest, write_manifest
 from kerasmlp.runs.older_runs import in_new_words
 from kerasmlp.runs.own_files import NAMES, is_left, look_through
 from kerasmlp.utils import schema
 from kerasmlp.utils.checks import InputError, reject_file
 from kerasmlp.utils.files import MOST_JSON_BYTES, parse_json, read_json, what_is, write_json
 from kerasmlp.utils.locks import lock_file
+from kerasmlp.utils.manifest import check_against_manifest, read_manifest, write_manifest
 
 FORMAT = "kerasmlp.run"
 _FILES = ("config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz", "DONE")

@@ -85,6 +85,9 @@ def _load(path: str | os.PathLike) -> Any:
     try:
         foreign = []
         if zipfile.is_zipfile(path):  # files of before PyTorch 1.6 are none
+            with zipfile.ZipFile(path) as archive:  # whose checksums PyTorch does not compare
+                if any(e.compress_type for e in archive.infolist()) or archive.testzip():
+                    raise zipfile.BadZipFile
             foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         inert = torch.serialization.safe_globals([(_Inert, name) for name in foreign])
         with inert, warnings.catch_warnings(action="ignore"):
@@ -145,5 +148,7 @@ def _arguments(loaded: Any) -> dict:
         arch = candidate.get("arch") if isinstance(candidate, Mapping) else None
         arguments = arch.get("args") if isinstance(arch, Mapping) else None
         if isinstance(arguments, Mapping):
-            return dict(arguments)
+            # No argument is a list; lists of lists can take for ever to be compared or shown.
+            plain = (int, float, str)
+            return {k: v if isinstance(v, plain) else f"{type(v)}" for k, v in arguments.items()}
     return {}

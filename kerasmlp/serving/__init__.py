@@ -2,11 +2,4 @@
 
 from kerasmlp.utils.lazy import lazy_names
 
-__all__, __getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "GrpcClient": "clients.grpc_client",
-        "RestClient": "clients.rest_client",
-        "ServerError": "clients.client",
-    },
-)
+__all__, __getattr__, __dir__ = lazy_names(__name__, __file__)

@@ -13,6 +13,9 @@ _SHUFFLE, _MIXUP, _NOISE = range(3)  # independent random streams of one seed
 _STEPS_PER_CHUNK = 32
 _ROWS_PER_CHUNK = 8192  # bounds the memory
 
+# To look for branches on tensors, where there are none, takes a second of a training's start.
+_as_it_is = tf.autograph.experimental.do_not_convert
+
 
 def chunks_of(steps: int, batch_size: int) -> tuple[int, int]:
     """Into how many chunks of how many steps an epoch is cut; the last one may be shorter.
@@ -97,6 +100,7 @@ def training_chunks(
     def share(key):
         return _beta(mixup_alpha, batch_size, key)[:, None]
 
+    @_as_it_is
     def gather(indices, numbers, count):
         batch_x, batch_y = tf.gather(data_x, indices), tf.gather(data_y, indices)
         norm = tf.norm(batch_x, axis=-1, keepdims=True) if noise_std else None
@@ -111,6 +115,7 @@ def training_chunks(
             batch_x *= norm / tf.norm(batch_x, axis=-1, keepdims=True)
         return batch_x, batch_y, count
 
+    @_as_it_is
     def epoch_of_indices(epoch):
         order_seed = [4 * seed + _SHUFFLE, epoch]
         order = tf.random.experimental.stateless_shuffle(tf.range(rows), order_seed)
@@ -146,6 +151,7 @@ def epoch_batches(
     [2, 3]
     """
 
+    @_as_it_is
     def epoch_of_indices(epoch):
         order = tf.random.experimental.stateless_shuffle(tf.range(rows), [seed, epoch])
         batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
@@ -155,7 +161,7 @@ def epoch_batches(
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(epoch_of_indices)
-        .map(gather, num_parallel_calls=1)
+        .map(_as_it_is(gather), num_parallel_calls=1)
         .prefetch(4)
         .with_options(_untuned())
     )

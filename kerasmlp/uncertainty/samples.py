@@ -92,7 +92,7 @@ def predict_uncertainty(
 
     Returns:
         Of a model that ends in a softmax: `mean`, probabilities
-        `(batch, num_classes)`, and all of `quantifiers.uncertainty_measures`,
+        `(batch, num_classes)`, and all of `uncertainty_measures`,
         each `(batch,)`. Of another: `mean` and `epistemic_variance`,
         `(batch, num_outputs)`. All float64.
 

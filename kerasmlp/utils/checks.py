@@ -19,7 +19,12 @@ class InputError(ValueError):
     """Bad input: an argument, a file or a label that cannot be worked with.
 
     Commands print its text as one sentence and exit with code 2.
+
+    Attributes:
+        argument: Of Python that is bad, or None; a command names its option instead.
     """
+
+    argument: str | None = None
 
 
 class DivergedError(InputError):
@@ -28,6 +33,7 @@ class DivergedError(InputError):
     def __init__(self, learning_rate: float):
         came = f"Received: learning_rate={learning_rate!r}"
         super().__init__(f"`learning_rate` must be lower: the weights diverged. {came}")
+        self.argument = "learning_rate"
 
 
 def reject(name: str, requirement: str, received: Any) -> NoReturn:
@@ -48,6 +54,13 @@ def reject(name: str, requirement: str, received: Any) -> NoReturn:
         ...
     kerasmlp.utils.checks.InputError: `dropout_rate` must be in [0, 1). Received: dropout_rate=1.2
     """
+    error = InputError(f"`{name}` {requirement}. Received: {name}={shown(received)}")
+    error.argument = name
+    raise error
+
+
+def reject_column(name: str, requirement: str, received: Any) -> NoReturn:
+    """As `reject`, for a column of a store, which is no argument whatever its name."""
     raise InputError(f"`{name}` {requirement}. Received: {name}={shown(received)}")
 
 
@@ -108,6 +121,12 @@ def check_seed(value: Any) -> int | None:
     if value is not None and check_int("seed", value, minimum=0) >= 1 << 31:
         reject("seed", "must be below 2147483648", value)
     return value
+
+
+def check_each_once(name: str, values: Collection) -> None:
+    """Rejects an empty list, or one that names something twice."""
+    if not values or len(set(values)) < len(values):
+        reject(name, "must be given, and each once", list(values))
 
 
 def check_rate(name: str, value: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -15,6 +16,7 @@ from kerasmlp.utils import strict_json
 from kerasmlp.utils.checks import reject_file
 
 MOST_JSON_BYTES = 1 << 26
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -52,7 +54,8 @@ def atomic_path(
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with full_disk_names(named):
+            yield temporary
         temporary.chmod(_mode(path, private))
         sync(temporary)
         if replace:
@@ -62,6 +65,33 @@ def atomic_path(
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error says that there is no room on a disk, be it in the words of a library."""
+    said = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+    return getattr(error, "errno", None) in _FULL or said
+
+
+@contextlib.contextmanager
+def full_disk_names(path: str | os.PathLike) -> Iterator[None]:
+    """Puts the file that a block writes into the error of a full disk, which names none.
+
+    Example:
+
+    >>> with full_disk_names("runs/a/model.keras"):
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+        ...
+    OSError: [Errno 28] No space left on device: 'runs/a/model.keras'
+    """
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "filename", None) is not None or not is_full_disk(error):
+            raise
+        number = getattr(error, "errno", None) or errno.ENOSPC
+        raise OSError(number, os.strerror(number), os.fspath(path)) from error
 
 
 def _mode(path: Path, private: bool) -> int:

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+_IMPORT = re.compile(r"^from (\S+) import (\w+) as (\w+)$", re.MULTILINE)
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[list[str], Callable, Callable]:
+
+def lazy_names(package: str, file: str) -> tuple[list[str], Callable, Callable]:
     """Returns `__all__`, `__getattr__` and `__dir__` of a package.
+
+    The names stand once, in the stub beside the package (`__init__.pyi`), which
+    editors and type checkers read: `from kerasmlp.models.age_cnn import AgeCNN as AgeCNN`.
 
     Args:
         package: Its `__name__`.
-        homes: The module below it that holds each name.
+        file: Its `__file__`.
 
     Example:
 
-    >>> names, get, listed = lazy_names("json", {"JSONDecoder": "decoder"})
-    >>> names, listed(), get("JSONDecoder").__name__
-    (['JSONDecoder'], ['JSONDecoder'], 'JSONDecoder')
+    >>> import kerasmlp.callbacks
+    >>> names, get, listed = lazy_names("kerasmlp.callbacks", kerasmlp.callbacks.__file__)
+    >>> names, listed(), get("LayerOut").__name__
+    (['LayerOut'], ['LayerOut'], 'LayerOut')
     """
+    stub = Path(file).with_suffix(".pyi").read_text(encoding="utf-8")
+    homes = {name: (module, own) for module, own, name in _IMPORT.findall(stub)}
 
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        module, own = homes[name]
+        return getattr(importlib.import_module(module), own)
 
     return sorted(homes), get, lambda: sorted(homes)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kerasmlp.utils.checks import check_int
+
 
 def num_cores() -> int:
     """Cores that this process may use."""
@@ -15,12 +17,16 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def start_worker(module: str, *arguments: object, **options) -> subprocess.Popen:
+def number_of_workers(workers: int | None) -> int:
+    """As many as are asked for, or as there are cores."""
+    return num_cores() if workers is None else check_int("workers", workers, minimum=1)
+
+
+def start_worker(module: str, **options) -> subprocess.Popen:
     """Starts `python -m module` as a process whose libraries take one thread each.
 
     Args:
         module: Of this package.
-        arguments: Of its command line.
         options: Of `subprocess.Popen`; `env` is added to this process's environment.
     """
     path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -34,7 +40,7 @@ def start_worker(module: str, *arguments: object, **options) -> subprocess.Popen
         **options.pop("env", {}),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [sys.executable, "-m", module],
         stdin=subprocess.PIPE,  # its end is how a worker learns that its parent is gone
         env=environment,
         start_new_session=True,  # Ctrl-C is for the parent, which ends its workers

@@ -26,7 +26,10 @@ WIDTH = 64
 ROUNDS = 3
 CODE = """
 import hashlib, sys, time
-from kerasmlp.data.importing.embedding_files import import_embeddings
+try:
+    from kerasmlp.data.importing.embedding_files import import_embeddings
+except ImportError:  # where older checkouts have it
+    from kerasmlp.stores.importing import import_embeddings
 start = time.perf_counter()
 store = import_embeddings(sys.argv[1])
 seconds = time.perf_counter() - start

@@ -44,8 +44,8 @@ from kerasmlp.callbacks.validation import forward
 from kerasmlp.data.kept_back import split_rows
 from kerasmlp.data.targets import age_target
 from kerasmlp.evaluation.measuring import measure
+from kerasmlp.experiments.layer_out.experiment import optimizer_of
 from kerasmlp.experiments.layer_out.plan import NETWORKS, LayerOutPlan
-from kerasmlp.experiments.layer_out.training import optimizer_of
 from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.training.batches import training_chunks

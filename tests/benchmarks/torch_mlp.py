@@ -119,12 +119,12 @@ def cross_validate(
     from kerasmlp.data.splits import grouped_split
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
     from kerasmlp.data.targets import age_target
-    from kerasmlp.experiments.cross_validation.plan import Plan, plan_runs
+    from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs
     from kerasmlp.models.presets import PRESETS
 
     x, y = read_years(store)
     opened = EmbeddingStore.open(store)
-    plan = Plan(
+    plan = CrossValidationPlan(
         target=age_target("age_years", "years", by_years=False),
         recipe=PRESETS["paper-age"],
         seeds=tuple(range(int(seeds))),

@@ -8,24 +8,27 @@ import os
 import re
 import shutil
 import subprocess
-import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 from damage import without_hashes
 from data_sets import INFO, ROOT, SHARED, make_store
+from forked import fresh_python
 
 from kerasmlp import EmbeddingStore, StoreInfo, load_model
 from kerasmlp.cli import main, run_command
 from kerasmlp.data.kept_back import hold_out
 from kerasmlp.data.labels import ADIENCE_GROUPS
+from kerasmlp.data.splits import grouped_folds
 from kerasmlp.data.targets import choose_target
 from kerasmlp.runs.calibration import RunCalibration
-from kerasmlp.runs.photo_answers import caption
+from kerasmlp.runs.photo_answers import caption, draw_faces
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import load_seen, row_hashes
 from kerasmlp.uncertainty.abstention import Abstention
+from kerasmlp.utils.checks import InputError
 from kerasmlp.utils.tables import RowWriter
 
 PHOTOS = SHARED / "faces"
@@ -83,6 +86,7 @@ def test_training_prints_groups_and_metrics(printed):
     assert lines[0].startswith(f"{path}: 3 epochs")
     counts = "288 rows trained on, 32 kept back, 80 held out as a test, 0 without the label"
     assert lines[1] == counts
+    assert "on the rows kept back, measured in the 2 classes of gender:" in lines
     assert any(line.split()[:3] == ["age_group", "gender", "rows"] for line in lines)
     result, report = json.loads(lines[-1]), json.loads((path / "report.json").read_text())
     assert result == report["validation"] | {"test": report["test"]}
@@ -208,19 +212,53 @@ def test_abstaining(age_run, gender_run, store, tmp_path, capsys):
         return refused(capsys, "predict", run, store, *flags)
 
     assert re.search(
-        r"`max_risk` must be at least 0\.00\d\d, the lowest that .* after its 4000 rows",
+        r"`--max-risk` must be at least 0\.00\d\d, the lowest that .* after its 4000 rows",
         no("--max-risk", "0.001"),
     )
-    assert "`max_risk` must be in (0, 1). Received: max_risk=1.5" in no("--max-risk", "1.5")
+    assert "`--max-risk` must be in (0, 1). Received: --max-risk=1.5" in no("--max-risk", "1.5")
     sentence = no("--max-risk", "0.05", "--num-samples", "0")
-    assert "`num_samples` must be at least 64 with max_risk. Received: num_samples=0" in sentence
+    assert (
+        "`--num-samples` must be at least 64 with --max-risk. Received: --num-samples=0" in sentence
+    )
     sentence = no("--max-risk", "0.05", "--also", age_run)
-    assert "`max_risk` must be at least" in sentence and str(age_run) in sentence
+    assert "`--max-risk` must be at least" in sentence and str(age_run) in sentence
     (run / "calibration.json").unlink()
     assert "must hold what abstaining by max_risk needs. Received: no cal" in no(
         "--max-risk", "0.5"
     )
     assert run_command("predict", [str(run), str(store), *everyone]) == 0  # as it always did
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "limit", "abstained", "said"),
+    [
+        (0.31, None, None, "male, uncertainty 0.31"),
+        (0.31, 0.6, False, "male, sure (0.31 ≤ 0.60)"),
+        (0.996, 0.99996, False, "male, uncertainty 1.00, no limit"),
+        (0.99999, 0.9999, True, "gender: not sure (1.0000 > 0.9999)"),
+    ],
+)
+def test_a_limit_that_refuses_nothing_makes_no_answer_sure(uncertainty, limit, abstained, said):
+    answer = {"gender": "male", "uncertainty": uncertainty}
+    answer |= {} if limit is None else {"uncertainty_limit": limit, "abstained": abstained}
+    assert caption({"gender": answer}) == [said]
+
+
+def test_captions_leave_the_faces_of_others_free():
+    """The boxes of insightface's photograph of six, where one caption lay on another's face."""
+    boxes = [
+        (745, 342, 847, 480), (464, 266, 573, 415), (56, 261, 169, 398),
+        (906, 59, 1011, 206), (1130, 273, 1227, 401), (270, 145, 372, 270),
+    ]  # fmt: skip
+    age = {"age_years": 27.0, "age_interval_90": [18, 39], "uncertainty": 0.71}
+    row = {"age": age, "gender": {"gender": "male", "uncertainty": 0.31}}
+    white = np.full((886, 1280, 3), 255, np.uint8)
+    faces = [SimpleNamespace(box=box) for box in boxes]
+    drawn = np.asarray(draw_faces(white, faces, [row] * 6))
+    assert (drawn == 0).all(axis=2).sum() > 6 * 5000  # the captions
+    for left, top, right, bottom in boxes:
+        assert drawn[top + 4 : bottom - 4, left + 4 : right - 4].min() == 255
+        assert drawn[top, left : right + 1].tolist() == [[80, 220, 100]] * (right - left + 1)
 
 
 def test_an_age_is_withheld_whole(age_run, store, tmp_path, capsys):
@@ -330,14 +368,17 @@ def test_bad_labels_and_options(tmp_path, store, capsys):
     assert "`gender` must hold at least two classes" in sentence
     bare = tmp_path / "bare.h5"
     EmbeddingStore(np.eye(20, dtype="float32"), {}, INFO).save(bare)
-    assert "`label` must be" in refused(capsys, "train-age", "--store", bare, *run)
-    assert "`label` must be" in refused(capsys, "train-gender", "--store", bare, *run)
+    assert "`--label` must be" in refused(capsys, "train-age", "--store", bare, *run)
+    assert "`--label` must be" in refused(capsys, "train-gender", "--store", bare, *run)
     for flags, message in (
-        (["--classes", "0-10,5-20"], "`classes` must cover the years 0 to 100"),
-        (["--dropout-rate", "1"], "`dropout_rate` must be in [0, 1). Received: dropout_rate=1.0"),
-        (["--preset", "papr"], "`preset` must be one of"),
-        (["--validation-share", "1.5"], "`validation_share` must be in (0, 1)"),
-        (["--seed", "-1"], "`seed` must be an integer >= 0"),
+        (["--classes", "0-10,5-20"], "`--classes` must cover the years 0 to 100"),
+        (
+            ["--dropout-rate", "1"],
+            "`--dropout-rate` must be in [0, 1). Received: --dropout-rate=1.0",
+        ),
+        (["--preset", "papr"], "`--preset` must be one of"),
+        (["--validation-share", "1.5"], "`--validation-share` must be in (0, 1)"),
+        (["--seed", "-1"], "`--seed` must be an integer >= 0"),
         (
             ["--init", tmp_path / "nowhere"],
             "must be a run folder. Received: no such file or folder",
@@ -461,13 +502,18 @@ def test_a_full_disk(tmp_path, store):
     )
     arguments = ["--store", str(store), "--run-dir", str(tmp_path / "run"), "--epochs", "1"]
     run = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [fresh_python(), "-c", code, *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert run.returncode == 2, run.stderr
-    assert "error: the disk is full" in run.stderr and "Traceback" not in run.stderr
+    named = f"error: the disk is full: `{tmp_path / 'run'}/"
+    (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(named) and line.endswith(
+        "` could not be written, and nothing half-written is left"
+    )
+    assert "Traceback" not in run.stderr
     assert not (tmp_path / "run").exists()  # the next try finds it new
 
 
@@ -477,15 +523,81 @@ def test_an_unexpected_error_is_one_line(monkeypatch, capsys):
     assert "unexpected ZeroDivisionError" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(
+    ("command", "option", "file"),
+    [
+        ("extract-embeddings", "-o", "a.h5.partial/began.json"),
+        ("train-gender", "--run-dir", "a.h5/config.json"),
+    ],
+)
+def test_a_stopped_command_offers_to_resume_what_has_begun(
+    command, option, file, begun, tmp_path, monkeypatch, capsys
+):
+    def stopped(args):
+        if begun:
+            (tmp_path / file).parent.mkdir()
+            (tmp_path / file).touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"kerasmlp.commands.{command.replace('-', '_')}.run", stopped)
+    source = ["photos", "--model-dir", "models"] if command == "extract-embeddings" else []
+    assert run_command(command, [*source, option, str(tmp_path / "a.h5")]) == 130
+    more = "; --resume goes on from here" if begun else ""
+    assert capsys.readouterr().err == f"error: interrupted{more}\n"
+
+
 def test_main_lists_the_commands(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
     output = capsys.readouterr().out
     assert "train-age" in output and "extract-embeddings" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["fly"], "argument command: invalid choice: 'fly' (choose from"),
+        (
+            ["predict", "r"],
+            "the following arguments are required: inputs (`kerasmlp predict --help` ",
+        ),
+        (
+            ["compare", "a", "b", "--seed"],
+            "unrecognized arguments: --seed (`kerasmlp compare --help",
+        ),
+        (
+            ["train-age", "--epochs", "x"],
+            "argument --epochs: invalid int value: 'x' (`kerasmlp tra",
+        ),
+        (
+            ["train-age", "--resume", "--force"],
+            "argument --force: not allowed with argument --resu",
+        ),
+    ],
+)
+def test_a_wrong_word_is_one_sentence(words, sentence, capsys):
     with pytest.raises(SystemExit) as end:
-        main(["fly"])
+        main(words)
     assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {sentence}") and line.endswith("--help` lists the options)")
+
+
+def test_a_sentence_names_the_option_and_not_the_argument_of_python(store, tmp_path, capsys):
+    run = ["--store", store, "--run-dir", tmp_path / "run"]
+    wrong = "`--folds` must be an integer >= 2. Received: --folds=1"
+    assert wrong in refused(capsys, "cross-validate", *run, "--folds", 1)
+    wrong = "`--seeds` must be an integer >= 1. Received: --seeds=0"
+    assert wrong in refused(capsys, "reproduce", store, store, "--tasks", "gender", "--seeds", 0)
+    with pytest.raises(InputError, match="`num_folds` must be an integer >= 2. Received: num_f"):
+        grouped_folds([1, 2, 3], 1, 0)
+    labels = {"classes": ["x"] * 20}  # a column is no option, whatever its name
+    EmbeddingStore(np.eye(20, dtype="float32"), labels, INFO).save(tmp_path / "one.h5")
+    column = ["--store", tmp_path / "one.h5", "--label", "classes", "--run-dir", tmp_path / "run"]
+    sentence = refused(capsys, "cross-validate", *column)
+    assert "`classes` must hold at least two classes to be trained on" in sentence
 
 
 def test_an_output_is_never_an_input_nor_replaced_unasked(tmp_path, age_run, store, capsys):
@@ -509,7 +621,10 @@ def test_a_model_of_years_is_measured_in_the_groups_of_the_store(tmp_path, age_r
     EmbeddingStore(whole.embeddings, labels, INFO).save(path)
     assert run_command("evaluate", [str(age_run), str(path)]) == 0
     output = capsys.readouterr().out
-    assert output.startswith("measured in classes: fairface")
+    assert "note: the training was measured in the 8 age groups of adience, which" in output
+    first, second = re.findall(r".*measured in the 9 age groups of fairface:\n(.*)", output)
+    assert "accuracy" in first and first.split()[0] == "age_group"
+    assert second.split() == ["deterministic", "mc_mean"]
     assert "mae_years" not in output and "exact_year" not in output
 
 
@@ -520,10 +635,11 @@ def test_a_model_measured_in_years_answers_in_groups(tmp_path, gender_run, store
     assert run_command("train-age", words) == 0
     measured = json.loads((run / "report.json").read_text())["validation"]
     assert "accuracy" not in measured and 0 <= measured["exact_year_accuracy"] < 0.3
-    assert "exact_year_accuracy" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "measured in single years:" in output and "exact_year_accuracy" in output
     assert run_command("evaluate", [str(run), str(store), "--num-samples", "0", "--json"]) == 0
     output = capsys.readouterr().out
-    assert output.startswith("measured in classes: adience")
+    assert output.count("measured in the 8 age groups of adience:\n") == 2
     result = json.loads(output.splitlines()[-1])
     assert result["accuracy"] > result["exact_year_accuracy"]
     arguments = [str(run), str(store), "--max-risk", "0.9"]
@@ -538,9 +654,9 @@ def test_a_model_measured_in_years_answers_in_groups(tmp_path, gender_run, store
             assert age["abstained"] or age["age_group"] in ADIENCE_GROUPS
     within = ["--within-years", "5"]
     sentence = refused(capsys, "predict", run, store, *within)
-    assert "`within_years` must come with max_risk" in sentence
+    assert "`--within-years` must come with --max-risk" in sentence
     sentence = refused(capsys, "predict", gender_run, store, "--max-risk", "0.9", *within)
-    assert "`within_years` must come with a model of ages" in sentence
+    assert "`--within-years` must come with a model of ages" in sentence
 
 
 def test_a_known_embedder_is_not_renamed(tmp_path, store, capsys):

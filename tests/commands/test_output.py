@@ -49,6 +49,32 @@ def test_a_closed_standard_output_is_one_sentence(line):
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("command", ["--help", "compare"])
+@pytest.mark.parametrize("text", ["few", "many" * 10_000])
+@pytest.mark.parametrize("buffered", [False, True])
+def test_a_full_standard_output_is_not_the_disk_of_the_run(command, text, buffered, monkeypatch):
+    from kerasmlp.commands import compare
+
+    err = io.StringIO()
+    with (
+        contextlib.redirect_stderr(err),
+        open("/dev/full", "wb", buffering=-1 if buffered else 0) as binary,
+    ):
+        screen = io.TextIOWrapper(binary, write_through=not buffered)
+        monkeypatch.setattr(sys, "stdout", screen)
+        if command == "compare":
+            monkeypatch.setattr(compare, "run", lambda _: print(text))
+            assert run_command("compare", ["a", "b"]) == 2
+        else:
+            with pytest.raises(SystemExit) as end:
+                run_command("compare", ["--help"])
+            assert end.value.code == 2
+    assert err.getvalue() == (
+        "error: standard output must take what is written to it. Received: no space left there\n"
+    )
+
+
 @pytest.mark.parametrize("line", ["kerasmlp --help", "kerasmlp predict --help"])
 def test_a_reader_that_has_read_enough_is_no_error(line):
     done = shell(f"set -o pipefail; {line} | :")

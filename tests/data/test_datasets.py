@@ -59,7 +59,7 @@ def test_command_and_package_know_the_same_layouts():
 
 def test_importing_a_parser_loads_nothing_heavy():
     code = (
-        "import sys, kerasmlp.faces.extraction, kerasmlp.faces.finder, kerasmlp.faces.worker\n"
+        "import sys, kerasmlp.faces.extraction, kerasmlp.faces.finder, kerasmlp.faces.pool\n"
         "from kerasmlp.data.datasets import adience, fairface, folder, imdb_wiki\n"
         "from kerasmlp.data.datasets import photo_table, utkface\n"
         "print([m for m in ('cv2', 'insightface', 'scipy', 'pandas', 'keras') if m in sys.modules])"

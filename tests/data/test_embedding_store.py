@@ -466,7 +466,7 @@ def test_labels_of_other_rows_are_noticed(store, tmp_path):
         del file["labels/gender"]
         source.copy("labels/gender", file["labels"])
     with pytest.raises(InputError, match="damage in rows 0 to 5 of `labels/gender`"):
-        EmbeddingStore.open(path)
+        EmbeddingStore.open(path, verify=True)
 
 
 def test_damage_is_refused_or_changes_nothing(tmp_path):
@@ -479,7 +479,7 @@ def test_damage_is_refused_or_changes_nothing(tmp_path):
         for seed in range(120):
             path.write_bytes(damage(content, random.Random(seed)))
             try:
-                assert_same(EmbeddingStore.open(path), store)
+                assert_same(EmbeddingStore.open(path, verify=True), store)
             except InputError as error:
                 assert "\n" not in str(error)
                 refused += 1

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from kerasmlp.data.stores.hdf5 import open_hdf5
 from kerasmlp.data.stores.hdf5_links import refuse_outside
 from kerasmlp.utils.checks import InputError
 
@@ -63,3 +64,32 @@ def test_links_inside_are_no_matter(tmp_path):
         file["nowhere"] = h5py.SoftLink("/nothing")
         file["loop"] = file["/"]
         refuse_outside("a.h5", file)
+
+
+def test_a_damaged_heap_of_texts_is_refused(tmp_path):
+    """One turned bit in it, and HDF5 would search for ever."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.array([b"GCOL", b"GCOL\1\0\0\0\1\0\0\0\0\0\0\0"])
+        file.attrs.update(one="a", two="b")
+    with open_hdf5(path) as file:
+        assert file.attrs["two"] == "b" and file["x"][0] == b"GCOL"
+    content = bytearray(path.read_bytes())
+    second = content.rindex(b"GCOL\1\0\0\0") + 16 + 24
+    assert content[second] == 2
+    content[second] = 0  # no object, and no room either
+    path.write_bytes(content)
+    message = "complete HDF5 file.*a damaged heap of texts"
+    with pytest.raises(InputError, match=message), open_hdf5(path) as file:
+        file.attrs["two"]
+
+
+def test_groups_in_groups_take_no_time(tmp_path):
+    """Visits by whole names took a minute for 2,000 of them."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        group = file
+        for _ in range(2_000):
+            group = group.create_group("g")
+        group["x"] = np.arange(3)
+        with pytest.raises(InputError, match="must hold groups in at most 100 levels"):
+            refuse_outside("a.h5", file)

@@ -113,11 +113,11 @@ def test_what_cannot_be_built(tmp_path, capsys):
         (tmp_path / "none", (), "must be a folder, a zip archive, or an .npz. Received: no such"),
         (tmp_path / "empty", (), "must hold images"),
         (tmp_path / "text.zip", (), "must be a folder, a complete zip archive"),
-        (tmp_path / "faces", ("--size", 0), "`size` must be an integer >= 1"),
+        (tmp_path / "faces", ("--size", 0), "`--size` must be an integer >= 1"),
         (tmp_path / "faces", ("--split", 1, 1, 1), "`--split` must be left out where folders"),
         (tmp_path / "empty", ("--split", 1, 1, 0), "`each number of split` must be a finite"),
-        (tmp_path / "faces", ("--size", 10**6), "`size` must be at most 4096"),
-        (tmp_path / "empty", ("--seed", -1), "`seed` must be an integer >= 0"),
+        (tmp_path / "faces", ("--size", 10**6), "`--size` must be at most 4096"),
+        (tmp_path / "empty", ("--seed", -1), "`--seed` must be an integer >= 0"),
     ):
         assert message in refused(capsys, source, output, *flags)
         assert not output.exists()

@@ -238,6 +238,18 @@ def test_a_jpeg_without_its_end_is_not_its_thumbnail():
         assert b"\xff\xd9" in cut and decode_image(cut) == (None, "failed to read image")
 
 
+def test_a_png_with_a_turned_bit_is_not_another_picture():
+    whole = saved(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), "u1")), "png"
+    )
+    assert pixels_of(whole).shape == (9, 9, 3)
+    start = whole.index(b"IDAT") + 4
+    for place in range(start, len(whole) - 12):
+        broken = bytearray(whole)
+        broken[place] ^= 4
+        assert decode_image(bytes(broken)) == (None, "failed to read image")
+
+
 def test_what_promises_too_much_is_left_out_before_it_is_decoded(monkeypatch):
     monkeypatch.delenv("OPENCV_IO_MAX_IMAGE_PIXELS", raising=False)  # the page sets it
     bomb = saved(Image.new("1", (12_000, 8_000)), "png")

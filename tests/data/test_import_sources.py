@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from kerasmlp.cli import run_command
 from kerasmlp.data.importing.embedding_files import ColumnNames, import_embeddings
 from kerasmlp.data.importing.vector_cells import UnreadCells, rows_of
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
@@ -126,6 +127,7 @@ UNREAD = {
     "true or false gender": ({"X": ROWS, "gender": [True, False] * 3}, "--gender-codes"),
     "comma of two minds": ({"X": ROWS, "age": ["25,32", "38,43"] * 3}, "may mean either"),
     "a comma twice alike": ({"X": ROWS, "age": ["25,32", "60,60"] * 3}, "may mean either"),
+    "a comma before a unit": ({"X": ROWS, "age": ["25,32 years", "9"] * 3}, "may mean either"),
     "unread age": ({"X": ROWS, "age": ["3"] * 5 + ["old"]}, "ages in years.*Received: 'old'"),
 }
 
@@ -580,6 +582,12 @@ def test_a_pipe_is_no_file(tmp_path):
             import_embeddings(tmp_path / f"a.{suffix}")
 
 
+def test_a_ring_of_links_is_no_file(tmp_path, capsys):
+    (tmp_path / "a.csv").symlink_to(tmp_path / "a.csv")
+    assert run_command("import-embeddings", [f"{tmp_path}/a.csv", "-o", f"{tmp_path}/b.h5"]) == 2
+    assert "a.csv` must be a file" in capsys.readouterr().err
+
+
 def test_hdf5_reaches_nowhere_else(tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(b"123456")
@@ -619,7 +627,10 @@ def test_corners_of_boxes_are_no_embedding(tmp_path):
 
 def test_text_of_another_encoding_is_named(tmp_path):
     (tmp_path / "a.csv").write_bytes("größe;e0;e1\n1;2;3\n".encode("cp1252"))
-    with pytest.raises(InputError, match="must be text in UTF-8 or UTF-16. Received: other bytes"):
+    with pytest.raises(
+        InputError,
+        match=r"must be text in UTF-8 or UTF-16 \(save it as UTF-8, .*Received: other bytes",
+    ):
         import_embeddings(tmp_path / "a.csv")
     whole = gzip.compress(b"e0,e1\n1,2\n" * 99)
     (tmp_path / "b.csv.gz").write_bytes(whole[:-9])

@@ -26,6 +26,7 @@ AGES = {
     "years": lambda a: (f"{a} years", a),
     "months": lambda a: (f"{a} months", a / 12),
     "decimal comma": lambda a: (f"{a},5", a + 0.5),
+    "decimal comma, years": lambda a: (f"{a},5 years", a + 0.5),
     "pandas.cut": lambda a: (f"({a}, {a + 8}]", a + 4),
     "tuple": lambda a: (f"({a}, {a + 7})", a + 3.5),
     "to": lambda a: (f"{a} to {a + 7}", a + 3.5),

@@ -161,6 +161,59 @@ def test_gender_codes_that_cannot_be_read(said, tmp_path):
     assert import_embeddings(words).labels["gender"].tolist() == GENDER
 
 
+RACES = ["White", "", "East Asian", "White", "Black"]
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("0 White, 1 Black, 2 East Asian", None),
+        ("White = 0; Black = 1; East Asian = 2.", None),
+        ('{"0": "White", "1": "Black", "2": "East Asian", "3": "other"}', None),
+        ("0 White, 1 Black", "which names no code 2"),
+        ("0 to 2", "which does not say one name for each code"),
+        (["White", "Black", "East Asian"], "an attribute that is a list"),
+    ],
+)
+def test_codes_of_a_label_by_their_names_or_named_as_left_out(said, left, tmp_path):
+    arrays, notes = {"x": UNIT, "race": [0, -1, 2, 0, 1]}, []
+    path = write_hdf5(tmp_path / "a.h5", arrays, race_codes=said, hair_codes="0 red, 1 grey")
+    store = import_embeddings(path, say=notes.append)
+    report = store.info.import_report["sources"][0]["left_out"]
+    assert report.pop("hair_codes") == "which is of no label: there is no column 'hair'"
+    if left is None:
+        assert store.labels["race"].tolist() == RACES and report == {}
+    else:
+        assert store.labels["race"].tolist() == arrays["race"]
+        assert report.pop("race_codes").startswith(left) and report == {}
+        assert any(f"left out 'race_codes', {left}" in note for note in notes)
+        with pytest.raises(InputError, match="must leave no doubt"):
+            import_embeddings(path, strict=True)
+
+
+def test_codes_are_read_wherever_a_file_has_attributes(tmp_path):
+    said = {"sex_codes": "1 male, 2 female", "age_codes": "0 0-17, 1 18+"}
+    arrays = {"x": UNIT, "sex": [1, 2, 2, 1, 2], "race": [0.0, np.nan, 2.0, 0.0, 1.0]}
+    path = write_npz(tmp_path / "a.npz", **arrays, race_codes="0 White, 1 Black, 2 East Asian")
+    with pytest.raises(InputError, match="gender as codes 0 and 1"):
+        import_embeddings(path)
+    path = write_npz(
+        tmp_path / "b.npz", **arrays, **said, race_codes="White 0, Black 1, East Asian 2"
+    )
+    labels = import_embeddings(path).labels
+    assert labels["gender"].tolist() == [0, 1, 1, 0, 1] and labels["race"].tolist() == RACES
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"embedding": list(UNIT), "sex": arrays["sex"], "race": [0, None, 2, 0, 1]}
+    table = pa.table(columns).replace_schema_metadata(
+        {**said, "race_codes": "0: White, 1: Black, 2: East Asian"}
+    )
+    parquet.write_table(table, tmp_path / "a.parquet")
+    labels = import_embeddings(tmp_path / "a.parquet").labels
+    assert labels["gender"].tolist() == [0, 1, 1, 0, 1] and labels["race"].tolist() == RACES
+
+
 def test_attributes_are_taken_over(tmp_path):
     attributes = {"embedder": "r50", "embedder_sha256": "a" * 64, "min_det_score": np.float32(0.5)}
     attributes |= {"licence": "CC0", "normalized": True, "colour": "blue"}
@@ -221,8 +274,11 @@ def test_what_nobody_needs_is_left_out_and_named(tmp_path):
     pytest.importorskip("pyarrow")
     left = import_embeddings(latin).info.import_report["sources"][0]["left_out"]
     assert "UTF-8 text" in left["n"]
-    with pytest.raises(InputError, match="UTF-8"):
+    with pytest.raises(InputError, match="UTF-8 text in label 'name' .*`iconv -f latin1 -t utf8`"):
         import_embeddings(latin, columns=ColumnNames(labels={"name": "n"}))
+    latin.write_bytes(b"e0,e1,\xff\n1,2,a\n")
+    with pytest.raises(InputError, match="UTF-8 or UTF-16 .save it as UTF-8, or by `iconv -f la"):
+        import_embeddings(latin)
 
 
 def cut(kind, share):

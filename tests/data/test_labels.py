@@ -111,6 +111,12 @@ def test_bad_classes(spec, text):
         (["25,131"], ("25,131", True)),
         (["60,100", "60,60"], ("60,100", False)),
         (["(25, 32)", "25.5", "33", ""], None),
+        (["25,32 years", "38,43 Years"], ("25,32 years", False)),
+        (["25,32y", "40"], ("25,32y", False)),
+        (["25,32 years", "38,5 years"], ("25,32 years", True)),
+        (["1,200 days", "3 months"], ("1,200 days", False)),
+        (["60,132 months"], ("60,132 months", False)),
+        (["25, 32 years", "25,32 people"], None),
     ],
 )
 def test_a_decimal_comma_is_told_by_the_whole_column(texts, found):

@@ -292,25 +292,25 @@ def test_bad_input_is_one_sentence(folder, tmp_path, capsys):
             ([good, "--preset", tmp_path / "bad.json"], "must hold values of batch_size, epochs"),
             ([good, "--preset", tmp_path / "list.json"], "must hold values of batch_size, epochs"),
             ([good, "--preset", tmp_path / "layer.json"], "must have 'filters'"),
-            ([good, *tiny, "--rows", "65"], "`rows` must be at most the 64 images"),
-            ([good, *tiny, "--rows", "5"], "`batch_size` must be at most the 5 images"),
-            ([good, *tiny, "--epochs", "0"], "`epochs` must be an integer >= 1"),
-            ([good, *tiny, "--seed", "-1"], "`seed` must be an integer >= 0"),
+            ([good, *tiny, "--rows", "65"], "`--rows` must be at most the 64 images"),
+            ([good, *tiny, "--rows", "5"], "must be at most the 5 images"),
+            ([good, *tiny, "--epochs", "0"], "`--epochs` must be an integer >= 1"),
+            ([good, *tiny, "--seed", "-1"], "`--seed` must be an integer >= 0"),
         ):
             assert message in refused(command, given[0], "--rows", "32", *given[1:])
     no_test = refused("train-age-cnn", tmp_path / "no_test.h5", *tiny)
     assert "no_test.h5` must hold images of split 'validation'. Received: 'train'" in no_test
-    assert "`overfit` must be at most the 64" in refused(
+    assert "`--overfit` must be at most the 64" in refused(
         "train-age-cnn", good, *tiny, "--overfit", 65
     )
     assert "`--rows` must be left out with --overfit" in refused(
         "train-age-cnn", good, *tiny, "--overfit", 5, "--rows", 9
     )
-    assert "`learning_rate` must be a finite number > 0" in refused(
+    assert "`--learning-rate` must be a finite number > 0" in refused(
         "train-age-cnn", good, *tiny, "--learning-rate", 0
     )
     diverged = ("--learning-rate", "1e30", "--epochs", "2")
-    assert "`learning_rate` must be lower" in refused("train-age-cnn", good, *tiny, *diverged)
-    assert "`trials` must be an integer >= 1" in refused(
+    assert "`--learning-rate` must be lower" in refused("train-age-cnn", good, *tiny, *diverged)
+    assert "`--trials` must be an integer >= 1" in refused(
         "tune-age-cnn", good, *tiny, "--rows", 32, "--trials", 0
     )

@@ -176,6 +176,7 @@ def history_of(run):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path):
     def words(name, *more):
         return arguments(cifar10, tmp_path / name, "--arrangements", "relu-ic-conv", *more)
@@ -210,7 +211,7 @@ def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path):
 
 
 def test_the_mean_image_is_taken_off(cifar10):
-    from kerasmlp.experiments.ic_resnet.training import build
+    from kerasmlp.experiments.ic_resnet.experiment import build
 
     data = load_images(cifar10)
     plan = CifarPlan(depth=8)
@@ -229,12 +230,12 @@ def test_bad_input_is_one_sentence(cifar10, tmp_path, capsys):
         assert not (tmp_path / "run" / "config.json").exists()
         return line
 
-    assert "`depth` must be 6n + 2 without bottlenecks" in refused(cifar10, "--depth", "29")
+    assert "`--depth` must be 6n + 2 without bottlenecks" in refused(cifar10, "--depth", "29")
     assert "such as 11 or 20" in refused(cifar10, "--bottleneck")  # of depth 8
-    assert "`dropout_rate` must be in [0, 1)" in refused(cifar10, "--dropout-rate", "1")
-    assert "`epochs` must be an integer >= 1" in refused(cifar10, "--epochs", "0")
-    assert "`batch_size` must be at most the 60 images" in refused(cifar10, "--batch-size", "61")
-    assert "`rows` must be at most 60" in refused(cifar10, "--rows", "61")
+    assert "`--dropout-rate` must be in [0, 1)" in refused(cifar10, "--dropout-rate", "1")
+    assert "`--epochs` must be an integer >= 1" in refused(cifar10, "--epochs", "0")
+    assert "`--batch-size` must be at most the 60 images" in refused(cifar10, "--batch-size", "61")
+    assert "`--rows` must be at most 60" in refused(cifar10, "--rows", "61")
     assert "`--rows` must be an integer >= 1" in refused(cifar10, "--rows", "0")
     assert "`--run-dir` must be given to be resumed" in one_line(
         capsys, run_command("train-cifar", [str(cifar10), "--resume"])

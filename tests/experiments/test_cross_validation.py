@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -13,16 +12,16 @@ import numpy as np
 import pytest
 from damage import without_hashes
 from data_sets import ROOT, make_store
-from forked import fresh_python
+from forked import copy_of, fresh_python
 
 from kerasmlp import EmbeddingStore, load_model
 from kerasmlp.data.targets import choose_age_target, choose_target
 from kerasmlp.experiments.cross_validation.comparison import TooFewPairs, compare, comparison_table
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
-from kerasmlp.experiments.cross_validation.plan import Plan, plan_runs, shared_steps
-from kerasmlp.experiments.cross_validation.pool import TrainingPool
-from kerasmlp.experiments.cross_validation.table import markdown_of, summarize
-from kerasmlp.experiments.cross_validation.worker import Trainer
+from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs, shared_steps
+from kerasmlp.experiments.cross_validation.table import markdown_of
+from kerasmlp.experiments.cross_validation.trainer import Trainer, TrainingPool
+from kerasmlp.experiments.summary import summarize
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.compiled_models import Workbench
@@ -35,11 +34,11 @@ SMALL = Recipe(epochs=2, batch_size=32, dropout_rate=0.2)
 
 def plan_of(store, **changes):
     settings = {"target": choose_target(store, "gender"), "recipe": SMALL, "seeds": (0, 1)}
-    return Plan(**settings | changes)
+    return CrossValidationPlan(**settings | changes)
 
 
 @pytest.fixture(scope="module")
-def pool():
+def pool(quick_starts):
     """Two worker processes, which keep what they have compiled."""
     with TrainingPool(2) as pool:
         yield pool
@@ -144,7 +143,7 @@ def test_a_plan_survives_json():
     target = choose_age_target(store, None, "adience", by_years=True)
     plan = plan_of(store, target=target, init="runs/a", num_folds=3)
     config = json.loads(json.dumps(plan.to_config()))
-    assert config == plan.to_config() and Plan.from_config(config) == plan
+    assert config == plan.to_config() and CrossValidationPlan.from_config(config) == plan
 
 
 def test_each_run_is_what_train_makes_of_its_rows(finished, tmp_path):
@@ -404,99 +403,31 @@ def test_bands_of_runs_that_stop_at_different_epochs(tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-class QuickWorker:
-    """Answers at once: by the time the pool counts, all runs are taken."""
-
-    def __init__(self, dies_at=()):
-        self.dies_at, self.asked, self.stdin, self.stdout = dies_at, None, self, self
-        self.process = self.log = self
-
-    def write(self, text):
-        message = json.loads(text)
-        self.asked = message if isinstance(message, int) else self.asked
-
-    def readline(self):
-        return "" if self.asked in self.dies_at else json.dumps({"done": self.asked})
-
-    def read(self):
-        return b"out of memory"
-
-    def flush(self, *_):
-        pass
-
-    kill = close = seek = flush
-
-    def wait(self):
-        return -9
-
-
 @pytest.fixture
 def quick(monkeypatch):
-    def install(**how):
-        started = []
-        monkeypatch.setattr(
-            "kerasmlp.experiments.cross_validation.pool._start",
-            lambda: started.append(QuickWorker(**how)) or started[-1],
-        )
-        return started
-
-    return install
-
-
-def test_the_pool_waits_for_every_run_however_fast(quick):
-    quick()
-    for _ in range(200):
-        with TrainingPool(3) as pool:
-            assert sorted(pool.train({}, [4, 1, 2], [9] * 5)) == [1, 2, 4]
-            assert list(pool.train({}, [], [])) == []
-
-
-def test_workers_are_kept_for_the_next_cross_validation(quick):
-    started = quick()
-    with TrainingPool(2) as pool:
-        for _ in range(20):
-            assert sorted(pool.train({}, [0, 1, 2], [9] * 3)) == [0, 1, 2]
-    assert len(started) <= 2
+    """Pools whose workers do as their settings say, and no training."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "helpers"))
+    monkeypatch.setattr("kerasmlp.experiments.cross_validation.trainer._MODULE", "quick_worker")
 
 
 def test_a_worker_takes_runs_of_the_shape_it_knows_first(quick):
-    quick()
     with TrainingPool(1) as pool:
         assert list(pool.train({}, range(5), [7, 8, 7, 8, 7])) == [0, 2, 4, 1, 3]
+        assert list(pool.train({}, [], [])) == []
+        assert list(pool.train({}, [3, 1], [7] * 5)) == [3, 1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_that_kills_every_worker_is_said(quick, workers):
-    started = quick(dies_at=(1,))
-    with (
-        TrainingPool(workers) as pool,
-        pytest.raises(RuntimeError, match="run 1 ended 3 workers: exit code -9 out of memory"),
-    ):
-        list(pool.train({}, [0, 1], [7, 7]))
-    assert len(started) <= 2 + workers
-
-
-def test_a_full_disk_is_said_as_such(quick, monkeypatch):
-    full = {"errno": 28, "strerror": "No space left on device", "filename": "runs/a"}
-    quick()
-    monkeypatch.setattr(QuickWorker, "readline", lambda worker: json.dumps(full))
-    with TrainingPool(1) as pool, pytest.raises(OSError, match="No space left") as caught:
-        list(pool.train({}, [0, 1], [7, 7]))
-    assert (caught.value.errno, caught.value.filename) == (28, "runs/a")
+    message = "run 1 ended 3 workers, the last one ended with signal SIGKILL out of memory"
+    with TrainingPool(workers) as pool, pytest.raises(RuntimeError, match=message):
+        for number in pool.train({"fatal": [1]}, [0, 1, 2], [7, 7, 7]):
+            assert number != 1  # which is tried again when there are no others
 
 
 def test_a_pool_without_workers_is_refused():
     with pytest.raises(InputError, match="`workers` must be an integer >= 1"):
         TrainingPool(-1)
-
-
-def test_a_worker_that_cannot_be_started_is_said(monkeypatch):
-    def fail():
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr("kerasmlp.experiments.cross_validation.pool._start", fail)
-    with TrainingPool(1) as pool, pytest.raises(OSError, match="Too many open files"):
-        list(pool.train({}, [0, 1], [7, 7]))
 
 
 def test_a_search_is_no_run_to_begin_with(finished, tmp_path):
@@ -509,24 +440,9 @@ def test_a_search_is_no_run_to_begin_with(finished, tmp_path):
         cross_validate(folder / "store.h5", plan, tmp_path / "cv")
 
 
-def test_a_worker_that_dies_last_is_replaced(monkeypatch):
-    started = []
-
-    def start():
-        started.append(QuickWorker(dies_at=() if started else (1,)))
-        return started[-1]
-
-    monkeypatch.setattr("kerasmlp.experiments.cross_validation.pool._start", start)
-    with TrainingPool(1) as pool:
-        assert sorted(pool.train({}, [0, 1], [7, 7])) == [0, 1]
-        assert len(started) == 2
-        assert sorted(pool.train({}, [0, 1], [7, 7])) == [0, 1]
-    assert len(started) == 2
-
-
-def start(store, run_dir, workers, python=sys.executable):
+def start(store, run_dir, workers):
     command = [
-        python, ROOT / "bin" / "cross-validate", "--store", store, "--label", "gender",
+        fresh_python(), ROOT / "bin" / "cross-validate", "--store", store, "--label", "gender",
         "--run-dir", run_dir, "--seeds", "1", "--folds", "3", "--epochs", "30", "--batch-size",
         "32", "--workers", workers, "--resume",
     ]  # fmt: skip
@@ -541,20 +457,22 @@ def wait_for_a_checkpoint(process, folder):
 
 def children_of(process):
     found = []
-    for task in os.listdir(f"/proc/{process.pid}/task"):
-        with open(f"/proc/{process.pid}/task/{task}/children") as file:
+    tasks = f"/proc/{copy_of(process.pid)}/task"
+    for task in os.listdir(tasks):
+        with open(f"{tasks}/{task}/children") as file:
             found += [int(pid) for pid in file.read().split()]
     return found
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_table(tmp_path):
     """The first process is killed whole, of the second one worker; one alone does as much."""
     store = tmp_path / "store.h5"
     make_store(rows=600, width=64).save(store)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    process = start(store, whole, 1, fresh_python())
+    process = start(store, whole, 1)
     assert process.wait() == 0, process.stderr.read().decode()
-    process = start(store, broken, 2, fresh_python())
+    process = start(store, broken, 2)
     wait_for_a_checkpoint(process, broken)
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -22,6 +22,8 @@ from kerasmlp.experiments.residual_mlp.published import is_comparable, paper_res
 from kerasmlp.experiments.residual_mlp.reproduce import reproduce
 from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
 from kerasmlp.experiments.residual_mlp.table import lowest_validation_losses, table_markdown
+from kerasmlp.experiments.tuning.plan import Cost
+from kerasmlp.experiments.tuning.trial import TrialRunner
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import InputError
@@ -37,7 +39,7 @@ def groups_store(**labels):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, quick_starts):
     path = tmp_path_factory.mktemp("experiment")
     make_store(rows=300).save(path / "years.h5")
     groups_store().save(path / "groups.h5")
@@ -150,7 +152,8 @@ def test_a_dry_run_measures_and_writes_nothing(folder, capsys, monkeypatch):
     assert result["seconds_at_most"] > gender["cross_validations"]
 
 
-def test_the_search_decides_the_recipes_on_the_first_store_alone(folder, tmp_path):
+def test_the_search_decides_the_recipes_on_the_first_store_alone(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrialRunner, "measure_cost", lambda self, xla: Cost(1.0, 1.0))
     base = Recipe(epochs=7, patience=3, batch_size=32, schedule="exponential", calibrate=False)
     (tmp_path / "base.json").write_text(json.dumps(base.to_config()))
     tasks = make_tasks(

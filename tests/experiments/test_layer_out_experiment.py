@@ -168,6 +168,7 @@ def arguments(images, folder, *more):
     return [str(images), "--run-dir", str(folder), *flags, *more]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_table(images, tmp_path):
     checkpoint = tmp_path / "broken" / "efreeze_seed0" / "checkpoint.npz"
     words = [arguments(images, tmp_path / name) for name in ("broken", "whole")]
@@ -213,19 +214,19 @@ def test_half_precision_is_of_the_training_alone(images, tmp_path):
 
 
 def test_a_run_that_diverges_is_left_out(images, tmp_path, monkeypatch):
-    from kerasmlp.experiments.layer_out import running
+    from kerasmlp.experiments.layer_out import experiment
     from kerasmlp.utils.checks import DivergedError
 
-    train = running.train_layer_out
+    train = experiment.train_layer_out
 
     def diverging(data, plan, run, *others, **more):
         if run.seed == 1:
             raise DivergedError(plan.learning_rate)
         return train(data, plan, run, *others, **more)
 
-    monkeypatch.setattr(running, "train_layer_out", diverging)
+    monkeypatch.setattr(experiment, "train_layer_out", diverging)
     plan = LayerOutPlan(network="mnist", modes=("baseline",), seeds=(0, 1), epochs=1, batch_size=32)
-    report = running.run_layer_out(load_images(images), plan, tmp_path / "run")
+    report = experiment.run_layer_out(load_images(images), plan, tmp_path / "run")
     assert report["diverged"] == ["baseline_seed1"] and len(report["runs"]) == 1
     assert "Diverged and left out: baseline_seed1." in (tmp_path / "run/table.md").read_text()
 
@@ -239,8 +240,10 @@ def test_bad_input_is_one_sentence(images, tmp_path, capsys):
         return line
 
     assert "must be less than the 6 epochs" in refused(images, "--warmup-epochs", "6")
-    assert "`batch_size` must be at most the 96 images" in refused(images, "--batch-size", "97")
-    assert "`learning_rate` must be a finite number > 0" in refused(images, "--learning-rate", "0")
+    assert "`--batch-size` must be at most the 96 images" in refused(images, "--batch-size", "97")
+    assert "`--learning-rate` must be a finite number > 0" in refused(
+        images, "--learning-rate", "0"
+    )
     assert "`--seeds` must be an integer >= 1" in refused(images, "--seeds", "0")
     assert "must be a file. Received: no such file" in refused(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("no images")

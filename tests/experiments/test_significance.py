@@ -18,6 +18,7 @@ def test_equal_results_prove_nothing():
     assert corrected_t_test([0.1, 0.1, 0.1], 0.25)["p"] == 0.0
 
 
+@pytest.mark.slow
 def test_it_holds_its_level_where_the_plain_test_does_not():
     """Squared error of the training mean against that of zero, in five times five folds.
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from damage import altered
 from data_sets import ROOT, make_store
-from forked import fresh_python
+from forked import copy_of, fresh_python
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.oracles import HyperbandOracle
 
@@ -27,11 +27,12 @@ from kerasmlp.data.targets import choose_age_target, choose_target
 from kerasmlp.experiments.tuning import tune as running
 from kerasmlp.experiments.tuning.oracle import SearchOracle, hyperparameters
 from kerasmlp.experiments.tuning.plan import Cost, TuningPlan, describe, longest_within
+from kerasmlp.experiments.tuning.search_files import project_name
 from kerasmlp.experiments.tuning.space import SPACES, Choice, LogRange, place_of, recipe_of, rounded
+from kerasmlp.experiments.tuning.spread import WorkerPool, answer_workers, role, work
 from kerasmlp.experiments.tuning.table import best_of, rows_of
 from kerasmlp.experiments.tuning.trial import TrialRunner
-from kerasmlp.experiments.tuning.tune import project_name, tune, work
-from kerasmlp.experiments.tuning.workers import WorkerPool, role, serve
+from kerasmlp.experiments.tuning.tune import tune
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.embeddings import train
@@ -357,7 +358,7 @@ def test_a_state_that_cannot_be_saved_is_the_chiefs_to_tell(store, tmp_path, mon
     with pytest.raises(OSError, match="No space left"):
         oracle.create_trial("a")
     with pytest.raises(OSError, match="No space left"):
-        serve(SimpleNamespace(state=oracle, search=lambda: None), None, None)
+        answer_workers(SimpleNamespace(state=oracle, search=lambda: None), None, None)
 
 
 # ---- trials
@@ -604,8 +605,8 @@ def test_a_worker_needs_a_search_on_its_data(found, path, tmp_path):
 # ---- processes
 
 
-def start_tune(path, folder, *options, python=sys.executable):
-    command = [python, ROOT / "tests" / "helpers" / "tiny_tune.py", path, folder, *options]
+def start_tune(path, folder, *options):
+    command = [fresh_python(), ROOT / "tests" / "helpers" / "tiny_tune.py", path, folder, *options]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'helpers'}"}
     return subprocess.Popen(
         [str(c) for c in command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -622,11 +623,11 @@ def wait_for(condition, process, seconds=600):
 
 def test_killed_and_resumed_ends_with_the_same(found, path, tmp_path):
     folder = tmp_path / "run"
-    process = start_tune(path, folder, "tiny", 4, python=fresh_python())
+    process = start_tune(path, folder, "tiny", 4)
     wait_for(lambda: len(list(folder.rglob("trial_*"))) > 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    process = start_tune(path, folder, "tiny", 4, python=fresh_python())
+    process = start_tune(path, folder, "tiny", 4)
     output = process.communicate()[0].decode()
     assert process.returncode == 0, output
     assert trials_of(folder) == trials_of(found[0])
@@ -643,11 +644,12 @@ def children_of(pid):
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_worker_does_not_lose_the_search(store, path, tmp_path):
     plan, folder = plan_of(store, space="narrow", max_epochs=2), tmp_path / "run"
     process = start_tune(path, folder, "narrow", 2, 2)
     wait_for(lambda: len(list(folder.rglob("checkpoint.npz"))) > 1, process)
-    first = children_of(process.pid)
+    first = children_of(copy_of(process.pid))
     assert len(first) == 2
     os.kill(first[0], signal.SIGKILL)
     output = process.communicate()[0].decode()
@@ -660,16 +662,18 @@ def test_a_killed_worker_does_not_lose_the_search(store, path, tmp_path):
     assert drawn == rates
 
 
-def test_at_the_deadline_workers_leave_by_themselves(store, path, tmp_path, monkeypatch):
-    codes, oracles, stop = [], [], WorkerPool.stop
+@pytest.mark.slow
+def test_at_the_deadline_workers_leave_by_themselves(
+    store, path, tmp_path, monkeypatch, quick_starts
+):
+    left, oracles, stop = [], [], WorkerPool.stop
 
     def noted(pool):
         assert not oracles[-1].tuner_ids, "the chief leaves first"
-        for worker in pool._workers:
-            try:
-                codes.append(worker.wait(60))
-            except subprocess.TimeoutExpired:
-                codes.append("still there")
+        until = time.monotonic() + 60
+        while pool.at_work and time.monotonic() < until:
+            pool.watch(0.1)
+        left.append(not pool.at_work)
         stop(pool)
 
     def on_progress(oracle, epochs):
@@ -681,21 +685,14 @@ def test_at_the_deadline_workers_leave_by_themselves(store, path, tmp_path, monk
     monkeypatch.setattr(running, "_silent", on_progress)
     plan = plan_of(store, space="narrow", max_epochs=3, factor=4)
     report = tune(path, plan, tmp_path / "run", workers=1)
-    assert codes == [0], (tmp_path / "run" / "search" / "worker-0.log").read_text()
+    assert left == [True], (tmp_path / "run" / "search" / "worker-0.log").read_text()
     assert not report["complete"] and report["trials"] == {"run": 1, "planned": 2, "diverged": 0}
 
 
 def test_no_host_makes_a_worker_of_this_machine_a_chief(path, tmp_path, monkeypatch):
-    started = []
     monkeypatch.setattr("socket.gethostname", lambda: "chief01")
-    monkeypatch.setattr(
-        "kerasmlp.experiments.tuning.workers.start_worker",
-        lambda *_, env, **__: started.append(env),
-    )
-    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
-    WorkerPool(path, tmp_path, 2).start()
-    names = {env["KERASTUNER_TUNER_ID"] for env in started}
-    assert len(names) == 2 and not any("chief" in name for name in names)
+    names = WorkerPool(path, tmp_path, 2).names
+    assert len(set(names)) == 2 and not any("chief" in name for name in names)
 
 
 def test_a_chief_that_does_not_answer_is_one_sentence(found, path, monkeypatch):
@@ -720,7 +717,7 @@ def command(*options):
         (["--resume"], "`--run-dir` must be given to be resumed"),
         (["--label", "gender", "--classes", "years"], "`--classes` must be left out"),
         (["--store", "none.h5"], "none.h5"),
-        (["--preset", "ours"], "`preset` must be one of"),
+        (["--preset", "ours"], "`--preset` must be one of"),
     ],
 )
 def test_refused_on_the_command_line(options, message, path, capsys, monkeypatch, tmp_path):

@@ -31,6 +31,7 @@ def make_set(folder):
         np.savetxt(path, values)
 
 
+@pytest.mark.slow
 def test_it_stands_beside_the_published_results(tmp_path):
     make_set(tmp_path / "made")
     script = ROOT / "tests" / "benchmarks" / "uci.py"

@@ -23,9 +23,9 @@ from kerasmlp.data.datasets.records import Record
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.partial_store import partial_folder
 from kerasmlp.faces import pool as face_pool
-from kerasmlp.faces import process as face_process
 from kerasmlp.faces.extraction import extract_embeddings
 from kerasmlp.faces.pool import FacePool
+from kerasmlp.utils.workers import Worker
 
 pytest.importorskip("insightface")
 
@@ -86,6 +86,7 @@ def test_fairface_and_adience(tmp_path, capsys):
     assert set(fairface.labels["age_group"]) > {"20-29", "10-19"}
 
 
+@pytest.mark.slow
 def test_the_complete_layout_of_adience(tmp_path):
     """One of 97 inputs here; `benchmarks/adience.py` takes all 19,370."""
     images = faces_to_spread(SHARED, tmp_path)
@@ -248,7 +249,7 @@ def test_killed_worker_loses_nothing(utkface):
         for i, answer in enumerate(workers.map([(p, False) for p in photos])):
             answers.append(answer)
             if i in (10, 45):
-                workers._workers[i % 2].process.kill()
+                workers._pool.workers[i % 2].process.kill()
     assert [a["reason"] for a in answers] == [None] * 80
     order = {path: row for row, path in enumerate(utkface.labels["path"])}
     for photo, answer in zip(photos, answers, strict=True):
@@ -262,6 +263,7 @@ def test_photo_that_kills_its_worker_is_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     tasks = [(p, False) for p in sample(12)]
     tasks.insert(5, (tmp_path / "poison.jpg", False))
+    monkeypatch.setattr(face_pool, "_REORDER", 1)  # what comes after it must be looked at
     with pool(2) as workers:
         reasons = Counter(a["reason"] for a in workers.map(tasks))
     assert reasons == {None: 12, "worker crashed": 1}
@@ -273,44 +275,24 @@ def test_photo_that_stops_its_worker_is_counted(tmp_path, monkeypatch):
     tasks = [(p, False) for p in sample(8)]
     tasks.insert(5, (tmp_path / "hang.jpg", False))
     with pool(1) as workers:
-        with monkeypatch.context() as patch:
-            check_that_computing_is_no_standing_still(workers, patch)
-        monkeypatch.setattr(face_process, "STILL_SECONDS", 1.2)
-        monkeypatch.setattr(face_pool, "_LOOK_SECONDS", 0.5)
+        assert (workers._pool.still_seconds, workers._pool.busy_seconds) == (60, 600)
+        workers._pool.still_seconds, workers._pool.busy_seconds = 1.2, 12
+        monkeypatch.setattr("kerasmlp.utils.workers.LOOK_SECONDS", 0.5)
         answers = list(workers.map(tasks))
     reasons = [answer["reason"] for answer in answers]
     assert reasons == [None] * 5 + ["no answer for a minute or more, twice"] + [None] * 3
 
 
-def check_that_computing_is_no_standing_still(workers, monkeypatch):
-    monkeypatch.setattr(face_process, "STILL_SECONDS", 1)
-    (worker,) = workers._workers
-    worker.give(0, (sample(1)[0], False))
-    answers = {}
-    while not answers:
-        worker.receive(answers)
-    worker.unanswered.append(1)  # which was never sent: nothing is computed
-    for busy in (True, True, True, False):  # 0.26 seconds count of the first three
-        ticks = worker._cpu + busy
-        monkeypatch.setattr(face_process, "_cpu_ticks", lambda pid, ticks=ticks: ticks)
-        worker._looked -= 0.6
-        assert not worker.stands_still()
-    worker._looked -= 3600  # this process was stopped for an hour: at most two seconds count
-    assert worker.stands_still() and worker._still < 3.5
-    worker.unanswered.clear()
-    worker._still = 0.0
-
-
 def test_workers_killed_at_their_start(monkeypatch):
     started = []
 
-    def start(settings):
-        started.append(face_process.FaceProcess(settings))
+    def start(*args):
+        started.append(Worker(*args))
         if len(started) in (1, 2, 4):
             started[-1].process.kill()
         return started[-1]
 
-    monkeypatch.setattr(face_pool, "FaceProcess", start)
+    monkeypatch.setattr("kerasmlp.utils.workers.Worker", start)
     with pool(1) as workers:
         answers = list(workers.map([(p, False) for p in sample(3)]))
     assert [a["reason"] for a in answers] == [None] * 3 and len(started) == 3
@@ -328,7 +310,7 @@ def test_nine_workers_killed_in_a_row_end_with_a_sentence(tmp_path, monkeypatch,
     options = ("--workers", "1", "--face", "centre")
     assert command(photos, store, *options) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "error: `workers` must stay alive. Received: 9 lost in a row" in error
+    assert "error: `--workers` must stay alive. Received: 9 lost in a row" in error
     assert "ended with exit code 9 at its start" in error
     assert error.endswith("; --resume goes on from here")
     assert 1 <= lines_on_disk(store) <= 4 and not store.exists()
@@ -341,10 +323,10 @@ def test_nine_workers_killed_in_a_row_end_with_a_sentence(tmp_path, monkeypatch,
     ("options", "message"),
     [
         (["--model-dir", "/nowhere"], "non-commercial research only"),
-        (["--workers", "0"], "`workers` must be an integer >= 1"),
-        (["--min-det-score", "1.5"], r"`min_det_score` must be in [0, 1)"),
+        (["--workers", "0"], "`--workers` must be an integer >= 1"),
+        (["--min-det-score", "1.5"], r"`--min-det-score` must be in [0, 1)"),
         (["--resume", "--force"], "must not be given together"),
-        (["--device", "cuda"], "`device` must be one that works"),
+        (["--device", "cuda"], "`--device` must be one that works"),
         (["-o", "/nowhere/s.h5"], "must lie in an existing folder"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kerasmlp.faces.embedder import FaceEmbedder
 from kerasmlp.faces.finder import Face, FaceFinder, choose_face, decode_photo, read_image
 from kerasmlp.faces.models import download_models, exact_fast_prelu, find_models
 from kerasmlp.utils.checks import InputError
@@ -41,6 +42,22 @@ def test_six_faces(finder, group_photo):
     assert np.all(np.diff([f.det_score for f in faces]) <= 0)
     similarity = embeddings @ embeddings.T - np.eye(6)
     assert similarity.max() < 0.5  # six people
+
+
+def test_a_photo_becomes_a_store_of_its_faces(tmp_path, finder, group_photo):
+    empty, photo = tmp_path / "empty.png", tmp_path / "six.png"
+    cv2.imwrite(str(photo), group_photo)
+    cv2.imwrite(str(empty), np.zeros((64, 64, 3), np.uint8))
+    embedder = FaceEmbedder(MODELS)
+    store, faces = embedder.embed(empty, photo), finder.find(group_photo)
+    assert store.labels["path"].tolist() == [str(photo)] * 6 and store.info.normalized
+    np.testing.assert_array_equal(store.labels["det_score"], [f.det_score for f in faces])
+    box = np.stack([store.labels[edge] for edge in ("left", "top", "right", "bottom")], axis=1)
+    np.testing.assert_array_equal(box, [f.box for f in faces])
+    np.testing.assert_allclose(store.embeddings, [f.embedding for f in faces], atol=1e-6)
+    assert store.info.embedder_sha256 == find_models(MODELS).embedder_sha256
+    with pytest.raises(InputError, match=r"`photos` must show a face. Received: .*empty.png"):
+        embedder.embed(empty)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import re
+import sys
+import types
 
 from kerasmlp.cli import run_command
 
@@ -57,15 +59,29 @@ def altered(text, rng):
 
 
 def turned(content, rng):
-    """Bytes with one bit turned, a part lost or a part overwritten; and what was done."""
-    content, what = bytearray(content), rng.choice(["bit", "bit", "bit", "cut", "zeros"])
-    at = rng.randrange(max(len(content), 1))
+    """Bytes with bits turned, a part lost, doubled or overwritten; and what was done."""
+    content = bytearray(content)
+    what = rng.choice(["bit", "bit", "bit", "bits", "cut", "zeros", "noise", "gone", "twice"])
+    # The structures of most formats lie at the ends: every second time it is there.
+    reach = rng.choice([len(content), len(content), 512, 4096])
+    at = rng.randrange(max(min(reach, len(content)), 1))
+    at = len(content) - 1 - at if content and rng.random() < 0.5 else at
+    size = rng.choice([1, 4, 64, 512])
+    part = content[at : at + size]
     if what == "cut":
         del content[at:]
     elif what == "zeros":
-        content[at : at + 64] = bytes(len(content[at : at + 64]))
+        content[at : at + size] = bytes(len(part))
+    elif what == "noise":
+        content[at : at + size] = rng.randbytes(len(part))
+    elif what == "gone":
+        del content[at : at + size]
+    elif what == "twice":
+        content[at:at] = part
     elif content:
-        content[at] ^= 1 << rng.randrange(8)
+        for _ in range(1 if what == "bit" else rng.randrange(2, 20)):
+            content[at] ^= 1 << rng.randrange(8)
+            at = rng.randrange(len(content))
     return bytes(content), f"{what} at {at}"
 
 
@@ -75,6 +91,15 @@ def outcome(command, *arguments):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run_command(command, [str(a) for a in arguments])
     return code, out.getvalue(), err.getvalue()
+
+
+def called(function):
+    """As `outcome`, of a function that a command would call."""
+    module = types.SimpleNamespace(
+        __doc__="", add_arguments=lambda parser: None, run=lambda arguments: function()
+    )
+    sys.modules["kerasmlp.commands.called"] = module
+    return outcome("called")
 
 
 def is_one_sentence(text):

@@ -4,6 +4,7 @@
 and `[fresh_python(), script, ...]` behave as with `sys.executable`, with pipes, signals,
 environment and working folder, but begin at once. A copy has used nothing of what is imported
 yet, and ends as any process does. What it starts by `sys.executable` begins in the same way.
+The process that was started stands for its copy, `copy_of`, and takes it along when killed.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -79,6 +81,11 @@ def fresh_python() -> str:
     return os.path.join(os.environ[_FOLDER], "python")
 
 
+def copy_of(process: int) -> int:
+    """The number of the copy that does the work of a process started by the stand-in."""
+    return int(Path(os.environ[_FOLDER], f"copy-of-{process}").read_text())
+
+
 def _serve_from(folder: str, parent: int) -> None:
     """Starts the process that is copied, unless it is there; returns when it listens."""
     with open(os.path.join(folder, "lock"), "w") as lock:
@@ -126,6 +133,9 @@ def _next_copy(folder: str, parent: int) -> dict | None:
                     return json.loads(content) | {"received": descriptors}
                 for descriptor in descriptors:
                     os.close(descriptor)
+                peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                started_by = struct.unpack("3i", peer)[0]
+                Path(folder, f"copy-of-{started_by}").write_text(str(process))
                 copies[process] = connection
                 watched.register(connection, selectors.EVENT_READ, process)
             elif key.fileobj is ended:
@@ -161,6 +171,7 @@ def _become(request: dict) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    tempfile.tempdir = None  # it was looked up in the environment of before
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
     for number, name, how in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         usual = "backslashreplace" if number == 2 else "strict"
@@ -191,6 +202,7 @@ if __name__ == "__main__":
         import keras  # noqa: F401
 
         gc.freeze()  # or each copy looks at a million objects when it ends
+        gc.set_threshold(20_000, 20, 20)
         asked = _next_copy(sys.argv[2], int(sys.argv[1]))
         if asked is not None:
             _become(asked)

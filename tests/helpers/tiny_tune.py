@@ -1,6 +1,9 @@
 """A search in a process of its own: `tiny_tune.py STORE RUN_DIR SPACE MAX_EPOCHS [WORKERS]`."""
 
 import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 
 from test_tuning import TINY, plan_of
 

@@ -371,6 +371,7 @@ def test_bad_arguments(arguments, message):
         ICResNet(**arguments)
 
 
+@pytest.mark.slow
 def test_resnet50_learns_from_a_folder_of_images(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

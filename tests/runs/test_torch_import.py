@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from data_sets import make_store
 
+from kerasmlp import InputError
 from kerasmlp.cli import run_command
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.runs.torch_checkpoint import read_checkpoint
 
 torch = pytest.importorskip("torch", reason="needs torch (extra `torch`)")
 nn = torch.nn
@@ -306,6 +308,28 @@ def test_files_that_are_no_checkpoints(tmp_path, capsys, content):
     (tmp_path / "b.json").write_text("[]")
     convert(tmp_path / "b.pth", "-o", tmp_path / "run", "--config", tmp_path / "b.json", expect=2)
     assert "must hold {" in capsys.readouterr().err
+
+
+def test_a_turned_bit_is_not_another_weight(tmp_path):
+    torch.save(make_network().state_dict(), tmp_path / "a.pth")
+    assert read_checkpoint(tmp_path / "a.pth")[0]
+    content = bytearray((tmp_path / "a.pth").read_bytes())
+    weight = make_network().state_dict()["blocks.0.linear1.weight"].numpy().tobytes()
+    content[content.index(weight) + 2] ^= 4
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(InputError, match="must be a PyTorch checkpoint. Received: a damaged"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_lists_of_lists_are_no_arguments(tmp_path, capsys):
+    """Sixty lists, each twice in the next, are shown as a text without end."""
+    value = ["x"]
+    for _ in range(60):
+        value = [value, value]
+    saved = {"state_dict": make_network().state_dict(), "arch": {"args": {"num_blocks": value}}}
+    torch.save(saved, tmp_path / "a.pth")
+    convert(tmp_path / "a.pth", "-o", tmp_path / "run", expect=2)
+    assert "must have arguments that say num_blocks=2" in capsys.readouterr().err
 
 
 def test_without_torch(tmp_path, capsys, monkeypatch):

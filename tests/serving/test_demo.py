@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 from data_sets import ROOT, SHARED, make_store
+from forked import fresh_python
 
 if not importlib.util.find_spec("gradio"):  # the server alone imports it, which takes seconds
     pytest.skip("needs gradio (extra `demo`)", allow_module_level=True)
@@ -49,7 +49,7 @@ def demo(folder, store):
     for command, run in zip(("train-age", "train-gender"), runs, strict=True):
         arguments = ["--store", str(store), "--run-dir", str(run), "--epochs", "1"]
         assert run_command(command, arguments) == 0
-    command = [sys.executable, str(ROOT / "bin" / "demo"), str(runs[0]), "--also", str(runs[1])]
+    command = [fresh_python(), str(ROOT / "bin" / "demo"), str(runs[0]), "--also", str(runs[1])]
     command += ["--port", "0", "--num-samples", "8"]
     if SHARED.is_dir():
         command += ["--model-dir", str(SHARED / "models")]
@@ -351,10 +351,10 @@ def test_what_nobody_asks_about_is_swept_away(tmp_path):
 def test_what_cannot_be_started_is_refused(folder, demo, capsys):
     port = demo[0].rsplit(":", 1)[1]
     for flags, message in (
-        (["--port", port], "`port` must be free on 127.0.0.1. Received"),
+        (["--port", port], "`--port` must be free on 127.0.0.1. Received"),
         (["--num-samples", "0"], "`--num-samples` must be an integer >= 1"),
         (["--also", str(folder / "age")], "`--also` must be runs of different labels"),
-        (["--max-risk", "2"], "`max_risk` must be in (0, 1)"),
+        (["--max-risk", "2"], "`--max-risk` must be in (0, 1)"),
     ):
         assert run_command("demo", [str(folder / "age"), *flags]) == 2
         assert message in capsys.readouterr().err

@@ -7,11 +7,11 @@ import http.client
 import json
 import random
 import re
+import select
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from data_sets import ROOT
+from forked import fresh_python
 from test_export import WIDTH, X, make_run
 
 pytest.importorskip("aiohttp", reason="needs aiohttp (extra `serve`)")
@@ -30,6 +31,7 @@ from kerasmlp import InputError
 from kerasmlp.cli import run_command
 from kerasmlp.data.targets import age_target
 from kerasmlp.serving.export.saved_model import export_model
+from kerasmlp.serving.server import bodies
 from kerasmlp.serving.server.batching import Batcher
 from kerasmlp.serving.server.http_server import serve
 from kerasmlp.serving.server.limits import Limits
@@ -733,7 +735,7 @@ def batches(port):
 
 def test_a_graceful_stop_loses_nothing(folder):
     """Eight kept connections ask without pause while the server is told to stop."""
-    command = [sys.executable, "bin/serve", str(folder), "--port", "0"]
+    command = [fresh_python(), "bin/serve", str(folder), "--port", "0"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     lines = [process.stdout.readline(), process.stdout.readline()]
     assert lines[0].endswith("/v1/models/age/versions/1\n")
@@ -827,13 +829,53 @@ def test_what_cannot_be_served(folder, tmp_path, capsys, monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert "`port` must be free on 127.0.0.1" in refused(folder, "--port", port)
-    assert "`port` must be from 0 to 65535" in refused(folder, "--port", 65536)
-    assert "`host` must be an address of this" in refused(folder, "--host", "nohost.invalid")
-    assert "`max_rows` must be an integer >= 1" in refused(folder, "--max-rows", 0)
-    assert "`timeout_s` must be a finite number > 0" in refused(folder, "--timeout-s", -1)
+        assert "`--port` must be free on 127.0.0.1" in refused(folder, "--port", port)
+    assert "`--port` must be from 0 to 65535" in refused(folder, "--port", 65536)
+    assert "`--host` must be an address of this" in refused(folder, "--host", "nohost.invalid")
+    assert "`--max-rows` must be an integer >= 1" in refused(folder, "--max-rows", 0)
+    assert "`--timeout-s` must be a finite number > 0" in refused(folder, "--timeout-s", -1)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert "`aiohttp` must be installed to serve (extra `serve`)" in refused(folder)
+
+
+def test_who_takes_no_answer_gets_no_further_one(version):
+    """What the other side's system has no room for holds back the next question."""
+    served = {"age": ServedModel("age", {1: version}, {})}
+    body = json.dumps({"inputs": np.zeros((200, WIDTH)).tolist()}).encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    with service(served) as port, socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(("127.0.0.1", port))
+        one.sendall((head.encode() + body) * 3)
+        time.sleep(1)
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("GET", "/metrics")
+        rows = re.search(r"kerasmlp_rows_total{.*} (\S+)", connection.getresponse().read().decode())
+        assert float(rows[1]) == 200
+        connection.close()
+        came = b""
+        while came.count(b"HTTP/1.1 200") < 3:
+            came += one.recv(1 << 16)
+
+
+def test_who_dribbles_large_bodies_gives_way(models, monkeypatch):
+    """Four addresses fill the room with bodies that hardly come; another's is read nevertheless."""
+    monkeypatch.setattr(bodies, "_FULL_S", 0.2)
+    body = json.dumps({"inputs": np.zeros((1, WIDTH)).tolist()}).encode().ljust(100_000)
+    lines = f"POST {PREDICT} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", "", ""
+    head = "\r\n".join(lines).encode()
+    with service(models, max_body_bytes=len(body)) as port, contextlib.ExitStack() as stack:
+        dribbling = []
+        for number in range(2, 6):
+            one = socket.create_connection(("127.0.0.1", port), 60, (f"127.0.0.{number}", 0))
+            dribbling.append(stack.enter_context(one))
+            one.sendall(head + body[:100])
+        time.sleep(0.2)
+        started = time.monotonic()
+        status, *_ = http_request(port, "POST", PREDICT, body)
+        assert status == 200 and time.monotonic() - started < 5
+        (gone,), *_ = select.select(dribbling, [], [], 1)
+        assert gone.recv(1 << 16).startswith(b"HTTP/1.1 408 ")
 
 
 def test_limits_are_checked():

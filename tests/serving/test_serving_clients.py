@@ -214,7 +214,7 @@ def server_answering(*answers, pause_s=0):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", asked
     server.shutdown()
     server.server_close()
@@ -326,7 +326,7 @@ def test_serve_check(url, run, tmp_path, capsys):
         ((where, tmp_path / "none"), "must be a run or hold numbered versions"),
         ((f"{url}/v1/models/no", folder), "must answer. Received: status 404, there is no model"),
         ((where, tmp_path / "later"), "must hold version 1. Received: version 2"),
-        ((where, folder, "--num-samples", "0"), "`num_samples` must be an integer >= 1"),
+        ((where, folder, "--num-samples", "0"), "`--num-samples` must be an integer >= 1"),
     ):
         assert run_command("serve-check", [str(a) for a in arguments]) == 2
         assert message in capsys.readouterr().err

@@ -271,6 +271,30 @@ def test_who_comes_anew_has_no_credit():
     assert 9 <= order.count("first") <= 11
 
 
+@pytest.mark.parametrize(("heavy", "small"), [(("a", 1), ("b", 1)), (("a", 1), ("a", 2))])
+def test_a_debt_outlasts_its_answer(heavy, small):
+    """Who is answered and asks again at once does not come before those who got less."""
+    queue = FairQueue()
+    queue.push(heavy, "first")
+    queue.push(small, "other")
+    queue.charge(heavy, 5)
+    queue.charge(small, 1)
+    queue.drop(heavy, "first")
+    queue.push(heavy, "again")
+    assert [item for _, item in queue.in_turn()] == ["other", "again"]
+
+
+def test_debts_are_few():
+    queue = FairQueue()
+    for number in range(5000):
+        for client in ((str(number), 1), ("one", number)):
+            queue.push(client, "item")
+            queue.charge(client, 5000 - number)
+            queue.drop(client, "item")
+        queue.push(("one", "waits"), "item")
+    assert len(queue._owed) <= 1024 and len(queue._addresses["one"].owed) <= 1024
+
+
 def test_what_a_killed_process_left_is_private(tmp_path):
     """As the page sets its umask before it makes the folder."""
     code = (

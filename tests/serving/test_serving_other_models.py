@@ -151,6 +151,36 @@ def test_trust_takes_it_nevertheless(tmp_path):
     assert version.run("serving_default", {"embedding": X})["label"].tolist() == [b"secret"] * 7
 
 
+def other_name(x):
+    return {"y": x}
+
+
+def no_rows(embedding):
+    return {"y": tf.reduce_sum(embedding)}
+
+
+def failing(embedding):
+    return {"y": tf.reshape(embedding, (3, 2 * WIDTH))}
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "said"),
+    [
+        (other_name, "x", "must have no inputs but embedding, num_samples, seed. Received: inputs"),
+        (no_rows, "embedding", f"must answer a row of {WIDTH} zeros. Received: "),
+        (failing, "embedding", f"must answer a row of {WIDTH} zeros. Received: "),
+    ],
+)
+def test_a_trusted_model_of_another_form_is_refused(answer, name, said, tmp_path, capsys):
+    module = Other(lambda _: "a")
+    spec = tf.TensorSpec((None, WIDTH), tf.float32, name)
+    module.serve = tf.function(answer, input_signature=[spec])
+    save(module, tmp_path / "other" / "1")
+    assert run_command("serve", [str(tmp_path / "other"), "--trust"]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert f"other/1` {said}" in sentence and "serving_default" in sentence
+
+
 def a_call(graph, place, name):
     """Lets a signature call another function."""
     for function in graph.graph_def.library.function:

@@ -14,7 +14,7 @@ from damage import without_hashes
 from data_sets import ROOT, make_store
 from forked import fresh_python
 
-from kerasmlp import load_model
+from kerasmlp import EmbeddingStore, StoreInfo, load_model
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.cli import run_command
@@ -23,6 +23,7 @@ from kerasmlp.commands.training_options import choose_recipe, choose_validation_
 from kerasmlp.data.kept_back import hold_out
 from kerasmlp.data.targets import Target, age_target, choose_age_target, choose_target
 from kerasmlp.evaluation.measuring import measure, measure_groups
+from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.runs.mc_model import has_dropout
@@ -36,6 +37,7 @@ from kerasmlp.training.fit import compile_by_recipe, course_by_recipe, fit, step
 from kerasmlp.training.initial_weights import check_init
 from kerasmlp.uncertainty.samples import predict_uncertainty
 from kerasmlp.utils.checks import InputError
+from kerasmlp.utils.manifest import write_manifest
 from kerasmlp.utils.tables import csv_of, read_csv
 
 SMALL = Recipe(epochs=4, batch_size=32, dropout_rate=0.2)
@@ -97,6 +99,20 @@ def test_a_model_without_dropout_is_calibrated_as_it_is(store, tmp_path):
     assert predictor.calibration.offsets_years.keys() == {"deterministic"}
     with pytest.raises(InputError, match="needs. Received: a model without dropout"):
         predictor.threshold_nats(0.5, num_samples=64)
+
+
+def test_a_store_is_answered_as_its_rows_if_the_embedder_is_the_same(age_run, store):
+    predictor = Predictor(age_run[0])
+    few = store.subset(range(4))
+    expected = list(predictor.rows(few.embeddings, num_samples=8))
+    assert list(predictor.rows(few, num_samples=8)) == expected
+    np.testing.assert_array_equal(
+        predictor.probabilities(few), predictor.probabilities(few.embeddings)
+    )
+    other = StoreInfo(embedder="other.onnx", embedder_sha256="1" * 64)
+    foreign = EmbeddingStore(few.embeddings, info=other)
+    with pytest.raises(InputError, match=r"`the store` must hold embeddings of .*other.onnx"):
+        predictor.rows(foreign)
 
 
 def test_it_learns(age_run, store):
@@ -185,11 +201,14 @@ def _scratch():
     return Path(tempfile.mkdtemp()) / "checkpoint.npz"
 
 
-def test_init_copies_what_fits_across_another_number_of_classes(age_run, store, tmp_path):
+def test_init_copies_what_fits_across_another_number_of_classes(
+    age_run, store, tmp_path, workbench
+):
     path, _, _ = age_run
     target = age_target("age_years", "adience", by_years=False)
     recipe = SMALL.replace(epochs=1, learning_rate=1e-12, weight_decay=0.0, label_sigma_years=0.0)
-    report = train(store, target, recipe, tmp_path / "run", init=path, pictures=False)
+    how = {"init": path, "pictures": False, "workbench": workbench}
+    report = train(store, target, recipe, tmp_path / "run", **how)
     assert report["weights_from_init"]["new"] == ["logits"]
     assert "residual_0_0" in report["weights_from_init"]["copied"]
     seen = load_seen(RunFolder(tmp_path / "run"))
@@ -200,9 +219,9 @@ def test_init_copies_what_fits_across_another_number_of_classes(age_run, store, 
     np.testing.assert_allclose(*kernels, atol=1e-6)
 
 
-def test_before_and_after_are_measured_on_the_same_rows(age_run, store, tmp_path):
+def test_before_and_after_are_measured_on_the_same_rows(age_run, store, tmp_path, workbench):
     path, target, _ = age_run
-    how = {"init": path, "seed": 1, "pictures": False}
+    how = {"init": path, "seed": 1, "pictures": False, "workbench": workbench}
     report = train(store, target, SMALL.replace(epochs=1), tmp_path / "run", **how)
     _, validation, _ = split_rows(store, target, None, 0.1, 1)
     part = store.subset(validation)
@@ -213,7 +232,7 @@ def test_before_and_after_are_measured_on_the_same_rows(age_run, store, tmp_path
     assert before.keys() == report["validation"].keys()
     assert report["validation"]["nll"] != before["nll"]
     other = choose_target(store, "gender")
-    gender = train(store, other, SMALL.replace(epochs=1), tmp_path / "gender", **how)
+    gender = train(store, other, SMALL, tmp_path / "gender", **how)
     assert gender["before_training"] is None  # another head: nothing to set beside it
 
 
@@ -421,6 +440,21 @@ def test_bad_presets(tmp_path, values, message):
         find_recipe(path)
     with pytest.raises(InputError, match=r"`preset` must be one of age, .*Received: preset='agee'"):
         find_recipe("agee")
+
+
+@pytest.mark.parametrize(
+    ("read", "recipe"), [(find_recipe, Recipe()), (AgeCNNRecipe.from_file, AgeCNNRecipe())]
+)
+def test_the_best_of_a_search_is_as_it_was_written(tmp_path, read, recipe):
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(recipe.to_config()))
+    write_manifest(tmp_path / "DONE", ["best.json"])
+    assert read(path) == recipe
+    path.write_text(json.dumps(recipe.replace(learning_rate=0.5).to_config()))
+    with pytest.raises(InputError, match="best.json` must be as it was written, with SHA-256"):
+        read(path)
+    path.rename(tmp_path / "mine.json")
+    assert read(tmp_path / "mine.json").learning_rate == 0.5
 
 
 def test_presets_survive_json(tmp_path):

@@ -77,9 +77,14 @@ def test_relu_of_a_gaussian():
     "config",
     [
         {"num_targets": 2, "dropout_rate": 0.05},
-        {"num_targets": 2, "dropout_rate": 0.5, "use_input_ic": True, "use_output_ic": True},
-        {"num_targets": 2, "dropout_rate": 0.2, "use_residual": False},
-        {"num_classes": 2, "dropout_rate": 0.2},
+        pytest.param(
+            {"num_targets": 2, "dropout_rate": 0.5, "use_input_ic": True, "use_output_ic": True},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"num_targets": 2, "dropout_rate": 0.2, "use_residual": False}, marks=pytest.mark.slow
+        ),
+        pytest.param({"num_classes": 2, "dropout_rate": 0.2}, marks=pytest.mark.slow),
         {"num_classes": 12, "dropout_rate": 0.2, "use_output_ic": True, "input_scale": 2.0},
     ],
 )

@@ -145,6 +145,9 @@ def _eight_bits(data: bytes) -> Image.Image:
 
     try:
         image = Image.open(io.BytesIO(data))
+        if image.format == "PNG":  # whose checksums Pillow does not compare while it decodes
+            image.verify()
+            image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         if not data.startswith((b"II*\0", b"MM\0*")):
             raise

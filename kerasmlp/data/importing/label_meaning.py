@@ -222,7 +222,7 @@ def read_ages(
         reject_file(path, "must hold ages in years (--age names the column)", repr(unread[0]))
     _check_commas(path, texts, notes)
     spans = sorted(t for t in texts if re.search(r"[,\s]", t.strip()) and re.search(r"\d\D+\d", t))
-    spans = [t for t in spans if not re.fullmatch(r"\d+[.,]\d+(\s.*)?", t.strip())]
+    spans = [t for t in spans if not re.fullmatch(r"\d+[.,]\d+\D*", t.strip())]
     if spans:
         notes.doubt(f"took the middle of intervals of age such as {spans[0]!r}")
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from kerasmlp.data.sources.source import DROPPED, SourceArrays, named_codes, text_array
+from kerasmlp.data.sources.source import CODES, DROPPED, SourceArrays, named_codes, text_array
+from kerasmlp.data.stores.label_columns import way_to_utf8
 from kerasmlp.utils.checks import InputError, reject_file
 
 PANDAS_INDEX = "__index_level_"
@@ -43,7 +44,8 @@ def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) 
     except InputError:
         raise
     except UnicodeDecodeError:
-        reject_file(path, "must be text in UTF-8 or UTF-16", "other bytes, as of Latin-1")
+        requirement = f"must be text in UTF-8 or UTF-16{way_to_utf8(path)}"
+        reject_file(path, requirement, "other bytes, as of Latin-1")
     except (
         pyarrow.ArrowException,
         OSError,
@@ -64,7 +66,10 @@ def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) 
 
 def _columns_of(path: Path, table: Any, drop: Collection[str]) -> SourceArrays:
     names = table.column_names
-    class_names = _class_names(table.schema.metadata or {})
+    metadata = table.schema.metadata or {}
+    class_names = _class_names(metadata)
+    attributes = {k.decode("utf-8", "replace"): v for k, v in metadata.items()}
+    attributes = {k: v for k, v in attributes.items() if k.endswith(CODES)}
     columns, left_out = {}, {}
     repeated = [name for name, count in Counter(names).items() if count > 1 and name not in drop]
     if repeated:
@@ -82,7 +87,7 @@ def _columns_of(path: Path, table: Any, drop: Collection[str]) -> SourceArrays:
             column = named_codes(path, name, class_names[name], _whole(column))
         columns[name] = column
     index = [n for n in names if n.startswith(PANDAS_INDEX)]
-    return SourceArrays(columns, {}, left_out, index, table=True)
+    return SourceArrays(columns, attributes, left_out, index, table=True)
 
 
 def _whole(codes: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import h5py
 from kerasmlp.data.sources.anndata import is_anndata, read_anndata
 from kerasmlp.data.sources.hdf5_values import ValueReader
 from kerasmlp.data.sources.pandas_frames import frames_of, read_frame
-from kerasmlp.data.sources.source import DROPPED, SourceArrays
+from kerasmlp.data.sources.source import CODES, DROPPED, SourceArrays
 from kerasmlp.data.stores.embedding_store import FORMAT, EmbeddingStore
 from kerasmlp.data.stores.hdf5 import open_hdf5, read_attributes
 from kerasmlp.data.stores.hdf5_links import refuse_outside
@@ -26,10 +26,12 @@ def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
         if attributes.get("format") != FORMAT:
             refuse_outside(path, file)
             reader = ValueReader(path, file.id.get_filesize(), drop)
+            unread = [k for k in file.attrs if k.endswith(CODES) and k not in attributes]
+            reader.left_out |= dict.fromkeys(unread, "an attribute that is a list")
             if is_anndata(file, attributes):
-                return read_anndata(file, reader)
+                return replace(read_anndata(file, reader), attributes=attributes)
             if frames := frames_of(file, attributes):
-                return read_frame(path, frames, reader)
+                return replace(read_frame(path, frames, reader), attributes=attributes)
             groups = _read_plain(path, file, reader)
             return SourceArrays(
                 reader.columns, attributes | reader.single, reader.left_out,

@@ -16,6 +16,9 @@ from kerasmlp.utils.files import what_is
 UNPACKED_RATIO = 4
 UNPACKED_ALLOWANCE = 1 << 28
 DROPPED = "as asked by --drop"
+CODES = "_codes"
+"""How the name of an attribute ends that says what the numbers of a column stand for."""
+
 _LONG_TEXT = 256
 
 

@@ -46,6 +46,9 @@ def hdf5_of(raw: RawFile) -> Iterator[h5py.File]:
     """As `open_hdf5`, of a file that is open already."""
     try:
         with h5py.File(raw, "r") as file:
+            sizes = file.id.get_create_plist().get_sizes()
+            if sizes != (8, 8):  # as everybody writes them, and `RawFile` looks through
+                reject_file(raw.path, "must be an HDF5 file of numbers of 8 bytes", f"{sizes}")
             yield file
     except InputError:
         raise

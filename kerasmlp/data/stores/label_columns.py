@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,18 @@ def as_column(name: Any, key: str, values: Sequence | np.ndarray, rows: int) -> 
     return column
 
 
+def way_to_utf8(path: Any) -> str:
+    """What to do with a table of another encoding; "" for other files, which are no text.
+
+    Example:
+
+    >>> way_to_utf8("faces.csv.gz"), way_to_utf8("faces.h5")
+    (' (save it as UTF-8, or by `iconv -f latin1 -t utf8`)', '')
+    """
+    table = {".csv", ".tsv"} & {suffix.lower() for suffix in Path(str(path)).suffixes}
+    return " (save it as UTF-8, or by `iconv -f latin1 -t utf8`)" if table else ""
+
+
 def plain_column(name: Any, key: str, values: Sequence | np.ndarray, rows: int) -> np.ndarray:
     """Brings one label column into one of the three forms, whatever it means."""
     if not isinstance(key, str) or key.strip(". ") == "" or "/" in key or "\0" in key:
@@ -68,7 +81,8 @@ def plain_column(name: Any, key: str, values: Sequence | np.ndarray, rows: int) 
         if column is not None and column.dtype.kind == "S":
             column = decode_text(column)
     except UnicodeDecodeError:
-        reject_file(name, f"must hold UTF-8 text in label {key!r}", "other bytes")
+        requirement = f"must hold UTF-8 text in label {key!r}{way_to_utf8(name)}"
+        reject_file(name, requirement, "other bytes, as of Latin-1")
     if column is None or column.dtype.kind not in "iufbU":
         reject_file(name, f"must hold numbers or text in label {key!r}", f"dtype {came}")
     column = column.astype(column.dtype.newbyteorder("="), copy=False)

@@ -16,7 +16,7 @@ import numpy as np
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.utils.checks import check_int, reject_file
-from kerasmlp.utils.files import read_json, write_json
+from kerasmlp.utils.files import full_disk_names, read_json, write_json
 from kerasmlp.utils.locks import lock_file
 from kerasmlp.utils.schema import Kind, fields, text
 from kerasmlp.utils.strict_json import loads
@@ -98,19 +98,21 @@ class PartialStore:
     def append(self, entry: Mapping[str, Any], embedding: np.ndarray | None = None) -> None:
         """Adds the next input; `commit` makes it last."""
         entry = dict(entry)
-        if embedding is not None:
-            row = np.ascontiguousarray(embedding, "<f4").tobytes()
-            entry["crc32"] = zlib.crc32(row)
-            self._embeddings.write(row)
-            self._rows += 1
-        self._lines.write(json.dumps(entry).encode() + b"\n")
+        with full_disk_names(self.folder):
+            if embedding is not None:
+                row = np.ascontiguousarray(embedding, "<f4").tobytes()
+                entry["crc32"] = zlib.crc32(row)
+                self._embeddings.write(row)
+                self._rows += 1
+            self._lines.write(json.dumps(entry).encode() + b"\n")
         self.entries.append(entry)
 
     def commit(self) -> None:
         """Returns when everything appended so far is on disk."""
         for file in (self._embeddings, self._lines):  # a line vouches for its row
-            file.flush()
-            os.fsync(file.fileno())
+            with full_disk_names(file.name):
+                file.flush()
+                os.fsync(file.fileno())
 
     def embeddings(self) -> np.ndarray:
         """The rows of all inputs that have one."""

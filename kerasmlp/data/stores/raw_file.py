@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from pathlib import Path
 from typing import Any
 
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import what_is
+
+_HEAP = b"GCOL\1\0\0\0"
+_MOST_OF_A_HEAP = 1 << 20
 
 
 class RawFile:
@@ -76,5 +80,23 @@ class RawFile:
 
     def readinto(self, buffer: Any) -> None:
         self.read_into(buffer, self._position)
+        if len(buffer) <= _MOST_OF_A_HEAP:
+            found = bytes(buffer).find(_HEAP)
+            while found >= 0:
+                self._check_heap(self._position + found)
+                found = bytes(buffer).find(_HEAP, found + 1)
 
     read = readinto  # h5py recognises a file by it
+
+    def _check_heap(self, start: int) -> None:
+        """Refuses a damaged heap of texts, in which HDF5 would look for the next one for ever."""
+        head = os.pread(self._descriptor, 16, start)
+        size = int.from_bytes(head[8:], "little")
+        if head[:8] != _HEAP or start % 8 or size > self.size - start:
+            return  # other bytes, or HDF5 says it itself
+        heap, at = os.pread(self._descriptor, min(size, _MOST_OF_A_HEAP), start), 16
+        while at + 16 <= len(heap):
+            number, length = struct.unpack_from("<H6xQ", heap, at)
+            at += 16 + -(-length // 8) * 8 if number else length
+            if at > size or not (number or length):
+                raise OSError("a damaged heap of texts")

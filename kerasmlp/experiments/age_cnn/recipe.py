@@ -12,7 +12,7 @@ from kerasmlp.models.age_cnn import PAPER
 from kerasmlp.models.layer_specification import check_specification
 from kerasmlp.models.presets import MAX_BATCH_SIZE, MAX_EPOCHS
 from kerasmlp.utils.checks import check_int, check_optional_int, check_positive, reject, reject_file
-from kerasmlp.utils.files import read_json
+from kerasmlp.utils.manifest import read_preset_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class AgeCNNRecipe:
         Raises:
             InputError: if it cannot be read or a value in it is bad.
         """
-        values = read_json(path)
+        values = read_preset_json(path)
         known = {f.name for f in dataclasses.fields(cls)}
         if not isinstance(values, dict) or not set(values) <= known:
             bad = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__

@@ -8,7 +8,7 @@ import numpy as np
 
 from kerasmlp.experiments.cross_validation.cross_validate import open_finished
 from kerasmlp.experiments.cross_validation.significance import corrected_t_test
-from kerasmlp.experiments.cross_validation.table import mean_and_std, summarize
+from kerasmlp.experiments.summary import mean_and_std, summarize
 from kerasmlp.utils.checks import InputError, reject_file
 
 MEASURES = (

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import math
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
+
+from tqdm import tqdm
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import (
     MAX_SEEDS,
-    Plan,
+    CrossValidationPlan,
+    PlannedRun,
     folds_digest,
     has_folds,
     plan_runs,
     settings_of,
 )
-from kerasmlp.experiments.cross_validation.pool import TrainingPool
-from kerasmlp.experiments.cross_validation.table import (
-    markdown_of,
-    row_of,
-    summarize,
-    with_exact_years,
-)
-from kerasmlp.runs.run_folder import RunFolder, environment
-from kerasmlp.runs.training_files import TARGET, check_taken_over, read_report
+from kerasmlp.experiments.cross_validation.table import markdown_of, row_of, with_exact_years
+from kerasmlp.experiments.cross_validation.trainer import TrainingPool
+from kerasmlp.experiments.grid import Grid
+from kerasmlp.experiments.summary import summarize
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.runs.training_files import TARGET, read_report
 from kerasmlp.training.initial_weights import check_init, check_untested
-from kerasmlp.utils.checks import InputError, check_int, is_number, reject_file
-from kerasmlp.utils.drawing import drawing
-from kerasmlp.utils.files import sha256_file, write_text
-from kerasmlp.utils.processes import num_cores
+from kerasmlp.utils.checks import InputError, is_number, reject_file
+from kerasmlp.utils.files import sha256_file
+from kerasmlp.utils.processes import number_of_workers
 from kerasmlp.utils.schema import (
     check_object,
     dict_of,
@@ -43,7 +43,7 @@ from kerasmlp.utils.schema import (
     text,
     whole,
 )
-from kerasmlp.utils.tables import csv_of, read_csv
+from kerasmlp.utils.tables import read_csv
 
 KIND = "cross-validation"
 _FILES = ("runs.csv", "table.md", "curves.png", "seed*_fold*/")
@@ -70,7 +70,7 @@ _REPORT = {
 
 def cross_validate(
     store_path: str | os.PathLike,
-    plan: Plan,
+    plan: CrossValidationPlan,
     run_dir: str | os.PathLike,
     *,
     workers: int | None = None,
@@ -111,11 +111,29 @@ def cross_validate(
         RuntimeError: if a run ended three workers; `resume=True` goes on.
     """
     started = time.time()
-    if workers is None:
-        workers = num_cores()
-    check_int("workers", workers, minimum=1)
+    workers = number_of_workers(workers)
     store = EmbeddingStore.open(store_path, verify=True)
     runs = plan_runs(store, plan)
+    config = _config_of(store, plan, runs)
+    grid = Grid(run_dir, [run.name for run in runs])
+    with grid.folder.working(config, resume=resume, force=force, files=_FILES):
+        if grid.folder.done:
+            return open_finished(run_dir)[1]
+        pending = grid.pending(lambda n: settings_of(store, plan, runs[n], config["init"]))
+        settings = {
+            "store": str(Path(store_path).resolve()),
+            "plan": plan.to_config(),
+            "run_dir": str(grid.folder.path.resolve()),
+            "precision": _precision_of(grid),
+        }
+        with nullcontext(pool) if pool else TrainingPool(workers) as pool:
+            done = pool.train(settings, pending, [run.steps_per_epoch for run in runs])
+            bar = {"total": len(runs), "initial": len(runs) - len(pending), "desc": "runs"}
+            collections.deque(tqdm(done, **bar, unit="run", disable=not progress), maxlen=0)
+        return _finish(grid, store, plan, runs, started, keep_diverged)
+
+
+def _config_of(store: EmbeddingStore, plan: CrossValidationPlan, runs: list[PlannedRun]) -> dict:
     config = {
         "kind": KIND,
         **plan.to_config(),
@@ -133,70 +151,56 @@ def cross_validate(
         check_init(RunFolder(plan.init), config)
         check_untested(RunFolder(plan.init), store.embeddings)
         config["init"] = sha256_file(Path(plan.init) / "model.keras")
-    folder = RunFolder(run_dir)
-    with folder.working(config, resume=resume, force=force, files=_FILES):
-        if folder.done:
-            return open_finished(folder.path)[1]
-        inner = [RunFolder(folder / run.name) for run in runs]
-        for run, done in zip(runs, inner, strict=True):
-            if done.done:  # it is taken over: it must be whole, and of these settings
-                check_taken_over(done, settings_of(store, plan, run, config["init"]))
-        pending = [number for number, run in enumerate(inner) if not run.done]
-        settings = {
-            "store": str(Path(store_path).resolve()),
-            "plan": plan.to_config(),
-            "run_dir": str(folder.path.resolve()),
-            "precision": _precision_of(inner),
-        }
-        steps = [run.steps_per_epoch for run in runs]
-        with contextlib.ExitStack() as stack:
-            pool = pool or stack.enter_context(TrainingPool(workers))
-            done = pool.train(settings, pending, steps)
-            for _ in _with_bar(done, len(runs), len(pending)) if progress else done:
-                pass
-        reports = [read_report(run) for run in inner]
-        rows = [row_of(run.seed, run.fold, r) for run, r in zip(runs, reports, strict=True)]
-        rows = [with_exact_years(row, plan.target.classes) for row in rows]
-        sound = [n for n, r in enumerate(reports) if "diverged" not in r]
-        if not sound and not keep_diverged:
-            raise InputError(reports[0]["diverged"])
-        summary = summarize([rows[n] for n in sound])
-        write_text(folder / "runs.csv", csv_of(rows))
-        write_text(folder / "table.md", markdown_of(rows, summary))
-        first = reports[sound[0]] if sound else {}
-        report = {
-            "summary": summary,
-            "runs": rows,
-            "test_share": _test_share(runs),
-            "rows": {"used": len(runs[0].training) + len(runs[0].test), "store": len(store)},
-            "different_steps": sorted({run.steps_per_epoch for run in runs}),
-            "diverged": len(runs) - len(sound),
-            "trainable_parameters": first.get("trainable_parameters"),
-            "weights_from_init": first.get("weights_from_init"),
-            "precision": _precision_of(inner),
-            "seconds": {
-                "total": time.time() - started,
-                "runs": sum(reports[n]["seconds"]["total"] for n in sound),
-            },
-            "data_digest": config["data_digest"],
-            **environment(),
-        }
-        if sound:
-            with drawing(folder / "curves.png") as path:
-                from kerasmlp.training.figures import curves_with_bands
-
-                curves_with_bands([read_csv(inner[n] / "history.csv") for n in sound], path)
-        folder.finish(report)
-        return report
+    return config
 
 
-def _precision_of(inner: list[RunFolder]) -> str | None:
+def _finish(
+    grid: Grid,
+    store: EmbeddingStore,
+    plan: CrossValidationPlan,
+    runs: list[PlannedRun],
+    started: float,
+    keep_diverged: bool,
+) -> dict:
+    reports = [read_report(run) for run in grid.runs]
+    rows = [row_of(run.seed, run.fold, r) for run, r in zip(runs, reports, strict=True)]
+    rows = [with_exact_years(row, plan.target.classes) for row in rows]
+    sound = [n for n, r in enumerate(reports) if "diverged" not in r]
+    if not sound and not keep_diverged:
+        raise InputError(reports[0]["diverged"])
+    summary = summarize([rows[n] for n in sound])
+    first = reports[sound[0]] if sound else {}
+    report = {
+        "summary": summary,
+        "runs": rows,
+        "test_share": _test_share(runs),
+        "rows": {"used": len(runs[0].training) + len(runs[0].test), "store": len(store)},
+        "different_steps": sorted({run.steps_per_epoch for run in runs}),
+        "diverged": len(runs) - len(sound),
+        "trainable_parameters": first.get("trainable_parameters"),
+        "weights_from_init": first.get("weights_from_init"),
+        "precision": _precision_of(grid),
+        "seconds": {
+            "total": time.time() - started,
+            "runs": sum(reports[n]["seconds"]["total"] for n in sound),
+        },
+    }
+
+    def draw(path: Path) -> None:
+        from kerasmlp.training.figures import curves_with_bands
+
+        curves_with_bands([read_csv(grid.runs[n] / "history.csv") for n in sound], path)
+
+    return grid.finish(rows, markdown_of(rows, summary), report, draw if sound else None)
+
+
+def _precision_of(grid: Grid) -> str | None:
     """Of the runs that have begun: those of a GPU and those of a CPU make no mean."""
-    begun = [run for run in inner if (run / "config.json").is_file()]
+    begun = [run for run in grid.runs if (run / "config.json").is_file()]
     found = sorted({run.config().get("precision", "unknown") for run in begun})
     if len(found) > 1:
         requirement = "must hold runs of one precision"
-        reject_file(inner[0].path.parent, requirement, " and ".join(found))
+        reject_file(grid.folder.path, requirement, " and ".join(found))
     return found[0] if found else None
 
 
@@ -236,12 +240,6 @@ def _is_run(row) -> bool:
     if not (isinstance(row, dict) and is_number(row.get("seed")) and is_number(row.get("fold"))):
         return False
     return "diverged" in row or (is_number(row.get("test_nll")) and math.isfinite(row["test_nll"]))
-
-
-def _with_bar(done, total: int, pending: int):
-    from tqdm import tqdm
-
-    return tqdm(done, total=total, initial=total - pending, desc="runs", unit="run")
 
 
 def _test_share(runs) -> float:

@@ -14,7 +14,7 @@ from kerasmlp.data.splits import group_codes, grouped_folds, grouped_split
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target
 from kerasmlp.models.presets import Recipe
-from kerasmlp.utils.checks import check_int, check_seed, reject
+from kerasmlp.utils.checks import check_int, check_seed, reject, reject_column
 
 NUM_FOLDS = 5
 MAX_SEEDS = 1000
@@ -23,7 +23,7 @@ SHARED_LOSS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class CrossValidationPlan:
     """The settings of a cross-validation: seeds × folds of one recipe on one target.
 
     Attributes:
@@ -50,7 +50,7 @@ class Plan:
         return asdict(self) | {"target": target, "seeds": list(self.seeds)}
 
     @classmethod
-    def from_config(cls, config: dict) -> Plan:
+    def from_config(cls, config: dict) -> CrossValidationPlan:
         return cls(
             **config
             | {
@@ -76,7 +76,9 @@ class PlannedRun:
         return f"seed{self.seed}_fold{self.fold}"
 
 
-def settings_of(store: EmbeddingStore, plan: Plan, run: PlannedRun, init: str | None) -> dict:
+def settings_of(
+    store: EmbeddingStore, plan: CrossValidationPlan, run: PlannedRun, init: str | None
+) -> dict:
     """What decides the result of one run: the same under these names in its `config.json`.
 
     Args:
@@ -104,7 +106,7 @@ def has_folds(store: EmbeddingStore) -> bool:
     return "fold" in store.labels
 
 
-def plan_runs(store: EmbeddingStore, plan: Plan) -> list[PlannedRun]:
+def plan_runs(store: EmbeddingStore, plan: CrossValidationPlan) -> list[PlannedRun]:
     """Returns the runs of a plan, seed by seed.
 
     Folds come from the store's `fold` column, the same for every seed, or are
@@ -135,7 +137,9 @@ def plan_runs(store: EmbeddingStore, plan: Plan) -> list[PlannedRun]:
             if len(present) < 2:
                 where = f"where seed {seed} tests fold {fold}"
                 names = [plan.target.class_names[k] for k in present]
-                reject(plan.target.label, f"must hold two classes to train on {where}", names)
+                reject_column(
+                    plan.target.label, f"must hold two classes to train on {where}", names
+                )
             runs.append(PlannedRun(seed, fold, rows[training], test))
             sizes.append(len(rest))
     steps = shared_steps(sizes, plan.recipe.batch_size)
@@ -182,7 +186,11 @@ def _usable(store: EmbeddingStore, rows: np.ndarray) -> np.ndarray:
 
 
 def _folds(
-    store: EmbeddingStore, plan: Plan, groups: np.ndarray, rows: np.ndarray, seed: int
+    store: EmbeddingStore,
+    plan: CrossValidationPlan,
+    groups: np.ndarray,
+    rows: np.ndarray,
+    seed: int,
 ) -> list[tuple[int, np.ndarray]]:
     """Number and rows of each fold; where the store has folds, its own numbers."""
     if not has_folds(store):
@@ -193,12 +201,12 @@ def _folds(
     if split:
         group = plan.group or "group"
         requirement = f"must keep the rows of one group together (column `{group}`)"
-        reject("fold", requirement, f"{split} times a group in one more fold")
+        reject_column("fold", requirement, f"{split} times a group in one more fold")
     present = np.unique(column).tolist()
     if min(present, default=0) < 0:
-        reject("fold", "must hold numbers of folds, or -1 where there is none", present)
+        reject_column("fold", "must hold numbers of folds, or -1 where there is none", present)
     if len(present) < 2:
-        reject("fold", "must hold at least two folds", present)
+        reject_column("fold", "must hold at least two folds", present)
     if plan.num_folds not in (None, len(present)):
         requirement = f"must be {len(present)}, as the store's column `fold` has"
         reject("num_folds", requirement, plan.num_folds)

@@ -10,10 +10,10 @@ from kerasmlp.training.precision import PRECISIONS
 from kerasmlp.utils.checks import (
     check_bool,
     check_choice,
+    check_each_once,
     check_int,
     check_positive,
     check_rate,
-    reject,
 )
 
 _RATE_FALLS_AT = (0.4, 0.6, 0.8)  # of the run: epochs 80, 120, 160 of 200
@@ -70,9 +70,8 @@ class CifarPlan:
         units_per_group(self.depth, check_bool("bottleneck", self.bottleneck))
         for arrangement in self.arrangements:
             check_choice("arrangements", arrangement, ARRANGEMENTS)
-        for name, values in (("arrangements", self.arrangements), ("seeds", self.seeds)):
-            if not values or len(set(values)) < len(values):
-                reject(name, "must be given, and each once", list(values))
+        check_each_once("arrangements", self.arrangements)
+        check_each_once("seeds", self.seeds)
         for seed in self.seeds:
             check_int("seeds", seed, minimum=0)
         check_int("epochs", self.epochs, minimum=1)

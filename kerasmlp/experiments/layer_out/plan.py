@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kerasmlp.training.precision import PRECISIONS
-from kerasmlp.utils.checks import check_choice, check_int, check_positive, reject
+from kerasmlp.utils.checks import check_choice, check_each_once, check_int, check_positive, reject
 
 _MNIST_V = (0.9, 0.7, 0.6, 0.5, 0.4, 0.3, 0.1)
 _VGG_V = (0.9, 0.8, 0.8, 0.7, 0.7, 0.6, 0.6, 0.5, 0.5, 0.4, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1)
@@ -113,9 +113,8 @@ class LayerOutPlan:
                 object.__setattr__(self, name, getattr(of, name))
         for mode in self.modes:
             check_choice("modes", mode, MODES)
-        for name, values in (("modes", self.modes), ("seeds", self.seeds)):
-            if not values or len(set(values)) < len(values):
-                reject(name, "must be given, and each once", list(values))
+        check_each_once("modes", self.modes)
+        check_each_once("seeds", self.seeds)
         for seed in self.seeds:
             check_int("seeds", seed, minimum=0)
         check_choice("erasing", self.erasing, ERASING)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target, age_target, choose_age_target, choose_target
-from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, Plan
+from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, CrossValidationPlan
 from kerasmlp.experiments.tuning.plan import LONGEST_EPOCHS
 from kerasmlp.models.presets import Recipe, find_recipe
 from kerasmlp.utils.checks import check_choice, check_int, check_optional_int, reject, reject_file
@@ -50,9 +50,11 @@ class Task:
         """Name of the pre-training, which the two age tasks share."""
         return "gender" if self.name == "gender" else "age"
 
-    def plan(self, variant: str, seeds: Sequence[int], num_folds: int | None, init) -> Plan:
+    def plan(
+        self, variant: str, seeds: Sequence[int], num_folds: int | None, init
+    ) -> CrossValidationPlan:
         """The cross-validation of one variant, from random weights or those of the run `init`."""
-        return Plan(
+        return CrossValidationPlan(
             target=self.target,
             recipe=self.recipe.replace(**VARIANTS[variant]),
             seeds=tuple(seeds),

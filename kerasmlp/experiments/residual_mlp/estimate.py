@@ -9,15 +9,13 @@ from pathlib import Path
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import plan_runs
-from kerasmlp.experiments.cross_validation.pool import TrainingPool
-from kerasmlp.experiments.cross_validation.worker import MAX_MODELS
+from kerasmlp.experiments.cross_validation.trainer import MAX_MODELS, TrainingPool
 from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS, Experiment, Task
 from kerasmlp.experiments.residual_mlp.search import search_plans
 from kerasmlp.experiments.tuning.trial import TrialRunner
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.xla import xla_pays
-from kerasmlp.utils.checks import check_int
-from kerasmlp.utils.processes import num_cores
+from kerasmlp.utils.processes import number_of_workers
 
 _SHORT_EPOCHS = 2
 
@@ -43,7 +41,7 @@ def estimate_seconds(
         `cross_validations` and `pretraining`: at most so long in all, because
         early stopping is not reckoned with; `search`: about so long.
     """
-    workers = num_cores() if workers is None else check_int("workers", workers, minimum=1)
+    workers = number_of_workers(workers)
     plans, result = search_plans(experiment), {}
     for task in experiment.tasks:
         measured = _short_run(experiment, task, store, workers)

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
-from kerasmlp.experiments.cross_validation.pool import TrainingPool
+from kerasmlp.experiments.cross_validation.trainer import TrainingPool
+from kerasmlp.experiments.grid import Grid
 from kerasmlp.experiments.residual_mlp.checking import check, check_photos
 from kerasmlp.experiments.residual_mlp.claims import check_claims
 from kerasmlp.experiments.residual_mlp.design import Experiment
@@ -21,11 +22,9 @@ from kerasmlp.experiments.residual_mlp.report import write_report
 from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
 from kerasmlp.experiments.residual_mlp.table import long_table, table_markdown
 from kerasmlp.runs.run_folder import RunFolder, environment
-from kerasmlp.runs.training_files import check_taken_over
 from kerasmlp.training.precision import default_policy
-from kerasmlp.utils.checks import check_int
 from kerasmlp.utils.files import write_text
-from kerasmlp.utils.processes import num_cores
+from kerasmlp.utils.processes import number_of_workers
 from kerasmlp.utils.tables import csv_of
 
 KIND = "experiment"
@@ -72,25 +71,12 @@ def reproduce(
         InputError: if the stores cannot be used so.
     """
     started = time.time()
-    workers = num_cores() if workers is None else check_int("workers", workers, minimum=1)
+    workers = number_of_workers(workers)
     pretraining, store = check(experiment)
     if photos is not None:
         check_photos(photos, model_dir, store)
-    config = {
-        "kind": KIND,
-        "pretraining_digest": pretraining.digest(),
-        "store_digest": store.digest(),
-        "seeds": experiment.seeds,
-        "num_folds": experiment.num_folds,
-        "pretraining_epochs": experiment.pretraining_epochs,
-        "search_epochs": experiment.search_epochs,
-        "presets": {t.name: t.preset.to_config() for t in experiment.tasks},
-        "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
-        "classes": {t.name: t.target.classes for t in experiment.tasks},
-        "tasks": [t.name for t in experiment.tasks],
-        "precision": default_policy(),
-    }
     folder = RunFolder(run_dir)
+    config = _config_of(experiment, pretraining, store)
     with folder.working(config, resume=resume, force=force, files=_FILES):
         faces = folder / "figures" / "faces.png"
         if folder.done and (photos is None or faces.is_file()):
@@ -104,9 +90,8 @@ def reproduce(
             write_text(folder / "search.csv", csv_of(searched))
         inits = _pretrain(experiment, pretraining, folder.path, progress)
         folders = _cross_validate(experiment, inits, folder.path, workers, progress)
-        names = [t.name for t in experiment.tasks]
         rows = long_table(folders, store)
-        claims = check_claims(folders, names)
+        claims = check_claims(folders, config["tasks"])
         write_text(folder / "table.csv", csv_of(rows))
         write_text(folder / "claims.csv", csv_of(claims))
         write_text(folder / "table.md", table_markdown(rows))
@@ -124,12 +109,28 @@ def reproduce(
         full = [run for run in full if "diverged" not in RunFolder(run).report()]
         if photos is not None and full:
             faces.parent.mkdir(exist_ok=True)
-            draw_extreme_faces(
-                full, photos, model_dir, faces, seed=experiment.seed, progress=progress
-            )
+            how = {"seed": experiment.seed, "progress": progress}
+            draw_extreme_faces(full, photos, model_dir, faces, **how)
         write_report(folder.path, experiment, pretraining, store, report, folders)
         folder.finish(report)
         return report
+
+
+def _config_of(experiment: Experiment, pretraining: EmbeddingStore, store: EmbeddingStore) -> dict:
+    return {
+        "kind": KIND,
+        "pretraining_digest": pretraining.digest(),
+        "store_digest": store.digest(),
+        "seeds": experiment.seeds,
+        "num_folds": experiment.num_folds,
+        "pretraining_epochs": experiment.pretraining_epochs,
+        "search_epochs": experiment.search_epochs,
+        "presets": {t.name: t.preset.to_config() for t in experiment.tasks},
+        "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
+        "classes": {t.name: t.target.classes for t in experiment.tasks},
+        "tasks": [t.name for t in experiment.tasks],
+        "precision": default_policy(),
+    }
 
 
 def _pretrain(
@@ -137,30 +138,33 @@ def _pretrain(
 ) -> dict[tuple[str, str], Path]:
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
-    runs = {key: folder / "pretraining" / _slug(*key) for key in experiment.pretrainings()}
-    todo = {k: path for k, path in runs.items() if not RunFolder(path).done}
-    for key in runs.keys() - todo.keys():
-        task = experiment.pretrainings()[key]
-        recipe = task.pretraining_recipe(key[1], experiment.pretraining_epochs)
-        target = asdict(task.pretraining_target)
-        settings = {
+    tasks = list(experiment.pretrainings().items())
+    recipes = [
+        task.pretraining_recipe(variant, experiment.pretraining_epochs)
+        for (_, variant), task in tasks
+    ]
+
+    def settings_of(number: int) -> dict:
+        target = asdict(tasks[number][1].pretraining_target)
+        return {
             "target": target | {"class_names": list(target["class_names"])},
-            "recipe": recipe.to_config(),
+            "recipe": recipes[number].to_config(),
             "seed": experiment.seed,
             "data_digest": store.digest(),
         }
-        check_taken_over(RunFolder(runs[key]), settings)
+
+    grid = Grid(folder / "pretraining", [_slug(*key) for key, _ in tasks])
+    todo = grid.pending(settings_of)
     if todo:
         import_tensorflow()
         from kerasmlp.training.embeddings import train
-    bar = tqdm(todo.items(), unit="pre-training", disable=not progress or not todo, file=sys.stderr)
-    for key, path in bar:
+    bar = tqdm(todo, unit="pre-training", disable=not progress or not todo, file=sys.stderr)
+    for number in bar:
+        key, task = tasks[number]
         bar.set_description("pre-training " + " ".join(key))
-        task = experiment.pretrainings()[key]
-        recipe = task.pretraining_recipe(key[1], experiment.pretraining_epochs)
         how = {"seed": experiment.seed, "keep_diverged": True, "pictures": False, "resume": True}
-        train(store, task.pretraining_target, recipe, path, **how)
-    return runs
+        train(store, task.pretraining_target, recipes[number], grid.runs[number].path, **how)
+    return {key: run.path for (key, _), run in zip(tasks, grid.runs, strict=True)}
 
 
 def _cross_validate(

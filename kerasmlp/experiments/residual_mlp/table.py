@@ -8,8 +8,9 @@ from pathlib import Path
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target
 from kerasmlp.experiments.cross_validation.cross_validate import open_finished
-from kerasmlp.experiments.cross_validation.table import PARTS, mean_and_std
+from kerasmlp.experiments.cross_validation.table import PARTS
 from kerasmlp.experiments.residual_mlp.published import is_comparable, paper_results
+from kerasmlp.experiments.summary import markdown_lines, mean_and_std
 
 _MORE = ("one_off_accuracy", "ece")
 _SHOWN = tuple(f"{part}_{measure}" for part in PARTS for measure in ("nll", "accuracy"))
@@ -62,14 +63,12 @@ def table_markdown(rows: Sequence[dict]) -> str:
         chosen = [row for row in rows if row["task"] == task]
         most = max(row["runs"] + row["diverged"] for row in chosen)
         lines += [f"### {task}", "", f"Mean ± standard deviation of {most} runs.", ""]
-        lines += [f"| {task} | {' | '.join(heads)} |", "| --- " * (len(heads) + 1) + "|"]
+        cells = []
         for row in sorted(chosen, key=lambda row: row["init"] != "random"):
-            name = row["variant"] + _what_diverged(row)
-            lines.append(f"| {name} | {row['init']} | {' | '.join(_cells(row))} |")
+            cells.append([row["variant"] + _what_diverged(row), row["init"], *_cells(row)])
             if "paper_test_nll_mean" in row:
-                cells = " | ".join(_cells(row, "paper_"))
-                lines.append(f"| … in the paper | {row['init']} | {cells} |")
-        lines.append("")
+                cells.append(["… in the paper", row["init"], *_cells(row, "paper_")])
+        lines += [*markdown_lines([task, *heads], cells), ""]
     return "\n".join(lines)
 
 
@@ -88,15 +87,15 @@ def _cells(row: Mapping, prefix: str = "") -> list[str]:
 def claims_markdown(claims: Sequence[dict]) -> str:
     """One row per claim: differences full minus other on the test rows, p and verdict."""
     heads = ("claim", "task", "init", "pairs", "Δ loss", "p", "", "Δ accuracy", "p", "")
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    lines = []
     for row in claims:
         cells = [row["claim"], row["task"], row["init"], str(row["pairs"])]
         for measure in ("nll", "accuracy"):
             difference, p = row[f"{measure}_difference"], row[f"{measure}_p"]
             cells += ["", ""] if p is None else [f"{difference:+.4f}", _p_value(p)]
             cells.append(row[f"{measure}_verdict"])
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return "\n".join(markdown_lines(heads, lines)) + "\n"
 
 
 def lowest_validation_losses(rows: Sequence[dict]) -> dict[str, str]:

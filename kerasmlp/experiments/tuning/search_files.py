@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from kerasmlp.experiments.tuning.plan import LONGEST_EPOCHS, TuningPlan
 from kerasmlp.experiments.tuning.space import SPACES
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.checks import reject, reject_file
 from kerasmlp.utils.schema import (
     check_object,
     dict_of,
@@ -64,3 +66,15 @@ def plan_of_search(folder: RunFolder, config: dict) -> TuningPlan:
 def report_of_search(folder: RunFolder) -> dict:
     """The report of a finished search."""
     return check_object(folder / "report.json", folder.report(), _REPORT, _WHAT)
+
+
+def project_name(config: dict) -> str:
+    """Names a search after what decides its results."""
+    digest, seed, fold = config["data_digest"][:12], config["seed"], config.get("leave_out_fold")
+    without = "" if fold is None else f"-without-fold{fold}"
+    return f"{config['space']}-{config['max_epochs']}-{digest}-seed{seed}{without}"
+
+
+def require_keras_tuner() -> None:
+    if importlib.util.find_spec("keras_tuner") is None:
+        reject("keras-tuner", "must be installed: pip install 'kerasmlp[tuner]'", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import math
 import os
 import time
@@ -23,16 +22,17 @@ from kerasmlp.experiments.tuning.plan import (
 from kerasmlp.experiments.tuning.search_files import (
     FILES,
     KIND,
-    plan_of_search,
+    project_name,
     report_of_search,
+    require_keras_tuner,
     settings_of_search,
 )
 from kerasmlp.experiments.tuning.space import recipe_of
+from kerasmlp.experiments.tuning.spread import WorkerPool, search_in, search_with_workers
 from kerasmlp.experiments.tuning.table import best_of, rows_of
-from kerasmlp.experiments.tuning.workers import IP, WorkerPool, as_chief, serve
 from kerasmlp.runs.run_folder import RunFolder, environment
 from kerasmlp.training.precision import default_policy
-from kerasmlp.utils.checks import check_int, check_positive, check_seed, reject, reject_file
+from kerasmlp.utils.checks import check_int, check_positive, check_seed, reject
 from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import write_json, write_text
 from kerasmlp.utils.tables import csv_of
@@ -126,11 +126,11 @@ def tune(
         with _bar(plan) if progress else contextlib.nullcontext(_silent) as on_progress:
             if workers is None:
                 options = {"deadline": deadline, "on_progress": on_progress}
-                search = _search(plan, folder, config, TrialRunner(store, plan), **options)
+                search = search_in(folder, plan, config, TrialRunner(store, plan), **options)
                 search.run()
             else:
                 pool = WorkerPool(Path(store_path).resolve(), folder.path.resolve(), workers)
-                search = _search_with_workers(plan, folder, config, pool, deadline, on_progress)
+                search = search_with_workers(folder, plan, config, pool, deadline, on_progress)
         rows = rows_of(plan, search.state.completed())
         if not rows:
             reject("--budget-minutes", "must be enough for one trial", budget_minutes)
@@ -141,71 +141,6 @@ def tune(
             for trial_id in search.state.trials:
                 search.state.checkpoint_of(trial_id).unlink(missing_ok=True)
         return report
-
-
-def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
-    """Runs trials of the chief that the environment names until there are no more.
-
-    Args:
-        store_path: The chief's data, by any path.
-        run_dir: The chief's folder, which this machine sees too.
-
-    Raises:
-        InputError: if there is no search, it is on other data, or the chief has not
-            answered for an hour.
-    """
-    require_keras_tuner()
-    from grpc import RpcError, StatusCode
-
-    from kerasmlp.experiments.tuning.trial import TrialRunner
-
-    folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path, verify=True)
-    config = settings_of_search(folder)
-    if config is None or config["max_epochs"] is None:
-        reject_file(folder.path, "must be the folder of a search that its chief has begun", "none")
-    if config["data_digest"] != store.digest():
-        digest = config["data_digest"][:12]
-        reject_file(store_path, f"must hold the chief's data ({digest})", store.digest()[:12])
-    if config.get("precision") != default_policy():
-        requirement = f"must be the folder of a search in {default_policy()}, as on this machine"
-        reject_file(folder.path, requirement, f"{config.get('precision')}")
-    plan = plan_of_search(folder, config)
-    search = _search(plan, folder, config, TrialRunner(store, plan))
-    try:
-        search.run()
-    except RpcError as error:
-        if error.code() not in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED):
-            raise RuntimeError(f"the chief could not answer: {error.details()}") from None
-        reject(IP, "must be that of a chief at work", os.environ[IP])
-
-
-def require_keras_tuner() -> None:
-    if importlib.util.find_spec("keras_tuner") is None:
-        reject("keras-tuner", "must be installed: pip install 'kerasmlp[tuner]'", None)
-
-
-def project_name(config: dict) -> str:
-    """Names a search after what decides its results."""
-    digest, seed, fold = config["data_digest"][:12], config["seed"], config.get("leave_out_fold")
-    without = "" if fold is None else f"-without-fold{fold}"
-    return f"{config['space']}-{config['max_epochs']}-{digest}-seed{seed}{without}"
-
-
-def _search(plan: TuningPlan, folder: RunFolder, config: dict, runner, **options):
-    from kerasmlp.experiments.tuning.search import Search
-
-    return Search(plan, folder / "search", project_name(config), runner, **options)
-
-
-def _search_with_workers(plan, folder, config, pool: WorkerPool, deadline, on_progress):
-    with as_chief():
-        try:
-            pool.start()  # they import while this process does
-            search = _search(plan, folder, config, None, deadline=deadline)
-            serve(search, pool, on_progress)
-        finally:
-            pool.stop()
-    return search
 
 
 def _config_of(plan: TuningPlan, store: EmbeddingStore) -> dict:

@@ -17,7 +17,6 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.runs.photo_answers import (
     caption,
     draw_faces,
-    embedded_faces,
     predict_faces,
     predict_store,
 )
@@ -71,7 +70,7 @@ class DemoAnswers:
         from kerasmlp.faces.finder import read_image
 
         image = read_image(path)
-        faces = sorted(embedded_faces(self.finder, image), key=lambda face: face.box[0])
+        faces = sorted(self.finder.find(image), key=lambda face: face.box[0])
         if not faces:
             reject_file(path, "must show a face", "a photo in which none was found")
         rows = predict_faces(self.predictors, faces, **self.how)

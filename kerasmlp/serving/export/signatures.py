@@ -28,7 +28,7 @@ class Signatures(tf.Module):
 
     `probabilities` are those of the head, in `serve_mc` their mean; `label` is
     the likeliest of the measured classes. `predictive_entropy_nats` and
-    `mutual_information_nats` are those of `quantifiers.uncertainty_measures`.
+    `mutual_information_nats` are those of `uncertainty_measures`.
     A row that is not finite, or too large to compute with, gets NaN and an
     empty label.
 

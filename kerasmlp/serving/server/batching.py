@@ -143,7 +143,7 @@ class Batcher:
             Busy: if it would wait in vain, or others have a better right to wait.
         """
         job = _Job(version, question, asyncio.get_running_loop().create_future())
-        client = client or ("", job)
+        client = client or ("", object())
         self._admit(client[0], job)
         now = time.monotonic()
         if job.passes <= self._least or now > self._least_until:

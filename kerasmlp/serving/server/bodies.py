@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -15,13 +16,30 @@ _LARGE = 1 << 16  # bytes; smaller ones cost about as much as what else a reques
 _BODIES = 4  # of the largest size that may be in memory at one time
 _MOST = 0.25  # of that memory for one address
 _FIRST_S, _BYTES_PER_S = 5.0, 1 << 16  # the slowest that a body may come
+_FULL_S = 1.0  # where others wait for that memory: what would take longer gives way
+
+
+@dataclass(eq=False)
+class _Coming:
+    """A large body on its way."""
+
+    size: int
+    since: float
+    patience: asyncio.Timeout
+    came: int = 0
+
+    def left_s(self, now: float) -> float:
+        """Until it is there, at its pace so far."""
+        waited_s = now - self.since
+        return (self.size - self.came) / max(self.came, 1) * waited_s * (waited_s > _FULL_S)
 
 
 class Bodies:
     """Reads and decodes bodies.
 
     A large one lies at its sender until it is let in, and is decoded in a
-    process of its own: small ones wait for none of that.
+    process of its own: small ones wait for none of that. While others wait to
+    be let in, whoever sends slowest is refused.
 
     Args:
         max_body_bytes: Of one; of all large ones, four times that.
@@ -32,6 +50,8 @@ class Bodies:
         self._room = _BODIES * max_body_bytes
         self._timeout_s = timeout_s
         self._in_memory, self._decoded = Turns(_MOST), Turns()
+        self._coming: set[_Coming] = set()
+        self._looks = False
         self._process = JsonProcess()
 
     async def question(
@@ -47,13 +67,13 @@ class Bodies:
         how = {"max_rows": max_rows, "max_samples": max_samples}
         if size <= _LARGE:
             return decode(await self._read(request, size), version, **how)
-        client = request.protocol.address, request.protocol
+        client, loop = request.protocol.client, asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s) as waiting:
                 async with self._in_memory.turn(client, share=size / self._room, cost=size):
                     waiting.reschedule(None)
                     body = await self._read(request, size)
-                    waiting.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
+                    waiting.reschedule(loop.time() + self._timeout_s)
                     async with self._decoded.turn(client, share=1.0, cost=size):
                         return await asyncio.to_thread(self._process.decode, body, version, **how)
         except TimeoutError:
@@ -62,9 +82,33 @@ class Bodies:
             raise
 
     async def _read(self, request: web.Request, size: int) -> bytes:
-        async with asyncio.timeout(min(self._timeout_s, _FIRST_S + size / _BYTES_PER_S)):
-            # `read` would keep it for long.
-            return b"".join([part async for part in request.content.iter_any()])
+        loop, parts = asyncio.get_running_loop(), []
+        async with asyncio.timeout(
+            min(self._timeout_s, _FIRST_S + size / _BYTES_PER_S)
+        ) as patience:
+            one = _Coming(size, loop.time(), patience)
+            if size > _LARGE:
+                self._coming.add(one)
+                if not self._looks:
+                    self._look()
+            try:
+                async for part in request.content.iter_any():  # `read` would keep it for long
+                    one.came += len(part)
+                    parts.append(part)
+            finally:
+                self._coming.discard(one)
+        return b"".join(parts)
+
+    def _look(self) -> None:
+        """Whoever would fill a full room for longest gives way."""
+        self._looks = bool(self._coming)
+        if not self._looks:
+            return
+        loop = asyncio.get_running_loop()
+        slowest = max(self._coming, key=lambda one: one.left_s(loop.time()))
+        if self._in_memory.is_full and slowest.left_s(loop.time()) > _FULL_S:
+            slowest.patience.reschedule(loop.time())
+        loop.call_later(_FULL_S, self._look)
 
     def stop(self) -> None:
         self._process.stop()

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import itertools
+import struct
+import termios
 import time
 from collections import Counter
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from kerasmlp.serving.server.fair_queue import Client
 from kerasmlp.serving.server.rest_answers import error_answer
 
 _HEAD_S = 10.0  # from the first byte of a request to the end of its head
 _STUCK_S = 10.0  # of an answer of which nothing is taken
+_LOOK_S = 0.005
 _MANY = 128  # connections
 _REFUSALS_PER_S, _HELD_S = 25.0, 8.0
 _MAX_UNSENT = 64 << 20  # bytes of answers that nobody has taken yet
+
+_numbers = itertools.count()
 
 
 def client_address(peer: tuple | None) -> str:
@@ -37,7 +45,7 @@ class Connection(RequestHandler):
         super().__init__(server, loop=asyncio.get_running_loop(), **how)
         self._connections = connections
         self.wire: asyncio.Transport | None = None
-        self.address = ""
+        self.address, self.number = "", next(_numbers)
         self.is_asking = False
         self.idle_since = time.monotonic()
         self.head_since: float | None = None
@@ -64,6 +72,27 @@ class Connection(RequestHandler):
 
     def ends(self) -> None:
         self.is_asking, self.idle_since = False, time.monotonic()
+
+    @property
+    def client(self) -> Client:
+        """To take turns by."""
+        return self.address, self.number
+
+    def untaken(self) -> int:
+        """Bytes of answers that have not arrived at the other side."""
+        unsent = self.wire.get_write_buffer_size()
+        try:
+            number = self.wire.get_extra_info("socket").fileno()
+            return unsent + struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))[0]
+        except (OSError, ValueError):  # it is closed
+            return unsent
+
+    async def taken(self) -> None:
+        """Waits until the last answer has arrived: else much is computed for who reads none."""
+        pause_s = _LOOK_S
+        while self.untaken():
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _STUCK_S / 10)
 
     def hold_s(self) -> float:
         """How long an answer that refuses is held back."""
@@ -151,7 +180,7 @@ class Connections:
         """Ends those whose requests do not arrive, or whose answers nobody takes."""
         now, total = time.monotonic(), 0
         for one in self._open:
-            unsent = one.wire.get_write_buffer_size()
+            unsent = one.untaken()
             if unsent < one.unsent or not (unsent and one.unsent):
                 one.stuck_since = now
             one.unsent = unsent

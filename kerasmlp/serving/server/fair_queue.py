@@ -10,6 +10,8 @@ from typing import Any
 Client = tuple[str, Hashable]
 """An address and a connection from there."""
 
+_DEBTS = 1024  # that are remembered, of addresses and of each address's connections
+
 
 @dataclass
 class _Lane:
@@ -24,13 +26,14 @@ class _Address:
     given: float
     now: float = 0.0  # what the connection that was served last had been given
     lanes: dict[Hashable, _Lane] = field(default_factory=dict)
+    owed: dict[Hashable, float] = field(default_factory=dict)
 
 
 class FairQueue:
     """Items of clients, none of which gets more than others that wait, whatever each item costs.
 
-    Who comes anew begins where the others stand: to have been away earns
-    nothing, nor does it cost.
+    Who comes anew begins where the others stand, or behind them with what it
+    was given more than they: to have been away earns nothing, nor does it cost.
 
     Example:
 
@@ -47,12 +50,18 @@ class FairQueue:
 
     def __init__(self):
         self._addresses: dict[str, _Address] = {}
+        self._owed: dict[Hashable, float] = {}
         self._now = 0.0
 
     def push(self, client: Client, item: Any) -> None:
         name, connection = client
-        address = self._addresses.setdefault(name, _Address(self._now))
-        address.lanes.setdefault(connection, _Lane(address.now)).items.append(item)
+        if name not in self._addresses:
+            self._addresses[name] = _Address(max(self._now, self._owed.pop(name, 0.0)))
+        address = self._addresses[name]
+        if connection not in address.lanes:
+            given = max(address.now, address.owed.pop(connection, 0.0))
+            address.lanes[connection] = _Lane(given)
+        address.lanes[connection].items.append(item)
 
     def in_turn(self) -> list[tuple[Client, Any]]:
         """The oldest item of each connection, in the order of their turns."""
@@ -81,8 +90,10 @@ class FairQueue:
         lane.items.remove(item)
         if not lane.items:
             del address.lanes[connection]
+            _remember(address.owed, connection, lane.given, address.now)
         if not address.lanes:
             del self._addresses[name]
+            _remember(self._owed, name, address.given, self._now)
 
     def of(self, address: str) -> Iterator[tuple[Client, Any]]:
         """All items of an address."""
@@ -94,3 +105,11 @@ class FairQueue:
     def __iter__(self) -> Iterator[tuple[Client, Any]]:
         for address in self._addresses:
             yield from self.of(address)
+
+
+def _remember(owed: dict[Hashable, float], who: Hashable, given: float, now: float) -> None:
+    """What one was given, while it is more than others were; of many, the last ones."""
+    if given > now:
+        owed[who] = given
+        if len(owed) > _DEBTS:
+            del owed[next(iter(owed))]

@@ -154,8 +154,9 @@ class HttpService:
             if request.match_info["verb"] != "predict":
                 verb = request.match_info["verb"]
                 raise Refusal(HTTPStatus.BAD_REQUEST, f"only :predict is answered, not :{verb}")
+            await request.protocol.taken()
             question = await self._question(request, version)
-            client = request.protocol.address, request.protocol
+            client = request.protocol.client
             signature = question.signature
             try:
                 async with asyncio.timeout(self._limits.timeout_s):

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from kerasmlp.serving.server.connections import Connections, client_address
 
 _AT_ONCE = 16
-_UNSENT = 1 << 17  # bytes in the system; else megabytes are computed for who reads none of them
 _SWEEP_S = 1.0
 _FULL_S = 0.2  # no further connection is taken where this process can open no file
 
@@ -66,7 +65,6 @@ class Listener:
                 taken.close()
                 continue
             taken.setblocking(False)
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)
             task = self._loop.create_task(self._loop.connect_accepted_socket(self._made, taken))
             self._coming.add(task)
             task.add_done_callback(self._came)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasmlp.serving.server.graph_check import answering_part, check_weights
 from kerasmlp.serving.server.private_copy import DESCRIPTION, GRAPH, INDEX, VARIABLES, private_copy
-from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.checks import one_sentence, reject_file
 from kerasmlp.utils.files import read_json, what_is
 
 
@@ -79,13 +79,22 @@ class ServedVersion:
         """Asks every signature once: the first time takes longer.
 
         Raises:
-            InputError: if an answer is not finite: the weights are not, or a temperature.
+            InputError: if it wants other inputs or fails, as what is trusted may, or an answer
+                is not finite: the weights are not, or a temperature.
         """
-        one = {"num_samples": np.ones(1, np.int32), "seed": np.zeros(1, np.int64)}
-        one["embedding"] = np.zeros((1, self.width), np.float32)
+        one = {"embedding": np.zeros((1, self.width), np.float32)}
+        one |= {"num_samples": np.ones(1, np.int32), "seed": np.zeros(1, np.int64)}
         for signature in self.signatures:
-            inputs = {name: one[name] for name in self.inputs_of(signature)}
-            for name, values in self.run(signature, inputs).items():
+            names = self.inputs_of(signature)
+            if "embedding" not in names or not one.keys() >= set(names):
+                came = f"inputs {', '.join(names) or 'none'} of {signature}"
+                reject_file(self.path, f"must have no inputs but {', '.join(one)}", came)
+            try:
+                outputs = self.run(signature, {name: one[name] for name in names})
+            except Exception as error:  # anything can be trusted
+                came = f"{one_sentence(error)} from {signature}"
+                reject_file(self.path, f"must answer a row of {self.width} zeros", came)
+            for name, values in outputs.items():
                 if values.dtype.kind == "f" and not np.isfinite(values).all():
                     came = f"{name} of {signature} is NaN or infinity for a row of zeros"
                     reject_file(self.path, "must be a model with finite answers", came)

@@ -35,6 +35,8 @@ class Turns:
         self._most = most
         self._queue = FairQueue()
         self._held: Counter[str] = Counter()
+        self.is_full = False
+        """Whether somebody waits for others to leave."""
 
     @contextlib.asynccontextmanager
     async def turn(self, client: Client, *, share: float, cost: float) -> AsyncIterator[None]:
@@ -61,12 +63,14 @@ class Turns:
             self._let_in()
 
     def _let_in(self) -> None:
+        self.is_full = False
         for client, entry in self._queue.in_turn():
             begun, share, cost = entry
             held = self._held[client[0]]
             if begun.done() or (held and held + share > self._most + 1e-9):
                 continue
             if self._held and self._held.total() + share > 1 + 1e-9:
+                self.is_full = True
                 return
             self._held[client[0]] = held + share
             self._queue.charge(client, cost)

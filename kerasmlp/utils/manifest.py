@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from kerasmlp.utils.checks import reject_file
-from kerasmlp.utils.files import sha256_file, what_is, write_text
+from kerasmlp.utils.files import (
+    MOST_JSON_BYTES,
+    parse_json,
+    read_json,
+    sha256_file,
+    what_is,
+    write_text,
+)  # fmt: skip
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
 _MOST_BYTES = 1 << 16
@@ -66,3 +75,18 @@ def check_against_manifest(manifest: Path, name: str, content: bytes | None) -> 
     if expected is not None and (came := hashlib.sha256(content).hexdigest()) != expected:
         requirement = f"must be as it was written, with SHA-256 {expected[:12]} by {manifest.name}"
         reject_file(path, requirement, f"a damaged or altered file, with {came[:12]}")
+
+
+def read_preset_json(path: str | os.PathLike) -> Any:
+    """A JSON file of hyperparameters; `best.json` of a finished search is what that wrote.
+
+    Raises:
+        InputError: naming the file.
+    """
+    path = Path(path)
+    if path.name != "best.json" or not path.is_file():
+        return read_json(path)
+    with open(path, "rb") as file:
+        content = file.read(MOST_JSON_BYTES + 1)
+    check_against_manifest(path.parent / "DONE", path.name, content)
+    return parse_json(path, content)

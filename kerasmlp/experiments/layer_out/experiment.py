@@ -1,4 +1,4 @@
-"""Trains one network of LayerOut's experiments into one run folder."""
+"""The LayerOut paper's experiments: modes × seeds, a run folder each, one table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from collections.abc import Callable
 import keras
 
 from kerasmlp.callbacks.layer_out import LayerOut
-from kerasmlp.experiments.layer_out.plan import NETWORKS, LayerOutPlan, LayerOutRun
+from kerasmlp.experiments.image_runs import (
+    Presentation,
+    percent_of,
+    run_experiment,
+    whole_seconds,
+)
+from kerasmlp.experiments.layer_out.plan import MODES, NETWORKS, LayerOutPlan, LayerOutRun
 from kerasmlp.layers.random_erasing import RandomErasing
 from kerasmlp.models.ic_resnet import ICResNet
 from kerasmlp.models.mnist_net import MNISTNet
@@ -18,6 +24,66 @@ from kerasmlp.training.image_batches import ImageSet, normalization
 from kerasmlp.training.images import ImageTraining, scheduled_rate
 from kerasmlp.training.l2_sgd import L2SGD
 from kerasmlp.training.train_run import train_run
+from kerasmlp.utils.checks import reject
+
+
+def run_layer_out(
+    data: ImageSet,
+    plan: LayerOutPlan,
+    run_dir: str | os.PathLike,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = False,
+) -> dict:
+    """Trains every mode × seed of a plan; arguments and report as of `run_experiment`."""
+    if data.channels != NETWORKS[plan.network].channels:
+        kind = "grey" if data.channels == 1 else "colour"
+        reject("network", f"must be one for {kind} images, as the data holds", plan.network)
+    how = {"resume": resume, "force": force, "progress": progress}
+    shown = presentation(len(plan.seeds))
+    return run_experiment(
+        data, plan, run_dir, "layerout", train=train_layer_out, presentation=shown, **how
+    )
+
+
+def presentation(num_seeds: int) -> Presentation:
+    """The results as the paper's tables show them.
+
+    Example:
+
+    >>> row = {"mode": "efreeze", "random_erasing": False, "seed": 0, "test_accuracy": 0.99,
+    ...     "best_test_accuracy": 0.9908, "frozen_share": 0.223, "expected_frozen_share": 0.2,
+    ...     "seconds": 61.2}
+    >>> shown = presentation(1)
+    >>> print(shown.markdown_of(shown.summarize([row])).splitlines()[-1])
+    | 1 | LayerOut-efreeze | 99.00 | 99.08 | 22.3 (20.0) | 61 |
+    """
+    seeds = f"{num_seeds} seed{'s' * (num_seeds > 1)}"
+    return Presentation(
+        keys=("mode", "random_erasing", "seed"),
+        numbers=("test_accuracy", "best_test_accuracy", "frozen_share", "expected_frozen_share"),
+        panels={
+            "loss": "training loss",
+            "val_accuracy": "test accuracy",
+            "frozen_share": "share of parameters frozen",
+        },
+        title_of=lambda row: MODES[row["mode"]] + ", random erasing" * row["random_erasing"],
+        caption=f"Test accuracy, mean ± standard deviation of {seeds}.",
+        columns={
+            "S.No": lambda values: str(values["place"]),
+            "Architecture": lambda values: values["title"],
+            "Accuracy (%)": percent_of("test_accuracy"),
+            "Best epoch (%)": percent_of("best_test_accuracy"),
+            "Parameters frozen (expected) (%)": _frozen,
+            "Training (s)": whole_seconds,
+        },
+    )
+
+
+def _frozen(values: dict) -> str:
+    observed, expected = values["frozen_share"]["mean"], values["expected_frozen_share"]["mean"]
+    return f"{100 * observed:.1f} ({100 * expected:.1f})" if expected else "-"
 
 
 def _resnet_110(**settings) -> keras.Model:

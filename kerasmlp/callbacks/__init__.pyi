@@ -1,0 +1,1 @@
+from kerasmlp.callbacks.layer_out import LayerOut as LayerOut

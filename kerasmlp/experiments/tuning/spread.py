@@ -1,0 +1,244 @@
+"""A search spread over processes: this one is Keras Tuner's chief, others run the trials."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.experiments.tuning.plan import TuningPlan
+from kerasmlp.experiments.tuning.search_files import (
+    plan_of_search,
+    project_name,
+    require_keras_tuner,
+    settings_of_search,
+)
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.training.precision import default_policy
+from kerasmlp.utils.checks import reject, reject_file
+from kerasmlp.utils.tensorflow_import import import_tensorflow
+from kerasmlp.utils.worker import serve
+from kerasmlp.utils.workers import Pool
+
+if TYPE_CHECKING:
+    from kerasmlp.experiments.tuning.search import Search
+    from kerasmlp.experiments.tuning.trial import TrialRunner
+
+TUNER_ID, IP, PORT = (f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"))
+_MOST_DEATHS = 6
+_POLL_SECONDS = 0.25
+_SILENT_SECONDS, _SILENT_EPOCHS = 600, 20
+"""A worker of another machine that says nothing for so long, and so many epochs, is gone."""
+
+_GOODBYE_SECONDS = 5
+"""Given to workers to hear that the search is over, on top of an epoch where time is up."""
+
+
+def role() -> str | None:
+    """What the environment makes of this process: `"chief"`, `"worker"`, or neither.
+
+    Raises:
+        InputError: if one of the three variables is missing or no port, or a worker
+            is named as one that Keras Tuner takes for a chief.
+    """
+    given = [name for name in (TUNER_ID, IP, PORT) if os.environ.get(name)]
+    if not given:
+        return None
+    for name in (TUNER_ID, IP, PORT):
+        if name not in given:
+            reject(name, f"must be set where {given[0]} is", os.environ.get(name))
+    port = os.environ[PORT]
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        reject(PORT, "must be a port, 1 to 65535", port)
+    name = os.environ[TUNER_ID]
+    if name != "chief" and "chief" in name:
+        reject(TUNER_ID, "must be `chief`, or a name without that word", name)
+    return "chief" if name == "chief" else "worker"
+
+
+@contextmanager
+def as_chief() -> Iterator[None]:
+    """Makes this process the chief: at the address that the environment gives, else at a free
+    port that this machine alone can reach."""
+    before = {name: os.environ.get(name) for name in (TUNER_ID, IP, PORT)}
+    os.environ[TUNER_ID] = "chief"
+    os.environ.setdefault(IP, "127.0.0.1")
+    os.environ.setdefault(PORT, str(_free_port()))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class WorkerPool:
+    """Worker processes on this machine, one core each. One that dies is started again under its
+    own name: the chief gives it the trial it was at, which goes on from its checkpoint. See `Pool`.
+
+    Args:
+        store_path: Embedding store.
+        run_dir: Of the search.
+        number: Of workers.
+
+    Raises:
+        InputError: if a worker was given bad input, or six have died.
+    """
+
+    def __init__(self, store_path: Path, run_dir: Path, number: int):
+        self._settings = {"store": str(store_path), "run_dir": str(run_dir)}
+        self._logs, started = Path(run_dir) / "search", itertools.count()
+        self.names = [f"worker-{os.getpid()}-{number}" for number in range(number)]
+        """By which the chief knows them."""
+
+        self.at_work = number
+        self._pool = Pool(
+            "kerasmlp.experiments.tuning.spread",
+            number,
+            costly=_MOST_DEATHS,
+            most_lost=_MOST_DEATHS,
+            open_log=lambda: open(self._logs / f"worker-{next(started)}.log", "w+b"),  # noqa: SIM115
+        )
+
+    def start(self) -> None:
+        self._logs.mkdir(exist_ok=True)
+        ip, names = os.environ[IP], list(enumerate(self.names))
+        self._pool.begin(lambda worker: names.pop(0) if names else None)
+        self._pool.start(self._settings | {"ip": "127.0.0.1" if ip == "0.0.0.0" else ip})
+
+    def watch(self, seconds: float) -> None:
+        """Starts workers again that died, for so long; notes those that have left."""
+        self.at_work -= len(self._pool.step(seconds))
+
+    def stop(self) -> None:
+        self._pool.__exit__()
+
+
+def search_in(
+    folder: RunFolder, plan: TuningPlan, config: dict, runner: TrialRunner | None, **options
+) -> Search:
+    """The search of a plan with its state in a run folder; options as of `Search`."""
+    from kerasmlp.experiments.tuning.search import Search
+
+    return Search(plan, folder / "search", project_name(config), runner, **options)
+
+
+def search_with_workers(
+    folder: RunFolder,
+    plan: TuningPlan,
+    config: dict,
+    pool: WorkerPool,
+    deadline: float | None,
+    on_progress: Callable,
+) -> Search:
+    """Searches as the chief of workers, and stops them at the end."""
+    with as_chief():
+        try:
+            pool.start()  # they import while this process does
+            search = search_in(folder, plan, config, None, deadline=deadline)
+            answer_workers(search, pool, on_progress)
+        finally:
+            pool.stop()
+    return search
+
+
+def answer_workers(search: Search, pool: WorkerPool, on_progress: Callable) -> None:
+    """Answers workers until all trials are done or time is up, and until they have left.
+
+    A worker that hears too late of the end of a search asks its chief for an hour.
+    Keras Tuner's server waits for the last request of every worker it has ever
+    seen, for ever where one is gone; it ends with this process instead.
+    """
+    failed: list[BaseException] = []
+
+    def answer() -> None:
+        try:
+            search.search()
+        except BaseException as error:
+            failed.append(error)
+
+    threading.Thread(target=answer, daemon=True).start()
+    oracle = search.state
+    while not (oracle.finished or oracle.time_is_up):
+        if failed or oracle.failure:
+            raise oracle.failure or failed[0]
+        pool.watch(_POLL_SECONDS)
+        for name in oracle.silent_for(max(_SILENT_SECONDS, _SILENT_EPOCHS * oracle.longest_epoch)):
+            if name not in pool.names:  # those are started again
+                oracle.take_back(name)
+        on_progress(oracle, oracle.num_epochs)
+        if pool.names and not (pool.at_work or oracle.finished or oracle.time_is_up):
+            raise RuntimeError("all workers ended before the search did")
+    on_progress(oracle, oracle.num_epochs)
+    last_epoch = 0 if oracle.finished else oracle.longest_epoch
+    leaving = time.monotonic() + last_epoch + _GOODBYE_SECONDS
+    while oracle.tuner_ids and time.monotonic() < leaving:
+        time.sleep(_POLL_SECONDS)
+
+
+def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
+    """Runs trials of the chief that the environment names until there are no more.
+
+    Args:
+        store_path: The chief's data, by any path.
+        run_dir: The chief's folder, which this machine sees too.
+
+    Raises:
+        InputError: if there is no search, it is on other data, or the chief has not
+            answered for an hour.
+    """
+    require_keras_tuner()
+    from grpc import RpcError, StatusCode
+
+    from kerasmlp.experiments.tuning.trial import TrialRunner
+
+    folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path, verify=True)
+    config = settings_of_search(folder)
+    if config is None or config["max_epochs"] is None:
+        reject_file(folder.path, "must be the folder of a search that its chief has begun", "none")
+    if config["data_digest"] != store.digest():
+        digest = config["data_digest"][:12]
+        reject_file(store_path, f"must hold the chief's data ({digest})", store.digest()[:12])
+    if config.get("precision") != default_policy():
+        requirement = f"must be the folder of a search in {default_policy()}, as on this machine"
+        reject_file(folder.path, requirement, f"{config.get('precision')}")
+    plan = plan_of_search(folder, config)
+    search = search_in(folder, plan, config, TrialRunner(store, plan))
+    try:
+        search.run()
+    except RpcError as error:
+        if error.code() not in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED):
+            raise RuntimeError(f"the chief could not answer: {error.details()}") from None
+        reject(IP, "must be that of a chief at work", os.environ[IP])
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _prepare(settings: dict) -> tuple[bool, Callable[[str], None]]:
+    import_tensorflow()
+    from kerasmlp.experiments.tuning.trial import trace_faster
+
+    trace_faster()
+
+    def run_trials(name: str) -> None:
+        os.environ |= {TUNER_ID: name, IP: settings["ip"]}
+        work(settings["store"], settings["run_dir"])
+
+    return True, run_trials
+
+
+if __name__ == "__main__":
+    serve(_prepare)

@@ -1,0 +1,7 @@
+from kerasmlp.layers.batch_norm import BatchNorm as BatchNorm
+from kerasmlp.layers.downsample_block import DownsampleBlock as DownsampleBlock
+from kerasmlp.layers.ic_layer import ICLayer as ICLayer
+from kerasmlp.layers.random_erasing import RandomErasing as RandomErasing
+from kerasmlp.layers.residual_block import ResidualBlock as ResidualBlock
+
+def register() -> None: ...

@@ -1,0 +1,1 @@
+from kerasmlp.training.embeddings import train as train
