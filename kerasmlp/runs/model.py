@@ -15,9 +15,6 @@ from kerasmlp.utils.files import atomic_path, what_is
 if TYPE_CHECKING:
     import keras
 
-if TYPE_CHECKING:
-    import keras
-
 
 def load_model(path: str | os.PathLike) -> keras.Model:
     """Loads the model of a run folder, or a `.keras` file that holds our layers.

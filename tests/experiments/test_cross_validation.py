@@ -589,6 +589,12 @@ def test_two_precisions_are_not_compared(tmp_path):
     b = fake(tmp_path / "b", nll=[1.0, 1.1, 1.2, 1.0], precision="mixed_float16")
     with pytest.raises(InputError, match="must be trained in float32, as the other"):
         compare(a, b)
+    report = json.loads((b / "report.json").read_text())
+    report["dtype"] = report.pop("precision")  # as older versions say it
+    (b / "report.json").write_text(json.dumps(report))
+    without_hashes(b)
+    with pytest.raises(InputError, match="as the other. Received: mixed_float16"):
+        compare(a, b)
 
 
 def test_damaged_folders_are_one_sentence(tmp_path):

@@ -216,7 +216,7 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
         reject_file(path, "must be the folder of a cross-validation", "another run folder")
     check_object(folder / "config.json", config, _CONFIG, "that of a cross-validation")
     report = folder.report()
-    report.setdefault("precision", report.get("precision", "unknown"))  # as older versions say it
+    report.setdefault("precision", report.get("dtype", "unknown"))  # as older versions say it
     check_object(folder / "report.json", report, _REPORT, "that of a cross-validation")
     count, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]
     if len(sound) != count or not all(sound):
