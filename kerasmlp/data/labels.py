@@ -214,6 +214,9 @@ _OLDEST_YEARS = 130
 _DECIMAL_COMMA = re.compile(r"^(\d+),(\d+)(?![\d,])(.*)")  # no brackets before it, no space after
 
 
+_FEWEST_TELLING = 0.1  # of the ages with a comma; of a real column about a third or more tell
+
+
 def decimal_comma(texts: Iterable[str]) -> tuple[str, bool] | None:
     """The first age with a comma that `parse_age_years` reads as a decimal one, of a whole column.
 
@@ -231,13 +234,14 @@ def decimal_comma(texts: Iterable[str]) -> tuple[str, bool] | None:
     found = [(t, m) for t, m in found if parse_age_years(t) is not None]
     if not found:
         return None
-    return found[0][0].strip(), any(_is_decimal(*m.groups()) for _, m in found)
+    tell = sum(_is_decimal(*m.groups()) for _, m in found)
+    return found[0][0].strip(), tell > _FEWEST_TELLING * len(found)  # fewer may be mistyped
 
 
 def _is_decimal(whole: str, after: str, unit: str) -> bool:
     """Whether both cannot be the ends of a group, which is never from the older to the younger."""
     end = parse_age_years(f"{after} {unit}")
-    return int(after) < int(whole) or (end is not None and end > _OLDEST_YEARS)
+    return float(after) < float(whole) or (end is not None and end > _OLDEST_YEARS)
 
 
 def parse_age_years(text: str) -> float | None:

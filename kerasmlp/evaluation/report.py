@@ -15,9 +15,10 @@ from kerasmlp.data.targets import Target, truth_years
 from kerasmlp.evaluation import metrics
 from kerasmlp.evaluation.measuring import groups_of_people, measure, named_groups
 from kerasmlp.runs.calibration import class_entropy_nats
+from kerasmlp.runs.environment import environment
 from kerasmlp.runs.evaluation_folder import FORMAT
 from kerasmlp.runs.predictor import Predictor
-from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen
 from kerasmlp.uncertainty.measures import UNCERTAINTIES, age_interval_years, entropy_nats
 from kerasmlp.uncertainty.selective import aurc, auroc, risk_coverage

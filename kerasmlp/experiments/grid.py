@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.environment import environment
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import check_taken_over
 from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import write_text

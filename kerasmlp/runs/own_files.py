@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kerasmlp.utils.schema import kind, list_of
 
-_SEGMENT = r"[\w*-][\w.*-]*"
-_NAME = re.compile(rf"({_SEGMENT}/)*({_SEGMENT})?")
+# no name stands for all that may be in a folder: whose it is, only its own name tells
+_NAME = re.compile(r"\w[\w.-]*/\*\*|(?!.*\*\*)\w[\w.*-]*(/[\w*][\w.*-]*)*/?")
 NAMES = list_of(
     kind("the name of a file inside", lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v))),
     10_000,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kerasmlp import __version__
 from kerasmlp.runs.evaluation_folder import is_evaluation_of_run
 from kerasmlp.runs.older_runs import in_new_words
 from kerasmlp.runs.own_files import NAMES, is_left, look_through
@@ -31,7 +27,6 @@ _OTHER = (*_FACTS, "files", "norm_1_share")
 _CONFIG = {"format": schema.one_of(FORMAT), "kind": schema.text(100)}
 _NAMES = {"files": NAMES}
 _REPORT = {"temperature": schema.optional(schema.TEMPERATURE)}
-_VERSIONS_OF = ("tensorflow", "keras", "keras-tuner", "numpy", "h5py")
 
 
 class RunFolder:
@@ -162,6 +157,7 @@ class RunFolder:
             InputError: if the folder is used otherwise, by another run, or
                 right now.
         """
+        schema.check_object(self / "config.json", {"files": (files := list(files))}, _NAMES)
         if self.path.exists() and not self.path.is_dir():
             reject_file(self.path, "must be a folder", "a file")
         locked_before = (self / ".lock").exists()
@@ -172,7 +168,7 @@ class RunFolder:
             try:
                 if force:
                     self._clear()
-                fresh = self._claim(config, resume, list(files))
+                fresh = self._claim(config, resume, files)
             except InputError:
                 if not locked_before:
                     (self / ".lock").unlink()
@@ -212,7 +208,7 @@ class RunFolder:
         """All that is in the folder and in inner runs, which must be theirs."""
         found = list(look_through(self.path, (".lock", *self._names()), is_evaluation_of_run))
         foreign = [path for what, path in found if what == "foreign"]
-        if (self / "config.json").is_file() and not self._is_run():
+        if (self / "config.json").is_file() and self._plain_config().get("format") != FORMAT:
             foreign.append(self / "config.json")
         if foreign:
             came = f"a folder with {foreign[0].relative_to(self.path)}"
@@ -226,14 +222,13 @@ class RunFolder:
         """Of what the run may write; see `working`."""
         if not (self / "config.json").is_file():
             return ("config.json",)
-        config = in_new_words(self._plain_config())
-        return (*_FILES, *schema.check_object(self / "config.json", config, _NAMES)["files"])
-
-    def _is_run(self) -> bool:
-        return self._plain_config().get("format") == FORMAT
+        config = self._plain_config()
+        if "files" in config:
+            schema.check_object(self / "config.json", config, _NAMES)
+        return (*_FILES, *in_new_words(config)["files"])
 
     def _plain_config(self) -> dict:
-        """Also of a damaged run: it may be replaced."""
+        """Also of a run whose other settings are damaged: it may be replaced."""
         return schema.check_object(self / "config.json", read_json(self / "config.json"), {})
 
     def _claim(self, config: dict, resume: bool, files: list[str]) -> bool:
@@ -245,8 +240,12 @@ class RunFolder:
         if there and not resume:
             requirement = "must be empty (or give --resume or --force)"
             reject_file(self.path, requirement, f"a folder with {there[0]}")
-        if there and not ((self / "config.json").is_file() and self._is_run()):
+        if there and not (
+            (self / "config.json").is_file() and self._plain_config().get("format") == FORMAT
+        ):
             reject_file(self.path, "must be a run folder to be resumed", f"one with {there[0]}")
+        if links := [p.name for p in paths if p.is_symlink()]:
+            reject_file(self.path, "must hold no links, to be resumed", links[0])
         for path in left:
             path.unlink()
         if not there:
@@ -277,24 +276,3 @@ def next_free(stem: str | os.PathLike) -> Path:
         number += 1
         path = stem.with_name(f"{stem.name}-{number}")
     return path
-
-
-def environment() -> dict[str, Any]:
-    """Versions and command line, for a report."""
-    installed = {name: _version(name) for name in _VERSIONS_OF}
-    return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": {
-            "kerasmlp": __version__,
-            "python": platform.python_version(),
-            **{k: v for k, v in installed.items() if v},
-        },
-        "cpu_count": os.cpu_count(),
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

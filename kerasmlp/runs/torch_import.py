@@ -16,8 +16,9 @@ from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.residual_block import ResidualBlock
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.runs.environment import environment
 from kerasmlp.runs.model import save_model
-from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.torch_checkpoint import TorchLayer
 from kerasmlp.runs.training_files import KIND
 from kerasmlp.utils.checks import check_bool, check_rate, reject_file

@@ -7,7 +7,7 @@ import os
 from kerasmlp.data.labels import age_classes
 from kerasmlp.data.targets import Target
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.utils.checks import InputError, reject_file
+from kerasmlp.utils.checks import DivergedError, reject_file
 from kerasmlp.utils.schema import (
     check_object,
     check_same,
@@ -139,9 +139,9 @@ def report_of_finished(run: RunFolder, *, keep_diverged: bool) -> dict:
     """As `read_report`; weights that diverged are an error, where they are no result.
 
     Raises:
-        InputError: as said.
+        InputError: as said; a `DivergedError` of weights that ran away.
     """
     report = read_report(run)
     if "diverged" in report and not keep_diverged:
-        raise InputError(report["diverged"])
+        raise DivergedError(run.config()["recipe"]["learning_rate"])
     return report

@@ -106,7 +106,8 @@ class ImageTraining(ABC):
         )
 
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
-        plain, report = self.outcome(model, history)
+        with computing_in("float32"):
+            plain, report = self.outcome(model, history)
         accuracies = [row["val_accuracy"] for row in history]
         seconds = [row["seconds"] for row in history]
         report |= {

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import keras
 
+from kerasmlp.runs.environment import environment
 from kerasmlp.runs.model import save_model
-from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import report_of_finished
 from kerasmlp.training.fit import Course, fit
 from kerasmlp.utils.checks import DivergedError

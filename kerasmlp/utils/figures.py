@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 
 import matplotlib
-
-matplotlib.use("Agg")
-
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -173,10 +174,14 @@ def serve(
 
 
 def _listen(given: queue.Queue, read: Callable[[Any], Any]) -> None:
-    for line in sys.stdin:
-        message = json.loads(line)
-        is_task = "task" in message
-        given.put((is_task, read(message["task"]) if is_task else message["settings"]))
+    try:
+        for line in sys.stdin:
+            message = json.loads(line)
+            is_task = "task" in message
+            given.put((is_task, read(message["task"]) if is_task else message["settings"]))
+    except BaseException:  # it would be this thread's alone, and the worker would stand still
+        traceback.print_exc()
+        os._exit(1)
     os._exit(0)
 
 

@@ -63,7 +63,10 @@ def test_what_a_run_has_not_named_is_not_deleted(name, tmp_path):
     assert contents(run) == before and (run / name).read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["../thesis.txt", "/etc/passwd", "a/../../b", ".ssh/**", 5])
+@pytest.mark.parametrize(
+    "name",
+    ["../thesis.txt", "/etc/passwd", "a/../../b", ".ssh/**", "*", "**", "*/", "*/**", "a*/**", 5],
+)
 def test_no_run_names_what_is_outside(name, tmp_path):
     run = write(tmp_path / "run", "mine", FILES)
     config = json.loads((run / "config.json").read_text()) | {"files": [name]}

@@ -35,7 +35,8 @@ def said_names(said: Any) -> dict[int, str] | None:
         return None
     names = {int(code): name.strip() for code, name in pairs}
     once = len(names) == len(pairs) == len({name.lower() for name in names.values()})
-    return names if once and all(names.values()) else None
+    whole = all(re.search(r"[\w)]$", name) for name in names.values())
+    return names if once and whole else None
 
 
 def _from_json(text: str) -> list[tuple[str, str]] | None:
@@ -45,7 +46,7 @@ def _from_json(text: str) -> list[tuple[str, str]] | None:
         return None
     if not isinstance(pairs, list) or not all(isinstance(p, tuple) for p in pairs):
         return None
-    if all(type(v) is int for _, v in pairs):
+    if all(type(v) is int for _, v in pairs) and not any(k.strip("-").isdigit() for k, _ in pairs):
         return [(str(v), k) for k, v in pairs]
     return pairs if all(isinstance(v, str) for _, v in pairs) else None
 

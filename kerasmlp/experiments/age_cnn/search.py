@@ -22,7 +22,8 @@ from kerasmlp.experiments.age_cnn.fitting import (
 )
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.experiments.age_cnn.stages import STAGES, StageOracle
-from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.environment import environment
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import check_int, check_seed, reject
 from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import write_json, write_text

@@ -28,7 +28,7 @@ from kerasmlp.experiments.summary import summarize
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import TARGET, read_report
 from kerasmlp.training.initial_weights import check_init, check_untested
-from kerasmlp.utils.checks import InputError, is_number, reject_file
+from kerasmlp.utils.checks import DivergedError, is_number, reject_file
 from kerasmlp.utils.files import sha256_file
 from kerasmlp.utils.processes import number_of_workers
 from kerasmlp.utils.schema import (
@@ -166,7 +166,7 @@ def _finish(
     rows = [with_exact_years(row, plan.target.classes) for row in rows]
     sound = [n for n, r in enumerate(reports) if "diverged" not in r]
     if not sound and not keep_diverged:
-        raise InputError(reports[0]["diverged"])
+        raise DivergedError(plan.recipe.learning_rate)
     summary = summarize([rows[n] for n in sound])
     first = reports[sound[0]] if sound else {}
     report = {

@@ -21,7 +21,8 @@ from kerasmlp.experiments.residual_mlp.faces import draw_extreme_faces
 from kerasmlp.experiments.residual_mlp.report import write_report
 from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
 from kerasmlp.experiments.residual_mlp.table import long_table, table_markdown
-from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.environment import environment
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.files import write_text
 from kerasmlp.utils.processes import number_of_workers

@@ -30,7 +30,8 @@ from kerasmlp.experiments.tuning.search_files import (
 from kerasmlp.experiments.tuning.space import recipe_of
 from kerasmlp.experiments.tuning.spread import WorkerPool, search_in, search_with_workers
 from kerasmlp.experiments.tuning.table import best_of, rows_of
-from kerasmlp.runs.run_folder import RunFolder, environment
+from kerasmlp.runs.environment import environment
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_int, check_positive, check_seed, reject
 from kerasmlp.utils.drawing import drawing

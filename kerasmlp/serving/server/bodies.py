@@ -16,7 +16,7 @@ _LARGE = 1 << 16  # bytes; smaller ones cost about as much as what else a reques
 _BODIES = 4  # of the largest size that may be in memory at one time
 _MOST = 0.25  # of that memory for one address
 _FIRST_S, _BYTES_PER_S = 5.0, 1 << 16  # the slowest that a body may come
-_FULL_S = 1.0  # where others wait for that memory: what would take longer gives way
+_FULL_S, _FULL_BYTES_PER_S = 1.0, 1 << 19  # where others wait for that memory, the slowest
 
 
 @dataclass(eq=False)
@@ -29,9 +29,11 @@ class _Coming:
     came: int = 0
 
     def left_s(self, now: float) -> float:
-        """Until it is there, at its pace so far."""
+        """Until it is there, at its pace so far; 0 of one that is young or not slow."""
         waited_s = now - self.since
-        return (self.size - self.came) / max(self.came, 1) * waited_s * (waited_s > _FULL_S)
+        if waited_s <= _FULL_S or self.came > waited_s * _FULL_BYTES_PER_S:
+            return 0.0
+        return (self.size - self.came) / max(self.came, 1) * waited_s
 
 
 class Bodies:
@@ -105,10 +107,11 @@ class Bodies:
         if not self._looks:
             return
         loop = asyncio.get_running_loop()
-        slowest = max(self._coming, key=lambda one: one.left_s(loop.time()))
-        if self._in_memory.is_full and slowest.left_s(loop.time()) > _FULL_S:
-            slowest.patience.reschedule(loop.time())
         loop.call_later(_FULL_S, self._look)
+        slowest = max(self._coming, key=lambda one: one.left_s(loop.time()))
+        gives_way = self._in_memory.is_full and slowest.left_s(loop.time()) > _FULL_S
+        if gives_way and not slowest.patience.expired():
+            slowest.patience.reschedule(loop.time())
 
     def stop(self) -> None:
         self._process.stop()
