@@ -21,7 +21,8 @@ import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS / room) for room in ("helpers", "runs", "serving")]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import fuzz_crafted_models

@@ -37,7 +37,7 @@ def altered_store(samples, secret):
             _alter(file, name, what, rng, secret)
         found = []
         ask = (
-            (lambda: called(lambda: found.append(ImageStore.open(path))))
+            (lambda: called(lambda: found.append(ImageStore.open(path, verify=True))))
             if images
             else ask_import(path, out)
         )
@@ -166,7 +166,7 @@ def wild_pictures(samples, secret):
             source, refused = _pickles(folder / "a.npz", rng, secret), True
 
         def judge(_):
-            ages = ImageStore.open(out).labels["age_years"].tolist()
+            ages = ImageStore.open(out, verify=True).labels["age_years"].tolist()
             if source.name != "faces":
                 return None
             expected = [float(p.name.split("_")[0]) for p in (samples / "faces").rglob("*.jpg")]

@@ -183,7 +183,9 @@ def image_stores(samples):
             return None if same else "other images or labels"
 
         what = damage_file(path, rng) if rng else "whole"
-        return Given(what, lambda: called(lambda: found.append(ImageStore.open(path))), judge)
+        return Given(
+            what, lambda: called(lambda: found.append(ImageStore.open(path, verify=True))), judge
+        )
 
     return lay
 
@@ -241,7 +243,7 @@ def pictures(samples):
         out = target.parent / "out" / "a.h5"
 
         def judge(_):
-            found = ImageStore.open(out)
+            found = ImageStore.open(out, verify=True)
             if kind == "npz":
                 return None if np.array_equal(found.images, store.images) else "other images"
             by_name = dict(zip(found.labels["age_years"].tolist(), found.images, strict=True))
