@@ -12,7 +12,12 @@ from kerasmlp.runs.seen import count_seen, load_seen
 from kerasmlp.runs.training_files import read_settings, require_training
 from kerasmlp.utils.checks import reject, reject_file
 
-_EMBEDDINGS = ("embedder_sha256", "normalized", "width")
+_EMBEDDINGS = {  # by which those of a store are told from others
+    "width": "of the store's width",
+    "embedder_sha256": "of the store's embedder, with SHA-256",
+    "embedder": "of the store's embedder,",
+    "normalized": "whose `normalized` is the store's (see `import-embeddings --normalize`):",
+}
 
 
 def check_init(init: RunFolder, config: dict) -> None:
@@ -29,13 +34,16 @@ def check_init(init: RunFolder, config: dict) -> None:
     if not (init / "model.keras").is_file():  # its weights diverged, and that was the result
         reject_file(init.path, "must hold a model", "a training without model.keras")
     other = init.config()
-    known = {"recipe", *_EMBEDDINGS} <= other.keys()
+    known = {"recipe", "embedder_sha256", "normalized", "width"} <= other.keys()
     if not (known and isinstance(other["recipe"], dict) and "scale_inputs" in other["recipe"]):
         reject_file(init.path, "must be a training on embeddings", "another one")
     load_seen(init)
-    for key in _EMBEDDINGS:
-        if None not in (other[key], config[key]) and other[key] != config[key]:
-            reject_file(init.path, f"must be a run on {key} {config[key]!r}", f"{other[key]!r}")
+    both = other["embedder_sha256"] and config["embedder_sha256"]
+    for key, what in _EMBEDDINGS.items():
+        here, there = config.get(key), other.get(key)
+        if None in (here, there) or here == there or (key == "embedder" and both):
+            continue
+        reject_file(init.path, f"must have learned from embeddings {what} {here}", f"{there}")
     if other["recipe"]["scale_inputs"] != config["recipe"]["scale_inputs"]:
         scaled = config["recipe"]["scale_inputs"]
         reject_file(init.path, f"must be a run with scale_inputs={scaled}", f"{not scaled}")

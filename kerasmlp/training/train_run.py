@@ -92,6 +92,7 @@ def train_run(
     started, config, run = started or time.time(), training.config, RunFolder(run_dir)
     with run.working(config, resume=resume, force=force, files=training.files):
         if run.done:
+            run.check_files()  # what is said to be finished must be what was written
             return report_of_finished(run, keep_diverged=keep_diverged)
         model = training.make()
         kept = {"checkpoint_path": run / "checkpoint.npz", "history_path": run / "history.csv"}

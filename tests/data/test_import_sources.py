@@ -625,6 +625,42 @@ def test_corners_of_boxes_are_no_embedding(tmp_path):
         import_embeddings(text(tmp_path, "id,x1,y1,x2,y2\n1,1.5,2.5,3.5,4.5\n2,3.5,1,2,0.5\n"))
 
 
+@pytest.mark.parametrize("codes", ["auto", "male0", "female0"])
+def test_a_gender_that_could_be_a_gap_is_refused(codes, tmp_path):
+    genders = np.where(np.arange(20) % 2, 1, -1)
+    np.savez(tmp_path / "a.npz", embedding=np.eye(20), gender=genders)
+    with pytest.raises(InputError, match="as codes 0 and 1, or as words. Received: -1 and 1"):
+        import_embeddings(tmp_path / "a.npz", gender_codes=codes)
+
+
+def test_labels_among_the_dimensions_are_a_doubt(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.normal(size=(50, 16)), rng.integers(1, 90, 50)])
+    np.save(tmp_path / "a.npy", rows)
+    said = []
+    assert import_embeddings(tmp_path / "a.npy", say=said.append).width == 17
+    (doubt,) = [text for text in said if "whole numbers" in text]
+    assert "in dimension 16: labels?" in doubt
+    with pytest.raises(InputError, match="whole numbers"):
+        import_embeddings(tmp_path / "a.npy", strict=True)
+    np.save(tmp_path / "b.npy", rng.integers(0, 9, (50, 16)).astype(np.float32))  # all are whole
+    np.save(tmp_path / "c.npy", np.maximum(rng.normal(size=(50, 16)), 0) * (np.arange(16) != 3))
+    for name in "bc":
+        said.clear()
+        import_embeddings(tmp_path / f"{name}.npy", say=said.append)
+        assert not [text for text in said if "whole numbers" in text]
+
+
+@pytest.mark.parametrize("gap", [0, 99])
+def test_an_age_that_many_have_is_a_doubt(gap, tmp_path):
+    ages = np.r_[np.full(10, gap), np.arange(20, 60)]
+    np.savez(tmp_path / "a.npz", embedding=np.eye(50), age=ages)
+    said = []
+    store = import_embeddings(tmp_path / "a.npz", say=said.append)
+    assert store.labels["age_years"].tolist() == ages.tolist()
+    assert any(f"took age {gap} as one, which 20% of the rows have" in text for text in said)
+
+
 def test_text_of_another_encoding_is_named(tmp_path):
     (tmp_path / "a.csv").write_bytes("größe;e0;e1\n1;2;3\n".encode("cp1252"))
     with pytest.raises(

@@ -619,7 +619,7 @@ def test_init_refuses_another_embedder_or_scale(age_run, store, tmp_path):
 
     info = replace(store.info, embedder="b.onnx", embedder_sha256="1" * 64)
     other = EmbeddingStore(store.embeddings, store.labels, info)
-    with pytest.raises(InputError, match="must be a run on embedder_sha256"):
+    with pytest.raises(InputError, match="of the store's embedder, with SHA-256"):
         train(other, target, SMALL, tmp_path / "a", init=path)
     with pytest.raises(InputError, match="must be a run with scale_inputs=False"):
         train(store, target, SMALL.replace(scale_inputs=False), tmp_path / "b", init=path)

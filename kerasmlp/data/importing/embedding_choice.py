@@ -30,6 +30,7 @@ _FEWEST_COLUMNS = 8
 _CELL_BYTES = 250
 """What a cell takes besides its numbers, as a text and an array."""
 _OPTION = "(--embedding NAME names an array, --columns NAMES names columns)"
+_FEWEST_TRIED, _ROWS_TRIED = 20, 1000
 
 
 def choose_embedding(
@@ -208,6 +209,18 @@ def _take(
         reject_file(notes.path, expected, came)
     notes.embedding = {"from": name, "shape": list(shape), "dtype": str(dtype)}
     return values.reshape(len(values), max(values.shape[1:])), left
+
+
+def doubt_whole_numbers(embeddings: np.ndarray, notes: ImportNotes) -> None:
+    """Says which few columns hold whole numbers where others do not, as labels among them do."""
+    some = embeddings[:_ROWS_TRIED]
+    if len(some) < _FEWEST_TRIED:
+        return
+    whole = (some == np.rint(some)).all(axis=0) & (np.abs(some).max(axis=0) >= 1)
+    places = np.flatnonzero(whole & (np.ptp(some, axis=0) > 0))
+    if 0 < len(places) <= len(whole) // 4:
+        shown = ", ".join(map(str, places[:3])) + (" and more" if len(places) > 3 else "")
+        notes.doubt(f"took whole numbers for part of the embedding, in dimension {shown}: labels?")
 
 
 def _listed(source: SourceArrays, found: list[str] | None = None) -> str:

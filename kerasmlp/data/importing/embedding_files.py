@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kerasmlp.data.importing.code_names import name_codes
-from kerasmlp.data.importing.embedding_choice import choose_embedding
+from kerasmlp.data.importing.embedding_choice import choose_embedding, doubt_whole_numbers
 from kerasmlp.data.importing.import_notes import ImportNotes, Say
 from kerasmlp.data.importing.label_meaning import (
     GENDER_CODE_CHOICES,
@@ -106,6 +106,7 @@ def import_embeddings(
         source, [*meant.values(), *columns.labels.values()], notes,
         name=columns.embedding, columns=columns.numbers,
     )  # fmt: skip
+    doubt_whole_numbers(embeddings, notes)
     left = name_codes(source, left, meant, gender_codes, notes)
     labels = _read_labels(path, source, left, meant, embeddings.shape, notes)
     if "gender" in labels:

@@ -27,6 +27,8 @@ from kerasmlp.utils.checks import reject_file, shown
 
 GENDER_SOURCES = {"male0": "utkface", "female0": "imdb-wiki", "words": "words"}
 GENDER_CODE_CHOICES = ("auto", *GENDER_SOURCES)
+_GAPS_OF_AGE, _SHARE_OF_A_GAP = (0, 99), 0.1  # as some write what they do not know
+_FEWEST_WITH_A_GAP = 50
 _NO_GENDER = UNKNOWN_WORDS | {"-1", "u"}
 _MOST_CLASSES = 20
 _LONGEST_WORD = 12
@@ -194,6 +196,11 @@ def read_genders(
                 expected = "must say in attribute 'gender_codes' which of 0 and 1 is male, or "
                 reject_file(path, expected + "--gender-codes must say it", shown(said))
 
+    found = {str(v).strip().lower().removesuffix(".0") for v in np.unique(column)} - {"", "nan"}
+    if codes in ("male0", "female0") and found == {"-1", "1"}:
+        came = "-1 and 1, without 0: a gap, or the other gender?"
+        reject_file(path, "must hold gender as codes 0 and 1, or as words", came)
+
     def decode(value: Any) -> int:
         gender = decode_gender(value, GENDER_SOURCES[codes])
         if gender is None and str(value).strip().lower().removesuffix(".0") not in _NO_GENDER:
@@ -212,6 +219,10 @@ def read_ages(
     if column.dtype.kind != "U":
         if (why := age_doubt("age", column)) is not None:
             notes.doubt(f"took numbers for ages in years that hardly are: {why}")
+        for gap in _GAPS_OF_AGE:
+            share = float(np.mean(column == gap)) if len(column) >= _FEWEST_WITH_A_GAP else 0.0
+            if share > _SHARE_OF_A_GAP:
+                notes.doubt(f"took age {gap} as one, which {share:.0%} of the rows have: a gap?")
         return {"age_years": np.where(column == UNKNOWN, np.nan, column).astype(np.float32)}
     texts = {t for t in np.unique(column).tolist() if t.strip().lower() not in _NO_GENDER}
     unread = sorted(t for t in texts if parse_age_years(t) is None)
