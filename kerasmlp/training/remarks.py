@@ -64,8 +64,8 @@ def remarks(target: Target, store: EmbeddingStore, report: dict) -> list[str]:
     accuracy = report["validation"].get("accuracy")
     if not majority["beaten"]:
         found.append(
-            f"no better than always answering {majority['class']!r}, the commonest class trained "
-            f"on, which is right in {majority['accuracy']:.1%} of the rows kept back: "
+            f"not surely better than always answering {majority['class']!r}, the commonest class "
+            f"trained on, which is right in {majority['accuracy']:.1%} of the rows kept back: "
             f"{_what_to_try(store, rows)}"
         )
     if again := report["rows"].get("test_learned_from"):

@@ -178,8 +178,8 @@ def test_a_model_is_held_against_the_majority(shares, beaten):
     assert len(notes) == (not beaten)
     if not beaten:
         assert notes[0].startswith(
-            "no better than always answering 'male', the commonest class trained on, which is "
-            "right in 75.0%"
+            "not surely better than always answering 'male', the commonest class trained on, "
+            "which is right in 75.0%"
         )
         wide = np.concatenate([part.embeddings, part.embeddings * 0.01] * 2, axis=1)
         wide[:, :10] *= 200

@@ -661,6 +661,13 @@ def test_an_age_that_many_have_is_a_doubt(gap, tmp_path):
     assert any(f"took age {gap} as one, which 20% of the rows have" in text for text in said)
 
 
+def test_a_table_without_a_header_is_named(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(9, 4))
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",")
+    with pytest.raises(InputError, match="names of its columns. Received: numbers such"):
+        import_embeddings(tmp_path / "a.csv")
+
+
 def test_text_of_another_encoding_is_named(tmp_path):
     (tmp_path / "a.csv").write_bytes("größe;e0;e1\n1;2;3\n".encode("cp1252"))
     with pytest.raises(
