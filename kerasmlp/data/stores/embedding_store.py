@@ -191,8 +191,8 @@ class EmbeddingStore:
             def square(start: int, block: np.ndarray) -> None:
                 np.vecdot(block, block, out=squared_norms[start : start + len(block)])
 
+            labels = file.labels(len(dataset), checksums.seed)
             with RowReader(file.raw, dataset, np.float32, checksums, square) as rows:
-                labels = file.labels(len(dataset), checksums.seed)
                 embeddings = rows.result()
             storage_dtype = _storage_dtype(dataset.dtype)
         _check_norms(path, squared_norms, info.normalized)

@@ -67,10 +67,9 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
     left = _MAX_ATTRIBUTES_BYTES
     attributes = file.attrs  # opens the root group, each time
     for name in attributes:
-        attribute = attributes.get_id(name)
         # of a text of variable length that of a pointer; of an attribute without a value 0
-        size = attribute.get_space().get_select_npoints() * attribute.get_type().get_size()
-        if size > left or (size > _POINTER_BYTES and attribute.dtype.hasobject):
+        size = h5py.h5a.get_info(file.id, name.encode("utf-8", "surrogateescape")).data_size
+        if size > left or (size > _POINTER_BYTES and attributes.get_id(name).dtype.hasobject):
             continue
         value = attributes[name]
         left -= getattr(value, "nbytes", None) or len(str(value))
@@ -78,22 +77,24 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
     return found
 
 
-def require_written(path: Any, dataset: h5py.Dataset, name: str, raw: RawFile) -> None:
+def require_written(
+    path: Any, dataset: h5py.Dataset, dtype: np.dtype, name: str, raw: RawFile
+) -> None:
     """Rejects a dataset whose values are not all in the file, or need a plugin to be read."""
     how, offset = dataset.id.get_create_plist(), dataset.id.get_offset()
     filters = {how.get_filter(i)[0] for i in range(how.get_nfilters())}
     if not filters <= _FILTERS:
         reject_file(path, "must be packed as HDF5 itself does", f"`{name}` that needs a plugin")
-    end = (offset or 0) + dataset.nbytes
+    end = (offset or 0) + dataset.size * dtype.itemsize
     if offset is not None and end > raw.size:
         reject_file(path, f"must be complete, {end:,} bytes or more", f"{raw.size:,} bytes")
     if dataset.size and not dataset.id.get_storage_size():
         reject_file(path, f"must hold the values of `{name}`", "none that were ever written")
 
 
-def memory_bytes(dataset: h5py.Dataset, itemsize: int) -> int:
+def memory_bytes(dataset: h5py.Dataset, dtype: np.dtype, itemsize: int) -> int:
     """What reading takes: the values as they are and of another size, and a chunk unpacked."""
-    own = dataset.dtype.itemsize
+    own = dtype.itemsize
     return int(dataset.size) * (own + itemsize) + math.prod(dataset.chunks or (0,)) * own
 
 

@@ -81,12 +81,19 @@ def own_part(path: Any, group: h5py.Group, key: str) -> h5py.Group | h5py.Datase
         return None
     kind = links.get_info(name).type
     what = _LINKS.get(kind, "a link") if kind != h5py.h5l.TYPE_HARD else None
-    part = None if what else group[key]
+    part = None if what else _opened(h5py.h5o.open(group.id, name))
     what = what or stored_elsewhere(part)
     if what:
         where = f"{group.name}/{key}".lstrip("/")
         reject_file(path, "must hold all of its data itself", f"{what} in {where!r}")
     return part
+
+
+def _opened(part: h5py.h5g.GroupID | h5py.h5d.DatasetID) -> h5py.Group | h5py.Dataset | None:
+    """As `group[key]` gives it, which takes three times as long."""
+    if isinstance(part, h5py.h5d.DatasetID):
+        return h5py.Dataset(part, readonly=True)  # of which h5py keeps the shape
+    return h5py.Group(part) if isinstance(part, h5py.h5g.GroupID) else None
 
 
 _LINKS = {
@@ -97,6 +104,9 @@ _LINKS = {
 
 def stored_elsewhere(item: Any) -> str | None:
     """What is said of a data set whose values are in other files; None of all else."""
-    if getattr(item, "is_virtual", False):
+    if not isinstance(item, h5py.Dataset):
+        return None
+    how = item.id.get_create_plist()
+    if how.get_layout() == h5py.h5d.VIRTUAL:
         return "a virtual data set of other data"
-    return "values stored in another file" if getattr(item, "external", None) else None
+    return "values stored in another file" if how.get_external_count() else None

@@ -21,8 +21,8 @@ _THREADS = min(4, os.cpu_count() or 1)
 class RowReader:
     """Reads the rows of a dataset on all cores, and compares their checksums.
 
-    The rows start to flow at once, so the caller reads labels meanwhile. A
-    block of rows is done with before the next is read, as it is in the cache.
+    The rows start to flow at once. A block of rows is done with before the
+    next is read, as it is in the cache.
 
     Args:
         raw: The file that holds `dataset`.

@@ -78,8 +78,9 @@ class StoreFile:
             came = f"shape {getattr(dataset, 'shape', None)}, "
             came += f"dtype {getattr(dataset, 'dtype', None)}"
             reject_file(self.path, f"must hold {what} as `{name}`", came)
-        require_written(self.path, dataset, name, self.raw)
-        self._allowance.take(memory_bytes(dataset, itemsize), name)
+        dtype = dataset.dtype  # h5py makes it anew each time
+        require_written(self.path, dataset, dtype, name, self.raw)
+        self._allowance.take(memory_bytes(dataset, dtype, itemsize), name)
         return dataset, Checksums(self.path, dataset, name, verify=self._verify)
 
     def labels(self, rows: int, seed: int | None) -> dict[str, np.ndarray]:
@@ -95,16 +96,19 @@ class StoreFile:
             if getattr(column, "shape", None) != (rows,):
                 came = f"shape {getattr(column, 'shape', None)}"
                 reject_file(self.path, f"must hold {rows} values of label {key!r}", came)
-            require_written(self.path, column, key, self.raw)
+            dtype = column.dtype
+            require_written(self.path, column, dtype, key, self.raw)
             # text takes four times in memory what it takes in the file, and once as it is read
-            self._allowance.take(memory_bytes(column, 5 * column.dtype.itemsize), key)
-            columns[key] = column
-        return {key: self._label(key, column, seed) for key, column in columns.items()}
+            self._allowance.take(memory_bytes(column, dtype, 5 * dtype.itemsize), key)
+            columns[key] = column, dtype
+        return {key: self._label(key, *column, seed) for key, column in columns.items()}
 
-    def _label(self, key: str, column: h5py.Dataset, seed: int | None) -> np.ndarray:
-        if column.dtype.hasobject:
+    def _label(
+        self, key: str, column: h5py.Dataset, dtype: np.dtype, seed: int | None
+    ) -> np.ndarray:
+        if dtype.hasobject:
             return as_column(self.path, key, read_texts(column, key, self._allowance), len(column))
-        offset, dtype = column.id.get_offset(), column.dtype
+        offset = column.id.get_offset()
         if offset is not None and dtype.kind in "iufS":  # past h5py, which takes twice as long
             values = np.empty(len(column), dtype)
             self.raw.read_into(values.view(np.uint8), offset)
