@@ -34,15 +34,14 @@ def add_image_arguments(
 
 
 def run_images(
-    args: argparse.Namespace, name: str, prepare: Callable[[Any, dict], tuple[Callable, Any]]
+    args: argparse.Namespace, name: str, experiment_of: Callable[[Any, dict], Any]
 ) -> None:
     """Runs an experiment, and prints what came out.
 
     Args:
         args: With the options above.
         name: Of the folder in `runs/` if none is given.
-        prepare: From images and the given settings of a plan to what runs it and
-            the plan.
+        experiment_of: From images and the given settings of a plan to the experiment.
     """
     from kerasmlp.utils.checks import check_int, check_seed
     from kerasmlp.utils.tensorflow_import import import_tensorflow
@@ -53,6 +52,7 @@ def run_images(
         check_int("--rows", args.rows, minimum=1)
     run_dir = open_run(args, name)
     import_tensorflow()
+    from kerasmlp.experiments.image_runs import run_experiment
     from kerasmlp.training.image_batches import load_images
     from kerasmlp.training.precision import default_policy
 
@@ -63,8 +63,8 @@ def run_images(
     settings = {k: v for k, v in settings.items() if v is not None}
     settings["seeds"] = tuple(range(args.seed, args.seed + args.seeds))
     settings["precision"] = args.precision or default_policy()
-    experiment, plan = prepare(data, settings)
-    report = experiment(data, plan, run_dir, resume=args.resume, force=args.force, progress=True)
+    how = {"resume": args.resume, "force": args.force, "progress": True}
+    report = run_experiment(experiment_of(data, settings), data, run_dir, **how)
     rows = report["rows"]
     print(f"{run_dir}: {len(report['runs'])} runs, {report['seconds']['total']:.1f} s")
     print(

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    def prepare(data, settings):
-        from kerasmlp.experiments.ic_resnet.experiment import run_cifar
+    def experiment_of(data, settings):
+        from kerasmlp.experiments.ic_resnet.experiment import cifar_experiment
 
         plan = CifarPlan(
             depth=args.depth,
@@ -41,6 +41,6 @@ def run(args: argparse.Namespace) -> None:
             dropout_rate=args.dropout_rate,
             **settings,
         )
-        return run_cifar, plan
+        return cifar_experiment(plan)
 
-    run_images(args, "cifar", prepare)
+    run_images(args, "cifar", experiment_of)

@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    def prepare(data, settings):
-        from kerasmlp.experiments.layer_out.experiment import run_layer_out
+    def experiment_of(data, settings):
+        from kerasmlp.experiments.layer_out.experiment import layer_out_experiment
 
         fitting = (name for name, of in NETWORKS.items() if of.channels == data.channels)
         plan = LayerOutPlan(
@@ -51,6 +51,6 @@ def run(args: argparse.Namespace) -> None:
             warmup_epochs=args.warmup_epochs,
             **settings,
         )
-        return run_layer_out, plan
+        return layer_out_experiment(plan)
 
-    run_images(args, "layerout", prepare)
+    run_images(args, "layerout", experiment_of)

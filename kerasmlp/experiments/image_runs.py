@@ -7,43 +7,40 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from kerasmlp.experiments.grid import Grid
+from kerasmlp.experiments.image_plan import ImagePlan
 from kerasmlp.experiments.summary import markdown_lines, mean_and_std, summarize
+from kerasmlp.training.figures import band, over_epochs
 from kerasmlp.training.image_batches import ImageSet
-from kerasmlp.utils.checks import DivergedError, reject
+from kerasmlp.training.train_run import Training, train_run
+from kerasmlp.utils.checks import DivergedError
 from kerasmlp.utils.tables import read_csv
 
 
-class Plan(Protocol):
-    """What to compute."""
-
-    epochs: int
-    batch_size: int
-
-    def runs(self) -> list: ...
-
-    def to_config(self) -> dict[str, Any]: ...
-
-
 @dataclass(frozen=True)
-class Presentation:
-    """How the results of an experiment are shown.
+class ImageExperiment:
+    """A plan, what trains a run of it, and how its results are shown.
 
     Attributes:
+        kind: As `config.json` says it.
+        plan: What to compute; its runs have a `name`.
+        training: From data, plan, run and the data's digest to what `train_run` takes.
         keys: Of a report, what tells the run.
         numbers: Of a report, what is averaged over seeds; the seconds go with them.
         panels: Columns of a history to draw over the epochs, with their titles.
         title_of: From a row to the name of its line in the table.
-        caption: Of the table.
+        caption: Of the table, with `{seeds}`.
         columns: Of the table, each with the cell of a `title`, its `place` in the table and
             the means and deviations of its numbers.
     """
 
+    kind: str
+    plan: ImagePlan
+    training: Callable[..., Training]
     keys: tuple[str, ...]
     numbers: tuple[str, ...]
     panels: dict[str, str]
@@ -70,7 +67,9 @@ class Presentation:
             [cell({"place": place, "title": title, **values}) for cell in self.columns.values()]
             for place, (title, values) in enumerate(summary.items(), 1)
         ]
-        return "\n".join([self.caption, "", *markdown_lines(list(self.columns), lines)]) + "\n"
+        seeds = f"{len(self.plan.seeds)} seed{'s' * (len(self.plan.seeds) > 1)}"
+        table = markdown_lines(list(self.columns), lines)
+        return "\n".join([self.caption.format(seeds=seeds), "", *table]) + "\n"
 
 
 def percent_of(name: str) -> Callable[[dict], str]:
@@ -84,16 +83,13 @@ def whole_seconds(values: dict) -> str:
 
 
 def run_experiment(
+    experiment: ImageExperiment,
     data: ImageSet,
-    plan: Plan,
     run_dir: str | os.PathLike,
-    kind: str,
     *,
-    train: Callable[..., dict],
-    presentation: Presentation,
-    resume: bool,
-    force: bool,
-    progress: bool,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = False,
 ) -> dict:
     """Trains every run of a plan and writes the table, one after the other.
 
@@ -102,12 +98,9 @@ def run_experiment(
     accuracies are those of an uninterrupted experiment.
 
     Args:
-        data: Images.
-        plan: What to compute.
+        experiment: What to compute, and how it is shown.
+        data: Images; the test part is measured after every epoch, as in the papers.
         run_dir: Folder to write, a run folder with one more per run in it.
-        kind: Of the experiment, as its `config.json` says.
-        train: As `train_layer_out`.
-        presentation: Of the results.
         resume: Go on with a killed experiment.
         force: Replace what is in the folder.
         progress: Show a bar over epochs.
@@ -120,54 +113,48 @@ def run_experiment(
         InputError: if the data do not suit the plan, the folder cannot be used, or
             every run diverged; one that did is named and left out.
     """
-    started = time.time()
-    if plan.batch_size > len(data.x_train):
-        requirement = f"must be at most the {len(data.x_train)} images to train on"
-        reject("batch_size", requirement, plan.batch_size)
-    config = {"kind": kind, **plan.to_config(), "data_digest": data.digest()}
-    runs = plan.runs()
-    grid = Grid(run_dir, [run.name for run in runs])
+    started, plan = time.time(), experiment.plan
+    plan.check(data)
+    config = {"kind": experiment.kind, **plan.to_config(), "data_digest": data.digest()}
+    grid = Grid(run_dir, [run.name for run in plan.runs()])
     with grid.folder.working(config, resume=resume, force=force, files=grid.files):
         if grid.folder.done:
             return grid.folder.report()
-        reports, diverged = _train_all(data, plan, runs, grid, train, progress)
+        reports, diverged = _train_all(experiment, data, grid, progress)
+        rows = [experiment.row_of(report) for report in reports.values()]
         report = {
-            "summary": {},
-            "runs": [presentation.row_of(report) for report in reports.values()],
+            "summary": experiment.summarize(rows),
+            "runs": rows,
             "diverged": diverged,
             "rows": {"training": len(data.x_train), "test": len(data.x_test)},
             "trainable_parameters": next(iter(reports.values()))["trainable_parameters"],
             "seconds": {"total": time.time() - started},
         }
-        return _finish(grid, presentation, report, reports)
-
-
-def _finish(grid: Grid, shown: Presentation, report: dict, reports: dict[str, dict]) -> dict:
-    report["summary"] = summary = shown.summarize(report["runs"])
-    table = shown.markdown_of(summary)
-    if report["diverged"]:
-        table += f"\nDiverged and left out: {', '.join(report['diverged'])}.\n"
-    histories: dict[str, list[list[dict]]] = {}
-    for name, of in reports.items():
-        history = read_csv(grid.folder / name / "history.csv")
-        histories.setdefault(shown.title_of(of), []).append(history)
-    draw = functools.partial(_draw, histories, shown.panels)
-    return grid.finish(report["runs"], table, report, draw)
+        table = experiment.markdown_of(report["summary"])
+        if diverged:
+            table += f"\nDiverged and left out: {', '.join(diverged)}.\n"
+        histories: dict[str, list[list[dict]]] = {}
+        for name, of in reports.items():
+            history = read_csv(grid.folder / name / "history.csv")
+            histories.setdefault(experiment.title_of(of), []).append(history)
+        draw = functools.partial(_draw, histories, experiment.panels)
+        return grid.finish(rows, table, report, draw)
 
 
 def _train_all(
-    data: ImageSet, plan: Plan, runs: list, grid: Grid, train: Callable[..., dict], progress: bool
+    experiment: ImageExperiment, data: ImageSet, grid: Grid, progress: bool
 ) -> tuple[dict[str, dict], list[str]]:
     """Reports by name, and the names of those that diverged; an error if all did."""
-    reports, diverged = {}, {}
-    digest = grid.folder.config()["data_digest"]
-    total = len(runs) * plan.epochs
-    with tqdm(total=total, unit="epoch", disable=not progress) as bar:
+    reports, diverged, plan = {}, {}, experiment.plan
+    digest, runs = grid.folder.config()["data_digest"], plan.runs()
+    with tqdm(total=len(runs) * plan.epochs, unit="epoch", disable=not progress) as bar:
         for number, (run, folder) in enumerate(zip(runs, grid.runs, strict=True), 1):
             bar.set_description(run.name)
-            how = {"data_digest": digest, "on_epoch": bar.update}
             try:
-                reports[run.name] = train(data, plan, run, folder.path, **how)
+                training = experiment.training(data, plan, run, digest)
+                reports[run.name] = train_run(
+                    training, folder.path, resume=True, on_epoch=lambda done: bar.update()
+                )
             except DivergedError as error:  # the others are results all the same
                 diverged[run.name] = error
             bar.update(number * plan.epochs - bar.n)  # what was left out, or done before
@@ -194,13 +181,9 @@ def _draw(
     for axes, (name, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for title, runs in histories.items():
             values = np.array([[float(row.get(name, 0)) for row in history] for history in runs])
-            epochs = np.arange(1, values.shape[1] + 1)
-            (line,) = axes.plot(epochs, values.mean(axis=0), marker=".", markersize=3, label=title)
             edges = values.min(axis=0), values.max(axis=0)
-            axes.fill_between(epochs, *edges, alpha=0.15, color=line.get_color(), linewidth=0)
+            band(axes, values.mean(axis=0), *edges, label=title, linewidth=0)
         axes.set_title(label, fontsize=10)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
+        over_epochs(axes)
     figure.axes[0].legend(fontsize=8)
     save_png(figure, path)

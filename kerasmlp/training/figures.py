@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kerasmlp.utils.figures import save_png
@@ -27,9 +28,7 @@ def curves(history: list[dict], path: str | os.PathLike) -> None:
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         axes.plot(epochs, [row[name] for row in history], marker=".", markersize=4)
         axes.set_title(_LABELS[name], fontsize=10)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        axes.grid(alpha=0.3)
+        over_epochs(axes)
     save_png(figure, path)
 
 
@@ -43,15 +42,28 @@ def curves_with_bands(histories: Sequence[list[dict]], path: str | os.PathLike) 
     axes = figure.subplots()
     for name in ("loss", "val_loss"):
         mean, std = band_of(histories, name)
-        epochs = np.arange(1, len(mean) + 1)
-        (line,) = axes.plot(epochs, mean, marker=".", markersize=4, label=_LABELS[name])
-        axes.fill_between(epochs, mean - std, mean + std, alpha=0.25, color=line.get_color())
-    axes.set_xlabel("epoch")
+        band(axes, mean, mean - std, mean + std, label=_LABELS[name], markersize=4, alpha=0.25)
     axes.set_ylabel(f"mean ± standard deviation of {len(histories)} runs")
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    axes.grid(alpha=0.3)
+    over_epochs(axes)
     axes.legend()
     save_png(figure, path)
+
+
+def over_epochs(axes: Axes) -> None:
+    """Axes over whole epochs, with a grid."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.grid(alpha=0.3)
+
+
+def band(
+    axes: Axes, middle: np.ndarray, low: np.ndarray, high: np.ndarray, *, label: str,
+    markersize: float = 3, alpha: float = 0.15, **fill: float,
+) -> None:  # fmt: skip
+    """Draws a line over the epochs, and in its colour what lies between two others."""
+    epochs = np.arange(1, len(middle) + 1)
+    (line,) = axes.plot(epochs, middle, marker=".", markersize=markersize, label=label)
+    axes.fill_between(epochs, low, high, alpha=alpha, color=line.get_color(), **fill)
 
 
 def band_of(histories: Sequence[list[dict]], name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -44,13 +44,14 @@ from kerasmlp.callbacks.validation import forward
 from kerasmlp.data.kept_back import split_rows
 from kerasmlp.data.targets import age_target
 from kerasmlp.evaluation.measuring import measure
-from kerasmlp.experiments.layer_out.experiment import optimizer_of
 from kerasmlp.experiments.layer_out.plan import NETWORKS, LayerOutPlan
 from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.training.batches import training_chunks
 from kerasmlp.training.fit import compile_by_recipe, compile_model
 from kerasmlp.training.image_batches import augmented_batches, load_images
+from kerasmlp.training.images import scheduled_rate
+from kerasmlp.training.l2_sgd import L2SGD
 from kerasmlp.training.precision import PRECISIONS, computing_in
 
 STEPS, PATTERNS = 10, 10
@@ -74,7 +75,9 @@ def compiled(plan: LayerOutPlan, steps: int) -> keras.Model:
     with computing_in(plan.precision):
         model = MNISTNet(seed=0)
         loss = "sparse_categorical_crossentropy"
-        compile_model(model, optimizer_of(plan, steps), loss, metrics=["accuracy"])
+        rate, l2 = scheduled_rate(plan, steps), NETWORKS[plan.network].l2
+        optimizer = L2SGD(rate, momentum=0.9, l2=l2)
+        compile_model(model, optimizer, loss, metrics=["accuracy"])
     return model
 
 

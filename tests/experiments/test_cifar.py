@@ -211,11 +211,11 @@ def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path):
 
 
 def test_the_mean_image_is_taken_off(cifar10):
-    from kerasmlp.experiments.ic_resnet.experiment import build
+    from kerasmlp.experiments.ic_resnet.experiment import CifarTraining
 
     data = load_images(cifar10)
     plan = CifarPlan(depth=8)
-    model = build(data, plan, plan.runs()[0])
+    model = CifarTraining(data, plan, plan.runs()[0], "").network()
     layer = model.get_layer("less_the_mean_image")
     images = np.array(layer(data.x_train.astype("float32")))
     np.testing.assert_allclose(images.mean(axis=0), 0, atol=1e-6)

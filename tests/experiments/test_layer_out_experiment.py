@@ -214,19 +214,20 @@ def test_half_precision_is_of_the_training_alone(images, tmp_path):
 
 
 def test_a_run_that_diverges_is_left_out(images, tmp_path, monkeypatch):
-    from kerasmlp.experiments.layer_out import experiment
+    from kerasmlp.experiments.image_runs import run_experiment
+    from kerasmlp.experiments.layer_out.experiment import LayerOutTraining, layer_out_experiment
     from kerasmlp.utils.checks import DivergedError
 
-    train = experiment.train_layer_out
+    make = LayerOutTraining.make
 
-    def diverging(data, plan, run, *others, **more):
-        if run.seed == 1:
-            raise DivergedError(plan.learning_rate)
-        return train(data, plan, run, *others, **more)
+    def diverging(training):
+        if training.run.seed == 1:
+            raise DivergedError(training.plan.learning_rate)
+        return make(training)
 
-    monkeypatch.setattr(experiment, "train_layer_out", diverging)
+    monkeypatch.setattr(LayerOutTraining, "make", diverging)
     plan = LayerOutPlan(network="mnist", modes=("baseline",), seeds=(0, 1), epochs=1, batch_size=32)
-    report = experiment.run_layer_out(load_images(images), plan, tmp_path / "run")
+    report = run_experiment(layer_out_experiment(plan), load_images(images), tmp_path / "run")
     assert report["diverged"] == ["baseline_seed1"] and len(report["runs"]) == 1
     assert "Diverged and left out: baseline_seed1." in (tmp_path / "run/table.md").read_text()
 

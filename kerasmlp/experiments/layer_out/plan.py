@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from kerasmlp.training.precision import PRECISIONS
-from kerasmlp.utils.checks import check_choice, check_each_once, check_int, check_positive, reject
+from kerasmlp.experiments.image_plan import ImagePlan
+from kerasmlp.utils.checks import check_choice, check_each_once, check_int, reject
+
+if TYPE_CHECKING:
+    from kerasmlp.training.image_batches import ImageSet
 
 _MNIST_V = (0.9, 0.7, 0.6, 0.5, 0.4, 0.3, 0.1)
 _VGG_V = (0.9, 0.8, 0.8, 0.7, 0.7, 0.6, 0.6, 0.5, 0.5, 0.4, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1)
@@ -72,19 +75,14 @@ class LayerOutRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerOutPlan:
-    """Modes × seeds on one network.
+class LayerOutPlan(ImagePlan):
+    """Modes × seeds on one network, trained as in the paper where nothing is given.
 
     Attributes:
         network: Of `NETWORKS`.
         modes: Of `MODES`; the paper's for the network by default.
-        seeds: Each decides initial weights, order, augmentation and frozen layers.
         erasing: Random erasing: `"no"`, `"yes"` or `"both"`.
-        epochs: Of each run; the paper's by default.
         warmup_epochs: Before layers freeze, in the modes that have a warm-up.
-        batch_size: Rows per step; the paper's by default.
-        learning_rate: At the start, or after `gentle`; the paper's by default.
-        precision: Of `PRECISIONS`.
 
     Raises:
         InputError: if a value is out of range.
@@ -98,13 +96,11 @@ class LayerOutPlan:
 
     network: str
     modes: tuple[str, ...] | None = None
-    seeds: tuple[int, ...] = (0,)
     erasing: str = "no"
     epochs: int | None = None
     warmup_epochs: int = 20
     batch_size: int | None = None
     learning_rate: float | None = None
-    precision: str = "float32"
 
     def __post_init__(self):
         of = NETWORKS[check_choice("network", self.network, NETWORKS)]
@@ -114,18 +110,18 @@ class LayerOutPlan:
         for mode in self.modes:
             check_choice("modes", mode, MODES)
         check_each_once("modes", self.modes)
-        check_each_once("seeds", self.seeds)
-        for seed in self.seeds:
-            check_int("seeds", seed, minimum=0)
         check_choice("erasing", self.erasing, ERASING)
-        check_int("epochs", self.epochs, minimum=1)
-        check_int("batch_size", self.batch_size, minimum=1)
-        check_choice("precision", self.precision, PRECISIONS)
-        check_positive("learning_rate", self.learning_rate)
+        super().__post_init__()
         check_int("warmup_epochs", self.warmup_epochs, minimum=0)
         if set(self.modes) - {"baseline", "since-start"} and self.warmup_epochs >= self.epochs:
             requirement = f"must be less than the {self.epochs} epochs"
             reject("warmup_epochs", requirement, self.warmup_epochs)
+
+    def check(self, data: ImageSet) -> None:
+        if data.channels != NETWORKS[self.network].channels:
+            kind = "grey" if data.channels == 1 else "colour"
+            reject("network", f"must be one for {kind} images, as the data holds", self.network)
+        super().check(data)
 
     def runs(self) -> list[LayerOutRun]:
         return [
@@ -154,5 +150,4 @@ class LayerOutPlan:
         return rates | {epoch: rate * 0.1**k for k, epoch in enumerate(falls, 1)}
 
     def to_config(self) -> dict[str, Any]:
-        lists = {"modes": list(self.modes), "seeds": list(self.seeds)}
-        return asdict(self) | lists | {"l2": NETWORKS[self.network].l2}
+        return super().to_config() | {"l2": NETWORKS[self.network].l2}
