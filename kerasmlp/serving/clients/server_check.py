@@ -41,7 +41,7 @@ def check_server(
     """
     x = np.random.default_rng(0).standard_normal((rows, version.width), np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    here = {name: sorted(version.inputs_of(name)) for name in version.signatures}
+    here = {name: sorted(inputs) for name, inputs in version.signatures.items()}
     there = {name: sorted(ends["inputs"]) for name, ends in client.signatures().items()}
     checks = {"signatures": (here == there, ", ".join(sorted(there)))}
     local = version.run("serving_default", {"embedding": x})
