@@ -6,21 +6,19 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.faces.finder import Face, FaceFinder, read_image
 from kerasmlp.runs.extremes import Extremes, KeptFace, square_crop
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.utils.drawing import shown
 from kerasmlp.utils.files import atomic_path
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
-    from kerasmlp.faces.finder import Face, FaceFinder
 
 _SURE, _NOT_SURE = (80, 220, 100), (200, 200, 200)
 _NO_LIMIT = 0.9995
@@ -70,8 +68,6 @@ def predict_photo(
     Raises:
         InputError: if the photo cannot be read.
     """
-    from kerasmlp.faces.finder import read_image
-
     image = read_image(path)
     faces = finder.find(image)
     rows = [{"input": str(path)} | row for row in predict_faces(predictors, faces, **how)]
@@ -138,17 +134,8 @@ def _how_sure(answer: dict) -> str:
     return compared if answer["abstained"] else f", sure{compared}"
 
 
-def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> PILImage:
-    """Returns the photo with a box and a caption for each face.
-
-    Args:
-        image: BGR, shape `(height, width, 3)`.
-        faces: In it.
-        rows: One per face.
-    """
-    from matplotlib import font_manager
-    from PIL import Image, ImageDraw, ImageFont
-
+def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> Image.Image:
+    """Returns the photo, which is BGR, with a box and a caption for each face."""
     picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
     # Small crops are enlarged: captions must stay readable.
     factor = max(1, round(640 / max(picture.size)))

@@ -52,14 +52,6 @@ class Client(abc.ABC):
     or one that is too busy, is sent again after a while; one that was not
     answered in time is not, as the server may still be computing it. A client
     may be shared by threads.
-
-    Args:
-        version: Number of the model's version; None asks the latest.
-        timeout_s: Until one try is given up, in seconds.
-        retries: Further tries.
-
-    Raises:
-        InputError: if an argument is no such thing, or a package is missing.
     """
 
     def __init__(self, *, version: int | None = None, timeout_s: float = 30.0, retries: int = 3):

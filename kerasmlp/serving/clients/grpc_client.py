@@ -20,7 +20,10 @@ class GrpcClient(Client):
     Args:
         address: Host and port, such as `"127.0.0.1:8500"`; not encrypted.
         model: Its name.
-        how: `version`, `timeout_s` and `retries` of `Client`.
+        how: As of `RestClient`.
+
+    Raises:
+        InputError: if an argument is no such thing, or a package is missing.
     """
 
     def __init__(self, address: str, model: str, **how: Any):

@@ -24,7 +24,10 @@ class RestClient(Client):
     Args:
         url: Of the server, such as `"http://127.0.0.1:8501"`.
         model: Its name.
-        how: `version`, `timeout_s` and `retries` of `Client`.
+        how: `version` (None: the latest), `timeout_s` of one try (30) and `retries` (3).
+
+    Raises:
+        InputError: if an argument is no such thing, or urllib3 is missing.
     """
 
     def __init__(self, url: str, model: str, **how: Any):

@@ -8,21 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL.Image import Image as PILImage
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.faces.finder import FaceFinder, read_image
 from kerasmlp.runs.photo_answers import caption, draw_faces, predict_faces, predict_store
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.drawing import label
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
-    from kerasmlp.faces.finder import FaceFinder
 
 MAX_ROWS = 2000
 _MAX_STORE_BYTES = 1 << 28  # in memory
@@ -51,8 +48,6 @@ class DemoAnswers:
         Raises:
             InputError: if it is no photo, or shows no face.
         """
-        from kerasmlp.faces.finder import read_image
-
         image = read_image(path)
         faces = sorted(self.finder.find(image), key=lambda face: face.box[0])
         if not faces:

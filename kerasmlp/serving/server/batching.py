@@ -117,11 +117,6 @@ class Batcher:
     ) -> dict[str, np.ndarray]:
         """Answers a question; whoever stops waiting before it is computed leaves the queue.
 
-        Args:
-            version: Which model.
-            question: Of it.
-            client: Who asks; somebody else each time if it is not told.
-
         Raises:
             Busy: if it would wait in vain, or others have a better right to wait.
         """
@@ -156,13 +151,13 @@ class Batcher:
         if self._taken + self._share(job) < 1 + 1e-9:
             return
         shares: dict[str, float] = {}
-        for (name, _), one in self._queue:
-            shares[name] = shares.get(name, 0.0) + self._share(one) * (not one.answer.done())
+        waiting = [(name, one) for (name, _), one in self._queue if not one.answer.done()]
+        for name, one in waiting:
+            shares[name] = shares.get(name, 0.0) + self._share(one)
         largest = max(shares, key=shares.get, default=address)
         if shares.get(address, 0.0) + self._share(job) >= shares.get(largest, 0.0):
             raise Busy
-        waiting = [one for _, one in self._queue.of(largest) if not one.answer.done()]
-        waiting[-1].answer.set_exception(Busy())
+        [one for name, one in waiting if name == largest][-1].answer.set_exception(Busy())
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()

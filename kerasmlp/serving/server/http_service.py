@@ -61,7 +61,6 @@ class HttpService:
         self._models = models
         self._limits = limits
         self._metrics = ServiceMetrics()
-        self._active = 0
         self._bodies = Bodies(limits.max_body_bytes, limits.timeout_s)
         self.stopping = False
         self.hosts: Collection[str] | None = None
@@ -122,10 +121,10 @@ class HttpService:
 
     async def _predict(self, request: web.Request) -> web.Response:
         started, model, signature, status = time.perf_counter(), "", "", HTTPStatus.OK
-        self._active += 1
-        self._metrics.active.set(self._active)
+        self._metrics.active.inc()
         try:
-            version = self._version(request)
+            served, numbers = self._model(request)
+            version = served.versions[numbers[-1]]
             model = request.match_info["model"]
             if request.match_info["verb"] != "predict":
                 verb = request.match_info["verb"]
@@ -150,8 +149,7 @@ class HttpService:
             status = getattr(error, "status", 400 if isinstance(error, InputError) else 500)
             raise
         finally:
-            self._active -= 1
-            self._metrics.active.set(self._active)
+            self._metrics.active.dec()
             self._metrics.answers.labels(model, signature, str(int(status))).inc()
             self._metrics.seconds.observe(time.perf_counter() - started)
 
@@ -205,10 +203,6 @@ class HttpService:
             sentence = f"{name} has no {kind[:-1]} {value[:80]!r} that is served"
             raise Refusal(HTTPStatus.NOT_FOUND, sentence)
         return model, [number]
-
-    def _version(self, request: web.Request) -> ServedVersion:
-        model, numbers = self._model(request)
-        return model.versions[numbers[-1]]
 
     async def _status(self, request: web.Request) -> web.Response:
         _, numbers = self._model(request)
