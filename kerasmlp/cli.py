@@ -92,33 +92,34 @@ def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | 
         return _fail(f"interrupted{'; --resume goes on from here' * _has_begun(args)}", 130)
     except InputError as error:
         return _fail(_as_typed(error, parser), 2)
-    except MemoryError:
-        return _fail(_NO_MEMORY, 2)
-    except OSError as error:
-        if error.errno == errno.EPIPE and _nobody_reads():
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number == errno.EPIPE and _nobody_reads():
             _drop_output()  # `| head` has read enough
             return 0
-        if error.errno == errno.EBADF and _nobody_reads():
-            return _fail(_CLOSED, 2)
-        if is_full_disk(error):
-            return _fail(_of_full_disk(error), 2)
-        if error.errno == errno.ENOMEM:
-            return _fail(_NO_MEMORY, 2)
-        if error.filename is None or error.strerror is None:
-            return _fail(str(error), 2)
-        return _fail(f"`{error.filename}` must be usable. Received: {error.strerror}", 2)
-    except Exception as error:
+        if (sentence := _of_the_system(error, number)) is not None:
+            return _fail(sentence, 2)
         if os.environ.get(TRACEBACK):
             raise
-        text = str(error)
-        if is_full_disk(error):
-            return _fail(_of_full_disk(error), 2)
-        if type(error).__name__ == "ResourceExhaustedError" or "can't start new thread" in text:
-            return _fail(_NO_MEMORY, 2)  # TensorFlow's, and Python's where no thread has a stack
-        text = " ".join(text.split())[:150]
-        return _fail(
-            f"unexpected {type(error).__name__}: {text} (set {TRACEBACK}=1 for the traceback)", 1
-        )
+        text = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        return _fail(f"{text} (set {TRACEBACK}=1 for the traceback)", 1)
+
+
+def _of_the_system(error: Exception, number: int | None) -> str | None:
+    """What is wrong with a disk, a file, standard output or the memory; None of a bug."""
+    if number == errno.EBADF and _nobody_reads():
+        return _CLOSED
+    if is_full_disk(error):
+        return _of_full_disk(error)
+    # TensorFlow's error, and Python's where no thread has a stack
+    of_memory = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    if of_memory or number == errno.ENOMEM or "can't start new thread" in str(error):
+        return _NO_MEMORY
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"`{error.filename}` must be usable. Received: {error.strerror}"
 
 
 def _has_begun(args: argparse.Namespace) -> bool:

@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
+
+    import_tensorflow()
     from kerasmlp.experiments.cross_validation.comparison import compare, comparison_table
 
     result = compare(args.a, args.b)

@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.datasets import LAYOUTS, read_records
     from kerasmlp.data.datasets.removal import removal_table
+    from kerasmlp.data.stores.store_info import StoreInfo
     from kerasmlp.faces.extraction import extract_embeddings
     from kerasmlp.faces.models import LICENCE_NOTICE, download_models
 
@@ -70,8 +71,7 @@ def run(args: argparse.Namespace) -> None:
         face=args.face or layout.face,
         min_det_score=args.min_det_score,
         device=args.device,
-        source=layout.source,
-        licence=layout.licence,
+        origin=StoreInfo(source=layout.source, licence=layout.licence),
         resume=args.resume,
         force=args.force,
         progress=True,

@@ -11,32 +11,23 @@ age is wrong where its group is, or with --within-years 5 where it is more than
 from __future__ import annotations
 
 import argparse
-import contextlib
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kerasmlp.commands.answering import add_answer_arguments, open_answering, open_finder
+
+_TABLE = re.compile(rb'(\{"input": "([^"\\]|\\.)*", "|input,)(row|face)|\s*\Z')
+_PICTURE = re.compile(rb"\x89PNG|\Z")
+"""How the files begin that are written here; empty ones may be replaced, too."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder of a training command")
+    add_answer_arguments(parser)
     parser.add_argument("inputs", type=Path, nargs="+", help="photos, folders of photos, stores")
-    parser.add_argument(
-        "--also", type=Path, action="append", default=[], metavar="RUN", help="a further run"
-    )
-    parser.add_argument("--num-samples", type=int, default=64, metavar="N", help="default: 64")
     parser.add_argument("--seed", type=int, default=0, help="of the samples; default: 0")
-    parser.add_argument(
-        "--max-risk",
-        type=float,
-        metavar="R",
-        help="abstain where needed for a share of wrong answers of at most R",
-    )
-    parser.add_argument(
-        "--within-years",
-        type=float,
-        metavar="K",
-        help="an age is wrong if it is more than K years off (default: if its group is)",
-    )
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: to the screen")
     parser.add_argument("--force", action="store_true", help="replace the output file")
@@ -50,83 +41,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.data.datasets.photos import photos_of, picture_paths
-    from kerasmlp.faces.models import LICENCE_NOTICE
-    from kerasmlp.runs.run_folder import RunFolder
-    from kerasmlp.runs.training_files import require_training
-    from kerasmlp.utils.checks import InputError, check_int, one_sentence, reject, reject_file
-    from kerasmlp.utils.files import what_is
-    from kerasmlp.utils.tables import RowWriter
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
+    from kerasmlp.data.datasets.photos import picture_paths
+    from kerasmlp.utils.checks import InputError, one_sentence, reject, reject_file
+    from kerasmlp.utils.tables import row_writer
 
-    check_int("--num-samples", args.num_samples, minimum=0)
-    check_int("--seed", args.seed, minimum=0)
-    _check_tables(args)
-    stores = [p for p in args.inputs if p.suffix in (".h5", ".hdf5")]
-    photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
-    for output in filter(None, (args.output, args.extremes)):
-        if output.exists():
-            if output in (*stores, *photos):
-                reject_file(output, "must not be the output too", "an input")
-            if not args.force:
-                reject_file(output, "must not exist yet (or give --force)", what_is(output))
-    if photos and args.model_dir is None:
-        reject("--model-dir", f"must be given for photos ({LICENCE_NOTICE})", None)
-    if args.annotate and not photos:
-        reject("--annotate", "must come with photos", str(args.annotate))
-    if args.extremes:
-        _check_extremes(args, photos)
-    for path in (args.run, *args.also):
-        require_training(RunFolder(path))
-    import_tensorflow()
+    stores, photos = _inputs(args)
+    predictors, how = open_answering(args, args.seed)
     from kerasmlp.runs.extremes import Extremes
     from kerasmlp.runs.photo_answers import predict_photo, predict_store
-    from kerasmlp.runs.predictor import open_predictors
 
-    how = {k: getattr(args, k) for k in ("num_samples", "max_risk", "within_years")}
-    predictors = open_predictors((args.run, *args.also), **how)
-    names = [p.name for p in predictors]
-    how["seed"] = args.seed
-    finder = None
+    finder, pictures = None, [None] * len(photos)
     if photos:
-        from kerasmlp.faces.finder import FaceFinder
-
-        finder = FaceFinder(args.model_dir, min_det_score=args.min_det_score)
-        for predictor in predictors:
-            predictor.check(args.model_dir, finder.width, finder.info)
-            if predictor.config["embedder"] is None:
-                about = f"{predictor.path} does not say which embedder it was trained on"
-                print(f"note: {about}: with another one its answers mean nothing", file=sys.stderr)
-    pictures: list[Path | None] = [None] * len(photos)
+        finder = open_finder(args.model_dir, predictors, min_det_score=args.min_det_score)
     if args.annotate:
         args.annotate.mkdir(mode=0o700, parents=True, exist_ok=True)
         pictures = picture_paths(photos, args.annotate)
+    extremes = [Extremes(p.name) for p in predictors if args.extremes]
+    unreadable: list[InputError] = []
 
-    extremes = [Extremes(name) for name in names if args.extremes]
-    unreadable: list[str] = []
-    with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(RowWriter(args.output, args.format))
+    def rows() -> Iterator[dict]:
         for store in stores:
-            for row in predict_store(predictors, store, progress=sys.stderr.isatty(), **how):
-                writer.write(row if args.output else _rounded(row))
+            yield from predict_store(predictors, store, progress=sys.stderr.isatty(), **how)
         for photo, picture in _bar(list(zip(photos, pictures, strict=True))):
+            drawn = {"annotate": picture, "extremes": extremes}
             try:
-                rows = predict_photo(
-                    predictors, finder, photo, annotate=picture, extremes=extremes, **how
-                )
+                yield from predict_photo(predictors, finder, photo, **drawn, **how)
             except InputError as error:
-                unreadable.append(str(error))
+                unreadable.append(error)
                 if len(unreadable) > 1:
                     print(f"also: {one_sentence(error)}", file=sys.stderr)
-                continue
-            for row in rows:
-                writer.write(row if args.output else _rounded(row))
+
+    with row_writer(args.output, args.format) as write:
+        for row in rows():
+            write(row if args.output else _rounded(row))
     if extremes and extremes[0].lowest:
         from kerasmlp.runs.figures import extreme_faces
 
         extreme_faces(extremes, args.extremes)
     if unreadable:
-        raise InputError(unreadable[0])
+        raise unreadable[0]
     if extremes and not extremes[0].lowest:
         reject("--extremes", "must come with photos that show a face", f"{len(photos)} without")
     if args.output:
@@ -135,25 +88,54 @@ def run(args: argparse.Namespace) -> None:
         reject_file(args.inputs[0], "must hold photos", "none")
 
 
-def _check_extremes(args: argparse.Namespace, photos: list[Path]) -> None:
-    from kerasmlp.utils.checks import reject
+def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """Stores and photos; what cannot be done with them is said before any work."""
+    from kerasmlp.data.datasets.photos import photos_of
+    from kerasmlp.data.stores.store_file import reject_table
+    from kerasmlp.faces.models import LICENCE_NOTICE
+    from kerasmlp.utils.checks import check_int, reject, reject_file
     from kerasmlp.utils.files import require_file_place
 
-    if not photos:
-        reject("--extremes", "must come with photos", str(args.extremes))
-    if not args.num_samples:
-        reject("--num-samples", "must be >= 1 for --extremes", args.num_samples)
-    if args.extremes == args.output:
-        reject("--extremes", "must be another file than --output", str(args.extremes))
-    require_file_place(args.extremes)
+    check_int("--num-samples", args.num_samples, minimum=0)
+    check_int("--seed", args.seed, minimum=0)
+    for path in args.inputs:  # all these would be taken for photos
+        wanted = "a photo, a folder of photos or an embedding store"
+        reject_table(path, wanted)
+        if path.suffix in (".json", ".jsonl", ".txt") and path.is_file():
+            reject_file(path, f"must be {wanted}", "a text")
+    stores = [p for p in args.inputs if p.suffix in (".h5", ".hdf5")]
+    photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
+    _check_output(args.output, _TABLE, [*stores, *photos], args.force)
+    _check_output(args.extremes, _PICTURE, [*stores, *photos], args.force)
+    if photos and args.model_dir is None:
+        reject("--model-dir", f"must be given for photos ({LICENCE_NOTICE})", None)
+    for option in ("annotate", "extremes"):
+        if getattr(args, option) and not photos:
+            reject(f"--{option}", "must come with photos", str(getattr(args, option)))
+    if args.extremes:
+        if not args.num_samples:
+            reject("--num-samples", "must be >= 1 for --extremes", args.num_samples)
+        if args.extremes == args.output:
+            reject("--extremes", "must be another file than --output", str(args.extremes))
+        require_file_place(args.extremes)
+    return stores, photos
 
 
-def _check_tables(args: argparse.Namespace) -> None:
-    """A table or an array would be taken for a photo: it has to become a store first."""
-    from kerasmlp.data.stores.store_file import reject_table
+def _check_output(path: Path | None, begins: re.Pattern, inputs: list[Path], force: bool) -> None:
+    """Nothing is replaced but what this command wrote."""
+    from kerasmlp.utils.checks import reject_file
+    from kerasmlp.utils.files import what_is
 
-    for path in args.inputs:
-        reject_table(path, "a photo, a folder of photos or an embedding store")
+    if path is None or not path.exists():
+        return
+    if path in inputs:
+        reject_file(path, "must not be the output too", "an input")
+    if not force:
+        reject_file(path, "must not exist yet (or give --force)", what_is(path))
+    if path.is_file():
+        with open(path, "rb") as file:
+            if not begins.match(file.read(1 << 16)):
+                reject_file(path, "must be of predict to be replaced", "another file")
 
 
 def _rounded(value: Any) -> Any:

@@ -23,15 +23,7 @@ _ARENAS = -8  # M_ARENA_MAX of malloc.h
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
-    parser.add_argument("--host", default="127.0.0.1", help="default: this machine only")
-    parser.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a further name by which clients call it, as that of a proxy",
-    )
-    parser.add_argument("--port", type=int, default=8501, help="default: 8501; 0: a free one")
+    add_address_arguments(parser, 8501, "NAME")
     for flag, text in (
         ("--max-body-bytes", "of one request (default: 16 MiB)"),
         ("--max-rows", "of one request (default: 1024)"),
@@ -46,6 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout-s", type=float, metavar="SECONDS", help="of one request (default: 30)"
     )
     parser.add_argument("--trust", action="store_true", help="run whatever a MODEL holds")
+
+
+def add_address_arguments(parser: argparse.ArgumentParser, port: int, name: str) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="default: this machine only")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar=name,
+        help="a further name by which it is called, as that of a proxy",
+    )  # fmt: skip
+    parser.add_argument("--port", type=int, default=port, help=f"default: {port}; 0: a free one")
 
 
 def run(args: argparse.Namespace) -> None:

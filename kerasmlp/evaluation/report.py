@@ -25,7 +25,7 @@ from kerasmlp.uncertainty.selective import aurc, auroc, risk_coverage
 from kerasmlp.utils.checks import reject, reject_column
 from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import write_json
-from kerasmlp.utils.tables import RowWriter
+from kerasmlp.utils.tables import row_writer
 
 OOD_ROWS = 2000
 """Most rows of another source: enough for an AUROC to about 0.01."""
@@ -118,9 +118,9 @@ def write_evaluation(
     report |= {"store_digest": store.digest(), **environment()}
     write_json(folder / "report.json", report)
     unnamed = {"age_group", "gender", "race"} - set(named_groups(report["groups"]))
-    with RowWriter(folder / "groups.csv", "csv") as writer:
+    with row_writer(folder / "groups.csv", "csv") as write:
         for row in report["groups"]:
-            writer.write({k: v for k, v in row.items() if k not in unnamed})
+            write({k: v for k, v in row.items() if k not in unnamed})
     _draw_figures(folder, target, store, models, bins, report, drawn)
     return report
 

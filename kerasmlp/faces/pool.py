@@ -13,7 +13,8 @@ import numpy as np
 
 from kerasmlp.data.datasets.photos import read_photo
 from kerasmlp.data.datasets.records import FAILED_TO_READ, WORKER_CRASHED, WORKER_STOOD_STILL
-from kerasmlp.utils.checks import check_int
+from kerasmlp.faces.finder import CHOICES, DEVICES, MIN_DET_SCORE, FaceFinder, decode_photo
+from kerasmlp.utils.checks import check_choice, check_int, check_rate
 from kerasmlp.utils.worker import Task, Worker, serve
 from kerasmlp.utils.workers import Lost, Pool
 
@@ -33,27 +34,28 @@ class FacePool:
 
     Args:
         model_dir: As for `FaceFinder`, like `min_det_score` and `device`.
-        face: Which face to take, as for `choose_face`.
         workers: Number of processes.
+        face: Which face to take, as for `choose_face`.
 
     Raises:
-        InputError: if workers are lost nine times in a row, without any answer.
+        InputError: if an argument is no such thing, or workers are lost nine times in a
+            row, without any answer.
     """
 
     def __init__(
         self,
         model_dir: str | Path,
         *,
-        face: str,
-        min_det_score: float,
+        workers: int,
+        face: str = "only",
+        min_det_score: float = MIN_DET_SCORE,
         device: str = "auto",
-        workers: int = 1,
     ):
-        self._settings = {
+        self.settings = {
             "model_dir": str(model_dir),
-            "face": face,
-            "min_det_score": min_det_score,
-            "device": device,
+            "face": check_choice("face", face, CHOICES),
+            "min_det_score": check_rate("min_det_score", min_det_score),
+            "device": check_choice("device", device, DEVICES),
         }
         self._most_ahead = _REORDER * check_int("workers", workers, minimum=1)
         self._pool = Pool(
@@ -69,7 +71,7 @@ class FacePool:
 
     def __enter__(self) -> FacePool:
         try:
-            self._pool.start(self._settings)
+            self._pool.start(self.settings)
             ready = self._pool.first_ready()
         except BaseException:
             self.__exit__()
@@ -130,8 +132,6 @@ def _with_array(answer: dict[str, Any]) -> dict[str, Any]:
 def _prepare(settings: dict[str, Any]) -> tuple[dict, Any]:
     import cv2
 
-    from kerasmlp.faces.finder import FaceFinder
-
     cv2.setNumThreads(1)
     choice = settings.pop("face")
     finder = FaceFinder(**settings, threads=1)
@@ -140,8 +140,6 @@ def _prepare(settings: dict[str, Any]) -> tuple[dict, Any]:
 
 
 def _read(task: dict[str, Any]) -> tuple:
-    from kerasmlp.faces.finder import decode_photo
-
     try:
         content = read_photo(task["path"])
     except (OSError, ValueError, MemoryError):

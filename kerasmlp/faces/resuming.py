@@ -59,11 +59,6 @@ def check_keys(partial: PartialStore, records: Sequence[Record]) -> None:
 def finished_store(store_path: Path, settings: dict[str, Any], inputs: int) -> dict[str, Any]:
     """The report of a store that was finished before, from these inputs by these settings.
 
-    Args:
-        store_path: The store.
-        settings: Of the extraction, as the store keeps them.
-        inputs: How many there are.
-
     Returns:
         The counts, `store`, `resumed_at`, and in `doubt` a sentence or None on what the
         store does not tell.

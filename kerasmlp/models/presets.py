@@ -203,8 +203,12 @@ SMALL_STORE = {"batch_size": 64}
 SMALL_STORE_ROWS = 2000
 
 
-def find_recipe(preset: str | os.PathLike) -> Recipe:
+def find_recipe(preset: str | os.PathLike, argument: str = "preset") -> Recipe:
     """Returns a preset by its name, or reads one from a JSON file.
+
+    Args:
+        preset: Name or path.
+        argument: That it came by, for an error.
 
     Raises:
         InputError: if there is no such preset, or a value in it is bad.
@@ -214,7 +218,7 @@ def find_recipe(preset: str | os.PathLike) -> Recipe:
     path = Path(preset)
     if path.suffix != ".json":
         names = ", ".join(PRESETS)
-        reject("preset", f"must be one of {names}, or a .json file", str(preset))
+        reject(argument, f"must be one of {names}, or a .json file", str(preset))
     return recipe_of(path, read_preset_json(path))
 
 

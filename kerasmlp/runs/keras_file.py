@@ -104,11 +104,6 @@ def check_keras_file(
     Keras writes its archives uncompressed: one that unpacks to more than it is long is not
     its work. The weights must lie in the file, uncompressed too.
 
-    Args:
-        path: Of the file, for errors.
-        content: Of the file.
-        of_a_run: As of `load_keras_file`.
-
     Returns:
         The configuration of the model, and how many numbers its weights are.
 

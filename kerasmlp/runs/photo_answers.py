@@ -6,21 +6,19 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.faces.finder import Face, FaceFinder, read_image
 from kerasmlp.runs.extremes import Extremes, KeptFace, square_crop
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.utils.drawing import shown
 from kerasmlp.utils.files import atomic_path
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
-    from kerasmlp.faces.finder import Face, FaceFinder
 
 _SURE, _NOT_SURE = (80, 220, 100), (200, 200, 200)
 _NO_LIMIT = 0.9995
@@ -34,18 +32,13 @@ def predict_store(
     predictors: Sequence[Predictor],
     path: str | os.PathLike,
     *,
-    num_samples: int,
-    seed: int,
-    max_risk: float | None = None,
-    within_years: float | None = None,
     progress: bool = False,
+    **how: Any,
 ) -> Iterator[dict]:
-    """Yields one row per row of a store; the arguments are those of `Predictor.rows`."""
+    """Yields one row per row of a store, as `Predictor.rows` with the same arguments."""
     store = EmbeddingStore.open(path, verify=True)
     for predictor in predictors:
         predictor.check(path, store.width, store.info)
-    how = {"num_samples": num_samples, "seed": seed}
-    how |= {"max_risk": max_risk, "within_years": within_years}
     answers = [p.rows(store.embeddings, **how) for p in predictors]
     rows = tqdm(zip(*answers, strict=True), total=len(store), unit="row", disable=not progress)
     for i, row in enumerate(rows):
@@ -58,12 +51,9 @@ def predict_photo(
     finder: FaceFinder,
     path: Path,
     *,
-    num_samples: int,
-    seed: int,
-    max_risk: float | None = None,
-    within_years: float | None = None,
     annotate: Path | None,
     extremes: Sequence[Extremes] = (),
+    **how: Any,
 ) -> list[dict]:
     """Returns one row per face, or a single one that says that there is none.
 
@@ -71,22 +61,15 @@ def predict_photo(
         predictors: One or more models.
         finder: Of the embedder that the models know.
         path: Of the photo.
-        num_samples: Stochastic passes; 0 for the deterministic model.
-        seed: Of the passes.
-        max_risk: Share of wrong answers to abstain by, or None to answer all.
-        within_years: By which an age may be off and be right, or None: by its group.
         annotate: PNG to write with boxes and captions, or None.
         extremes: To which the faces are added, by the names of models.
+        how: Arguments of `Predictor.rows`.
 
     Raises:
         InputError: if the photo cannot be read.
     """
-    from kerasmlp.faces.finder import read_image
-
     image = read_image(path)
     faces = finder.find(image)
-    how = {"num_samples": num_samples, "seed": seed}
-    how |= {"max_risk": max_risk, "within_years": within_years}
     rows = [{"input": str(path)} | row for row in predict_faces(predictors, faces, **how)]
     for kept in extremes:
         for face, row in zip(faces, rows, strict=True):
@@ -100,28 +83,14 @@ def predict_photo(
     return rows or [{"input": str(path), "face": None, "reason": "no face"}]
 
 
-def predict_faces(
-    predictors: Sequence[Predictor],
-    faces: Sequence[Face],
-    *,
-    num_samples: int,
-    seed: int,
-    max_risk: float | None = None,
-    within_years: float | None = None,
-) -> list[dict]:
-    """Returns one row per face; the arguments are those of `Predictor.rows`."""
-    rows: list[dict] = [
-        {
-            "face": i,
-            "box": [round(float(v), 1) for v in face.box],
-            "det_score": face.det_score,
-        }
-        for i, face in enumerate(faces)
-    ]
+def predict_faces(predictors: Sequence[Predictor], faces: Sequence[Face], **how: Any) -> list[dict]:
+    """Returns one row per face, as `Predictor.rows` with the same arguments."""
+    rows: list[dict] = []
+    for i, face in enumerate(faces):
+        box = [round(float(v), 1) for v in face.box]
+        rows.append({"face": i, "box": box, "det_score": face.det_score})
     if faces:
         embeddings = np.stack([face.embedding for face in faces])
-        how = {"num_samples": num_samples, "seed": seed}
-        how |= {"max_risk": max_risk, "within_years": within_years}
         for predictor in predictors:
             for row, answer in zip(rows, predictor.rows(embeddings, **how), strict=True):
                 row[predictor.name] = answer
@@ -165,17 +134,8 @@ def _how_sure(answer: dict) -> str:
     return compared if answer["abstained"] else f", sure{compared}"
 
 
-def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> PILImage:
-    """Returns the photo with a box and a caption for each face.
-
-    Args:
-        image: BGR, shape `(height, width, 3)`.
-        faces: In it.
-        rows: One per face.
-    """
-    from matplotlib import font_manager
-    from PIL import Image, ImageDraw, ImageFont
-
+def draw_faces(image: np.ndarray, faces: Sequence[Face], rows: list[dict]) -> Image.Image:
+    """Returns the photo, which is BGR, with a box and a caption for each face."""
     picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
     # Small crops are enlarged: captions must stay readable.
     factor = max(1, round(640 / max(picture.size)))

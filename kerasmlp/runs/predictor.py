@@ -71,17 +71,11 @@ class Predictor:
         """Rejects embeddings that the model was not trained for."""
         if width != self.config["width"]:
             reject_file(name, f"must hold embeddings of width {self.config['width']}", f"{width}")
-        expected = StoreInfo(
-            embedder=self.config["embedder"], embedder_sha256=self.config["embedder_sha256"]
-        )
-        check_same_embedder(name, info, expected)
-        if info.normalized != self.config["normalized"]:
-            words = {True: "normalised", False: "not normalised"}
-            reject_file(
-                name,
-                f"must hold embeddings that are {words[self.config['normalized']]}",
-                f"embeddings that are {words[info.normalized]}",
-            )
+        known = {k: self.config[k] for k in ("embedder", "embedder_sha256", "normalized")}
+        check_same_embedder(name, info, StoreInfo(**known))
+        if info.normalized != known["normalized"]:
+            words = {n: f"embeddings that are {'not ' * (not n)}normalised" for n in (True, False)}
+            reject_file(name, f"must hold {words[known['normalized']]}", words[info.normalized])
 
     def checked(self, embeddings: np.ndarray | EmbeddingStore) -> np.ndarray:
         """Rows as float32, if their width and norms are such as the model has learned from.

@@ -36,17 +36,7 @@ def threshold_nats(
     num_samples: int,
     within_years: float | None = None,
 ) -> float:
-    """As `Predictor.threshold_nats`.
-
-    Args:
-        path: Of the run, for errors.
-        calibration: Of the run.
-        target: Of its answers.
-        older_classes: Age classes of its training, in which older versions counted errors.
-        max_risk: Share of wrong answers.
-        num_samples: Stochastic passes to answer from.
-        within_years: As in `judged_target`.
-    """
+    """As `Predictor.threshold_nats`; older versions counted errors in `older_classes`."""
     abstention, absent = abstention_of(calibration, target, older_classes, within_years)
     if abstention is None:
         reject_file(path, "must hold what abstaining by max_risk needs", absent)

@@ -208,7 +208,7 @@ class RunFolder:
         """All that is in the folder and in inner runs, which must be theirs."""
         found = list(look_through(self.path, (".lock", *self._names()), is_evaluation_of_run))
         foreign = [path for what, path in found if what == "foreign"]
-        if (self / "config.json").is_file() and self._plain_config().get("format") != FORMAT:
+        if (self / "config.json").is_file() and not self._is_run():
             foreign.append(self / "config.json")
         if foreign:
             came = f"a folder with {foreign[0].relative_to(self.path)}"
@@ -227,6 +227,9 @@ class RunFolder:
             schema.check_object(self / "config.json", config, _NAMES)
         return (*_FILES, *in_new_words(config)["files"])
 
+    def _is_run(self) -> bool:
+        return self._plain_config().get("format") == FORMAT
+
     def _plain_config(self) -> dict:
         """Also of a run whose other settings are damaged: it may be replaced."""
         return schema.check_object(self / "config.json", read_json(self / "config.json"), {})
@@ -240,9 +243,7 @@ class RunFolder:
         if there and not resume:
             requirement = "must be empty (or give --resume or --force)"
             reject_file(self.path, requirement, f"a folder with {there[0]}")
-        if there and not (
-            (self / "config.json").is_file() and self._plain_config().get("format") == FORMAT
-        ):
+        if there and not ((self / "config.json").is_file() and self._is_run()):
             reject_file(self.path, "must be a run folder to be resumed", f"one with {there[0]}")
         if links := [p.name for p in paths if p.is_symlink()]:
             reject_file(self.path, "must hold no links, to be resumed", links[0])

@@ -45,24 +45,23 @@ def import_torch(
     run_dir: str | os.PathLike,
     *,
     info: StoreInfo,
-    resume: bool = False,
-    force: bool = False,
+    **how: bool,
 ) -> dict:
     """Writes a finished run with the weights of a residual MLP of the original.
 
-    The network follows from the order and the shapes of the layers, whatever
-    their names. The skip connections and the dropout rate are not in them:
-    they come from `arguments`, else they are the paper's.
+    Its code and the paper's section 3.2 differ from ours in one thing: there a
+    first stage without residual blocks begins with an IC layer, ours then has
+    `use_input_ic`. The skip connections and the dropout rate are not in the
+    layers: they come from `arguments`, else they are the paper's.
 
     Args:
         path: The checkpoint, for errors and its hash.
         layers: As of `read_checkpoint`.
-        arguments: Of the original's `ResMLP`; `add_residual` and `dropout` are
-            used, others must agree with the layers.
-        run_dir: Folder to write; must be new, empty, resumed or forced.
+        arguments: Of the original's `ResMLP`; all but `add_residual` and
+            `dropout` must agree with the layers.
+        run_dir: Folder to write.
         info: Of the embeddings that it was trained on.
-        resume: Take what is there, if it is finished.
-        force: Replace what is in the folder.
+        how: `resume` and `force` of `RunFolder.working`.
 
     Returns:
         The report, as in `report.json`.
@@ -70,11 +69,53 @@ def import_torch(
     Raises:
         InputError: if the layers are not those of a residual MLP, naming the
             first that does not fit.
-
-    Reference: paper's section 3.2 and its public code. There a first stage
-    without residual blocks begins with an IC layer, ours then has
-    `use_input_ic`.
     """
+    network = _checked_network(path, layers, arguments)
+    target = _TARGETS.get(network["num_classes"])
+    if target is None:
+        classes = "2 classes (gender), 8 (Adience's age groups) or 101 (years)"
+        reject_file(path, f"must have {classes}", f"{network['num_classes']}")
+    model = ResidualMLP(**network, dtype="float32")
+    _copy(path, layers, model)
+    report = {
+        "checkpoint": os.path.basename(path),
+        "arguments_known": bool(arguments),
+        "temperature": 1.0,
+        "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
+        **environment(),
+    }
+    run = RunFolder(run_dir)
+    with run.working(_settings(network, target, info, sha256_file(path)), **how):
+        if run.done:
+            report = run.report()
+        else:
+            save_model(run, model)
+            run.finish(report)
+    return report | {"network": network, "predicts": target}
+
+
+def _settings(network: dict, target: Target, info: StoreInfo, checkpoint_sha256: str) -> dict:
+    """As those of a training."""
+    recipe = PRESETS["paper-age" if target.is_age else "paper-gender"]
+    names = recipe.to_config().keys() & network.keys()
+    return {
+        "kind": KIND,
+        "target": vars(target) | {"class_names": list(target.class_names)},
+        "recipe": recipe.replace(**{k: network[k] for k in names}).to_config(),
+        "network": network,
+        "width": network["width"],
+        "data_digest": None,
+        "embedder": info.embedder,
+        "embedder_sha256": info.embedder_sha256,
+        "normalized": info.normalized,
+        "checkpoint_sha256": checkpoint_sha256,
+    }
+
+
+def _checked_network(
+    path: str | os.PathLike, layers: list[TorchLayer], arguments: Mapping[str, Any]
+) -> dict:
+    """As `infer_network`, with what the arguments alone can say."""
     network = infer_network(path, layers)
     for theirs, ours in _SAID_BY_TENSORS.items():
         if theirs == "num_residuals_per_block" and not network["num_blocks"]:
@@ -85,43 +126,7 @@ def import_torch(
     rate = arguments.get("dropout", PRESETS["paper-age"].dropout_rate)
     network["dropout_rate"] = check_rate("dropout", rate)
     network["use_residual"] = check_bool("add_residual", arguments.get("add_residual", True))
-    target = _TARGETS.get(network["num_classes"])
-    if target is None:
-        classes = "2 classes (gender), 8 (Adience's age groups) or 101 (years)"
-        reject_file(path, f"must have {classes}", f"{network['num_classes']}")
-    model = ResidualMLP(**network, dtype="float32")
-    _copy(path, layers, model)
-    of_recipe = ("num_blocks", "residuals_per_block", "use_ic", "use_residual", "use_output_ic")
-    recipe = PRESETS["paper-age" if target.is_age else "paper-gender"].replace(
-        dropout_rate=network["dropout_rate"], **{k: network[k] for k in of_recipe}
-    )
-    config = {
-        "kind": KIND,
-        "target": vars(target) | {"class_names": list(target.class_names)},
-        "recipe": recipe.to_config(),
-        "network": network,
-        "width": network["width"],
-        "data_digest": None,
-        "embedder": info.embedder,
-        "embedder_sha256": info.embedder_sha256,
-        "normalized": info.normalized,
-        "checkpoint_sha256": sha256_file(path),
-    }
-    report = {
-        "checkpoint": os.path.basename(path),
-        "arguments_known": bool(arguments),
-        "temperature": 1.0,
-        "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
-        **environment(),
-    }
-    run = RunFolder(run_dir)
-    with run.working(config, resume=resume, force=force):
-        if run.done:
-            report = run.report()
-        else:
-            save_model(run, model)
-            run.finish(report)
-    return report | {"network": network, "predicts": target}
+    return network
 
 
 def infer_network(path: str | os.PathLike, layers: list[TorchLayer]) -> dict:

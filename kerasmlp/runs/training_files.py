@@ -80,12 +80,7 @@ def read_settings(run: RunFolder) -> tuple[dict, Target]:
 
 
 def target_of(path: str | os.PathLike, config: dict, what: str) -> Target:
-    """The target in the settings of a run.
-
-    Args:
-        path: Of the settings.
-        config: With `target`.
-        what: The file, in words.
+    """The target in the settings of a run, whose file is `what` in words.
 
     Raises:
         InputError: naming the file, if its classes do not fit each other.
@@ -108,11 +103,7 @@ def target_of(path: str | os.PathLike, config: dict, what: str) -> Target:
 
 def check_taken_over(run: RunFolder, settings: dict) -> None:
     """Rejects a finished run that is to be a part of another result, if it is not whole or was
-    made with other settings.
-
-    Args:
-        run: With a `config.json`.
-        settings: Those of `config.json` that must be as they are here.
+    made with others than these of its settings.
 
     Raises:
         InputError: naming the file or the setting.

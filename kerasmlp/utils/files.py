@@ -170,10 +170,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    text = strict_json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    with atomic_path(path) as temporary:
-        # half a surrogate, as in a file name that is no text, has an escape in JSON
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(path, strict_json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | os.PathLike, *, infinite: bool = False) -> Any:

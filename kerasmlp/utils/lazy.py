@@ -18,10 +18,6 @@ def lazy_names(package: str, file: str) -> tuple[list[str], Callable, Callable]:
     The names stand once, in the stub beside the package (`__init__.pyi`), which
     editors and type checkers read: `from kerasmlp.models.age_cnn import AgeCNN as AgeCNN`.
 
-    Args:
-        package: Its `__name__`.
-        file: Its `__file__`.
-
     Example:
 
     >>> import kerasmlp.callbacks

@@ -46,27 +46,3 @@ def start_worker(module: str, **options) -> subprocess.Popen:
         start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
         **options,
     )
-
-
-def describe_os_error(error: OSError) -> dict:
-    """An error of the system as JSON, for another process to raise: see `os_error`."""
-    return {
-        "errno": error.errno,
-        "strerror": error.strerror or str(error),
-        "filename": error.filename,
-    }
-
-
-def os_error(description: dict) -> OSError:
-    """The error that another process described.
-
-    Example:
-
-    >>> os_error(describe_os_error(OSError(28, "No space left on device", "a.h5")))
-    OSError(28, 'No space left on device')
-    >>> os_error(describe_os_error(OSError("libhdf5 cannot write")))
-    OSError('libhdf5 cannot write')
-    """
-    if description["errno"] is None:
-        return OSError(description["strerror"])
-    return OSError(description["errno"], description["strerror"], description["filename"])

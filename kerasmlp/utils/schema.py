@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kerasmlp.utils.checks import InputError, is_number, reject_file, shown
-from kerasmlp.utils.files import read_json
 
 
 class Fault(NamedTuple):
@@ -34,24 +33,19 @@ LONGEST_LIST = 1_000_000
 _HASH = re.compile("[0-9a-f]{64}")
 
 
-def read_object(path: str | os.PathLike, schema: Schema, what: str = "an object") -> dict:
-    """Reads a JSON object and holds it against a schema.
+def check_object(
+    path: str | os.PathLike, value: Any, schema: Schema, what: str = "an object"
+) -> dict:
+    """Holds what was read from a JSON file against a schema.
 
     Args:
         path: Of the file.
+        value: In it.
         schema: Of what it must hold.
         what: The file, in words.
 
     Raises:
         InputError: naming the file, and the first value that is wrong.
-    """
-    return check_object(path, read_json(path), schema, what)
-
-
-def check_object(
-    path: str | os.PathLike, value: Any, schema: Schema, what: str = "an object"
-) -> dict:
-    """As `read_object`, of what was read already.
 
     Example:
 
@@ -71,13 +65,7 @@ from 0 to 9. Received: seed=-1
 
 
 def check_same(path: str | os.PathLike, before: dict, now: dict) -> None:
-    """Rejects settings of which one is another than before, named by its whole place.
-
-    Args:
-        path: Of the folder that is gone on with.
-        before: Its settings.
-        now: Those that were asked for.
-    """
+    """Rejects settings of which one is another than before, named by its whole place."""
     was, is_now = _leaves(before), _leaves(now)
     for name in {**was, **is_now}:
         if was.get(name) != is_now.get(name):

@@ -6,9 +6,9 @@ import contextlib
 import csv
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 
 from kerasmlp.utils import strict_json
 from kerasmlp.utils.checks import reject
@@ -40,8 +40,9 @@ def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-class RowWriter:
-    """Writes one row at a time.
+@contextlib.contextmanager
+def row_writer(path: Path | None, form: str) -> Iterator[Callable[[dict], None]]:
+    """Yields what writes one row.
 
     Args:
         path: Of the file, or None for standard output.
@@ -51,45 +52,23 @@ class RowWriter:
 
     Example:
 
-    >>> with RowWriter(None, "csv") as writer:
-    ...     writer.write({"input": "a", "age": {"age_years": 31.5}})
+    >>> with row_writer(None, "csv") as write:
+    ...     write({"input": "a", "age": {"age_years": 31.5}})
     input,age.age_years
     a,31.5
     """
-
-    def __init__(self, path: Path | None, form: str):
-        self.path = path
-        self.form = form
-        self._stack = contextlib.ExitStack()
-        self._file = sys.stdout
-        self._rows: list[dict] = []
-
-    def __enter__(self) -> RowWriter:
-        if self.path is not None:
-            temporary = self._stack.enter_context(atomic_path(self.path))
+    with contextlib.ExitStack() as stack:
+        file = sys.stdout
+        if path is not None:
+            temporary = stack.enter_context(atomic_path(path))
             how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-            opened = open(temporary, "w", **how)
-            self._file = self._stack.enter_context(opened)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.form == "csv" and kind is None:
-            self._write_table()
-        self._stack.__exit__(kind, error, trace)
-
-    def write(self, row: dict) -> None:
-        if self.form == "jsonl":
-            self._file.write(_line(row))
-        else:
-            self._rows.append(dict(_flatten(row)))
-
-    def _write_table(self) -> None:
-        self._file.write(csv_of(self._rows))
+            file = stack.enter_context(open(temporary, "w", **how))
+        if form == "jsonl":
+            yield lambda row: file.write(_line(row))
+            return
+        rows: list[dict] = []
+        yield lambda row: rows.append(dict(_flatten(row)))
+        file.write(csv_of(rows))
 
 
 def _line(row: dict) -> str:

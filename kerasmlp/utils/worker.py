@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kerasmlp.utils.checks import InputError
-from kerasmlp.utils.processes import describe_os_error, os_error, start_worker
+from kerasmlp.utils.processes import start_worker
 
 _STARTING = 5  # times as patient with one that loads what it works with
 _SHORTEST_STEP = 0.5  # seconds, in which a process that computes is seen to do so
@@ -50,6 +50,8 @@ class Worker:
         self.last: int | None = None
         self.last_words = ""
         self._log, self._preparing, self._begun = log, 0, b""
+        self._unsent: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=self._write, daemon=True).start()
         self._still, self._cpu, self._looked = 0.0, 0, time.monotonic()
 
     def prepare(self, settings: Any) -> None:
@@ -79,8 +81,9 @@ class Worker:
                 error = InputError(message["error"])
                 error.argument = message["argument"]
                 raise error
-            if "errno" in message:
-                raise os_error(message)
+            if "os_error" in message:
+                number, text, name = message["os_error"]
+                raise OSError(text) if number is None else OSError(number, text, name)
             if not self._preparing:
                 answered.append((self.unanswered.popleft()[0], message["answer"]))
                 self.alone = False
@@ -115,8 +118,7 @@ class Worker:
         self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # a hung disk holds it
             self.process.wait(_STOP_SECONDS)
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+        self._unsent.put(b"")
         self.answers.close()
         code, lines = self.process.returncode, []
         if self._log != subprocess.DEVNULL:
@@ -128,9 +130,14 @@ class Worker:
         self.last_words = " ".join([how, *lines[-1:]])
 
     def _send(self, message: dict) -> None:
-        with contextlib.suppress(BrokenPipeError):  # a dead worker shows when it is read
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
+        self._unsent.put(json.dumps(message).encode() + b"\n")
+
+    def _write(self) -> None:
+        """In a thread: a worker that starts, or stands still, leaves what a pipe cannot hold."""
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
+            while line := self._unsent.get():
+                pipe.write(line)
+                pipe.flush()
 
 
 def serve(
@@ -170,7 +177,7 @@ def serve(
     except (InputError, ImportError) as error:
         say({"error": str(error), "argument": getattr(error, "argument", None)})
     except OSError as error:
-        say(describe_os_error(error))
+        say({"os_error": [error.errno, error.strerror or str(error), error.filename]})
 
 
 def _listen(given: queue.Queue, read: Callable[[Any], Any]) -> None:

@@ -29,7 +29,7 @@ from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import load_seen, row_hashes
 from kerasmlp.uncertainty.abstention import Abstention
 from kerasmlp.utils.checks import InputError
-from kerasmlp.utils.tables import RowWriter
+from kerasmlp.utils.tables import row_writer
 
 PHOTOS = SHARED / "faces"
 needs_faces = pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos and models")
@@ -306,9 +306,9 @@ def test_predict_without_samples_is_the_deterministic_model(age_run, store, caps
 
 def test_csv_has_the_columns_of_all_rows(tmp_path):
     path = tmp_path / "rows.csv"
-    with RowWriter(path, "csv") as writer:
-        writer.write({"input": "a", "reason": "no face"})
-        writer.write({"input": "b", "age": {"age_years": 3.0, "age_interval_90": [1, 5]}})
+    with row_writer(path, "csv") as write:
+        write({"input": "a", "reason": "no face"})
+        write({"input": "b", "age": {"age_years": 3.0, "age_interval_90": [1, 5]}})
     assert path.read_text().splitlines() == [
         "input,reason,age.age_years,age.age_interval_90", "a,no face,,", "b,,3.0,1 5",
     ]  # fmt: skip
@@ -610,7 +610,15 @@ def test_an_output_is_never_an_input_nor_replaced_unasked(tmp_path, age_run, sto
     answers = tmp_path / "answers.jsonl"
     answers.write_text("precious")
     assert "must not exist yet" in refused(capsys, "predict", age_run, store, "-o", answers)
-    assert answers.read_text() == "precious"
+    words = ["predict", age_run, store, "-o", answers, "--num-samples", 0, "--force", "--format"]
+    for form in ("jsonl", "csv"):
+        answers.write_text("precious")
+        assert "must be of predict to be replaced" in refused(capsys, *words, form)
+        assert answers.read_text() == "precious"
+        answers.write_bytes(b"")
+        for _ in range(2):
+            assert run_command("predict", [*map(str, words[1:]), form]) == 0
+        assert len(answers.read_text().splitlines()) == 400 + (form == "csv")
 
 
 def test_a_model_of_years_is_measured_in_the_groups_of_the_store(tmp_path, age_run, capsys):

@@ -18,7 +18,7 @@ from kerasmlp import EmbeddingStore, InputError, StoreInfo
 from kerasmlp.cli import run_command
 from kerasmlp.utils.drawing import _families, _glyphs, drawing, label, shown
 from kerasmlp.utils.files import read_json, write_json
-from kerasmlp.utils.tables import RowWriter, csv_of, read_csv
+from kerasmlp.utils.tables import csv_of, read_csv, row_writer
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9 $1_$2")
 NAMES = [
@@ -110,11 +110,11 @@ def test_json_and_csv_hold_any_name(value, tmp_path):
     write_json(tmp_path / "a.json", {value: [value]})
     assert read_json(tmp_path / "a.json") == {value: [value]}
     (tmp_path / "a.json").read_bytes().decode()  # UTF-8 all the same
-    with RowWriter(tmp_path / "a.jsonl", "jsonl") as writer:
-        writer.write({"input": value})
+    with row_writer(tmp_path / "a.jsonl", "jsonl") as write:
+        write({"input": value})
     assert json.loads((tmp_path / "a.jsonl").read_text()) == {"input": value}
-    with RowWriter(tmp_path / "a.csv", "csv") as writer:
-        writer.write({value: value, "other": 1})
+    with row_writer(tmp_path / "a.csv", "csv") as write:
+        write({value: value, "other": 1})
     expected = value.replace("\udce9", r"\udce9")
     assert read_csv(tmp_path / "a.csv") == [{expected: expected, "other": "1"}]
     # also for those who take a carriage return for the end of a line

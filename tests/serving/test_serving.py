@@ -460,15 +460,12 @@ def test_a_large_body_and_other_sites_pages(models):
 class Slow:
     """Stands in for a model that takes its time, or fails on rows that begin with 13."""
 
-    signatures = ("serving_default",)
     max_samples, width = 0, 1
 
     def __init__(self, seconds):
+        self.signatures = {"serving_default": ("embedding",)}
         self.seconds = seconds
         self.batches = []
-
-    def inputs_of(self, signature):
-        return ("embedding",)
 
     def run(self, signature, inputs):
         time.sleep(self.seconds)
@@ -562,7 +559,7 @@ def test_what_waits_is_computed_together(max_batch_rows, batches):
     model = Slow(0.05)
 
     async def ask():
-        batcher = Batcher(max_batch_rows=max_batch_rows)
+        batcher = Batcher(Limits(max_batch_rows=max_batch_rows))
         await batcher.start()
         asked = questions([1], [2, 3], [4], [5, 6, 7, 8, 9], [10])
         answers = [asyncio.create_task(batcher.ask(model, question)) for question in asked[:1]]
@@ -580,7 +577,7 @@ def test_a_batch_is_bounded_by_its_passes_and_answered_before_the_end():
     model = Slow(0.05)
 
     async def ask():
-        batcher = Batcher(max_batch_rows=100, max_passes=3)
+        batcher = Batcher(Limits(max_batch_rows=100, max_passes=3))
         await batcher.start()
         asked = questions([1], [2, 3], [4, 5], [6])
         tasks = [asyncio.create_task(batcher.ask(model, question)) for question in asked]
@@ -601,7 +598,7 @@ def test_a_large_question_is_computed_in_pieces_while_small_ones_come():
     model = Slow(0.02)
 
     async def ask():
-        batcher = Batcher(max_batch_rows=256)
+        batcher = Batcher(Limits(max_batch_rows=256))
         await batcher.start()
         (small,) = questions([7])
         await batcher.ask(model, small, ("small", 1))
@@ -628,7 +625,7 @@ def test_a_large_question_alone_is_computed_at_once():
     model = Slow(0.0)
 
     async def ask():
-        batcher = Batcher(max_batch_rows=256)
+        batcher = Batcher(Limits(max_batch_rows=256))
         await batcher.start()
         await batcher.ask(model, heavy(64, 256))
         await batcher.stop()
@@ -641,7 +638,7 @@ def test_who_asks_most_gives_way_where_there_is_no_room():
     model = Slow(0.1)
 
     async def ask():
-        batcher = Batcher(max_batch_rows=0, max_requests=3)
+        batcher = Batcher(Limits(max_batch_rows=0, max_requests=3))
         await batcher.start()
         asked = questions([1], [2], [3], [4], [5])
         clients = [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("a", 4)]
@@ -660,7 +657,7 @@ def test_a_failure_takes_none_along_and_who_left_is_not_computed():
     model = Slow(0.05)
 
     async def ask():
-        batcher = Batcher(max_batch_rows=10)
+        batcher = Batcher(Limits(max_batch_rows=10))
         await batcher.start()
         asked = questions([1], [13], [3], [4])
         tasks = [asyncio.create_task(batcher.ask(model, asked[0]))]

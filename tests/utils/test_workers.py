@@ -75,9 +75,10 @@ def test_a_task_that_costs_its_workers_is_given_up(workers):
 def test_a_worker_that_stands_still_is_replaced(monkeypatch):
     monkeypatch.setattr(pools, "LOOK_SECONDS", 0.5)
     with pool_of(1, ahead=2, costly=2, still_seconds=1) as pool:
-        answers = dict(work(pool, {"hangs": ["b"]}, "abc"))
+        large = "c" * (1 << 20)  # more than a pipe holds
+        answers = dict(work(pool, {"hangs": ["b"]}, ["a", "b", large]))
     assert answers[1] == Lost(True, "neither answered nor computed for 1 s")
-    assert (answers[0][0], answers[2][0]) == ("a", "c")
+    assert (answers[0][0], answers[2][0]) == ("a", large)
 
 
 @pytest.mark.parametrize("busy_seconds", [10, None])

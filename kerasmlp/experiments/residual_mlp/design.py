@@ -158,7 +158,7 @@ def make_tasks(
                 reject_file(f"store to {which}", "must have a column `gender`", columns)
         if name == "gender":
             targets = (choose_target(pretraining, "gender"), choose_target(store, "gender"))
-            recipe = find_recipe(gender_preset)
+            recipe = find_recipe(gender_preset, "gender_preset")
             tasks.append(Task(name, *targets, recipe, recipe))
             continue
         if "age_years" not in pretraining.labels:
@@ -167,7 +167,7 @@ def make_tasks(
         years = age_target("age_years", "years", by_years=True)
         by_years = name == "age-modified"
         measured = _groups(store, classes, by_years=by_years)
-        preset = find_recipe(age_preset)
+        preset = find_recipe(age_preset, "age_preset")
         # Groups are learned as blurred years, or as the classes that they are.
         sigma = (preset.label_sigma_years or _GROUPS_SIGMA_YEARS) if by_years else 0.0
         recipe = preset.replace(label_sigma_years=sigma)

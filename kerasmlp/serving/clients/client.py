@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from kerasmlp.utils.checks import InputError, check_int, reject
+from kerasmlp.utils.checks import InputError, check_int, check_optional_int, check_positive, reject
 
 _SEEDS = 1 << 63
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
@@ -20,9 +22,13 @@ class ServerError(InputError):
     `code` is its HTTP status or the name of its gRPC status, None without an answer.
     """
 
-    def __init__(self, sentence: str, code: int | str | None = None):
+    def __init__(self, sentence: str, code: int | str | None = None, wanted_s: str | None = None):
         super().__init__(sentence)
-        self.code = code
+        self.code, self.wanted_s = code, wanted_s
+
+
+class PassingError(ServerError):
+    """One that a later try may not meet, after `wanted_s` if the server says so."""
 
 
 def pause_s(tried: int, wanted_s: str | None = None) -> float:
@@ -42,10 +48,16 @@ class Client(abc.ABC):
     """Asks one served model.
 
     Embeddings are checked before they travel: the width is that of the
-    served signature, which is asked for once.
+    served signature, which is asked for once. A request that found no server,
+    or one that is too busy, is sent again after a while; one that was not
+    answered in time is not, as the server may still be computing it. A client
+    may be shared by threads.
     """
 
-    def __init__(self):
+    def __init__(self, *, version: int | None = None, timeout_s: float = 30.0, retries: int = 3):
+        self._version = check_optional_int("version", version, minimum=0)
+        self._timeout_s = check_positive("timeout_s", timeout_s)
+        self._retries = check_int("retries", retries, minimum=0)
         self._width: int | None = None
 
     def predict(self, embeddings: np.ndarray) -> dict[str, np.ndarray]:
@@ -133,6 +145,15 @@ class Client(abc.ABC):
             came = f"NaN or infinity in row {unknown[0]}"
             reject("embeddings", "must be finite in float32", came)
         return embeddings
+
+    def _tried(self, once: Callable[..., Any], *args: Any) -> Any:
+        """What one try brings, or a later one."""
+        for tried in range(self._retries):
+            try:
+                return once(*args)
+            except PassingError as error:
+                time.sleep(pause_s(tried, error.wanted_s))
+        return once(*args)
 
     @contextlib.contextmanager
     def _understanding(self):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from kerasmlp.serving.clients.client import Client, ServerError, pause_s
-from kerasmlp.utils.checks import check_int, check_positive, reject
+from kerasmlp.serving.clients.client import Client, PassingError, ServerError
+from kerasmlp.utils.checks import reject
 
 _AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 
@@ -17,29 +17,17 @@ _AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 class GrpcClient(Client):
     """Asks one model over gRPC; needs grpcio and tensorflow-serving-api (extra `grpc`).
 
-    Tries again as `RestClient` does. It may be shared by threads.
-
     Args:
         address: Host and port, such as `"127.0.0.1:8500"`; not encrypted.
         model: Its name.
-        version: Its number; None asks the latest.
-        timeout_s: Until one try is given up, in seconds.
-        retries: Further tries.
+        how: As of `RestClient`.
 
     Raises:
         InputError: if an argument is no such thing, or a package is missing.
     """
 
-    def __init__(
-        self,
-        address: str,
-        model: str,
-        *,
-        version: int | None = None,
-        timeout_s: float = 30.0,
-        retries: int = 3,
-    ):
-        super().__init__()
+    def __init__(self, address: str, model: str, **how: Any):
+        super().__init__(**how)
         for module, package in (("grpc", "grpcio"), ("tensorflow_serving", None)):
             if not importlib.util.find_spec(module):
                 package = package or "tensorflow-serving-api"
@@ -50,9 +38,6 @@ class GrpcClient(Client):
         if "://" in address or ":" not in address:
             reject("address", "must be HOST:PORT", address)
         self._address, self._model = address, model
-        self._version = None if version is None else check_int("version", version, minimum=0)
-        self._timeout_s = check_positive("timeout_s", timeout_s)
-        self._retries = check_int("retries", retries, minimum=0)
         unbounded = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
         self._channel = grpc.insecure_channel(address, options=unbounded)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
@@ -75,7 +60,7 @@ class GrpcClient(Client):
 
         request = metadata.GetModelMetadataRequest(metadata_field=["signature_def"])
         self._name(request.model_spec)
-        answer = self._call(self._stub.GetModelMetadata, request)
+        answer = self._tried(self._call, self._stub.GetModelMetadata, request)
         found = metadata.SignatureDefMap()
         with self._understanding():
             answer.metadata["signature_def"].Unpack(found)
@@ -93,7 +78,7 @@ class GrpcClient(Client):
         request.model_spec.signature_name = signature
         for name, values in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
-        outputs = self._call(self._stub.Predict, request).outputs
+        outputs = self._tried(self._call, self._stub.Predict, request).outputs
         with self._understanding():
             answers = {name: tf.make_ndarray(tensor) for name, tensor in outputs.items()}
             answers["label"] = np.char.decode(answers["label"].astype(bytes), "utf-8")
@@ -107,13 +92,10 @@ class GrpcClient(Client):
     def _call(self, method, request):
         import grpc
 
-        for tried in range(self._retries + 1):
-            try:
-                return method(request, timeout=self._timeout_s)
-            except grpc.RpcError as error:
-                code = error.code().name
-                if code not in _AGAIN or tried == self._retries:
-                    came = f"{code}, {' '.join((error.details() or '').split())[:300]}"
-                    raise ServerError(f"`{self}` must answer. Received: {came}", code) from None
-            time.sleep(pause_s(tried))
-        raise AssertionError("not reached")
+        try:
+            return method(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            code = error.code().name
+            came = f"{code}, {' '.join((error.details() or '').split())[:300]}"
+            kind = PassingError if code in _AGAIN else ServerError
+            raise kind(f"`{self}` must answer. Received: {came}", code) from None

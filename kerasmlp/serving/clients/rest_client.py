@@ -7,12 +7,13 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from kerasmlp.serving.clients.client import Client, ServerError, pause_s
-from kerasmlp.utils.checks import check_int, check_positive, reject
+from kerasmlp.serving.clients.client import Client, PassingError, ServerError
+from kerasmlp.utils.checks import reject
 
 _AGAIN = (429, 502, 503)
 
@@ -20,31 +21,17 @@ _AGAIN = (429, 502, 503)
 class RestClient(Client):
     """Asks one model over HTTP; needs urllib3 (extra `serve`).
 
-    A request that found no server, or one that is too busy, is sent again
-    after a while; one that was not answered in time is not, as the server may
-    still be computing it. It may be shared by threads.
-
     Args:
         url: Of the server, such as `"http://127.0.0.1:8501"`.
         model: Its name.
-        version: Its number; None asks the latest.
-        timeout_s: Until one try is given up, in seconds.
-        retries: Further tries.
+        how: `version` (None: the latest), `timeout_s` of one try (30) and `retries` (3).
 
     Raises:
         InputError: if an argument is no such thing, or urllib3 is missing.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        version: int | None = None,
-        timeout_s: float = 30.0,
-        retries: int = 3,
-    ):
-        super().__init__()
+    def __init__(self, url: str, model: str, **how: Any):
+        super().__init__(**how)
         if not importlib.util.find_spec("urllib3"):
             reject("urllib3", "must be installed for the REST client (extra `serve`)", None)
         import urllib3
@@ -56,11 +43,8 @@ class RestClient(Client):
             reject("url", "must be http://HOST:PORT or https://HOST:PORT", url)
         if not isinstance(model, str) or not model:
             reject("model", "must be the name of a model", model)
-        check_int("retries", retries, minimum=0)
-        timeout_s = check_positive("timeout_s", timeout_s)
-        which = "" if version is None else f"/versions/{check_int('version', version, minimum=0)}"
+        which = "" if self._version is None else f"/versions/{self._version}"
         self._url = f"{url.rstrip('/')}/v1/models/{quote(model, safe='')}{which}"
-        self._timeout_s, self._retries = timeout_s, retries
         self._pool = urllib3.PoolManager(maxsize=32)
 
     def __str__(self) -> str:
@@ -68,7 +52,7 @@ class RestClient(Client):
 
     def ready(self) -> bool:
         try:
-            states = self._request("GET", "")["model_version_status"]
+            states = self._tried(self._request, "GET", "")["model_version_status"]
             return any(state["state"] == "AVAILABLE" for state in states)
         except (ServerError, KeyError, TypeError):
             return False
@@ -78,14 +62,15 @@ class RestClient(Client):
 
     def _definitions(self) -> Mapping:
         try:
-            return self._request("GET", "/metadata")["metadata"]["signature_def"]["signature_def"]
+            answer = self._tried(self._request, "GET", "/metadata")
+            return answer["metadata"]["signature_def"]["signature_def"]
         except (KeyError, TypeError):
             raise self._strange("no metadata") from None
 
     def _ask(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         columns = {name: values.tolist() for name, values in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns}, allow_nan=False)
-        outputs = self._request("POST", ":predict", body).get("outputs")
+        outputs = self._tried(self._request, "POST", ":predict", body).get("outputs")
         if type(outputs) is not dict:
             raise self._strange("other outputs")
         with self._understanding():
@@ -98,20 +83,14 @@ class RestClient(Client):
     def _request(self, method: str, path: str, body: str | None = None) -> dict:
         import urllib3
 
-        for tried in range(self._retries + 1):
-            last, wanted_s = tried == self._retries, None
-            try:
-                status, wanted_s, data = self._try(method, self._url + path, body)
-                if last or status not in _AGAIN:
-                    break
-            except urllib3.exceptions.HTTPError as error:
-                if last or isinstance(error, urllib3.exceptions.ReadTimeoutError):
-                    came = " ".join(str(error).split())[:200]
-                    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-                        came = f"no whole answer within {self._timeout_s:g} s"
-                    sentence = f"`{self}` must be a server that answers. Received: {came}"
-                    raise ServerError(sentence) from None
-            time.sleep(pause_s(tried, wanted_s))
+        sentence = f"`{self}` must be a server that answers. Received: "
+        try:
+            status, wanted_s, data = self._answer(method, self._url + path, body)
+        except urllib3.exceptions.ReadTimeoutError:
+            came = f"no whole answer within {self._timeout_s:g} s"
+            raise ServerError(sentence + came) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise PassingError(sentence + " ".join(str(error).split())[:200]) from None
         try:
             content = json.loads(data, parse_constant=lambda _: math.nan)
         except (ValueError, RecursionError):
@@ -119,12 +98,13 @@ class RestClient(Client):
         if status != 200:
             came = content.get("error") if type(content) is dict else None
             came = f"status {status}, {' '.join(str(came or 'no reason').split())[:300]}"
-            raise ServerError(f"`{self}` must answer. Received: {came}", status)
+            kind = PassingError if status in _AGAIN else ServerError
+            raise kind(f"`{self}` must answer. Received: {came}", status, wanted_s)
         if type(content) is not dict:
             raise self._strange("no JSON object")
         return content
 
-    def _try(self, method: str, url: str, body: str | None) -> tuple[int, str | None, bytes]:
+    def _answer(self, method: str, url: str, body: str | None) -> tuple[int, str | None, bytes]:
         """Status, when to come again, and body, all of which arrived in time."""
         from urllib3.exceptions import ReadTimeoutError
 

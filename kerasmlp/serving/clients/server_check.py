@@ -9,6 +9,7 @@ import numpy as np
 from kerasmlp.serving.clients.client import Client
 from kerasmlp.serving.server.served_version import ServedVersion
 
+_ROWS = 16
 _ROUNDING = 1e-4
 _ROUNDINGS = {
     "probabilities": 1e-6,
@@ -17,7 +18,7 @@ _ROUNDINGS = {
 
 
 def check_server(
-    client: Client, version: ServedVersion, *, rows: int = 16, num_samples: int = 64
+    client: Client, version: ServedVersion, num_samples: int
 ) -> dict[str, tuple[bool, str]]:
     """Asks both the same questions, about random unit vectors.
 
@@ -30,7 +31,6 @@ def check_server(
     Args:
         client: Of the server.
         version: The same model, loaded here.
-        rows: To ask about at once, 2 or more.
         num_samples: Of MC dropout.
 
     Returns:
@@ -39,9 +39,9 @@ def check_server(
     Raises:
         ServerError: if the server does not answer.
     """
-    x = np.random.default_rng(0).standard_normal((rows, version.width), np.float32)
+    x = np.random.default_rng(0).standard_normal((_ROWS, version.width), np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    here = {name: sorted(version.inputs_of(name)) for name in version.signatures}
+    here = {name: sorted(inputs) for name, inputs in version.signatures.items()}
     there = {name: sorted(ends["inputs"]) for name, ends in client.signatures().items()}
     checks = {"signatures": (here == there, ", ".join(sorted(there)))}
     local = version.run("serving_default", {"embedding": x})
@@ -54,8 +54,8 @@ def check_server(
     answers = {}
     for seed in (0, 1, 2**33):
         numbers = {
-            "num_samples": np.full(rows, num_samples, np.int32),
-            "seed": np.full(rows, seed, np.int64),
+            "num_samples": np.full(_ROWS, num_samples, np.int32),
+            "seed": np.full(_ROWS, seed, np.int64),
         }
         local = version.run("serve_mc", {"embedding": x, **numbers})
         answers[seed] = client.predict_mc(x, num_samples=num_samples, seed=seed)

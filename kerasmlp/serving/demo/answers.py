@@ -8,26 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL.Image import Image as PILImage
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.runs.photo_answers import (
-    caption,
-    draw_faces,
-    predict_faces,
-    predict_store,
-)
+from kerasmlp.faces.finder import FaceFinder, read_image
+from kerasmlp.runs.photo_answers import caption, draw_faces, predict_faces, predict_store
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.drawing import label
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
-    from kerasmlp.faces.finder import FaceFinder
 
 MAX_ROWS = 2000
 _MAX_STORE_BYTES = 1 << 28  # in memory
@@ -42,24 +34,13 @@ class DemoAnswers:
         predictors: One or more models, of different labels.
         finder: Of the embedder that the models know; None where only stores
             are asked about.
-        num_samples: Stochastic passes, at least 1.
-        max_risk: Share of wrong answers to abstain by, or None to answer all.
-        within_years: By which an age may be off and be right, or None: by its group.
+        how: Arguments of `Predictor.rows`; at least one pass.
     """
 
-    def __init__(
-        self,
-        predictors: Sequence[Predictor],
-        finder: FaceFinder | None,
-        *,
-        num_samples: int,
-        max_risk: float | None = None,
-        within_years: float | None = None,
-    ):
+    def __init__(self, predictors: Sequence[Predictor], finder: FaceFinder | None, **how: Any):
         self.predictors = predictors
         self.finder = finder
-        self.how = {"num_samples": num_samples, "seed": 0}
-        self.how |= {"max_risk": max_risk, "within_years": within_years}
+        self.how = how
 
     def photo(self, path: Path) -> str:
         """Returns the photo with boxes, and a table of its faces, as HTML.
@@ -67,8 +48,6 @@ class DemoAnswers:
         Raises:
             InputError: if it is no photo, or shows no face.
         """
-        from kerasmlp.faces.finder import read_image
-
         image = read_image(path)
         faces = sorted(self.finder.find(image), key=lambda face: face.box[0])
         if not faces:
@@ -107,7 +86,7 @@ class DemoAnswers:
     def _legend(self) -> str:
         """What the one number of how sure an answer is means."""
         text = "Uncertainty is 0 where all is on one class, 1 where all classes are alike."
-        max_risk, within_years = self.how["max_risk"], self.how["within_years"]
+        max_risk, within_years = self.how.get("max_risk"), self.how.get("within_years")
         if max_risk is not None:
             text += (
                 " Above the limit stands “not sure”: below it, of faces like those trained on, "

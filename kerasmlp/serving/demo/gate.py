@@ -72,7 +72,7 @@ class DemoGate:
         bytes_ = int(_header(scope, b"content-length")) if scope["method"] == "POST" else 0
         self._arriving_bytes += bytes_
         try:
-            await self._pass_on(scope, _UpTo(bytes_, receive), send)
+            await self._pass_on(scope, _up_to(bytes_, receive), send)
         finally:
             self._arriving_bytes -= bytes_
 
@@ -82,7 +82,7 @@ class DemoGate:
             if not _names_uploads_only(body, self.folder):
                 await _answer(send, 403, "The file must be one that was uploaded here.")
                 return
-            receive = _Again(body, receive)
+            receive = _again(body, receive)
 
         async def with_headers(message: dict) -> None:
             if message["type"] == "http.response.start":
@@ -151,28 +151,27 @@ def _header(scope: dict, name: bytes) -> str:
     return values.pop().decode("latin-1") if len(values) == 1 else ""
 
 
-class _UpTo:
+def _up_to(bytes_: int, receive: Any) -> Any:
     """Gives a body until it is longer than was said; for what is behind, the client then left."""
+    left = bytes_
 
-    def __init__(self, bytes_: int, receive: Any):
-        self.left = bytes_
-        self.receive = receive
+    async def give() -> dict:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        return message if left >= 0 else {"type": "http.disconnect"}
 
-    async def __call__(self) -> dict:
-        message = await self.receive()
-        self.left -= len(message.get("body", b""))
-        return message if self.left >= 0 else {"type": "http.disconnect"}
+    return give
 
 
-class _Again:
+def _again(body: bytes, receive: Any) -> Any:
     """Gives a body that was read already, then what comes after it."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
 
-    def __init__(self, body: bytes, receive: Any):
-        self.messages = [{"type": "http.request", "body": body, "more_body": False}]
-        self.receive = receive
+    async def give() -> dict:
+        return messages.pop() if messages else await receive()
 
-    async def __call__(self) -> dict:
-        return self.messages.pop() if self.messages else await self.receive()
+    return give
 
 
 async def _read(receive: Any) -> bytes:

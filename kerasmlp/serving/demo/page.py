@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from kerasmlp.serving.demo.answers import DemoAnswers
 from kerasmlp.serving.demo.gate import MAX_UPLOAD_BYTES, DemoGate, uploaded
-from kerasmlp.serving.server.address import check_port, reject_address
+from kerasmlp.serving.server.address import LOCAL, in_url, sayable_address
 from kerasmlp.serving.server.own_folder import own_folder
 from kerasmlp.utils.checks import InputError
 
 if TYPE_CHECKING:
     import gradio
 
-_LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 _MAX_WAITING = 8
 _UNASKED_S = 300  # an upload about which no question comes
 _CSS = """
@@ -58,19 +57,16 @@ def serve_demo(
     Raises:
         InputError: if it cannot listen there.
     """
-    check_port(port)
-    try:
+    with sayable_address(host, port):
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        reject_address(error, host, port)
     os.umask(0o077)  # the photos are nobody else's
     with listener, own_folder("kerasmlp-demo-") as folder:
         address, port = listener.getsockname()[:2]
-        names = {f"[{n}]" if ":" in n else n for n in (host, address)} | _LOCAL
+        names = {in_url(host), in_url(address)} | LOCAL
         hosts = {f"{name}:{port}" for name in names}.union(also_hosts, names if port == 80 else ())
         server = _server(answers, folder, hosts)
-        started(f"http://{f'[{address}]' if ':' in address else address}:{port}")
+        started(f"http://{in_url(address)}:{port}")
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
 
@@ -130,9 +126,7 @@ def _page(answers: DemoAnswers, folder: Path) -> gradio.Blocks:
     }
 
     def answer_photo(upload: dict | None) -> tuple[None, str]:
-        with _once(upload, folder) as (path, sentence):
-            html = _guarded(sentence, path, lambda: answers.photo(path))
-        return None, html
+        return None, _answered(upload, folder, answers.photo)
 
     def answer_store(
         upload: dict | None,
@@ -140,7 +134,7 @@ def _page(answers: DemoAnswers, folder: Path) -> gradio.Blocks:
     ) -> tuple[None, str, Any]:
         table: Any = gradio.skip()
 
-        def answer() -> str:
+        def answer(path: Path) -> str:
             nonlocal table
             html, headers, rows = answers.store(
                 path, lambda rows, total: progress.tqdm(rows, total=total, unit="row")
@@ -148,9 +142,7 @@ def _page(answers: DemoAnswers, folder: Path) -> gradio.Blocks:
             table = {"headers": headers, "data": rows}
             return html
 
-        with _once(upload, folder) as (path, sentence):
-            html = _guarded(sentence, path, answer)
-        return None, html, table
+        return None, _answered(upload, folder, answer), table
 
     with gradio.Blocks(title="kerasmlp", analytics_enabled=False) as page:
         gradio.Markdown(f"# kerasmlp\n{_NOTE}")
@@ -179,25 +171,18 @@ def _page(answers: DemoAnswers, folder: Path) -> gradio.Blocks:
     return page
 
 
-@contextlib.contextmanager
-def _once(upload: dict | None, folder: Path):
-    """Yields an uploaded file and how to call it; afterwards it is gone."""
+def _answered(upload: dict | None, folder: Path, answer: Callable[[Path], str]) -> str:
+    """The answer to an uploaded file as HTML, or why there is none; afterwards it is gone."""
     path = uploaded((upload or {}).get("path"), folder) or folder / "nothing"
     try:
-        yield path, (lambda text: text.replace(str(path), path.name))
-    finally:
-        shutil.rmtree(folder / path.relative_to(folder).parts[0], ignore_errors=True)
-
-
-def _guarded(named: Callable[[str], str], path: Path, answer: Callable[[], str]) -> str:
-    """The answer as HTML, or one sentence about why there is none."""
-    try:
-        return answer()
+        return answer(path)
     except InputError as error:
-        text = named(str(error))
+        text = str(error).replace(str(path), path.name)
     except Exception:
         traceback.print_exc(file=sys.stderr)
         text = f"`{path.name}` cannot be answered: an unexpected error, see the program's output"
+    finally:
+        shutil.rmtree(folder / path.relative_to(folder).parts[0], ignore_errors=True)
     return f'<p role="alert">{escape(text)}</p>'
 
 

@@ -55,27 +55,8 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
             one that holds other things, or versions of another label.
     """
     predictor = Predictor(run_dir)
-    name = Path(os.path.abspath(destination)).name
-    if not _NAME.fullmatch(name):
-        reject_file(
-            destination, "must end in a name of letters, digits, `_`, `-` and `.`", repr(name)
-        )
-    try:
-        os.path.abspath(destination).encode()
-    except UnicodeEncodeError:
-        reject_file(destination, "must be a path in UTF-8, as TensorFlow takes it", "other bytes")
-    _check_destination(Path(destination), predictor.name)
-    calibration = predictor.calibration
-    model = in_float32(predictor.model)
-    mc_model = None
-    if has_dropout(model):
-        mc_model = with_temperature(model, calibration.mc_temperature if calibration else 1.0)
-    module = Signatures(
-        model,
-        predictor.target,
-        offsets_years=calibration.offsets_years.get("mc_mean") if calibration else None,
-        mc_model=mc_model,
-    )
+    name = _name_of(Path(destination), predictor.name)
+    module = _signatures(predictor)
     with new_version(destination) as (temporary, final), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.json"
         write_json(path, describe(predictor))
@@ -92,15 +73,31 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
     return {
         "version": str(final),
         "signatures": list(module.functions),
-        "calibrated": calibration is not None,
+        "calibrated": predictor.calibration is not None,
         "files": files,
     }
 
 
-def _check_destination(folder: Path, label: str) -> None:
-    """Rejects a folder whose clients would get other answers, or that is no place for versions."""
+def _signatures(predictor: Predictor) -> Signatures:
+    calibration, model, mc_model = predictor.calibration, in_float32(predictor.model), None
+    if has_dropout(model):
+        mc_model = with_temperature(model, calibration.mc_temperature if calibration else 1.0)
+    offsets_years = calibration.offsets_years.get("mc_mean") if calibration else None
+    return Signatures(model, predictor.target, offsets_years=offsets_years, mc_model=mc_model)
+
+
+def _name_of(folder: Path, label: str) -> str:
+    """The name of the model, of a folder that is a place for versions of this label."""
+    path = os.path.abspath(folder)
+    name = os.path.basename(path)
+    if not _NAME.fullmatch(name):
+        reject_file(folder, "must end in a name of letters, digits, `_`, `-` and `.`", repr(name))
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        reject_file(folder, "must be a path in UTF-8, as TensorFlow takes it", "other bytes")
     if not folder.is_dir() or (folder / "config.json").exists():
-        return  # of which `new_version` knows what to say
+        return name  # of which `new_version` knows what to say
     names = sorted(p.name for p in folder.iterdir() if p.name not in (TEMPORARY, *SERVER_FILES))
     numbers = [int(name) for name in names if name.isdecimal()]
     if names and not numbers:
@@ -111,6 +108,7 @@ def _check_destination(folder: Path, label: str) -> None:
         before = description.get("label") if isinstance(description, dict) else None
         if before != label:
             reject_file(folder, f"must hold versions of {label}", f"a version of {before}")
+    return name
 
 
 def describe(predictor: Predictor) -> dict:

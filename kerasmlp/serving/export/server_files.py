@@ -76,10 +76,6 @@ def write_server_files(folder: str | os.PathLike, name: str) -> dict[str, bool]:
 
     Files that are there already are kept: they may have been changed by hand.
 
-    Args:
-        folder: Of the model's versions.
-        name: Of the model as it is served.
-
     Returns:
         File name to whether it was written.
 

@@ -20,12 +20,7 @@ PLACE = "assets.extra/tf_serving_warmup_requests"
 def write_warmup(
     path: str | os.PathLike, name: str, requests: Mapping[str, Mapping[str, np.ndarray]]
 ) -> None:
-    """Writes one request per signature.
-
-    Args:
-        path: File to write.
-        name: Of the model as it is served.
-        requests: Signature to inputs.
+    """Writes one request per signature, to a model by the name under which it is served.
 
     Example:
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from kerasmlp.serving.server.fair_queue import Client, FairQueue
 from kerasmlp.serving.server.limits import Limits
+from kerasmlp.serving.server.rest_answers import Busy
 from kerasmlp.serving.server.rest_json import Question
 from kerasmlp.serving.server.served_version import ServedVersion
 
@@ -21,11 +22,8 @@ _PATIENCE = 32  # times its own passes: for longer nobody waits for a piece of a
 _PIECE = 1 << 10  # passes; to compute less at one time costs more than it helps
 _REST = 6  # times as long as such a piece took, none is computed
 _SMALL, _RECENTLY_S = 64, 1.0
+_BODIES = 8  # of the largest size may wait
 _PASSES_PER_S = 1 << 17  # more wait in vain: they would not be computed within the time limit
-
-
-class Busy(Exception):
-    """Too much waits: by that client, or by all."""
 
 
 @dataclass(eq=False)
@@ -74,35 +72,20 @@ class Batcher:
     to rounding, as the order in which passes are summed up depends on how many
     rows there are.
 
+    One more request, or more bytes, than the limits let wait take the place
+    of one of the address that has most, or are refused; so is what would
+    take longer than their `timeout_s`.
+
     Args:
-        max_batch_rows: Up to which requests are merged; 0 computes each alone.
-        max_passes: Likewise, rows × MC passes.
-        max_requests: That wait or are computed; one more takes the place of
-            one of the address that has most, or is refused.
-        max_bytes: Of their arrays, likewise.
-        timeout_s: What would take longer is refused at once.
+        limits: Of requests.
         seen: Called with the rows of every batch.
     """
 
-    def __init__(
-        self,
-        *,
-        max_batch_rows: int,
-        max_passes: int = Limits.max_passes,
-        max_requests: int = Limits.max_requests,
-        max_bytes: int = 8 * Limits.max_body_bytes,
-        timeout_s: float = Limits.timeout_s,
-        seen: Callable[[int], None] = lambda rows: None,
-    ):
-        self._max_batch_rows = max_batch_rows
-        self._max_passes = max_passes
-        self._max_requests = max_requests
-        self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
-        self._seen = seen
+    def __init__(self, limits: Limits, seen: Callable[[int], None] = lambda rows: None):
+        self._limits, self._seen = limits, seen
         self._queue = FairQueue()
         self._passes, self._taken = 0, 0.0  # of all that waits or is computed
-        self._least, self._least_until = max_passes, 0.0
+        self._least, self._least_until = limits.max_passes, 0.0
         self._rests = False
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tensorflow")
@@ -122,7 +105,7 @@ class Batcher:
     def _least_passes(self) -> int:
         """Of the smallest question that waits or came just now."""
         waiting = (job.question.passes for _, job in self._queue if not job.answer.done())
-        came = self._least if time.monotonic() < self._least_until else self._max_passes
+        came = self._least if time.monotonic() < self._least_until else self._limits.max_passes
         return came if came <= _SMALL else min((came, *waiting))
 
     @property
@@ -133,11 +116,6 @@ class Batcher:
         self, version: ServedVersion, question: Question, client: Client | None = None
     ) -> dict[str, np.ndarray]:
         """Answers a question; whoever stops waiting before it is computed leaves the queue.
-
-        Args:
-            version: Which model.
-            question: Of it.
-            client: Who asks; somebody else each time if it is not told.
 
         Raises:
             Busy: if it would wait in vain, or others have a better right to wait.
@@ -160,10 +138,11 @@ class Batcher:
 
     def _share(self, job: _Job) -> float:
         """Of all that may wait."""
-        return max(1 / self._max_requests, job.bytes / self._max_bytes)
+        max_bytes = _BODIES * self._limits.max_body_bytes
+        return max(1 / self._limits.max_requests, job.bytes / max_bytes)
 
     def _admit(self, address: str, job: _Job) -> None:
-        most = _PASSES_PER_S * self._timeout_s
+        most = _PASSES_PER_S * self._limits.timeout_s
         if self._passes and self._passes + job.passes > most:
             # Before it is done, each of the others is given as much as it, if it wants as much.
             ahead = sum(min(other.passes, job.passes) for _, other in self._queue)
@@ -172,13 +151,13 @@ class Batcher:
         if self._taken + self._share(job) < 1 + 1e-9:
             return
         shares: dict[str, float] = {}
-        for (name, _), one in self._queue:
-            shares[name] = shares.get(name, 0.0) + self._share(one) * (not one.answer.done())
+        waiting = [(name, one) for (name, _), one in self._queue if not one.answer.done()]
+        for name, one in waiting:
+            shares[name] = shares.get(name, 0.0) + self._share(one)
         largest = max(shares, key=shares.get, default=address)
         if shares.get(address, 0.0) + self._share(job) >= shares.get(largest, 0.0):
             raise Busy
-        waiting = [one for _, one in self._queue.of(largest) if not one.answer.done()]
-        waiting[-1].answer.set_exception(Busy())
+        [one for name, one in waiting if name == largest][-1].answer.set_exception(Busy())
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -223,7 +202,7 @@ class Batcher:
         """Whose turn it is, and those that can be merged with it."""
         chosen: list[tuple[_Job, range]] = []
         rows, passes = 0, 0
-        most = min(max(_PATIENCE * self._least_passes(), _PIECE), self._max_passes)
+        most = min(max(_PATIENCE * self._least_passes(), _PIECE), self._limits.max_passes)
         for client, job in self._queue.in_turn():
             if job.answer.done() or (self._rests and job.question.passes > _SMALL):
                 continue
@@ -231,7 +210,7 @@ class Batcher:
             if not chosen:
                 count = min(count, max(most // job.passes_per_row, 1))
             elif (
-                rows + count > self._max_batch_rows
+                rows + count > self._limits.max_batch_rows
                 or passes + job.passes > most
                 or job.key != chosen[0][0].key
             ):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from kerasmlp.serving.server.batching import Busy
 from kerasmlp.serving.server.json_process import JsonProcess
+from kerasmlp.serving.server.rest_answers import Busy
 from kerasmlp.serving.server.rest_json import Form, Question, decode
 from kerasmlp.serving.server.turns import Turns
 
@@ -56,9 +56,7 @@ class Bodies:
         self._looks = False
         self._process = JsonProcess()
 
-    async def question(
-        self, request: web.Request, size: int, version: Form, *, max_rows: int, max_samples: int
-    ) -> Question:
+    async def question(self, request: web.Request, size: int, form: Form) -> Question:
         """Reads and decodes a body; see `decode`.
 
         Raises:
@@ -66,9 +64,8 @@ class Bodies:
             TimeoutError: if it does not come in time.
             Busy: if its turn does not.
         """
-        how = {"max_rows": max_rows, "max_samples": max_samples}
         if size <= _LARGE:
-            return decode(await self._read(request, size), version, **how)
+            return decode(await self._read(request, size), form)
         client, loop = request.protocol.client, asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s) as waiting:
@@ -77,7 +74,7 @@ class Bodies:
                     body = await self._read(request, size)
                     waiting.reschedule(loop.time() + self._timeout_s)
                     async with self._decoded.turn(client, share=1.0, cost=size):
-                        return await asyncio.to_thread(self._process.decode, body, version, **how)
+                        return await asyncio.to_thread(self._process.decode, body, form)
         except TimeoutError:
             if waiting.expired():
                 raise Busy from None

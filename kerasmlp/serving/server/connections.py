@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from kerasmlp.serving.server.fair_queue import Client
-from kerasmlp.serving.server.rest_answers import error_answer
+from kerasmlp.serving.server.rest_answers import JsonAnswer
 
 _HEAD_S = 10.0  # from the first byte of a request to the end of its head
 _STUCK_S = 10.0  # of an answer of which nothing is taken
@@ -103,7 +103,7 @@ class Connection(RequestHandler):
         self.logger.warning("what is no HTTP came from %s", self.address)
         text = " ".join(str(message or "").split())[:100] if status < 500 else ""
         sentence = f"the request must be HTTP. Received: {text or 'something else'}"
-        answer = error_answer(status, sentence, held_s=self.hold_s())
+        answer = JsonAnswer({"error": sentence}, status, held_s=self.hold_s())
         answer.force_close()
         return answer
 

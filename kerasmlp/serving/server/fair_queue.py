@@ -95,16 +95,10 @@ class FairQueue:
             del self._addresses[name]
             _remember(self._owed, name, address.given, self._now)
 
-    def of(self, address: str) -> Iterator[tuple[Client, Any]]:
-        """All items of an address."""
-        lanes = self._addresses[address].lanes if address in self._addresses else {}
-        for connection, lane in lanes.items():
-            for item in lane.items:
-                yield (address, connection), item
-
     def __iter__(self) -> Iterator[tuple[Client, Any]]:
-        for address in self._addresses:
-            yield from self.of(address)
+        for name, address in self._addresses.items():
+            for connection, lane in address.lanes.items():
+                yield from (((name, connection), item) for item in lane.items)
 
 
 def _remember(owed: dict[Hashable, float], who: Hashable, given: float, now: float) -> None:

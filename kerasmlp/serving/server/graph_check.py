@@ -43,13 +43,6 @@ def answering_part(path: Path, content: bytes) -> bytes:
     weights, which write and read files, are left out. Such a model can still
     answer nonsense, or take long.
 
-    Args:
-        path: Of its file, to be named.
-        content: Of `saved_model.pb`.
-
-    Returns:
-        The content to be loaded.
-
     Raises:
         InputError: naming the first operation, or else, that no export has.
     """

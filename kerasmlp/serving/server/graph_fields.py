@@ -71,11 +71,7 @@ _RESOURCES = frozenset(["ArgDef.type", "ListValue.type"])
 
 
 def check_fields(message: Message, refuse: Callable[[str], Any]) -> None:
-    """Refuses what no export holds, in a message and all that are in it.
-
-    Args:
-        message: Part of a SavedModel.
-        refuse: Called with what came; raises.
+    """Refuses what no export holds, in a part of a SavedModel and all that are in it.
 
     Example:
 

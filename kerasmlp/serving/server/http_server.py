@@ -9,10 +9,11 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from typing import Any
 
 from aiohttp import web
 
-from kerasmlp.serving.server.address import check_port, reject_address
+from kerasmlp.serving.server.address import LOCAL, in_url, sayable_address
 from kerasmlp.serving.server.bounded_log import bounded_log
 from kerasmlp.serving.server.connections import Connection, Connections
 from kerasmlp.serving.server.http_service import HttpService
@@ -23,17 +24,14 @@ from kerasmlp.serving.server.served_models import ServedModel
 _KEPT_S = 75  # an idle connection
 _SWITCH_S = 0.0005  # until a thread that decodes gives way to the one that answers
 _OTHER_FILES = 128  # that the process has open beside its connections
-_LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 
 
 async def serve(
     models: Mapping[str, ServedModel],
     *,
-    host: str,
-    port: int,
     limits: Limits,
-    allowed_hosts: Collection[str] = (),
     started: Callable[[str], None],
+    **address: Any,
 ) -> None:
     """Serves until SIGTERM or SIGINT; a second one ends it at once.
 
@@ -43,22 +41,17 @@ async def serve(
 
     Args:
         models: As of `load_models`.
-        host: Address to listen at.
-        port: Port to listen at; 0 takes a free one.
         limits: Of requests.
-        allowed_hosts: Names of this server beside `localhost`. At an address
-            of this machine alone, requests under others are refused; at
-            others, if some are named.
         started: Called with the URL once it listens.
+        address: `host`, `port` and `allowed_hosts` of `listening`.
 
     Raises:
         InputError: if it cannot listen there.
     """
-    check_port(port)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     sys.setswitchinterval(_SWITCH_S)
     with bounded_log(loop):
-        async with listening(models, host, port, limits, allowed_hosts) as (service, listener, url):
+        async with listening(models, limits=limits, **address) as (service, listener, url):
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop.set)
             started(url)
@@ -78,7 +71,17 @@ async def listening(
     limits: Limits,
     allowed_hosts: Collection[str] = (),
 ) -> AsyncIterator[tuple[HttpService, Listener, str]]:
-    """Yields the service, what takes its connections, and its URL; then answers what it read."""
+    """Yields the service, what takes its connections, and its URL; then answers what it read.
+
+    Args:
+        models: As of `load_models`.
+        host: Address to listen at.
+        port: Port to listen at; 0 takes a free one.
+        limits: Of requests.
+        allowed_hosts: Names of this server beside `localhost`. At an address
+            of this machine alone, requests under others are refused; at
+            others, if some are named.
+    """
     connections = Connections(_room_for(limits.max_connections))
     how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": _KEPT_S}
     service = HttpService(models, limits)
@@ -89,13 +92,11 @@ async def listening(
     await runner.setup()
     listener = Listener(connections, lambda: Connection(connections, runner.server, **how))
     try:
-        try:
+        with sayable_address(host, port):
             address, port = listener.open(host, port)
-        except OSError as error:
-            reject_address(error, host, port)
-        named = f"[{address}]" if ":" in address else address
+        named = in_url(address)
         if allowed_hosts or ipaddress.ip_address(address).is_loopback:
-            service.hosts = {name.lower() for name in (host, named, *_LOCAL, *allowed_hosts)}
+            service.hosts = {name.lower() for name in (host, named, *LOCAL, *allowed_hosts)}
         yield service, listener, f"http://{named}:{port}"
     finally:
         listener.close()

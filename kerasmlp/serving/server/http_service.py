@@ -11,11 +11,11 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from kerasmlp.serving.server.batching import Batcher, Busy
+from kerasmlp.serving.server.batching import Batcher
 from kerasmlp.serving.server.bodies import Bodies
 from kerasmlp.serving.server.limits import Limits
-from kerasmlp.serving.server.rest_answers import error_answer, json_answer
-from kerasmlp.serving.server.rest_json import Question, encode
+from kerasmlp.serving.server.rest_answers import JsonAnswer, Refusal
+from kerasmlp.serving.server.rest_json import Form, Question, encode
 from kerasmlp.serving.server.served_models import ServedModel
 from kerasmlp.serving.server.served_version import ServedVersion
 from kerasmlp.serving.server.service_metrics import ServiceMetrics
@@ -26,14 +26,6 @@ _PORT = re.compile(r":\d*$")
 _HUNG_UP = 499  # as nginx counts them
 
 _log = logging.getLogger("kerasmlp.serving")
-
-
-class Refusal(Exception):
-    """An answer other than 200, with one sentence."""
-
-    def __init__(self, status: HTTPStatus, sentence: str):
-        super().__init__(sentence)
-        self.status = status
 
 
 class HttpService:
@@ -69,7 +61,6 @@ class HttpService:
         self._models = models
         self._limits = limits
         self._metrics = ServiceMetrics()
-        self._active = 0
         self._bodies = Bodies(limits.max_body_bytes, limits.timeout_s)
         self.stopping = False
         self.hosts: Collection[str] | None = None
@@ -77,9 +68,7 @@ class HttpService:
 
     def app(self) -> web.Application:
         """A new application; it computes from its start to its clean-up."""
-        app = web.Application(
-            middlewares=[self._errors], client_max_size=self._limits.max_body_bytes
-        )
+        app = web.Application(middlewares=[self._errors])
         app.add_routes(
             [
                 web.post(_MODEL + ":{verb:[a-z]+}", self._predict, expect_handler=_expected),
@@ -94,14 +83,7 @@ class HttpService:
         return app
 
     async def _computing(self, app: web.Application):
-        self._batcher = Batcher(
-            max_batch_rows=self._limits.max_batch_rows,
-            max_passes=self._limits.max_passes,
-            max_requests=self._limits.max_requests,
-            max_bytes=8 * self._limits.max_body_bytes,
-            timeout_s=self._limits.timeout_s,
-            seen=self._metrics.batch_rows.observe,
-        )
+        self._batcher = Batcher(self._limits, self._metrics.batch_rows.observe)
         await self._batcher.start()
         yield
         await self._batcher.stop()
@@ -109,47 +91,40 @@ class HttpService:
 
     @web.middleware
     async def _errors(self, request: web.Request, handler) -> web.StreamResponse:
-        headers = {}
+        headers, response = {}, None
         request.protocol.begins()
         try:
             self._check_host(request)
             response = await handler(request)
         except InputError as error:
             status, sentence = HTTPStatus.BAD_REQUEST, str(error)
-        except Busy:
-            status, sentence = HTTPStatus.SERVICE_UNAVAILABLE, _SENTENCES[503]
-            headers["Retry-After"] = "1"
         except Refusal as error:
             status, sentence = error.status, str(error)
             if status == HTTPStatus.SERVICE_UNAVAILABLE:
                 headers["Retry-After"] = "1"
         except web.HTTPException as error:
-            status, sentence = HTTPStatus(error.status), _SENTENCES.get(error.status, error.reason)
-            if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-                sentence += f": at most {self._limits.max_body_bytes} bytes"
+            status, sentence = error.status, _SENTENCES.get(error.status, error.reason)
             headers |= {k: v for k, v in error.headers.items() if k == "Allow"}
         except ConnectionError:  # nobody is there to answer
             raise
         except Exception as error:
             _log.error("a request could not be computed: %s", type(error).__name__)
             status, sentence = HTTPStatus.INTERNAL_SERVER_ERROR, "the request could not be computed"
-        else:
-            status = None
         finally:
             request.protocol.ends()
-        if status is not None:
+        if response is None:
             held_s = request.protocol.hold_s() if 400 <= status < 500 else 0.0
-            response = error_answer(status, sentence, headers, held_s=held_s)
-        if self.stopping or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            response = JsonAnswer({"error": sentence}, status, headers, held_s=held_s)
+        if self.stopping or response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             response.force_close()
         return response
 
     async def _predict(self, request: web.Request) -> web.Response:
         started, model, signature, status = time.perf_counter(), "", "", HTTPStatus.OK
-        self._active += 1
-        self._metrics.active.set(self._active)
+        self._metrics.active.inc()
         try:
-            version = self._version(request)
+            served, numbers = self._model(request)
+            version = served.versions[numbers[-1]]
             model = request.match_info["model"]
             if request.match_info["verb"] != "predict":
                 verb = request.match_info["verb"]
@@ -171,12 +146,10 @@ class HttpService:
             status = _HUNG_UP
             raise
         except Exception as error:
-            known = {InputError: 400, Busy: 503}.get(type(error), 500)
-            status = getattr(error, "status", known)
+            status = getattr(error, "status", 400 if isinstance(error, InputError) else 500)
             raise
         finally:
-            self._active -= 1
-            self._metrics.active.set(self._active)
+            self._metrics.active.dec()
             self._metrics.answers.labels(model, signature, str(int(status))).inc()
             self._metrics.seconds.observe(time.perf_counter() - started)
 
@@ -190,11 +163,12 @@ class HttpService:
         if size is None:
             raise Refusal(HTTPStatus.LENGTH_REQUIRED, "the request must have a Content-Length")
         if size > limits.max_body_bytes:
-            raise web.HTTPRequestEntityTooLarge(limits.max_body_bytes, size)
+            sentence = f"the body is too large: at most {limits.max_body_bytes} bytes"
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
         max_samples = min(limits.max_samples, version.max_samples)
-        how = {"max_rows": limits.max_rows, "max_samples": max_samples}
+        form = Form(version.signatures, version.width, limits.max_rows, max_samples)
         try:
-            question = await self._bodies.question(request, size, version, **how)
+            question = await self._bodies.question(request, size, form)
         except TimeoutError:
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time") from None
         if "num_samples" in question.inputs and question.passes > limits.max_passes:
@@ -230,32 +204,28 @@ class HttpService:
             raise Refusal(HTTPStatus.NOT_FOUND, sentence)
         return model, [number]
 
-    def _version(self, request: web.Request) -> ServedVersion:
-        model, numbers = self._model(request)
-        return model.versions[numbers[-1]]
-
     async def _status(self, request: web.Request) -> web.Response:
         _, numbers = self._model(request)
         good = {"error_code": "OK", "error_message": ""}
         states = [
             {"version": str(n), "state": "AVAILABLE", "status": good} for n in reversed(numbers)
         ]
-        return json_answer({"model_version_status": states})
+        return JsonAnswer({"model_version_status": states})
 
     async def _metadata(self, request: web.Request) -> web.Response:
         model, numbers = self._model(request)
         spec = {"name": model.name, "signature_name": "", "version": str(numbers[-1])}
         definitions = model.versions[numbers[-1]].signature_definitions
         signatures = {"signature_def": {"signature_def": definitions}}
-        return json_answer({"model_spec": spec, "metadata": signatures})
+        return JsonAnswer({"model_spec": spec, "metadata": signatures})
 
     async def _health(self, request: web.Request) -> web.Response:
-        return json_answer({"status": "running"})
+        return JsonAnswer({"status": "running"})
 
     async def _ready(self, request: web.Request) -> web.Response:
         if self.stopping:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
-        return json_answer({"status": "ready"})
+        return JsonAnswer({"status": "ready"})
 
     async def _counters(self, request: web.Request) -> web.Response:
         self._metrics.waiting_rows.set(self._batcher.waiting_rows)
@@ -266,14 +236,12 @@ class HttpService:
 _SENTENCES = {
     404: "there is nothing at this path",
     405: "this path does not take this method",
-    413: "the body is too large",
-    503: "too many requests at one time, try again",
 }
 
 
 async def _expected(request: web.Request) -> web.Response | None:
     if request.headers["Expect"].lower() != "100-continue":
-        return error_answer(HTTPStatus.EXPECTATION_FAILED, "only 100-continue can be expected")
+        return JsonAnswer({"error": "only 100-continue can be expected"}, 417)
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     request.writer.output_size = 0  # no part of the answer
     return None

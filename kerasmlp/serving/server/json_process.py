@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -29,9 +28,8 @@ class JsonProcess:
     Example:
 
     >>> process = JsonProcess()
-    >>> form = Described({"serving_default": ("embedding",)}, width=2)
-    >>> body = b'{"inputs": [[1, 2.5]]}'
-    >>> process.decode(body, form, max_rows=1, max_samples=0).inputs["embedding"].tolist()
+    >>> form = Form({"serving_default": ("embedding",)}, width=2, max_rows=1, max_samples=0)
+    >>> process.decode(b'{"inputs": [[1, 2.5]]}', form).inputs["embedding"].tolist()
     [[1.0, 2.5]]
     >>> process.stop()
     """
@@ -40,24 +38,21 @@ class JsonProcess:
         self._process: subprocess.Popen | None = None
         self._one_at_a_time = threading.Lock()
 
-    def decode(self, body: bytes, version: Form, *, max_rows: int, max_samples: int) -> Question:
+    def decode(self, body: bytes, form: Form) -> Question:
         """As `rest_json.decode`.
 
         Raises:
             InputError: as there.
             OSError: if the process ended, which is for want of memory.
         """
-        signatures = {name: version.inputs_of(name) for name in version.signatures}
-        asked = {"signatures": signatures, "width": version.width, "size": len(body)}
-        asked |= {"max_rows": max_rows, "max_samples": max_samples}
         with self._one_at_a_time:
             if self._process is None:
                 self._process = start_worker(
                     __name__, stdout=subprocess.PIPE, env={"PYTHONSAFEPATH": "1"}
                 )
             try:
-                _write(self._process.stdin, asked, body)
-                answer, arrays = _read(self._process.stdout, "bytes")
+                _write(self._process.stdin, {"form": vars(form), "bytes": len(body)}, body)
+                answer, arrays = _read(self._process.stdout)
             except OSError:
                 self._end()
                 raise
@@ -80,21 +75,6 @@ class JsonProcess:
         self._process = None
 
 
-@dataclass(frozen=True)
-class Described:
-    """What `decode` must know of a version, in another process than the version's."""
-
-    inputs: dict[str, tuple[str, ...]]
-    width: int
-
-    @property
-    def signatures(self) -> tuple[str, ...]:
-        return tuple(self.inputs)
-
-    def inputs_of(self, signature: str) -> tuple[str, ...]:
-        return tuple(self.inputs[signature])
-
-
 def _write(pipe: BinaryIO, head: dict, *bodies: bytes | memoryview) -> None:
     pipe.write(orjson.dumps(head) + b"\n")
     for body in bodies:
@@ -102,23 +82,21 @@ def _write(pipe: BinaryIO, head: dict, *bodies: bytes | memoryview) -> None:
     pipe.flush()
 
 
-def _read(pipe: BinaryIO, size: str) -> tuple[dict, bytes]:
-    """A head and what follows it, as many bytes as it says under that name."""
+def _read(pipe: BinaryIO) -> tuple[dict, bytes]:
+    """A head and what follows it, as many bytes as it says."""
     line = pipe.readline()
     if not line.endswith(b"\n"):
         raise _Ended
     head = orjson.loads(line)
-    body = pipe.read(head.get(size, 0))
-    if len(body) < head.get(size, 0):
+    body = pipe.read(head.get("bytes", 0))
+    if len(body) < head.get("bytes", 0):
         raise _Ended
     return head, body
 
 
 def _answer(asked: dict, body: bytes) -> tuple[dict, list[memoryview]]:
     try:
-        form = Described(asked["signatures"], asked["width"])
-        how = {name: asked[name] for name in ("max_rows", "max_samples")}
-        question = decode(body, form, **how)
+        question = decode(body, Form(**asked["form"]))
     except InputError as error:
         return {"error": str(error)}, []
     arrays = {name: np.ascontiguousarray(values) for name, values in question.inputs.items()}
@@ -133,7 +111,7 @@ def main() -> None:
     os.nice(_NICE)
     while True:
         try:
-            head, arrays = _answer(*_read(sys.stdin.buffer, "size"))
+            head, arrays = _answer(*_read(sys.stdin.buffer))
         except _Ended:
             return
         _write(sys.stdout.buffer, head, *arrays)

@@ -21,10 +21,6 @@ class Listener:
 
     asyncio's own server writes a traceback for each connection that it cannot
     take, thousands of them in a second.
-
-    Args:
-        connections: Those that are open.
-        made: Makes a protocol for a new one.
     """
 
     def __init__(self, connections: Connections, made: Callable[[], asyncio.Protocol]):

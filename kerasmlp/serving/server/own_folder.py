@@ -17,9 +17,6 @@ def own_folder(prefix: str) -> Iterator[Path]:
 
     Those of the same prefix that nobody holds any more are removed first.
 
-    Args:
-        prefix: Of its name.
-
     Example:
 
     >>> left = tempfile.mkdtemp(prefix="kerasmlp-example-")

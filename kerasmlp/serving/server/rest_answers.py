@@ -1,4 +1,4 @@
-"""Answers in JSON, errors among them."""
+"""Answers in JSON, and refusals."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ import orjson
 from aiohttp import web
 
 
-def json_answer(
-    content: dict, *, status: int = 200, headers: Mapping | None = None
-) -> web.Response:
-    body = orjson.dumps(content)
-    return web.Response(
-        body=body, status=int(status), headers=headers, content_type="application/json"
-    )
+class Refusal(Exception):
+    """An answer other than 200, with one sentence."""
+
+    def __init__(self, status: int, sentence: str):
+        super().__init__(sentence)
+        self.status = status
 
 
-class HeldAnswer(web.Response):
-    """An answer that is not sent at once.
+class Busy(Refusal):
+    """Too much waits: by that client, or by all."""
 
-    Args:
-        held_s: Seconds to wait.
-        answer: Of `web.Response`.
-    """
+    def __init__(self):
+        super().__init__(503, "too many requests at one time, try again")
 
-    def __init__(self, held_s: float, **answer):
-        super().__init__(**answer)
+
+class JsonAnswer(web.Response):
+    """An answer that may be held back for some seconds."""
+
+    def __init__(
+        self,
+        content: dict,
+        status: int = 200,
+        headers: Mapping | None = None,
+        *,
+        held_s: float = 0.0,
+    ):
+        how = {"status": status, "headers": headers, "content_type": "application/json"}
+        super().__init__(body=orjson.dumps(content), **how)
         self._held_s = held_s
 
     async def prepare(self, request: web.BaseRequest):
         await asyncio.sleep(self._held_s)
         return await super().prepare(request)
-
-
-def error_answer(
-    status: int, sentence: str, headers: Mapping | None = None, *, held_s: float = 0.0
-) -> web.Response:
-    body = orjson.dumps({"error": sentence})
-    how = {"status": int(status), "headers": headers, "content_type": "application/json"}
-    return HeldAnswer(held_s, body=body, **how)

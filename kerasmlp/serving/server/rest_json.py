@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import orjson
@@ -17,13 +17,21 @@ _NUMBERS = {int, float}  # `bool` is an int too, and not wanted
 _SEEDS = 1 << 63
 
 
-class Form(Protocol):
-    """What a `ServedVersion` says of the requests to it."""
+@dataclass(frozen=True)
+class Form:
+    """What a request may hold.
 
-    signatures: tuple[str, ...]
+    Args:
+        signatures: With the names of their inputs.
+        width: Of the embeddings.
+        max_rows: More are refused.
+        max_samples: More passes per row are refused.
+    """
+
+    signatures: Mapping[str, Sequence[str]]
     width: int
-
-    def inputs_of(self, signature: str) -> tuple[str, ...]: ...
+    max_rows: int
+    max_samples: int
 
 
 @dataclass(frozen=True)
@@ -51,19 +59,13 @@ class Question:
         return self.rows * (1 if samples is None else int(samples.max()))
 
 
-def decode(body: bytes, version: Form, *, max_rows: int, max_samples: int) -> Question:
+def decode(body: bytes, form: Form) -> Question:
     """Reads the body of a request.
 
     `instances` holds one object per row (or, of a signature with one input,
     its bare value), `inputs` one object of columns (or the one bare column).
     `num_samples` and `seed` may be one number in columns. NaN, Infinity, what
     is no float32, `true` for a number, and lists deeper than the input are refused.
-
-    Args:
-        body: JSON.
-        version: Which model is asked.
-        max_rows: More are refused.
-        max_samples: More passes per row are refused.
 
     Raises:
         InputError: in one sentence.
@@ -78,16 +80,16 @@ def decode(body: bytes, version: Form, *, max_rows: int, max_samples: int) -> Qu
         _refuse("body", "must be a JSON object", content)
     signature = content.get("signature_name", "serving_default")
     signature = "serving_default" if signature == "" else signature  # as TensorFlow Serving does
-    if type(signature) is not str or signature not in version.signatures:
-        _refuse("signature_name", f"must be one of {', '.join(version.signatures)}", signature)
+    if type(signature) is not str or signature not in form.signatures:
+        _refuse("signature_name", f"must be one of {', '.join(form.signatures)}", signature)
     if ("instances" in content) == ("inputs" in content):
         reject_file("body", "must hold either `instances` or `inputs`", reprlib.repr([*content]))
-    names = version.inputs_of(signature)
+    names = form.signatures[signature]
     by_row = "instances" in content
-    columns = (_by_row if by_row else _by_column)(content, names, max_rows)
-    inputs = {"embedding": _embeddings(columns["embedding"], version.width)}
+    columns = (_by_row if by_row else _by_column)(content, names, form.max_rows)
+    inputs = {"embedding": _embeddings(columns["embedding"], form.width)}
     rows = len(inputs["embedding"])
-    limits = {"num_samples": (1, max_samples, np.int32), "seed": (0, _SEEDS - 1, np.int64)}
+    limits = {"num_samples": (1, form.max_samples, np.int32), "seed": (0, _SEEDS - 1, np.int64)}
     for name in set(names) - {"embedding"}:
         inputs[name] = _integers(name, columns[name], rows, *limits[name])
     return Question(signature, inputs, by_row)
@@ -135,7 +137,7 @@ def _texts(name: str, values: np.ndarray) -> list:
     return [v.decode("utf-8", "replace") for v in values.tolist()]
 
 
-def _by_row(content: dict, names: tuple[str, ...], max_rows: int) -> dict[str, list]:
+def _by_row(content: dict, names: Sequence[str], max_rows: int) -> dict[str, list]:
     rows = _column("instances", content["instances"], max_rows)
     if len(names) == 1 and type(rows[0]) is not dict:
         return {names[0]: rows}
@@ -144,7 +146,7 @@ def _by_row(content: dict, names: tuple[str, ...], max_rows: int) -> dict[str, l
     return {name: [row[name] for row in rows] for name in names}
 
 
-def _by_column(content: dict, names: tuple[str, ...], max_rows: int) -> dict[str, Any]:
+def _by_column(content: dict, names: Sequence[str], max_rows: int) -> dict[str, Any]:
     columns = content["inputs"]
     if len(names) == 1 and type(columns) is not dict:
         columns = {names[0]: columns}
@@ -153,7 +155,7 @@ def _by_column(content: dict, names: tuple[str, ...], max_rows: int) -> dict[str
     return columns
 
 
-def _check_names(place: str, value: Any, names: tuple[str, ...]) -> None:
+def _check_names(place: str, value: Any, names: Sequence[str]) -> None:
     if type(value) is not dict or value.keys() != set(names):
         came = reprlib.repr([*value]) if type(value) is dict else reprlib.repr(value)
         reject_file(place, f"must be an object of {', '.join(sorted(names))}", came)

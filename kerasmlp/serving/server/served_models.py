@@ -78,15 +78,11 @@ def load_models(
 
 
 def _of_run(path: Path) -> ServedModel:
-    from kerasmlp.serving.export.saved_model import (  # Keras, which exports do not need
-        describe,
-        export_model,
-    )
-
     require_training(RunFolder(path))
-    from kerasmlp.runs.predictor import Predictor
+    from kerasmlp.runs.predictor import Predictor  # of Keras, which exports do not need
+    from kerasmlp.serving.export.saved_model import export_model
 
-    name = describe(Predictor(path))["label"]
+    name = Predictor(path).name
     with tempfile.TemporaryDirectory() as folder:
         export_model(path, Path(folder) / name)
         return _loaded(name, Path(folder) / name, [1], {}, False)
@@ -117,7 +113,10 @@ def _read_config(path: Path) -> list:
 
     try:
         config = text_format.Parse(path.read_text(encoding="utf-8"), _server_config_class()())
-    except (ValueError, text_format.ParseError) as error:
+    except UnicodeDecodeError:
+        wanted = "must be a folder of versions, a run, or a models.config"
+        reject_file(path, wanted, "a file that is no text")
+    except text_format.ParseError as error:
         came = re.sub(r'Message type "kerasmlp\.\w+"', "a message that", str(error))
         reject_file(path, "must be a models.config of TensorFlow Serving", came)
     if not config.model_config_list.config:

@@ -37,6 +37,9 @@ class ServedVersion:
     Raises:
         InputError: if there is no such export, it cannot be loaded, or could
             do something else than compute answers.
+
+    Attributes:
+        signatures: With the names of their inputs.
     """
 
     def __init__(self, path: str | os.PathLike, *, trust: bool = False):
@@ -57,10 +60,8 @@ class ServedVersion:
                 came = " ".join(str(error).split()).replace(os.fspath(files), os.fspath(path))
                 reject_file(path, "must be a complete SavedModel", came[:200])
         self.signature_definitions = _signature_definitions(graph)
-
-    @property
-    def signatures(self) -> tuple[str, ...]:
-        return tuple(self._functions)
+        found = self._functions.items()
+        self.signatures = {name: tuple(f.structured_input_signature[1]) for name, f in found}
 
     @property
     def max_samples(self) -> int:
@@ -71,10 +72,6 @@ class ServedVersion:
     def width(self) -> int:
         return self.description["width"]
 
-    def inputs_of(self, signature: str) -> tuple[str, ...]:
-        """Names of a signature's inputs."""
-        return tuple(self._functions[signature].structured_input_signature[1])
-
     def warm_up(self) -> None:
         """Asks every signature once: the first time takes longer.
 
@@ -84,8 +81,7 @@ class ServedVersion:
         """
         one = {"embedding": np.zeros((1, self.width), np.float32)}
         one |= {"num_samples": np.ones(1, np.int32), "seed": np.zeros(1, np.int64)}
-        for signature in self.signatures:
-            names = self.inputs_of(signature)
+        for signature, names in self.signatures.items():
             if "embedding" not in names or not one.keys() >= set(names):
                 came = f"inputs {', '.join(names) or 'none'} of {signature}"
                 reject_file(self.path, f"must have no inputs but {', '.join(one)}", came)

@@ -40,13 +40,7 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def turn(self, client: Client, *, share: float, cost: float) -> AsyncIterator[None]:
-        """Waits for a turn, which ends with the block.
-
-        Args:
-            client: Whose.
-            share: Of the room.
-            cost: What the client is charged with.
-        """
+        """Waits for a turn with a share of the room, which ends with the block."""
         begun = asyncio.get_running_loop().create_future()
         entry = begun, share, cost
         self._queue.push(client, entry)

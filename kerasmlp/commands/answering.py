@@ -1,0 +1,56 @@
+"""What `predict` and `demo` share: the runs that answer, and who finds the faces."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder of a training command")
+    parser.add_argument(
+        "--also", type=Path, action="append", default=[], metavar="RUN", help="a further run"
+    )
+    parser.add_argument("--num-samples", type=int, default=64, metavar="N", help="default: 64")
+    parser.add_argument(
+        "--max-risk",
+        type=float,
+        metavar="R",
+        help="abstain where needed for a share of wrong answers of at most R",
+    )
+    parser.add_argument(
+        "--within-years",
+        type=float,
+        metavar="K",
+        help="an age is wrong if it is more than K years off (default: if its group is)",
+    )
+
+
+def open_answering(args: argparse.Namespace, seed: int = 0) -> tuple[list, dict[str, Any]]:
+    """The predictors, and how they are to answer: arguments of `Predictor.rows`."""
+    from kerasmlp.runs.run_folder import RunFolder
+    from kerasmlp.runs.training_files import require_training
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
+
+    for path in (args.run, *args.also):
+        require_training(RunFolder(path))
+    import_tensorflow()
+    from kerasmlp.runs.predictor import open_predictors
+
+    how = {k: getattr(args, k) for k in ("num_samples", "max_risk", "within_years")}
+    return open_predictors((args.run, *args.also), **how), how | {"seed": seed}
+
+
+def open_finder(model_dir: Path, predictors: list, **how: Any):
+    """The finder of the embedder that the predictors know."""
+    from kerasmlp.faces.finder import FaceFinder
+
+    finder = FaceFinder(model_dir, **how)
+    for predictor in predictors:
+        predictor.check(model_dir, finder.width, finder.info)
+        if predictor.config["embedder"] is None:
+            about = f"{predictor.path} does not say which embedder it was trained on"
+            print(f"note: {about}: with another one its answers mean nothing", file=sys.stderr)
+    return finder
