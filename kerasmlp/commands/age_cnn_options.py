@@ -1,11 +1,13 @@
-"""What `train-age-cnn` and `tune-age-cnn` share: options, and the recipe that they say."""
+"""What `train-age-cnn` and `tune-age-cnn` share: options, and what follows from them."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from kerasmlp.commands.training_options import add_precision_argument, add_run_arguments
+from kerasmlp.commands.number_options import how_to_work
+from kerasmlp.commands.training_options import add_precision_argument, add_run_arguments, open_run
 
 
 def add_age_cnn_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +19,28 @@ def add_age_cnn_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def choose_age_cnn_recipe(args: argparse.Namespace, **changes):
-    """The preset with the values that were given on top."""
+def age_cnn_work(args: argparse.Namespace, name: str, **changes: Any) -> dict[str, Any]:
+    """What a training and a search both take, and TensorFlow in this process.
+
+    Args:
+        args: With the options above.
+        name: Of the folder in `runs/` if none is given.
+        changes: Of the preset, where they are not None.
+    """
+    from kerasmlp.data.stores.image_store import ImageStore
+    from kerasmlp.training.precision import default_policy
+    from kerasmlp.utils.tensorflow_import import import_tensorflow
+
+    run_dir, store = open_run(args, name), ImageStore.open(args.store, verify=True)
+    import_tensorflow()
     from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 
     recipe = AgeCNNRecipe() if args.preset is None else AgeCNNRecipe.from_file(args.preset)
-    return recipe.replace(**{k: v for k, v in changes.items() if v is not None})
+    return {
+        "store": store,
+        "recipe": recipe.replace(**{k: v for k, v in changes.items() if v is not None}),
+        "run_dir": run_dir,
+        "precision": args.precision or default_policy(),
+        "seed": args.seed,
+        **how_to_work(args),
+    }

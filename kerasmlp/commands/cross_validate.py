@@ -10,6 +10,7 @@ import argparse
 import os
 
 from kerasmlp.commands.json_line import print_json
+from kerasmlp.commands.number_options import add_fold_options, add_number, how_to_work
 from kerasmlp.commands.resumed import resumed_settings
 from kerasmlp.commands.training_options import (
     SAMPLE,
@@ -26,18 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_arguments(parser)
     add_age_arguments(parser)
     group = parser.add_argument_group("cross-validation")
-    group.add_argument("--seeds", type=int, default=5, metavar="N", help="default: %(default)s")
-    group.add_argument(
-        "--folds", dest="num_folds", type=int, metavar="N",
-        help="default: those of the store's column, or 5",
-    )  # fmt: skip
-    group.add_argument(
-        "--workers", type=int, metavar="N", help="processes of one core each; default: all cores"
-    )
+    add_number(group, "--seeds", int, "default: %(default)s", default=5)
+    add_fold_options(group)
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.utils.checks import check_int, reject
+    from kerasmlp.utils.checks import check_int
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     import_tensorflow()
@@ -45,8 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
     from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, CrossValidationPlan, plan_runs
 
-    if check_int("--seeds", args.seeds, minimum=1) > MAX_SEEDS:
-        reject("--seeds", f"must be at most {MAX_SEEDS}", args.seeds)
+    check_int("--seeds", args.seeds, minimum=1, maximum=MAX_SEEDS)
     check_int("--seed", args.seed, minimum=0)
     run_dir = open_run(args, "cross-validation")
     store = open_store(args)
@@ -72,9 +66,7 @@ def run(args: argparse.Namespace) -> None:
         plan,
         run_dir,
         workers=args.workers,
-        resume=args.resume,
-        force=args.force,
-        progress=True,
+        **how_to_work(args),
     )
     means = (run_dir / "table.md").read_text(encoding="utf-8").split("\n\n| seed")[0]
     print(f"{run_dir}: {len(report['runs'])} runs, {report['seconds']['total']:.1f} s\n\n{means}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasmlp.commands.json_line import print_json
+from kerasmlp.commands.number_options import add_number, how_to_work
 from kerasmlp.commands.training_options import (
     add_precision_argument,
     add_run_arguments,
@@ -22,13 +23,13 @@ def add_image_arguments(
     parser.add_argument(
         "data", type=Path, help="images and classes: .npz, .h5, or folder or .tar.gz of CIFAR"
     )
-    parser.add_argument("--rows", type=int, metavar="N", help="train on the first N images only")
+    add_number(parser, "--rows", int, "train on the first N images only")
     add_run_arguments(parser)
     group = parser.add_argument_group("experiment", "where nothing is given, as in the paper")
-    group.add_argument("--seeds", type=int, default=1, metavar="N", help="default: %(default)s")
-    group.add_argument("--epochs", type=int, metavar="N", help=f"default: {epochs}")
-    group.add_argument("--batch-size", type=int, metavar="N", help=f"default: {batch_size}")
-    group.add_argument("--learning-rate", type=float, metavar="X", help=f"default: {learning_rate}")
+    add_number(group, "--seeds", int, "default: %(default)s", default=1)
+    add_number(group, "--epochs", int, f"default: {epochs}")
+    add_number(group, "--batch-size", int, f"default: {batch_size}")
+    add_number(group, "--learning-rate", float, f"default: {learning_rate}")
     add_precision_argument(group)
     return group
 
@@ -43,13 +44,12 @@ def run_images(
         name: Of the folder in `runs/` if none is given.
         experiment_of: From images and the given settings of a plan to the experiment.
     """
-    from kerasmlp.utils.checks import check_int, check_seed
+    from kerasmlp.utils.checks import check_int, check_optional_int, check_seed
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     check_int("--seeds", args.seeds, minimum=1)
     check_seed(check_int("--seed", args.seed, minimum=0))
-    if args.rows is not None:
-        check_int("--rows", args.rows, minimum=1)
+    check_optional_int("--rows", args.rows, minimum=1)
     run_dir = open_run(args, name)
     import_tensorflow()
     from kerasmlp.experiments.image_runs import run_experiment
@@ -63,8 +63,7 @@ def run_images(
     settings = {k: v for k, v in settings.items() if v is not None}
     settings["seeds"] = tuple(range(args.seed, args.seed + args.seeds))
     settings["precision"] = args.precision or default_policy()
-    how = {"resume": args.resume, "force": args.force, "progress": True}
-    report = run_experiment(experiment_of(data, settings), data, run_dir, **how)
+    report = run_experiment(experiment_of(data, settings), data, run_dir, **how_to_work(args))
     rows = report["rows"]
     print(f"{run_dir}: {len(report['runs'])} runs, {report['seconds']['total']:.1f} s")
     print(

@@ -11,9 +11,11 @@ import argparse
 from pathlib import Path
 
 from kerasmlp.commands.json_line import print_json
+from kerasmlp.commands.number_options import add_fold_options, add_number, how_to_work
 from kerasmlp.commands.training_options import add_run_arguments, open_run
 
 _TASKS = ("gender", "age", "age-modified")
+_SETTINGS = ("seed", "num_seeds", "num_folds", "pretraining_epochs", "search_epochs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,31 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", type=Path, help="embedding store to cross-validate on")
     add_run_arguments(parser)
     parser.add_argument("--tasks", nargs="+", choices=_TASKS, default=list(_TASKS))
-    parser.add_argument(
-        "--age-preset", default="paper-age", metavar="NAME", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--gender-preset", default="paper-gender", metavar="NAME", help="default: %(default)s"
-    )
+    for task in ("age", "gender"):
+        preset = {"default": f"paper-{task}", "metavar": "NAME"}
+        parser.add_argument(f"--{task}-preset", **preset, help="default: %(default)s")
     parser.add_argument("--classes", metavar="C", help="age groups, as of train-age")
-    for option, name, default, text in (
-        ("--seeds", "num_seeds", 5, "repetitions of every cross-validation"),
-        ("--pretraining-epochs", "pretraining_epochs", 5, "passes over the first store"),
-    ):
-        number = {"dest": name, "type": int, "default": default, "metavar": "N"}
-        parser.add_argument(option, **number, help=f"{text}; default: %(default)s")
-    parser.add_argument(
-        "--search-epochs", type=int, metavar="N",
-        help="first search the recipes on the first store (Hyperband, trials of at most N "
-        "epochs; 10 in the paper); default: the presets as they are",
-    )  # fmt: skip
-    parser.add_argument(
-        "--folds", dest="num_folds", type=int, metavar="N",
-        help="default: those of the store's column, or 5",
-    )  # fmt: skip
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes of one core each; default: all cores"
+    text = "repetitions of every cross-validation; default: %(default)s"
+    add_number(parser, "--seeds", int, text, dest="num_seeds", default=5)
+    text = "passes over the first store; default: %(default)s"
+    add_number(parser, "--pretraining-epochs", int, text, default=5)
+    text = (
+        "first search the recipes on the first store (Hyperband, trials of at most N "
+        "epochs; 10 in the paper); default: the presets as they are"
     )
+    add_number(parser, "--search-epochs", int, text)
+    add_fold_options(parser)
     parser.add_argument(
         "--photos", type=Path, metavar="DIR", help="draw its surest and least sure faces (Figure 5)"
     )
@@ -56,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.utils.checks import check_int, reject
+    from kerasmlp.utils.checks import check_optional_int, reject
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     if args.photos and not args.model_dir:
@@ -68,38 +59,28 @@ def run(args: argparse.Namespace) -> None:
 
         require_keras_tuner()
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
-    from kerasmlp.experiments.residual_mlp.checking import check, check_photos
     from kerasmlp.experiments.residual_mlp.design import Experiment, make_tasks
+    from kerasmlp.experiments.residual_mlp.faces import check_photos
 
-    if args.workers is not None:
-        check_int("--workers", args.workers, minimum=1)
-    tasks = make_tasks(
-        args.tasks,
-        EmbeddingStore.open(args.pretraining, verify=True),
-        EmbeddingStore.open(args.store, verify=True),
-        age_preset=args.age_preset,
-        gender_preset=args.gender_preset,
-        classes=args.classes,
-    )
+    check_optional_int("--workers", args.workers, minimum=1)
+    stores = [EmbeddingStore.open(path, verify=True) for path in (args.pretraining, args.store)]
+    how = {name: getattr(args, name) for name in ("age_preset", "gender_preset", "classes")}
     experiment = Experiment(
         pretraining_path=args.pretraining,
         store_path=args.store,
-        tasks=tasks,
-        seed=args.seed,
-        num_seeds=args.num_seeds,
-        num_folds=args.num_folds,
-        pretraining_epochs=args.pretraining_epochs,
-        search_epochs=args.search_epochs,
+        tasks=make_tasks(args.tasks, *stores, **how),
+        **{name: getattr(args, name) for name in _SETTINGS},
     )
     if args.photos:
-        check_photos(args.photos, args.model_dir, EmbeddingStore.open(args.store, verify=True))
-    stores = check(experiment)
+        check_photos(args.photos, args.model_dir, stores[1])
+    experiment.check()
     import_tensorflow()
     if args.dry_run:
-        _estimate(args, experiment, *stores)
+        _estimate(args, experiment)
         return
     from kerasmlp.experiments.residual_mlp.reproduce import reproduce
-    from kerasmlp.experiments.residual_mlp.table import claims_markdown, lowest_validation_losses
+    from kerasmlp.experiments.residual_mlp.table import claims_table, lowest_validation_losses
+    from kerasmlp.experiments.summary import markdown_lines
 
     report = reproduce(
         experiment,
@@ -107,12 +88,10 @@ def run(args: argparse.Namespace) -> None:
         workers=args.workers,
         photos=args.photos,
         model_dir=args.model_dir,
-        resume=args.resume,
-        force=args.force,
-        progress=True,
+        **how_to_work(args),
     )
     print(f"{run_dir / 'report.html'}: {report['seconds'] / 60:.1f} minutes\n")
-    print(claims_markdown(report["claims"]))
+    print("\n".join(markdown_lines(*claims_table(report["claims"]))) + "\n")
     best = lowest_validation_losses(report["rows"]).items()
     print("lowest validation loss from pre-trained weights, by the paper the full network's:")
     print("".join(f"  {task}: {variant}\n" for task, variant in best))
@@ -120,16 +99,15 @@ def run(args: argparse.Namespace) -> None:
     print_json(args, [{k: row[k] for k in keys} for row in report["claims"]])
 
 
-def _estimate(args: argparse.Namespace, experiment, pretraining, store) -> None:
+def _estimate(args: argparse.Namespace, experiment) -> None:
     from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS
     from kerasmlp.experiments.residual_mlp.estimate import estimate_seconds
-    from kerasmlp.experiments.residual_mlp.search import search_plans
 
-    seconds = estimate_seconds(experiment, pretraining, store, workers=args.workers)
-    for name, plan in search_plans(experiment).items():
+    seconds = estimate_seconds(experiment, workers=args.workers)
+    for name, plan in experiment.searches().items():
         print(f"a search for {name}: {plan.num_trials} trials, {plan.num_epochs} epochs")
-    print(f"{len(experiment.pretrainings())} pre-trainings on {len(pretraining)} rows")
-    print(f"{len(experiment.steps())} cross-validations on {len(store)} rows:")
+    print(f"{len(experiment.pretrainings())} pre-trainings on {len(experiment.pretraining)} rows")
+    print(f"{len(experiment.steps())} cross-validations on {len(experiment.store)} rows:")
     for task in experiment.tasks:
         values = seconds[task.name]
         print(

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 
-from kerasmlp.commands.age_cnn_options import add_age_cnn_arguments, choose_age_cnn_recipe
+from kerasmlp.commands.age_cnn_options import add_age_cnn_arguments, age_cnn_work
 from kerasmlp.commands.json_line import print_json
-from kerasmlp.commands.training_options import open_run
+from kerasmlp.commands.number_options import add_hyperparameters, add_number
 
 _HYPERPARAMETERS = {  # name: kind, what it is
     "epochs": (int, "at most; default: 600"),
@@ -28,24 +28,15 @@ _OVERFIT = {"epochs": 15, "learning_rate": 1e-3}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_age_cnn_arguments(parser)
     data = parser.add_argument_group("data")
-    data.add_argument("--rows", type=int, metavar="N", help="train on N images, drawn at random")
-    data.add_argument(
-        "--overfit",
-        type=int,
-        metavar="N",
-        help="learn N images by heart: no validation, each epoch is 20 passes over them",
-    )
+    add_number(data, "--rows", int, "train on N images, drawn at random")
+    text = "learn N images by heart: no validation, each epoch is 20 passes over them"
+    add_number(data, "--overfit", int, text)
     recipe = parser.add_argument_group("recipe", "single values go on top of the preset")
-    for name, (kind, text) in _HYPERPARAMETERS.items():
-        flag = f"--{name.replace('_', '-')}"
-        recipe.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
+    add_hyperparameters(recipe, _HYPERPARAMETERS)
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.data.stores.image_store import ImageStore
-    from kerasmlp.training.precision import default_policy
     from kerasmlp.utils.checks import reject
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     changes = {name: getattr(args, name) for name in _HYPERPARAMETERS}
     if args.overfit is not None:
@@ -54,26 +45,13 @@ def run(args: argparse.Namespace) -> None:
                 flag = f"--{name.replace('_', '-')}"
                 reject(flag, "must be left out with --overfit", getattr(args, name))
         changes |= {k: v for k, v in _OVERFIT.items() if changes[k] is None}
-    run_dir = open_run(args, "age-cnn")
-    store = ImageStore.open(args.store, verify=True)
-    import_tensorflow()
-    from kerasmlp.experiments.age_cnn.training import overfit_age_cnn, train_age_cnn
+    work = age_cnn_work(args, "age-cnn", **changes)
+    from kerasmlp.experiments.age_cnn.training import train_age_cnn
 
-    recipe = choose_age_cnn_recipe(args, **changes)
-    options = {
-        "precision": args.precision or default_policy(),
-        "seed": args.seed,
-        "resume": args.resume,
-        "force": args.force,
-        "progress": True,
-    }
-    if args.overfit is None:
-        report = train_age_cnn(store, recipe, run_dir, rows=args.rows, **options)
-    else:
-        report = overfit_age_cnn(store, recipe, run_dir, count=args.overfit, **options)
+    report = train_age_cnn(**work, rows=args.rows, overfit=args.overfit)
     numbers = report["parameters"]
     print(
-        f"{run_dir}: {report['epochs']} epochs, {report['seconds']['total']:.1f} s; "
+        f"{work['run_dir']}: {report['epochs']} epochs, {report['seconds']['total']:.1f} s; "
         f"{numbers['total']:,} parameters, {numbers['trainable']:,} trainable"
     )
     if args.overfit is not None:

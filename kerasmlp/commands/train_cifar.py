@@ -10,24 +10,21 @@ from __future__ import annotations
 import argparse
 
 from kerasmlp.commands.image_options import add_image_arguments, run_images
+from kerasmlp.commands.number_options import add_number
 from kerasmlp.experiments.ic_resnet.plan import CifarPlan
 from kerasmlp.models.arrangements import ARRANGEMENTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = add_image_arguments(parser, epochs="200", batch_size="64", learning_rate="0.001")
-    group.add_argument(
-        "--depth", type=int, default=110, metavar="N",
-        help="6n + 2, or 9n + 2 with --bottleneck; default: %(default)s",
-    )  # fmt: skip
+    text = "6n + 2, or 9n + 2 with --bottleneck; default: %(default)s"
+    add_number(group, "--depth", int, text, default=110)
     group.add_argument("--bottleneck", action="store_true", help="units of three convolutions")
     group.add_argument(
         "--arrangements", nargs="+", choices=list(ARRANGEMENTS), default=list(ARRANGEMENTS),
         metavar="NAME", help=f"of {', '.join(ARRANGEMENTS)}; default: all",
     )  # fmt: skip
-    group.add_argument(
-        "--dropout-rate", type=float, default=0.05, metavar="X", help="default: %(default)s"
-    )
+    add_number(group, "--dropout-rate", float, "default: %(default)s", default=0.05)
 
 
 def run(args: argparse.Namespace) -> None:

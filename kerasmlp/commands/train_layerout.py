@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 from kerasmlp.commands.image_options import add_image_arguments, run_images
+from kerasmlp.commands.number_options import add_number
 from kerasmlp.experiments.layer_out.plan import ERASING, MODES, NETWORKS, LayerOutPlan
 
 
@@ -27,16 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--modes", nargs="+", choices=list(MODES), metavar="MODE",
         help=f"of {', '.join(MODES)}; default: all, of resnet-110 the first three",
     )  # fmt: skip
-    group.add_argument(
-        "--random-erasing",
-        dest="erasing",
-        choices=list(ERASING),
-        default="no",
-        help="default: %(default)s",
-    )
-    group.add_argument(
-        "--warmup-epochs", type=int, default=20, metavar="N", help="default: %(default)s"
-    )
+    erasing = {"dest": "erasing", "choices": list(ERASING), "default": "no"}
+    group.add_argument("--random-erasing", **erasing, help="default: %(default)s")
+    add_number(group, "--warmup-epochs", int, "default: %(default)s", default=20)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from kerasmlp.commands.json_line import add_json_argument, print_json
+from kerasmlp.commands.number_options import add_hyperparameters
 from kerasmlp.commands.resumed import resumed_settings, resumed_target
 
 AGE_LABELS = (None, "age_years", "age_group")
@@ -33,9 +34,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--init", type=Path, metavar="RUN", help="begin with another run's weights")
     recipe = parser.add_argument_group("recipe", "single values go on top of the preset")
     recipe.add_argument("--preset", metavar="NAME", help="a preset's name, or a JSON file of one")
-    for name, (kind, text) in _HYPERPARAMETERS.items():
-        flag = f"--{name.replace('_', '-')}"
-        recipe.add_argument(flag, type=kind, metavar="N" if kind is int else "X", help=text)
+    add_hyperparameters(recipe, _HYPERPARAMETERS)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ import argparse
 import importlib
 
 from kerasmlp.commands.json_line import print_json
+from kerasmlp.commands.number_options import add_number, how_to_work
 from kerasmlp.commands.resumed import resumed_settings
 from kerasmlp.commands.training_options import (
     AGE_LABELS,
@@ -37,30 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="narrow: around our defaults; paper: what the original searched (default: narrow)",
     )
     group.add_argument("--preset", metavar="NAME", help="of all that is not searched")
-    group.add_argument(
-        "--max-epochs",
-        type=int,
-        metavar="N",
-        help="of the longest trials (default: 10, or what fits the budget)",
-    )
-    group.add_argument(
-        "--factor", type=int, default=2, metavar="N", help="one trial in N is taken on; default: 2"
-    )
-    group.add_argument(
-        "--budget-minutes", type=float, metavar="X", help="stop then, with the best so far"
-    )
-    group.add_argument(
-        "--leave-out-fold",
-        type=int,
-        metavar="K",
-        help="do not look at the rows of this fold of the store's column `fold`",
-    )
-    group.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="run trials in N processes of one core each (default: in this one)",
-    )
+    text = "of the longest trials (default: 10, or what fits the budget)"
+    add_number(group, "--max-epochs", int, text)
+    add_number(group, "--factor", int, "one trial in N is taken on; default: 2", default=2)
+    add_number(group, "--budget-minutes", float, "stop then, with the best so far")
+    text = "do not look at the rows of this fold of the store's column `fold`"
+    add_number(group, "--leave-out-fold", int, text, metavar="K")
+    text = "run trials in N processes of one core each (default: in this one)"
+    add_number(group, "--workers", int, text)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -70,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.experiments.tuning.space import SPACES
     from kerasmlp.experiments.tuning.spread import role, work
     from kerasmlp.experiments.tuning.tune import tune
-    from kerasmlp.utils.checks import check_choice, check_int, reject
+    from kerasmlp.utils.checks import check_choice, check_optional_int, reject
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     check_choice("--space", args.space, tuple(SPACES))
@@ -78,8 +63,8 @@ def run(args: argparse.Namespace) -> None:
     part = role()
     if part is not None and args.run_dir is None:
         reject("--run-dir", "must be given where several machines search", None)
-    if args.workers is not None and part is None:
-        check_int("--workers", args.workers, minimum=1)
+    if part is None:
+        check_optional_int("--workers", args.workers, minimum=1)
     store = open_store(args)
     if part == "worker":
         import_tensorflow()
@@ -93,13 +78,10 @@ def run(args: argparse.Namespace) -> None:
     plan = TuningPlan(
         target=target,
         base=base,
-        space=args.space,
         max_epochs=MAX_EPOCHS if args.max_epochs is None else args.max_epochs,
-        factor=args.factor,
-        seed=args.seed,
         validation_share=choose_validation_share(args, count_labelled(store, target)),
         group=args.group if args.group is not None else resumed_settings(args).get("group"),
-        leave_out_fold=args.leave_out_fold,
+        **{name: getattr(args, name) for name in ("space", "factor", "seed", "leave_out_fold")},
     )
     import_tensorflow()
     importlib.import_module("kerasmlp.experiments.tuning.trial").trace_faster()
@@ -110,9 +92,7 @@ def run(args: argparse.Namespace) -> None:
         budget_minutes=args.budget_minutes,
         any_epochs=args.max_epochs is None,
         workers=0 if part == "chief" and args.workers is None else args.workers,
-        resume=args.resume,
-        force=args.force,
-        progress=True,
+        **how_to_work(args),
         say=lambda text: print(text, flush=True),
     )
     trials, best = report["trials"], report["best"]

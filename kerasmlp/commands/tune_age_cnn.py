@@ -9,49 +9,28 @@ from __future__ import annotations
 
 import argparse
 
-from kerasmlp.commands.age_cnn_options import add_age_cnn_arguments, choose_age_cnn_recipe
+from kerasmlp.commands.age_cnn_options import add_age_cnn_arguments, age_cnn_work
 from kerasmlp.commands.json_line import print_json
-from kerasmlp.commands.training_options import open_run
+from kerasmlp.commands.number_options import add_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_age_cnn_arguments(parser)
     search = parser.add_argument_group("search")
-    for flag, default, text in (
-        ("--trials", 50, "of each stage"),
-        ("--rows", 500, "images to train on"),
-        ("--epochs", 5, "of a trial"),
-    ):
-        search.add_argument(
-            flag, type=int, default=default, metavar="N", help=f"{text}; default: {default}"
-        )
+    add_number(search, "--trials", int, "of each stage; default: 50", default=50)
+    add_number(search, "--rows", int, "images to train on; default: 500", default=500)
+    add_number(search, "--epochs", int, "of a trial; default: 5", default=5)
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.data.stores.image_store import ImageStore
     from kerasmlp.experiments.tuning.search_files import require_keras_tuner
-    from kerasmlp.training.precision import default_policy
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     require_keras_tuner()
-    run_dir = open_run(args, "tune-age-cnn")
-    store = ImageStore.open(args.store, verify=True)
-    import_tensorflow()
+    work = age_cnn_work(args, "tune-age-cnn")
     from kerasmlp.experiments.age_cnn.search import search_age_cnn
 
-    report = search_age_cnn(
-        store,
-        choose_age_cnn_recipe(args),
-        run_dir,
-        trials=args.trials,
-        rows=args.rows,
-        epochs=args.epochs,
-        precision=args.precision or default_policy(),
-        seed=args.seed,
-        resume=args.resume,
-        force=args.force,
-        progress=True,
-    )
+    report = search_age_cnn(**work, trials=args.trials, rows=args.rows, epochs=args.epochs)
+    run_dir = work["run_dir"]
     best, trials = report["best"], report["trials"]
     print(f"{run_dir}: {trials['run']} trials, {report['seconds']['total']:.1f} s")
     if trials["diverged"]:

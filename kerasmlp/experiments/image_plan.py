@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kerasmlp.experiments.settings import as_json
 from kerasmlp.training.precision import PRECISIONS
 from kerasmlp.utils.checks import check_choice, check_each_once, check_int, check_positive, reject
 
@@ -50,4 +51,4 @@ class ImagePlan:
 
     def to_config(self) -> dict[str, Any]:
         """The settings as JSON gives them back: lists, no tuples."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return as_json(self)

@@ -44,6 +44,11 @@ def mean_and_std(values: dict, *, percent: bool = False) -> str:
     return f"{factor * values['mean']:.{digits}f}{std}"
 
 
+def p_value(p: float) -> str:
+    """A probability in three digits: `0.042`, `< 0.001`."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def markdown_lines(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table in Markdown.
 

@@ -20,7 +20,7 @@ from kerasmlp.experiments.cross_validation.comparison import TooFewPairs, compar
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs, shared_steps
 from kerasmlp.experiments.cross_validation.table import markdown_of
-from kerasmlp.experiments.cross_validation.trainer import Trainer, TrainingPool
+from kerasmlp.experiments.cross_validation.trainer import TrainingPool, train_planned
 from kerasmlp.experiments.summary import summarize
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.run_folder import RunFolder
@@ -208,7 +208,7 @@ def test_init_across_another_number_of_classes(tmp_path):
         store, target=groups, num_folds=2, init=str(tmp_path / "years"),
         recipe=recipe.replace(label_sigma_years=0.0),
     )  # fmt: skip
-    report = Trainer(store, plan, tmp_path).train(0)
+    report = train_planned(store, plan, plan_runs(store, plan)[0], tmp_path)
     assert report["weights_from_init"]["new"] == ["logits"]
     assert report["test"]["rows"] == 200 and "mae_years" in report["test"]
 
@@ -233,7 +233,8 @@ def test_a_run_that_diverged_is_counted_and_left_out(finished, tmp_path):
                 wild = SMALL.replace(learning_rate=1e30, warmup_share=0.0)
                 recipe = wild if number == 1 else SMALL
                 wanted = replace(plan, recipe=recipe)
-                Trainer(store, wanted, settings["run_dir"], bench).train(number)
+                run = plan_runs(store, wanted)[number]
+                train_planned(store, wanted, run, settings["run_dir"], bench)
                 yield number
 
     run_dir = tmp_path / "cv"
@@ -568,7 +569,7 @@ def test_the_exact_year_has_its_name_in_older_results_too(tmp_path):
         ({"seeds": (5, 6)}, "must have the same seeds"),
         ({"num_folds": 3}, "must have the same num_folds"),
         ({"folds_digest": "g"}, "must have the same folds_digest"),
-        ({"kind": "x"}, "must be the folder of a cross-validation. Received: another run folder"),
+        ({"kind": "x"}, "must be the folder of a cross-validation. Received: a run of kind 'x'"),
         (
             {"target": {"label": "age_group", "classes": "adience", "class_names": []}},
             "must be measured in the same",

@@ -14,7 +14,6 @@ from kerasmlp import EmbeddingStore
 from kerasmlp.cli import run_command
 from kerasmlp.data.labels import age_classes
 from kerasmlp.data.targets import choose_age_target, choose_target
-from kerasmlp.experiments.residual_mlp.checking import check
 from kerasmlp.experiments.residual_mlp.claims import check_claims
 from kerasmlp.experiments.residual_mlp.design import INITS, TASKS, VARIANTS, Experiment, make_tasks
 from kerasmlp.experiments.residual_mlp.figures import distributions, network
@@ -198,7 +197,8 @@ def test_the_age_tasks_share_a_pretraining(folder):
     )
     assert len(experiment.steps()) == 3 * 5 * 2
     assert set(experiment.pretrainings()) == {(n, v) for n in ("gender", "age") for v in VARIANTS}
-    assert len(check(experiment)[0]) == 300
+    experiment.check()
+    assert len(experiment.pretraining) == 300
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_bad_settings(folder):
         reproduce(Experiment(**paths, tasks=tasks), folder / "none", workers=-1)
     cosine = make_tasks(["gender"], make_store(), groups_store(), gender_preset="gender")
     with pytest.raises(InputError, match="`schedule` must be 'exponential' for the space 'paper'"):
-        check(Experiment(**paths, tasks=cosine, search_epochs=1))
+        Experiment(**paths, tasks=cosine, search_epochs=1).check()
 
 
 def test_stores_that_do_not_fit_are_refused_before_anything_runs(folder, tmp_path, capsys):
@@ -316,7 +316,7 @@ def test_verdicts_follow_sign_and_p(monkeypatch):
         lambda other, full: worse if "no IC" in other else better,
     )
     folders = {("age", v, i): f"{v} {i}" for v in VARIANTS for i in INITS}
-    rows = {(r["claim"], r["init"]): r for r in check_claims(folders, ["age"])}
+    rows = {(r["claim"], r["init"]): r for r in check_claims(folders)}
     assert rows["pre-training helps", "pretrained"]["nll_verdict"] == "holds"
     assert rows["dropout helps", "random"]["accuracy_verdict"] == "not told"
     assert rows["IC layers help", "random"]["nll_verdict"] == "contradicted"

@@ -25,12 +25,12 @@ from keras_tuner.oracles import HyperbandOracle
 from kerasmlp import cli
 from kerasmlp.data.targets import choose_age_target, choose_target
 from kerasmlp.experiments.tuning import tune as running
-from kerasmlp.experiments.tuning.oracle import SearchOracle, hyperparameters
+from kerasmlp.experiments.tuning.one_file import hyperparameters
+from kerasmlp.experiments.tuning.oracle import SearchOracle
 from kerasmlp.experiments.tuning.plan import Cost, TuningPlan, describe, longest_within
-from kerasmlp.experiments.tuning.search_files import project_name
+from kerasmlp.experiments.tuning.search_files import best_of, project_name
 from kerasmlp.experiments.tuning.space import SPACES, Choice, LogRange, place_of, recipe_of, rounded
 from kerasmlp.experiments.tuning.spread import WorkerPool, answer_workers, role, work
-from kerasmlp.experiments.tuning.table import best_of, rows_of
 from kerasmlp.experiments.tuning.trial import TrialRunner
 from kerasmlp.experiments.tuning.tune import tune
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
@@ -97,7 +97,9 @@ def test_trials_and_epochs_are_those_of_keras_tuners_hyperband(
     plan = plan_of(store, max_epochs=max_epochs, factor=factor)
     assert (plan.num_trials, plan.num_epochs) == (trials, epochs)
     seed = SearchOracle(plan, tmp_path).seed
-    theirs = HyperbandOracle("val_loss", max_epochs, factor, 1, seed, hyperparameters(plan))
+    theirs = HyperbandOracle(
+        "val_loss", max_epochs, factor, 1, seed, hyperparameters(plan.dimensions)
+    )
     theirs.verbose = 0
     tuner = OnLearningRate(theirs, directory=tmp_path / "theirs")
     tuner.search()
@@ -269,7 +271,7 @@ def test_altered_states_are_one_sentence(store, tmp_path):
             assert "search.json` must be" in str(error), what
             counts["refused"] += 1
             continue
-        rows = rows_of(plan, oracle.completed())
+        rows = oracle.rows()
         assert not rows or best_of(plan, rows)["val_loss"] >= 0, what
         assert oracle.num_epochs + oracle.longest_epoch >= 0
         trial = oracle.create_trial("x")
@@ -666,22 +668,22 @@ def test_a_killed_worker_does_not_lose_the_search(store, path, tmp_path):
 def test_at_the_deadline_workers_leave_by_themselves(
     store, path, tmp_path, monkeypatch, quick_starts
 ):
-    left, oracles, stop = [], [], WorkerPool.stop
+    left, oracles, leave = [], [], WorkerPool.__exit__
 
-    def noted(pool):
+    def noted(pool, *exception):
         assert not oracles[-1].tuner_ids, "the chief leaves first"
         until = time.monotonic() + 60
         while pool.at_work and time.monotonic() < until:
             pool.watch(0.1)
         left.append(not pool.at_work)
-        stop(pool)
+        leave(pool)
 
     def on_progress(oracle, epochs):
         oracles.append(oracle)
         if len(list(oracle.folder.glob("trial_*"))) == 2:
             oracle.deadline = 0.0  # the second of two trials has begun
 
-    monkeypatch.setattr(WorkerPool, "stop", noted)
+    monkeypatch.setattr(WorkerPool, "__exit__", noted)
     monkeypatch.setattr(running, "_silent", on_progress)
     plan = plan_of(store, space="narrow", max_epochs=3, factor=4)
     report = tune(path, plan, tmp_path / "run", workers=1)

@@ -20,13 +20,14 @@ class InThisProcess:
 
     def train(self, settings, pending, steps):
         from kerasmlp.data.stores.embedding_store import EmbeddingStore
-        from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan
-        from kerasmlp.experiments.cross_validation.trainer import Trainer
+        from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs
+        from kerasmlp.experiments.cross_validation.trainer import train_planned
 
         plan = CrossValidationPlan.from_config(settings["plan"])
-        trainer = Trainer(EmbeddingStore.open(settings["store"]), plan, settings["run_dir"])
+        store = EmbeddingStore.open(settings["store"])
+        runs = plan_runs(store, plan)
         for number in pending:
-            trainer.train(number)
+            train_planned(store, plan, runs[number], settings["run_dir"])
             yield number
 
 

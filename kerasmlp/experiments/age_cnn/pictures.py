@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kerasmlp.experiments.age_cnn.data import Faces
+from kerasmlp.training.figures import over_epochs
 from kerasmlp.utils.figures import save_png
 
 SHOWN = 4
@@ -33,10 +34,8 @@ def curves(
     for name, label in lines.items():
         values = [row[name] for row in history]
         axes.plot(epochs, values, marker=".", markersize=4, label=label)
-    axes.set_xlabel("epoch")
     axes.set_ylabel("MAE (years)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
+    over_epochs(axes)
     axes.legend()
     save_png(figure, path)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kerasmlp.experiments.settings import as_json
 from kerasmlp.models.age_cnn import PAPER
 from kerasmlp.models.layer_specification import check_specification
 from kerasmlp.models.presets import MAX_BATCH_SIZE, MAX_EPOCHS
@@ -64,7 +65,7 @@ class AgeCNNRecipe:
 
     def to_config(self) -> dict[str, Any]:
         """The recipe as JSON gives it back."""
-        return dataclasses.asdict(self) | {"specification": [dict(s) for s in self.specification]}
+        return as_json(self)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> AgeCNNRecipe:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from keras_tuner import HyperParameters, Objective
+from keras_tuner import Objective
 from keras_tuner.engine.trial import Trial
 from keras_tuner.oracles import RandomSearchOracle
 
-from kerasmlp.experiments.tuning.one_file import OneFileState, oracle_seed
+from kerasmlp.experiments.tuning.one_file import OneFileState, hyperparameters, oracle_seed
 from kerasmlp.experiments.tuning.space import LogRange, rounded
 
 STAGES = (
@@ -40,14 +40,11 @@ class StageOracle(OneFileState, RandomSearchOracle):
     measures = ("val_mae_years",)
 
     def __init__(self, number: int, trials: int, seed: int, path: str | os.PathLike):
-        self.number, self.path = number, Path(path)
-        space = HyperParameters()
-        for name, kind in STAGES[number].items():
-            space.Float(name, kind.low, kind.high, sampling="log")
+        self.number, self.path, self.dimensions = number, Path(path), STAGES[number]
         super().__init__(
             Objective("val_mae_years", "min"),
             max_trials=trials,
-            hyperparameters=space,
+            hyperparameters=hyperparameters(self.dimensions),
             seed=oracle_seed(len(STAGES) * seed + number),
         )
         self.verbose = 0
@@ -55,12 +52,11 @@ class StageOracle(OneFileState, RandomSearchOracle):
             self.reload()
 
     def values_of(self, trial: Trial) -> dict[str, float]:
-        return {k: rounded(trial.hyperparameters.values[k]) for k in STAGES[self.number]}
+        return {k: rounded(trial.hyperparameters.values[k]) for k in self.dimensions}
 
     def rows(self) -> list[dict]:
         """Completed trials in their order."""
-        trials = sorted(self.completed(), key=lambda trial: int(trial.trial_id))
         return [
             {"stage": self.number + 1, "trial": k, **self.values_of(t), "val_mae_years": t.score}
-            for k, t in enumerate(trials)
+            for k, t in enumerate(self.in_order())
         ]

@@ -8,26 +8,23 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerasmlp.data.stores.image_store import SPLITS, ImageStore
 from kerasmlp.experiments.age_cnn import pictures
-from kerasmlp.experiments.age_cnn.data import Faces, faces_of, some_faces
-from kerasmlp.experiments.age_cnn.fitting import (
-    MEASURE,
-    compile_for_years,
-    course_of,
-    new_model,
-    predict_years,
-)
+from kerasmlp.experiments.age_cnn.data import Faces, faces_of, shuffled_batches, some_faces
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
+from kerasmlp.models.age_cnn import AgeCNN
 from kerasmlp.runs.model import in_float32
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.training.fit import Course
+from kerasmlp.training.fit import Course, compile_model
+from kerasmlp.training.image_batches import plain_batches
+from kerasmlp.training.precision import PRECISIONS
 from kerasmlp.training.train_run import Measured, train_run
-from kerasmlp.utils.checks import check_int, check_seed
+from kerasmlp.utils.checks import check_choice, check_int, check_seed
 
-OVERFIT_PASSES = 20
-"""Passes over the few images in an epoch of `overfit_age_cnn`."""
+_PREDICT_ROWS = 256
+_MEASURE = "val_mae_years"
 
 
 def train_age_cnn(
@@ -36,6 +33,7 @@ def train_age_cnn(
     run_dir: str | os.PathLike,
     *,
     rows: int | None = None,
+    overfit: int | None = None,
     precision: str = "float32",
     seed: int = 0,
     resume: bool = False,
@@ -52,6 +50,7 @@ def train_age_cnn(
         recipe: Network and hyperparameters.
         run_dir: Folder to write.
         rows: Of the split `train`, drawn at random; None takes all.
+        overfit: As many images, learned by heart instead: see `LearningByHeart`.
         precision: Policy to train with; the saved model is float32.
         seed: Decides the rows, initial weights and orders.
         resume: Go on with a killed run.
@@ -60,81 +59,33 @@ def train_age_cnn(
 
     Returns:
         The report, as in `report.json`, with the MAE of the model and of the median
-        age of the rows trained on.
+        age of the rows trained on; of images learned by heart `mae_years` is a number.
 
     Raises:
         InputError: if the data cannot be trained on or the folder not used.
     """
     check_seed(check_int("seed", seed, minimum=0))
-    parts = {split: faces_of(store, split) for split in SPLITS}
-    if rows is not None:
-        parts["train"] = some_faces(parts["train"], rows, "rows", seed)
-    recipe.require_batch(len(parts["train"]))
-    config = _config("age-cnn", store, recipe, seed, precision) | {"rows": rows}
-    training = AgeCNNTraining(parts, recipe, config)
+    if overfit is not None:
+        parts = {"train": some_faces(faces_of(store, "train"), overfit, "overfit", seed)}
+        recipe = recipe.replace(batch_size=overfit, regularization=0.0)
+        kind, drawn = LearningByHeart, {"count": overfit}
+    else:
+        parts = {split: faces_of(store, split) for split in SPLITS}
+        if rows is not None:
+            parts["train"] = some_faces(parts["train"], rows, "rows", seed)
+        recipe.require_batch(len(parts["train"]))
+        kind, drawn = AgeCNNTraining, {"rows": rows}
+    config = {"kind": kind.kind, "recipe": recipe.to_config(), "precision": precision}
+    config |= {"seed": seed, "data_digest": store.digest(), **drawn}
+    training = kind(parts, recipe, config)
     return train_run(training, run_dir, resume=resume, force=force, progress=progress)
-
-
-def overfit_age_cnn(
-    store: ImageStore,
-    recipe: AgeCNNRecipe,
-    run_dir: str | os.PathLike,
-    *,
-    count: int,
-    precision: str = "float32",
-    seed: int = 0,
-    resume: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> dict:
-    """Learns a few images by heart, without penalties: who cannot is too small or broken.
-
-    All images are one batch, and the learning rate falls to zero along half a
-    cosine. The MAE is that of the model as it answers, with moving statistics of
-    batch norm, which follow faster here (momentum 0.9) as there are few steps.
-
-    Args:
-        store: As for `train_age_cnn`.
-        recipe: Network, learning rate, and epochs of 20 passes each.
-        run_dir: Folder to write.
-        count: Images of the split `train`, drawn at random.
-        precision: As for `train_age_cnn`.
-        seed: As for `train_age_cnn`.
-        resume: Go on with a killed run.
-        force: Replace what is in the folder.
-        progress: Show a bar.
-
-    Returns:
-        The report, as in `report.json`; `mae_years` is a number.
-
-    Raises:
-        InputError: if the data cannot be trained on or the folder not used.
-
-    Reference: Dalva and Altındış, section III-C.
-    """
-    check_seed(check_int("seed", seed, minimum=0))
-    faces = some_faces(faces_of(store, "train"), count, "overfit", seed)
-    recipe = recipe.replace(batch_size=count, regularization=0.0)
-    config = _config("age-cnn-overfit", store, recipe, seed, precision) | {"count": count}
-    training = LearningByHeart({"train": faces}, recipe, config)
-    return train_run(training, run_dir, resume=resume, force=force, progress=progress)
-
-
-def _config(kind: str, store: ImageStore, recipe: AgeCNNRecipe, seed: int, precision: str) -> dict:
-    return {
-        "kind": kind,
-        "recipe": recipe.to_config(),
-        "precision": precision,
-        "seed": seed,
-        "data_digest": store.digest(),
-    }
 
 
 class AgeCNNTraining:
-    """A training with a validation and a test, as `train_run` takes it.
+    """A training by MAE and Adam that ends with the best weights, as `train_run` takes it.
 
     Args:
-        parts: Images and ages by split.
+        parts: Images and ages by split; those to train on fill a batch or more.
         recipe: Network and hyperparameters.
         config: Decides the result, among it `seed` and `precision`.
 
@@ -142,23 +93,57 @@ class AgeCNNTraining:
         InputError: if the network does not fit the images.
     """
 
+    kind = "age-cnn"
     files = ("curves.png", "ages.png", "faces.png")
+    passes = 1
+    """Over the images, in an epoch."""
 
     def __init__(self, parts: Mapping[str, Faces], recipe: AgeCNNRecipe, config: dict[str, Any]):
         self.parts, self.recipe, self.config = parts, recipe, config
+        check_choice("precision", config["precision"], PRECISIONS)
         self._model = self._new(config["precision"])  # refused before the folder changes
 
     def _new(self, precision: str) -> keras.Model:
-        shape = self.parts["train"].images.shape[1:]
-        return new_model(self.recipe, shape, self.config["seed"], precision)
+        """All that is random in this process follows from the seed."""
+        seed = self.config["seed"]
+        keras.utils.set_random_seed(seed)
+        return AgeCNN(
+            self.recipe.specification,
+            input_shape=self.parts["train"].images.shape[1:],
+            regularization=self.recipe.regularization,
+            seed=seed,
+            dtype=precision,
+        )
+
+    def rate(self) -> float | keras.optimizers.schedules.LearningRateSchedule:
+        return self.recipe.learning_rate
 
     def make(self) -> keras.Model:
-        compile_for_years(self._model, self.recipe.learning_rate)
+        metrics = [keras.metrics.MeanAbsoluteError(name="mae_years")]
+        optimizer = keras.optimizers.Adam(self.rate())
+        compile_model(self._model, optimizer, "mean_absolute_error", metrics=metrics)
         return self._model
 
     def course(self, model: keras.Model) -> Course:
-        parts, seed = self.parts, self.config["seed"]
-        return course_of(parts["train"], parts["validation"], self.recipe, seed=seed)
+        recipe, training = self.recipe, self.parts["train"]
+        validation = self.parts.get("validation", training)
+        steps = len(training) // recipe.batch_size
+
+        def batches(epochs: range) -> tf.data.Dataset:
+            numbers = range(self.passes * epochs.start, self.passes * epochs.stop)
+            how = {"batch_size": recipe.batch_size, "steps": steps, "seed": self.config["seed"]}
+            return shuffled_batches(training, epochs=numbers, **how)
+
+        ages, plain = validation.age_years[:, None], {"normalized": False}
+        return Course(
+            batches=batches,
+            epochs=recipe.epochs,
+            steps=self.passes * steps,
+            learning_rate=recipe.learning_rate,
+            monitor=_MEASURE,
+            patience=recipe.patience or recipe.epochs,
+            validation=plain_batches(validation.images, ages, batch_size=_PREDICT_ROWS, **plain),
+        )
 
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
         plain, about = self._plain(model, history)
@@ -182,7 +167,7 @@ class AgeCNNTraining:
     def _plain(self, model: keras.Model, history: list[dict]) -> tuple[keras.Model, dict]:
         """The model to save, and what any report says."""
         plain = in_float32(model, lambda: self._new("float32"))
-        best = min(range(len(history)), key=lambda k: history[k][MEASURE])
+        best = min(range(len(history)), key=lambda k: history[k][_MEASURE])
         trainable = sum(int(np.prod(w.shape)) for w in plain.trainable_weights)
         total = plain.count_params()
         return plain, {
@@ -193,21 +178,29 @@ class AgeCNNTraining:
 
 
 class LearningByHeart(AgeCNNTraining):
-    """A training on a few images, which are the validation too, as `train_run` takes it."""
+    """A training on a few images without penalties: who cannot learn them is too small or broken.
 
+    All images are one batch, an epoch is 20 passes over them, and the learning rate
+    falls to zero along half a cosine. The MAE is that of the model as it answers, with
+    moving statistics of batch norm, which follow faster here (momentum 0.9) as there
+    are few steps.
+
+    Reference: Dalva and Altındış, "Age Estimation" (CS 559, Bilkent University), section III-C.
+    """
+
+    kind = "age-cnn-overfit"
     files = ("curves.png", "faces.png")
+    passes = 20
+
+    def rate(self) -> keras.optimizers.schedules.LearningRateSchedule:
+        steps = self.passes * self.recipe.epochs
+        return keras.optimizers.schedules.CosineDecay(self.recipe.learning_rate, steps)
 
     def make(self) -> keras.Model:
         for layer in self._model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = 0.9
-        rate, steps = self.recipe.learning_rate, OVERFIT_PASSES * self.recipe.epochs
-        compile_for_years(self._model, keras.optimizers.schedules.CosineDecay(rate, steps))
-        return self._model
-
-    def course(self, model: keras.Model) -> Course:
-        faces, how = self.parts["train"], {"seed": self.config["seed"], "passes": OVERFIT_PASSES}
-        return course_of(faces, faces, self.recipe, **how)
+        return super().make()
 
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
         plain, about = self._plain(model, history)
@@ -218,6 +211,11 @@ class LearningByHeart(AgeCNNTraining):
             "faces.png": lambda path: pictures.faces(faces, predicted, path),
             "curves.png": lambda path: pictures.curves(history, path, lines=lines),
         })  # fmt: skip
+
+
+def predict_years(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Ages `(rows,)` of images."""
+    return model.predict(images, batch_size=_PREDICT_ROWS, verbose=0)[:, 0]
 
 
 def _mae(part: Faces, predicted: np.ndarray | float) -> float:

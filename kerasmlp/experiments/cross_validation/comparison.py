@@ -8,7 +8,7 @@ import numpy as np
 
 from kerasmlp.experiments.cross_validation.cross_validate import open_finished
 from kerasmlp.experiments.cross_validation.significance import corrected_t_test
-from kerasmlp.experiments.summary import mean_and_std, summarize
+from kerasmlp.experiments.summary import mean_and_std, p_value, summarize
 from kerasmlp.utils.checks import InputError, reject_file
 
 MEASURES = (
@@ -49,12 +49,11 @@ def compare(a: str | os.PathLike, b: str | os.PathLike) -> dict:
         if config_a[key] != config_b[key]:
             requirement = f"must have the same {key} ({config_a[key]!r}) as the other"
             reject_file(b, requirement, f"{config_b[key]!r}")
-    if report_a["precision"] != report_b["precision"]:
-        requirement = f"must be trained in {report_a['precision']}, as the other"
-        reject_file(b, requirement, report_b["precision"])
-    classes_a, classes_b = _measured(config_a), _measured(config_b)
-    if classes_a != classes_b:
-        reject_file(b, f"must be measured in the same classes ({classes_a})", classes_b)
+    if (precision := report_a["precision"]) != report_b["precision"]:
+        reject_file(b, f"must be trained in {precision}, as the other", report_b["precision"])
+    if (classes := _measured(config_a)) != _measured(config_b):
+        requirement = f"must be measured in the same classes ({classes})"
+        reject_file(b, requirement, _measured(config_b))
     fixed = config_a["folds_from"] == "column"
     pairs = [
         (x, y)
@@ -90,7 +89,7 @@ def comparison_table(result: dict) -> str:
     lines = ["{:20}{:>18}{:>18}{:>10}{:>8}".format(*heads)]
     for measure, row in result.items():
         a, b = mean_and_std(row["a"]), mean_and_std(row["b"])
-        p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+        p = p_value(row["p"])
         lines.append(f"{measure:20}{a:>18}{b:>18}{row['difference']:>+10.4f}{p:>8}")
     return "\n".join(lines)
 

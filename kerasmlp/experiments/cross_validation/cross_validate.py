@@ -24,6 +24,7 @@ from kerasmlp.experiments.cross_validation.plan import (
 from kerasmlp.experiments.cross_validation.table import markdown_of, row_of, with_exact_years
 from kerasmlp.experiments.cross_validation.trainer import TrainingPool
 from kerasmlp.experiments.grid import Grid
+from kerasmlp.experiments.settings import facts_of
 from kerasmlp.experiments.summary import summarize
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import TARGET, read_report
@@ -48,7 +49,6 @@ from kerasmlp.utils.tables import read_csv
 KIND = "cross-validation"
 _SEED = whole(0, (1 << 31) - 1)
 _CONFIG = {
-    "kind": one_of(KIND),
     "data_digest": text(200),
     "seeds": list_of(_SEED, MAX_SEEDS),
     "num_folds": whole(2, 1_000_000),
@@ -109,8 +109,7 @@ def cross_validate(
             `plan.init` has learned from the store, or if every run diverged.
         RuntimeError: if a run ended three workers; `resume=True` goes on.
     """
-    started = time.time()
-    workers = number_of_workers(workers)
+    started, workers = time.time(), number_of_workers(workers)
     store = EmbeddingStore.open(store_path, verify=True)
     runs = plan_runs(store, plan)
     config = _config_of(store, plan, runs)
@@ -119,12 +118,8 @@ def cross_validate(
         if grid.folder.done:
             return open_finished(run_dir)[1]
         pending = grid.pending(lambda n: settings_of(store, plan, runs[n], config["init"]))
-        settings = {
-            "store": str(Path(store_path).resolve()),
-            "plan": plan.to_config(),
-            "run_dir": str(grid.folder.path.resolve()),
-            "precision": _precision_of(grid),
-        }
+        settings = {"store": str(Path(store_path).resolve()), "plan": plan.to_config()}
+        settings |= {"run_dir": str(grid.folder.path.resolve()), "precision": _precision_of(grid)}
         with nullcontext(pool) if pool else TrainingPool(workers) as pool:
             done = pool.train(settings, pending, [run.steps_per_epoch for run in runs])
             bar = {"total": len(runs), "initial": len(runs) - len(pending), "desc": "runs"}
@@ -141,10 +136,7 @@ def _config_of(store: EmbeddingStore, plan: CrossValidationPlan, runs: list[Plan
         "init": None,
         "data_digest": store.digest(),
         "folds_digest": folds_digest(runs),
-        "width": store.width,
-        "embedder": store.info.embedder,
-        "embedder_sha256": store.info.embedder_sha256,
-        "normalized": store.info.normalized,
+        **facts_of(store),
     }
     if plan.init is not None:
         check_init(RunFolder(plan.init), config)
@@ -210,12 +202,9 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
         InputError: if there is none, or a damaged one.
     """
     folder = RunFolder(path)
-    folder.require_done()
-    config = folder.config()
-    if config.get("kind") != KIND:
-        reject_file(path, "must be the folder of a cross-validation", "another run folder")
+    folder.require_kind(KIND, "the folder of a cross-validation")
+    config, report = folder.config(), folder.report()
     check_object(folder / "config.json", config, _CONFIG, "that of a cross-validation")
-    report = folder.report()
     report.setdefault("precision", report.get("dtype", "unknown"))  # as older versions say it
     check_object(folder / "report.json", report, _REPORT, "that of a cross-validation")
     count, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]

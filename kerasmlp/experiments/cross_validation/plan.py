@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from kerasmlp.data.labels import UNKNOWN
 from kerasmlp.data.splits import group_codes, grouped_folds, grouped_split
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target
+from kerasmlp.experiments.settings import as_json, check_drawing, facts_of
 from kerasmlp.models.presets import Recipe
-from kerasmlp.utils.checks import check_int, check_seed, reject, reject_column
+from kerasmlp.utils.checks import reject, reject_column
 
 NUM_FOLDS = 5
 MAX_SEEDS = 1000
@@ -46,8 +47,7 @@ class CrossValidationPlan:
 
     def to_config(self) -> dict:
         """The settings as JSON gives them back: lists, no tuples."""
-        target = asdict(self.target) | {"class_names": list(self.target.class_names)}
-        return asdict(self) | {"target": target, "seeds": list(self.seeds)}
+        return as_json(self)
 
     @classmethod
     def from_config(cls, config: dict) -> CrossValidationPlan:
@@ -89,15 +89,12 @@ def settings_of(
     """
     settings = {
         **plan.to_config(),
-        "width": store.width,
+        **facts_of(store),
         "seed": run.seed,
         "init": init,
         "steps_per_epoch": run.steps_per_epoch,
         "data_digest": store.subset(run.training).digest(),
         "test_digest": store.subset(run.test).digest(),
-        "embedder": store.info.embedder,
-        "embedder_sha256": store.info.embedder_sha256,
-        "normalized": store.info.normalized,
     }
     return {k: v for k, v in settings.items() if k not in ("seeds", "num_folds")}
 
@@ -119,11 +116,7 @@ def plan_runs(store: EmbeddingStore, plan: CrossValidationPlan) -> list[PlannedR
     if not plan.seeds or len(set(plan.seeds)) < len(plan.seeds):
         reject("seeds", "must be one or more different integers", list(plan.seeds))
     plan.recipe.check_width(store.width)
-    for seed in plan.seeds:
-        check_int("seed", seed, minimum=0)
-        check_seed(seed)
-    if not 0 < plan.validation_share < 1:
-        reject("validation_share", "must be in (0, 1)", plan.validation_share)
+    check_drawing(plan.seeds, plan.validation_share)
     labels, rows = labelled_rows(store, plan.target)
     groups = groups_of_rows(store, plan.group)[rows]
     usable = _usable(store, rows)

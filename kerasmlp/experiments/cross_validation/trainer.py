@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs
+from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, PlannedRun, plan_runs
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_int, reject_file
 from kerasmlp.utils.tensorflow_import import import_tensorflow
@@ -27,53 +28,43 @@ MAX_MODELS = 6
 """A traced model holds some 200 MB, and what comes next is most often of the last shapes."""
 
 
-class Trainer:
-    """Trains runs of a plan; those of one shape share a compiled step.
+def train_planned(
+    store: EmbeddingStore,
+    plan: CrossValidationPlan,
+    run: PlannedRun,
+    run_dir: str | os.PathLike,
+    workbench: Workbench | None = None,
+) -> dict:
+    """Trains one run of a plan, or goes on with it; returns its report.
 
     Args:
         store: The data.
         plan: What to compute.
+        run: Of the plan.
         run_dir: Of the cross-validation; every run gets a folder in it.
-        workbench: Of compiled steps; None takes a new one.
+        workbench: Of compiled steps, which runs of one shape share.
     """
+    from kerasmlp.training.embeddings import train
 
-    def __init__(
-        self,
-        store: EmbeddingStore,
-        plan: CrossValidationPlan,
-        run_dir: str | os.PathLike,
-        workbench: Workbench | None = None,
-    ):
-        from kerasmlp.training.compiled_models import Workbench
-
-        self._store, self._plan, self._run_dir = store, plan, Path(run_dir)
-        self._runs = plan_runs(store, plan)
-        self._workbench = workbench or Workbench()
-
-    def train(self, number: int) -> dict:
-        """Trains one run, or goes on with it; returns its report."""
-        from kerasmlp.training.embeddings import train
-
-        run, plan = self._runs[number], self._plan
-        return train(
-            self._store.subset(run.training),
-            plan.target,
-            plan.recipe,
-            self._run_dir / run.name,
-            seed=run.seed,
-            validation_share=plan.validation_share,
-            group=plan.group,
-            init=plan.init,
-            test=self._store.subset(run.test),
-            steps_per_epoch=run.steps_per_epoch,
-            workbench=self._workbench,
-            pictures=False,  # 25 pairs of them would cost as much as two runs
-            keep_diverged=True,  # tried again it would be the same
-            resume=True,
-        )
+    return train(
+        store.subset(run.training),
+        plan.target,
+        plan.recipe,
+        Path(run_dir) / run.name,
+        seed=run.seed,
+        validation_share=plan.validation_share,
+        group=plan.group,
+        init=plan.init,
+        test=store.subset(run.test),
+        steps_per_epoch=run.steps_per_epoch,
+        workbench=workbench,
+        pictures=False,  # 25 pairs of them would cost as much as two runs
+        keep_diverged=True,  # tried again it would be the same
+        resume=True,
+    )
 
 
-class TrainingPool:
+class TrainingPool(Pool):
     """Processes that train the runs of cross-validations, each on one core.
 
     Two processes of one thread finish more small trainings than one process of
@@ -90,13 +81,7 @@ class TrainingPool:
 
     def __init__(self, workers: int):
         workers = check_int("workers", workers, minimum=1)
-        self._pool = Pool(_MODULE, workers, costly=MAX_DEATHS, name_of=lambda run: f"run {run}")
-
-    def __enter__(self) -> TrainingPool:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._pool.__exit__()
+        super().__init__(_MODULE, workers, costly=MAX_DEATHS, name_of=lambda run: f"run {run}")
 
     def train(self, settings: dict, pending: Sequence[int], steps: Sequence[int]) -> Iterator[int]:
         """Yields the number of each run as it is done.
@@ -120,8 +105,8 @@ class TrainingPool:
             return None
 
         if left:
-            self._pool.start(dict(settings), len(left))
-        with closing(self._pool.run(next_task, len(left))) as answers:
+            self.start(dict(settings), len(left))
+        with closing(self.run(next_task, len(left))) as answers:
             for number, answer in answers:
                 if isinstance(answer, Lost):
                     ended = f"run {number} ended {MAX_DEATHS} workers"
@@ -129,38 +114,34 @@ class TrainingPool:
                 yield number
 
 
-class _Desk:
-    """What a worker keeps from one cross-validation to the next."""
+@functools.cache
+def _workbench() -> Workbench:
+    """What this worker has compiled, for one cross-validation after the other."""
+    from kerasmlp.training.compiled_models import Workbench
 
-    def __init__(self):
-        self._store: tuple[str, EmbeddingStore] | None = None
-        self._workbench: Workbench | None = None
-
-    def prepare(self, settings: dict) -> tuple[bool, Callable[[int], None]]:
-        import_tensorflow()
-        from kerasmlp.training.compiled_models import Workbench
-
-        self._workbench = self._workbench or Workbench(max_models=MAX_MODELS)
-        path, plan = settings["store"], CrossValidationPlan.from_config(settings["plan"])
-        if self._store is None or self._store[0] != path:
-            self._store = path, EmbeddingStore.open(path, verify=True)
-        self._workbench.xla = settings.get("xla")
-        _check_precision(settings)
-        trainer = Trainer(self._store[1], plan, settings["run_dir"], self._workbench)
-
-        def train(number: int) -> None:
-            trainer.train(number)
-
-        return True, train
+    return Workbench(max_models=MAX_MODELS)
 
 
-def _check_precision(settings: dict) -> None:
-    """Rejects runs that were begun on another kind of machine: two precisions are no comparison."""
+@functools.lru_cache(maxsize=1)
+def _store_at(path: str) -> EmbeddingStore:
+    return EmbeddingStore.open(path, verify=True)
+
+
+def _prepare(settings: dict) -> tuple[bool, Callable[[int], None]]:
+    import_tensorflow()
+    store, plan = _store_at(settings["store"]), CrossValidationPlan.from_config(settings["plan"])
     before, here = settings.get("precision"), default_policy()
-    if before not in (None, here):
-        path = settings["run_dir"]
-        reject_file(path, f"must be resumed where runs are trained in {before}", here)
+    if before not in (None, here):  # two precisions are no comparison
+        requirement = f"must be resumed where runs are trained in {before}"
+        reject_file(settings["run_dir"], requirement, here)
+    _workbench().xla = settings.get("xla")
+    runs = plan_runs(store, plan)
+
+    def train(number: int) -> None:
+        train_planned(store, plan, runs[number], settings["run_dir"], _workbench())
+
+    return True, train
 
 
 if __name__ == "__main__":
-    serve(_Desk().prepare)
+    serve(_prepare)

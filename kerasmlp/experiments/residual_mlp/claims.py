@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kerasmlp.experiments.cross_validation.comparison import TooFewPairs, compare
-from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS
+from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS, Folders
 
 SIGNIFICANT = 0.05
 
@@ -19,18 +18,12 @@ _SAYS = {
 }
 
 
-def check_claims(
-    folders: Mapping[tuple[str, str, str], Path | None], tasks: Sequence[str]
-) -> list[dict]:
+def check_claims(folders: Folders) -> list[dict]:
     """Returns one row per claim, task and initialisation.
 
     A claim holds where the full network is better by the corrected t-test of
     `compare` with p below 0.05, and is contradicted where it is worse; else
     these runs do not tell, or too many of them diverged.
-
-    Args:
-        folders: Cross-validation of each (task, variant, init), or None.
-        tasks: Names, in order.
 
     Returns:
         `claim`, `task`, `init`, `pairs` of runs compared and, of test `nll` and
@@ -38,7 +31,7 @@ def check_claims(
         (both None where too few are left) and `<measure>_verdict`.
     """
     rows = []
-    for task in tasks:
+    for task in dict.fromkeys(task for task, _, _ in folders):
         full = folders[task, "full", "pretrained"]
         rows.append(
             {"claim": "pre-training helps", "task": task, "init": "pretrained"}

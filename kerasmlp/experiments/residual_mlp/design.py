@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+import numpy as np
+
+from kerasmlp.data.kept_back import VALIDATION_SHARE, split_rows
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.store_info import check_same_embedder
 from kerasmlp.data.targets import Target, age_target, choose_age_target, choose_target
-from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, CrossValidationPlan
-from kerasmlp.experiments.tuning.plan import LONGEST_EPOCHS
+from kerasmlp.experiments.cross_validation.plan import (
+    MAX_SEEDS,
+    CrossValidationPlan,
+    plan_runs,
+)
+from kerasmlp.experiments.tuning.plan import LONGEST_EPOCHS, TuningPlan
 from kerasmlp.models.presets import Recipe, find_recipe
+from kerasmlp.runs.seen import row_hashes
 from kerasmlp.utils.checks import check_choice, check_int, check_optional_int, reject, reject_file
 
 VARIANTS = {
@@ -21,6 +32,9 @@ VARIANTS = {
     "no IC, no skip": {"use_ic": False, "use_residual": False},
 }
 """Name to the changes of a recipe, in the order of the paper's Table 3."""
+
+Folders = Mapping[tuple[str, str, str], Path | None]
+"""Cross-validation of each (task, variant, init); None where its pre-training diverged."""
 
 INITS = ("random", "pretrained")
 TASKS = ("gender", "age", "age-modified")
@@ -49,18 +63,6 @@ class Task:
     def pretraining(self) -> str:
         """Name of the pre-training, which the two age tasks share."""
         return "gender" if self.name == "gender" else "age"
-
-    def plan(
-        self, variant: str, seeds: Sequence[int], num_folds: int | None, init
-    ) -> CrossValidationPlan:
-        """The cross-validation of one variant, from random weights or those of the run `init`."""
-        return CrossValidationPlan(
-            target=self.target,
-            recipe=self.recipe.replace(**VARIANTS[variant]),
-            seeds=tuple(seeds),
-            num_folds=num_folds,
-            init=None if init is None else os.fspath(init),
-        )
 
     def pretraining_recipe(self, variant: str, epochs: int) -> Recipe:
         return self.preset.replace(epochs=epochs, patience=None, **VARIANTS[variant])
@@ -93,13 +95,19 @@ class Experiment:
 
     def __post_init__(self):
         check_int("seed", self.seed, minimum=0)
-        for name in ("num_seeds", "pretraining_epochs"):
-            check_int(name, getattr(self, name), minimum=1)
-        if self.num_seeds > MAX_SEEDS:
-            reject("num_seeds", f"must be at most {MAX_SEEDS}", self.num_seeds)
-        epochs = check_optional_int("search_epochs", self.search_epochs, minimum=1)
-        if epochs is not None and epochs > LONGEST_EPOCHS:
-            reject("search_epochs", f"must be at most {LONGEST_EPOCHS}", epochs)
+        check_int("num_seeds", self.num_seeds, minimum=1, maximum=MAX_SEEDS)
+        check_int("pretraining_epochs", self.pretraining_epochs, minimum=1)
+        check_optional_int("search_epochs", self.search_epochs, minimum=1, maximum=LONGEST_EPOCHS)
+
+    @cached_property
+    def pretraining(self) -> EmbeddingStore:
+        """The store to pre-train on."""
+        return EmbeddingStore.open(self.pretraining_path, verify=True)
+
+    @cached_property
+    def store(self) -> EmbeddingStore:
+        """The store to cross-validate on."""
+        return EmbeddingStore.open(self.store_path, verify=True)
 
     @property
     def seeds(self) -> list[int]:
@@ -115,6 +123,45 @@ class Experiment:
         for task in self.tasks:
             shared.setdefault(task.pretraining, task)
         return {(name, v): task for name, task in shared.items() for v in VARIANTS}
+
+    def searches(self) -> dict[str, TuningPlan]:
+        """The Hyperband search of each pre-training, over the paper's space; or none."""
+        if self.search_epochs is None:
+            return {}
+        how = {"space": "paper", "max_epochs": self.search_epochs, "seed": self.seed}
+        return {
+            name: TuningPlan(target=task.pretraining_target, base=task.preset, **how)
+            for (name, _), task in self.pretrainings().items()
+        }
+
+    def plan(
+        self, task: Task, variant: str = "full", init: Path | None = None
+    ) -> CrossValidationPlan:
+        """The cross-validation of one variant, from random weights or those of the run `init`."""
+        return CrossValidationPlan(
+            target=task.target,
+            recipe=task.recipe.replace(**VARIANTS[variant]),
+            seeds=tuple(self.seeds),
+            num_folds=self.num_folds,
+            init=None if init is None else os.fspath(init),
+        )
+
+    def check(self) -> None:
+        """Rejects what would fail hours later. TensorFlow is not needed for it."""
+        pretraining, store, path = self.pretraining, self.store, self.pretraining_path
+        check_same_embedder(os.fspath(path), pretraining.info, store.info)
+        if pretraining.width != store.width:
+            requirement = f"must hold embeddings of width {store.width}, as the other store"
+            reject_file(path, requirement, f"{pretraining.width}")
+        learned = row_hashes(pretraining.embeddings)
+        if both := int(np.isin(row_hashes(store.embeddings), learned).sum()):
+            requirement = "must hold no face of the other store, whose folds are tested on"
+            reject_file(path, requirement, f"{both} embeddings of {os.fspath(self.store_path)}")
+        for search in self.searches().values():
+            search.check(pretraining.width)
+        for task in self.tasks:
+            plan_runs(store, self.plan(task))
+            split_rows(pretraining, task.pretraining_target, None, VALIDATION_SHARE, self.seed)
 
 
 def make_tasks(
@@ -152,19 +199,15 @@ def make_tasks(
         check_choice("tasks", name, TASKS)
     tasks = []
     for name in names:
-        for which, of in (("pre-train on", pretraining), ("cross-validate on", store)):
-            if name == "gender" and "gender" not in of.labels:
-                columns = ", ".join(of.labels) or "none"
-                reject_file(f"store to {which}", "must have a column `gender`", columns)
+        label = "gender" if name == "gender" else "age_years"
+        _require(label, "store to pre-train on", pretraining)
         if name == "gender":
-            targets = (choose_target(pretraining, "gender"), choose_target(store, "gender"))
+            _require(label, "store to cross-validate on", store)
+            targets = (choose_target(of, label) for of in (pretraining, store))
             recipe = find_recipe(gender_preset, "gender_preset")
             tasks.append(Task(name, *targets, recipe, recipe))
             continue
-        if "age_years" not in pretraining.labels:
-            columns = ", ".join(pretraining.labels) or "none"
-            reject_file("store to pre-train on", "must have a column `age_years`", columns)
-        years = age_target("age_years", "years", by_years=True)
+        years = age_target(label, "years", by_years=True)
         by_years = name == "age-modified"
         measured = _groups(store, classes, by_years=by_years)
         preset = find_recipe(age_preset, "age_preset")
@@ -173,6 +216,12 @@ def make_tasks(
         recipe = preset.replace(label_sigma_years=sigma)
         tasks.append(Task(name, years, measured, preset, recipe))
     return tasks
+
+
+def _require(label: str, name: str, store: EmbeddingStore) -> None:
+    if label not in store.labels:
+        columns = ", ".join(store.labels) or "none"
+        reject_file(name, f"must have a column `{label}`", columns)
 
 
 def _groups(store: EmbeddingStore, classes: str | None, *, by_years: bool) -> Target:

@@ -7,11 +7,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import plan_runs
 from kerasmlp.experiments.cross_validation.trainer import MAX_MODELS, TrainingPool
 from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS, Experiment, Task
-from kerasmlp.experiments.residual_mlp.search import search_plans
 from kerasmlp.experiments.tuning.trial import TrialRunner
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.xla import xla_pays
@@ -21,18 +19,12 @@ _SHORT_EPOCHS = 2
 
 
 def estimate_seconds(
-    experiment: Experiment,
-    pretraining: EmbeddingStore,
-    store: EmbeddingStore,
-    *,
-    workers: int | None = None,
+    experiment: Experiment, *, workers: int | None = None
 ) -> dict[str, dict[str, float]]:
     """Trains each task for two epochs and reckons up from there.
 
     Args:
         experiment: What would be done.
-        pretraining: Its store to pre-train on.
-        store: Its store to cross-validate on.
         workers: As of `reproduce`.
 
     Returns:
@@ -42,11 +34,11 @@ def estimate_seconds(
         early stopping is not reckoned with; `search`: about so long.
     """
     workers = number_of_workers(workers)
-    plans, result = search_plans(experiment), {}
+    pretraining, store = experiment.pretraining, experiment.store
+    plans, result = experiment.searches(), {}
     for task in experiment.tasks:
-        measured = _short_run(experiment, task, store, workers)
-        plan = task.plan("full", experiment.seeds, experiment.num_folds, None)
-        steps = [run.steps_per_epoch for run in plan_runs(store, plan)]
+        measured = _short_run(experiment, task, workers)
+        steps = [run.steps_per_epoch for run in plan_runs(store, experiment.plan(task))]
         runs, shapes = len(steps), len(set(steps))
         # A worker compiles each shape once for both initialisations, if it keeps that many.
         compilations = shapes * (1 if shapes <= MAX_MODELS else len(INITS))
@@ -54,15 +46,12 @@ def estimate_seconds(
         rounds = -(-runs // workers)
         share = len(pretraining) / (len(store) * (1 - 1 / max(runs // len(experiment.seeds), 2)))
         pretrainings = sum(t.name == task.name for t in experiment.pretrainings().values())
+        variant = compilations * measured["compiling"] + len(INITS) * rounds * run
+        fit = experiment.pretraining_epochs * measured["epoch"] * share
+        once = measured["compiling"] + measured["around"] + fit
         result[task.name] = measured | {
-            "cross_validations": len(VARIANTS)
-            * (compilations * measured["compiling"] + len(INITS) * rounds * run),
-            "pretraining": pretrainings
-            * (
-                measured["compiling"]
-                + measured["around"]
-                + experiment.pretraining_epochs * measured["epoch"] * share
-            ),
+            "cross_validations": len(VARIANTS) * variant,
+            "pretraining": pretrainings * once,
             "search": 0.0,
         }
         if plan := plans.pop(task.pretraining, None):
@@ -72,15 +61,14 @@ def estimate_seconds(
     return result
 
 
-def _short_run(
-    experiment: Experiment, task: Task, store: EmbeddingStore, workers: int
-) -> dict[str, float]:
+def _short_run(experiment: Experiment, task: Task, workers: int) -> dict[str, float]:
     # Enough seeds for every worker to train twice: only the second time nothing is compiled.
     seeds = range(experiment.seed, experiment.seed + 2 * workers)
-    plan = task.plan("full", seeds, experiment.num_folds, None)
-    plan = replace(plan, recipe=plan.recipe.replace(epochs=_SHORT_EPOCHS, patience=None))
-    steps = [run.steps_per_epoch for run in plan_runs(store, plan)]
-    numbers = range(2 * workers)
+    plan = experiment.plan(task)
+    recipe = plan.recipe.replace(epochs=_SHORT_EPOCHS, patience=None)
+    plan = replace(plan, recipe=recipe, seeds=tuple(seeds))
+    runs, numbers = plan_runs(experiment.store, plan), range(2 * workers)
+    steps = [run.steps_per_epoch for run in runs]
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             "store": str(Path(experiment.store_path).resolve()),
@@ -91,7 +79,6 @@ def _short_run(
         started = time.time()
         with TrainingPool(workers) as pool:
             ends = [time.time() - started for _ in pool.train(settings, numbers, steps)]
-        runs = plan_runs(store, plan)
         reports = [RunFolder(Path(folder) / runs[n].name).report()["seconds"] for n in numbers]
     shared = min(reports, key=lambda seconds: seconds["total"])  # by a worker that has compiled
     return {

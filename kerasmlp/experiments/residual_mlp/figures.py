@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from kerasmlp.data.labels import GENDER_NAMES, NUM_YEARS
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS
-from kerasmlp.training.figures import band_of
+from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS, Folders
+from kerasmlp.training.figures import band, band_of, over_epochs
 from kerasmlp.utils.drawing import label
 from kerasmlp.utils.figures import save_png
 from kerasmlp.utils.tables import read_csv
@@ -50,9 +50,7 @@ def distributions(stores: Mapping[str, EmbeddingStore], path: str | os.PathLike)
 _LOSSES = {"loss": "training loss (with dropout)", "val_loss": "validation loss"}
 
 
-def loss_curves(
-    folders: Mapping[tuple[str, str, str], Path | None], task: str, path: str | os.PathLike
-) -> None:
+def loss_curves(folders: Folders, task: str, path: str | os.PathLike) -> None:
     """Draws mean and standard deviation of the losses per epoch, as in Figure 4.
 
     Where runs stop early, an epoch's mean is over those that still train; it
@@ -68,16 +66,10 @@ def loss_curves(
                     axes.plot([], label=variant)  # the colours of the others stay
                     continue
                 mean, std = band_of(of_runs, name)
-                epochs = np.arange(1, len(mean) + 1)
-                (line,) = axes.plot(epochs, mean, marker=".", markersize=3, label=variant)
-                axes.fill_between(
-                    epochs, mean - std, mean + std, alpha=0.15, color=line.get_color()
-                )
+                band(axes, mean, mean - std, mean + std, label=variant)
             axes.set_title(f"{task}: {words}, {init} initialisation", fontsize=10)
-            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-            axes.grid(alpha=0.3)
-    for axes in grid[1]:
-        axes.set_xlabel("epoch")
+            over_epochs(axes)
+            axes.label_outer()
     grid[0, 0].legend(fontsize=8)
     save_png(figure, path)
 

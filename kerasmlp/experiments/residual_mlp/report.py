@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,11 @@ import numpy as np
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import plan_runs
 from kerasmlp.experiments.residual_mlp import figures
-from kerasmlp.experiments.residual_mlp.design import Experiment, Task
+from kerasmlp.experiments.residual_mlp.design import Experiment, Folders, Task
 from kerasmlp.experiments.residual_mlp.table import (
-    claims_markdown,
+    claims_table,
     lowest_validation_losses,
-    table_markdown,
+    tables_of,
 )
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.runs.predictor import Predictor
@@ -32,48 +32,33 @@ th { background: #f2f2f2; } img { max-width: 100%; } code { background: #f2f2f2;
 """
 
 
-def write_report(
-    folder: Path,
-    experiment: Experiment,
-    pretraining: EmbeddingStore,
-    store: EmbeddingStore,
-    report: Mapping,
-    folders: Mapping[tuple[str, str, str], Path | None],
-) -> None:
+def write_report(folder: Path, experiment: Experiment, report: Mapping, folders: Folders) -> None:
     """Draws the figures and writes `report.html`, which needs nothing beside it.
 
     Args:
         folder: Of the experiment.
         experiment: What was done.
-        pretraining: Its store to pre-train on.
-        store: Its store to cross-validate on.
         report: `rows`, `claims`, `search`, `pretraining`, `seconds` and the versions.
-        folders: Cross-validation of each (task, variant, init), None where the
-            pre-training diverged.
+        folders: Of the cross-validations.
     """
-    names = [task.name for task in experiment.tasks]
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
-    stores = {"pre-training": pretraining, "cross-validation": store}
-    with drawing(pictures / "distributions.png") as path:
-        figures.distributions(stores, path)
-    parts = [_h("The data"), _picture(pictures / "distributions.png"), _removals(stores)]
-    parts += [_h("The network"), *_networks(pictures, experiment, store.width)]
-    if report["search"]:
-        rows = [[_short(value) for value in row.values()] for row in report["search"]]
-        heads = list(report["search"][0])
-        parts += [_h("Search on the store to pre-train on"), _table(heads, rows)]
-        for row in report["search"]:
-            parts.append(_picture(folder / "search" / row["task"] / "trials.png"))
-    parts += [_h("Pre-training"), _pretraining_table(report["pretraining"])]
-    parts += [_h("Results"), _tables(table_markdown(report["rows"]))]
-    parts += [_h("What the paper claims, on these data"), _claims(report)]
+    stores = {"pre-training": experiment.pretraining, "cross-validation": experiment.store}
+    parts = [_h("The data"), _drawn(pictures / "distributions.png", figures.distributions, stores)]
+    parts += [*_removals(stores), _h("The network"), *_networks(pictures, experiment)]
+    if searched := report["search"]:
+        rows = [[_short(value) for value in row.values()] for row in searched]
+        parts += [_h("Search on the store to pre-train on"), _table(list(searched[0]), rows)]
+        parts += [_picture(folder / "search" / row["task"] / "trials.png") for row in searched]
+    parts += [_h("Pre-training"), _pretraining_table(report["pretraining"]), _h("Results")]
+    for task, caption, table in tables_of(report["rows"]):
+        parts += [f"<h3>{html.escape(task)}</h3>", _p(caption), _table(*table)]
+    parts += [_h("What the paper claims, on these data"), *_claims(report)]
     parts.append(_h("Losses over epochs"))
-    for name in names:
-        with drawing(pictures / f"losses-{name}.png") as path:
-            figures.loss_curves(folders, name, path)
-        parts.append(_picture(path))
-    parts += _uncertainty(pictures, experiment, store, folders)
+    for task in experiment.tasks:
+        path = pictures / f"losses-{task.name}.png"
+        parts.append(_drawn(path, figures.loss_curves, folders, task.name))
+    parts += _uncertainty(pictures, experiment, folders)
     if (pictures / "faces.png").is_file():
         parts += [_h("Surest and least sure faces"), _picture(pictures / "faces.png")]
         parts.append(_p("The full networks as they were pre-trained, 512 passes."))
@@ -90,46 +75,40 @@ def write_report(
     write_text(folder / "report.html", page)
 
 
-def _networks(pictures: Path, experiment: Experiment, width: int) -> list[str]:
+def _networks(pictures: Path, experiment: Experiment) -> list[str]:
     parts = []
     for task in {task.pretraining: task for task in experiment.pretrainings().values()}.values():
-        network = task.recipe.network(width)
+        network = task.recipe.network(experiment.store.width)
         model = ResidualMLP(num_classes=task.target.num_classes, **network)
-        with drawing(pictures / f"network-{task.name}.png") as path:
-            figures.network(model, path)
-        parts += [_p(f"{task.name}:"), _picture(path)]
+        path = pictures / f"network-{task.name}.png"
+        parts += [_p(f"{task.name}:"), _drawn(path, figures.network, model)]
     return parts
 
 
-def _removals(stores: Mapping[str, EmbeddingStore]) -> str:
-    lines = []
+def _removals(stores: Mapping[str, EmbeddingStore]) -> Iterator[str]:
     for name, store in stores.items():
-        counts = store.info.removal_report
-        if not counts:
-            lines.append(_p(f"{name}: the store holds no removal report."))
-            continue
-        rows = [["inputs", counts["inputs"]], *counts["removed"].items(), ["kept", counts["kept"]]]
-        lines.append(_table([name, "images"], rows))
-    return "".join(lines)
+        if counts := store.info.removal_report:
+            whole = ("inputs", counts["inputs"]), ("kept", counts["kept"])
+            yield _table([name, "images"], [whole[0], *counts["removed"].items(), whole[1]])
+        else:
+            yield _p(f"{name}: the store holds no removal report.")
 
 
 def _pretraining_table(reports: Mapping[str, Mapping]) -> str:
-    rows = [
-        [name, *(f"{value:.4f}" for value in _loss_and_accuracy(r)), r["rows"]["training"]]
-        if "diverged" not in r
-        else [name, "diverged", "", ""]
-        for name, r in reports.items()
-    ]
+    """Of a pre-training on years, the accuracy is that of the exact year, as in the paper."""
+    rows = []
+    for name, report in reports.items():
+        if "diverged" in report:
+            rows.append([name, "diverged", "", ""])
+            continue
+        measured = report["validation"]
+        accuracy = measured.get("exact_year_accuracy", measured.get("accuracy"))
+        cells = [f"{value:.4f}" for value in (measured["nll"], accuracy)]
+        rows.append([name, *cells, report["rows"]["training"]])
     return _table(["model", "validation loss", "validation accuracy", "rows"], rows)
 
 
-def _loss_and_accuracy(report: Mapping) -> tuple[float, float]:
-    """Of a pre-training on years, the accuracy is that of the exact year, as in the paper."""
-    measured = report["validation"]
-    return measured["nll"], measured.get("exact_year_accuracy", measured.get("accuracy"))
-
-
-def _claims(report: Mapping) -> str:
+def _claims(report: Mapping) -> list[str]:
     best = lowest_validation_losses(report["rows"])
     words = "; ".join(f"{task}: {variant}" for task, variant in best.items()) or "None was trained"
     text = (
@@ -141,17 +120,14 @@ def _claims(report: Mapping) -> str:
         "Lowest validation loss from pre-trained weights (the paper says: the full network). "
         f"{words}."
     )
-    return _p(text) + _tables(claims_markdown(report["claims"])) + _p(main)
+    return [_p(text), _table(*claims_table(report["claims"])), _p(main)]
 
 
-def _uncertainty(
-    pictures: Path, experiment: Experiment, store: EmbeddingStore, folders
-) -> list[str]:
-    values, names = {}, []
+def _uncertainty(pictures: Path, experiment: Experiment, folders: Folders) -> list[str]:
+    values, names, store = {}, [], experiment.store
     for task in experiment.tasks:
         folder = folders[task.name, "full", "pretrained"]
-        plan = task.plan("full", experiment.seeds, experiment.num_folds, None)
-        for run in plan_runs(store, plan) if folder else ():
+        for run in plan_runs(store, experiment.plan(task)) if folder else ():
             if (folder / run.name / "model.keras").is_file():  # else it diverged
                 test = store.subset(run.test)
                 values[task.name] = _entropies(experiment.seed, task, test, folder / run.name)
@@ -159,11 +135,9 @@ def _uncertainty(
                 break
     if not values:
         return []
-    with drawing(pictures / "entropies.png") as path:
-        figures.entropies(values, path)
+    picture = _drawn(pictures / "entropies.png", figures.entropies, values)
     which = f"The full network from pre-trained weights ({', '.join(names)}), 512 passes."
-    parts = [_h("Uncertainty on a test fold"), _picture(pictures / "entropies.png")]
-    return [*parts, _p(which)]
+    return [_h("Uncertainty on a test fold"), picture, _p(which)]
 
 
 def _entropies(seed: int, task: Task, test: EmbeddingStore, run: Path):
@@ -174,30 +148,17 @@ def _entropies(seed: int, task: Task, test: EmbeddingStore, run: Path):
     return entropy_nats(mean), mean.argmax(axis=1) == task.target.encode(test, task.target.classes)
 
 
-def _tables(markdown: str) -> str:
-    """Headings, paragraphs and tables of our own Markdown as HTML."""
-    parts, rows = [], []
-    for line in [*markdown.splitlines(), ""]:
-        if line.startswith("|"):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            if not set("".join(cells)) <= set("- "):
-                rows.append(cells)
-            continue
-        if rows:
-            parts.append(_table(rows[0], rows[1:]))
-            rows = []
-        if line.startswith("### "):
-            parts.append(f"<h3>{html.escape(line[4:])}</h3>")
-        elif line:
-            parts.append(_p(line))
-    return "".join(parts)
-
-
 def _table(heads: Sequence, rows: Sequence[Sequence]) -> str:
     def line(cells, tag):
         return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
 
     return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def _drawn(path: Path, draw: Callable, *what: object) -> str:
+    with drawing(path):
+        draw(*what, path)
+    return _picture(path)
 
 
 def _picture(path: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,13 +13,13 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
 from kerasmlp.experiments.cross_validation.trainer import TrainingPool
 from kerasmlp.experiments.grid import Grid
-from kerasmlp.experiments.residual_mlp.checking import check, check_photos
 from kerasmlp.experiments.residual_mlp.claims import check_claims
-from kerasmlp.experiments.residual_mlp.design import Experiment
-from kerasmlp.experiments.residual_mlp.faces import draw_extreme_faces
+from kerasmlp.experiments.residual_mlp.design import Experiment, Folders
+from kerasmlp.experiments.residual_mlp.faces import check_photos, draw_extreme_faces
 from kerasmlp.experiments.residual_mlp.report import write_report
 from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
 from kerasmlp.experiments.residual_mlp.table import long_table, table_markdown
+from kerasmlp.experiments.settings import as_json
 from kerasmlp.runs.environment import environment
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.precision import default_policy
@@ -29,6 +28,7 @@ from kerasmlp.utils.processes import number_of_workers
 from kerasmlp.utils.tables import csv_of
 
 KIND = "experiment"
+_SETTINGS = ("seeds", "num_folds", "pretraining_epochs", "search_epochs")
 _FIGURES = ("distributions", "network-*", "losses-*", "entropies", "faces")
 _FILES = (
     "table.md", "table.csv", "claims.csv", "search.csv", "report.html", "search/*/",
@@ -49,21 +49,16 @@ def reproduce(
 ) -> dict:
     """Pre-trains every variant, cross-validates it from both initialisations, compares.
 
-    Searches the recipes first where the experiment asks for it.
-
     Args:
         experiment: What to do.
         run_dir: Folder to write: `pretraining/<task>-<variant>` and
-            `cross-validation/<task>-<variant>-<init>` are run folders;
-            `table.md`, `table.csv`, `claims.csv`, `report.json`, `figures` and
-            `report.html` with all of it; `search` and `search.csv` where the
-            experiment searches first.
+            `cross-validation/<task>-<variant>-<init>` are run folders, as are those in
+            `search`, where the experiment searches the recipes first; `report.html`
+            has all of it.
         workers: Processes of a cross-validation; None takes as many as cores.
         photos: Folder whose surest and least sure faces are drawn, or None.
         model_dir: Face models for `photos`.
-        resume: Go on with a killed one: what is finished is not computed again.
-        force: Replace what is in the folder.
-        progress: Show a bar over trainings.
+        resume, force, progress: As of `cross_validate`.
 
     Returns:
         The report, as in `report.json`: `rows` of the table, `claims`, `search`.
@@ -72,60 +67,56 @@ def reproduce(
         InputError: if the stores cannot be used so.
     """
     started = time.time()
-    workers = number_of_workers(workers)
-    pretraining, store = check(experiment)
+    how = {"workers": number_of_workers(workers), "progress": progress}
+    experiment.check()
     if photos is not None:
-        check_photos(photos, model_dir, store)
-    folder = RunFolder(run_dir)
-    config = _config_of(experiment, pretraining, store)
+        check_photos(photos, model_dir, experiment.store)
+    folder, config = RunFolder(run_dir), _config_of(experiment)
     with folder.working(config, resume=resume, force=force, files=_FILES):
         faces = folder / "figures" / "faces.png"
         if folder.done and (photos is None or faces.is_file()):
             return folder.report()
         (folder / "DONE").unlink(missing_ok=True)  # what follows is written once more
-        searched = []
-        if experiment.search_epochs is not None:
-            experiment, searched = with_searched_recipes(
-                experiment, folder.path, workers=workers, progress=progress
-            )
-            write_text(folder / "search.csv", csv_of(searched))
-        inits = _pretrain(experiment, pretraining, folder.path, progress)
-        folders = _cross_validate(experiment, inits, folder.path, workers, progress)
-        rows = long_table(folders, store)
-        claims = check_claims(folders, config["tasks"])
-        write_text(folder / "table.csv", csv_of(rows))
-        write_text(folder / "claims.csv", csv_of(claims))
-        write_text(folder / "table.md", table_markdown(rows))
+        experiment, searched = with_searched_recipes(experiment, folder.path, **how)
+        inits = _pretrain(experiment, folder.path, progress)
+        folders = _cross_validate(experiment, inits, folder.path, **how)
         report = {
-            "rows": rows,
-            "claims": claims,
-            "search": searched,
+            **_results(folder, folders, experiment.store, searched),
             "pretraining": {"-".join(k): RunFolder(v).report() for k, v in inits.items()},
             "seconds": time.time() - started,
-            "store_digest": config["store_digest"],
-            "pretraining_digest": config["pretraining_digest"],
+            **{name: config[name] for name in ("store_digest", "pretraining_digest")},
             **environment(),
         }
         full = [run for (_, variant), run in inits.items() if variant == "full"]
-        full = [run for run in full if "diverged" not in RunFolder(run).report()]
+        full = [run for run in full if not _diverged(run)]
         if photos is not None and full:
             faces.parent.mkdir(exist_ok=True)
-            how = {"seed": experiment.seed, "progress": progress}
-            draw_extreme_faces(full, photos, model_dir, faces, **how)
-        write_report(folder.path, experiment, pretraining, store, report, folders)
+            drawn = {"seed": experiment.seed, "progress": progress}
+            draw_extreme_faces(full, photos, model_dir, faces, **drawn)
+        write_report(folder.path, experiment, report, folders)
         folder.finish(report)
         return report
 
 
-def _config_of(experiment: Experiment, pretraining: EmbeddingStore, store: EmbeddingStore) -> dict:
+def _results(
+    folder: RunFolder, folders: Folders, store: EmbeddingStore, searched: list[dict]
+) -> dict[str, list[dict]]:
+    """What all trainings come to, also written as tables."""
+    rows = long_table(folders, store)
+    tables = {"rows": rows, "claims": check_claims(folders), "search": searched}
+    for name, table in (("table", "rows"), ("claims", "claims"), ("search", "search")):
+        if tables[table]:
+            write_text(folder / f"{name}.csv", csv_of(tables[table]))
+    write_text(folder / "table.md", table_markdown(rows))
+    return tables
+
+
+def _config_of(experiment: Experiment) -> dict:
     return {
         "kind": KIND,
-        "pretraining_digest": pretraining.digest(),
-        "store_digest": store.digest(),
-        "seeds": experiment.seeds,
-        "num_folds": experiment.num_folds,
-        "pretraining_epochs": experiment.pretraining_epochs,
-        "search_epochs": experiment.search_epochs,
+        "pretraining_digest": experiment.pretraining.digest(),
+        "store_digest": experiment.store.digest(),
+        **{k: getattr(experiment, k) for k in _SETTINGS},
         "presets": {t.name: t.preset.to_config() for t in experiment.tasks},
         "recipes": {t.name: t.recipe.to_config() for t in experiment.tasks},
         "classes": {t.name: t.target.classes for t in experiment.tasks},
@@ -134,21 +125,18 @@ def _config_of(experiment: Experiment, pretraining: EmbeddingStore, store: Embed
     }
 
 
-def _pretrain(
-    experiment: Experiment, store: EmbeddingStore, folder: Path, progress: bool
-) -> dict[tuple[str, str], Path]:
+def _pretrain(experiment: Experiment, folder: Path, progress: bool) -> dict[tuple[str, str], Path]:
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
-    tasks = list(experiment.pretrainings().items())
+    tasks, store = list(experiment.pretrainings().items()), experiment.pretraining
     recipes = [
         task.pretraining_recipe(variant, experiment.pretraining_epochs)
         for (_, variant), task in tasks
     ]
 
     def settings_of(number: int) -> dict:
-        target = asdict(tasks[number][1].pretraining_target)
         return {
-            "target": target | {"class_names": list(target["class_names"])},
+            "target": as_json(tasks[number][1].pretraining_target),
             "recipe": recipes[number].to_config(),
             "seed": experiment.seed,
             "data_digest": store.digest(),
@@ -174,8 +162,7 @@ def _cross_validate(
     folder: Path,
     workers: int,
     progress: bool,
-) -> dict[tuple[str, str, str], Path | None]:
-    """Folder of each cross-validation; None where there are no weights to begin with."""
+) -> Folders:
     folders: dict[tuple[str, str, str], Path | None] = {}
     tasks = {task.name: task for task in experiment.tasks}
     with (
@@ -187,14 +174,18 @@ def _cross_validate(
             name, variant, init = step
             task = tasks[name]
             run = inits[task.pretraining, variant] if init == "pretrained" else None
-            if run is not None and "diverged" in RunFolder(run).report():
+            if run is not None and _diverged(run):
                 folders[step] = None
                 continue
-            plan = task.plan(variant, experiment.seeds, experiment.num_folds, run)
+            plan = experiment.plan(task, variant, run)
             folders[step] = folder / "cross-validation" / _slug(*step)
             how = {"pool": pool, "keep_diverged": True, "resume": True}
             cross_validate(experiment.store_path, plan, folders[step], **how)
     return folders
+
+
+def _diverged(run: Path) -> bool:
+    return "diverged" in RunFolder(run).report()
 
 
 def _slug(*words: str) -> str:

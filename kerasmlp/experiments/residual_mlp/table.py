@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target
 from kerasmlp.experiments.cross_validation.cross_validate import open_finished
 from kerasmlp.experiments.cross_validation.table import PARTS
+from kerasmlp.experiments.residual_mlp.design import Folders
 from kerasmlp.experiments.residual_mlp.published import is_comparable, paper_results
-from kerasmlp.experiments.summary import markdown_lines, mean_and_std
+from kerasmlp.experiments.summary import markdown_lines, mean_and_std, p_value
 
 _MORE = ("one_off_accuracy", "ece")
 _SHOWN = tuple(f"{part}_{measure}" for part in PARTS for measure in ("nll", "accuracy"))
 
 
-def long_table(
-    folders: Mapping[tuple[str, str, str], Path | None], store: EmbeddingStore
-) -> list[dict]:
+def long_table(folders: Folders, store: EmbeddingStore) -> list[dict]:
     """Returns one row per task, variant and initialisation.
 
     Args:
-        folders: Finished cross-validation of each (task, variant, init), None
-            where there is none because its pre-training diverged.
+        folders: Finished ones.
         store: That they are of; of Adience in its own age groups and folds,
             `paper_<part>_<measure>_mean` and `_std` stand beside ours.
 
@@ -55,20 +52,29 @@ def long_table(
     return rows
 
 
-def table_markdown(rows: Sequence[dict]) -> str:
-    """One table per task: loss and accuracy on training, validation and test rows."""
-    lines = []
+Table = tuple[Sequence[str], list[list[str]]]
+"""Heads, and the cells of each line."""
+
+
+def tables_of(rows: Sequence[dict]) -> Iterator[tuple[str, str, Table]]:
+    """A table per task with its caption: loss and accuracy on training, validation, test rows."""
     heads = ["init", *(f"{part} {name}" for part in PARTS for name in ("loss", "accuracy"))]
     for task in dict.fromkeys(row["task"] for row in rows):
         chosen = [row for row in rows if row["task"] == task]
         most = max(row["runs"] + row["diverged"] for row in chosen)
-        lines += [f"### {task}", "", f"Mean ± standard deviation of {most} runs.", ""]
         cells = []
         for row in sorted(chosen, key=lambda row: row["init"] != "random"):
             cells.append([row["variant"] + _what_diverged(row), row["init"], *_cells(row)])
             if "paper_test_nll_mean" in row:
                 cells.append(["… in the paper", row["init"], *_cells(row, "paper_")])
-        lines += [*markdown_lines([task, *heads], cells), ""]
+        yield task, f"Mean ± standard deviation of {most} runs.", ([task, *heads], cells)
+
+
+def table_markdown(rows: Sequence[dict]) -> str:
+    """The tables of `tables_of`."""
+    lines = []
+    for task, caption, table in tables_of(rows):
+        lines += [f"### {task}", "", caption, "", *markdown_lines(*table), ""]
     return "\n".join(lines)
 
 
@@ -84,18 +90,18 @@ def _cells(row: Mapping, prefix: str = "") -> list[str]:
     return [mean_and_std({k: row[f"{prefix}{n}_{k}"] for k in ("mean", "std")}) for n in _SHOWN]
 
 
-def claims_markdown(claims: Sequence[dict]) -> str:
-    """One row per claim: differences full minus other on the test rows, p and verdict."""
+def claims_table(claims: Sequence[dict]) -> Table:
+    """One line per claim: differences full minus other on the test rows, p and verdict."""
     heads = ("claim", "task", "init", "pairs", "Δ loss", "p", "", "Δ accuracy", "p", "")
     lines = []
     for row in claims:
         cells = [row["claim"], row["task"], row["init"], str(row["pairs"])]
         for measure in ("nll", "accuracy"):
             difference, p = row[f"{measure}_difference"], row[f"{measure}_p"]
-            cells += ["", ""] if p is None else [f"{difference:+.4f}", _p_value(p)]
+            cells += ["", ""] if p is None else [f"{difference:+.4f}", p_value(p)]
             cells.append(row[f"{measure}_verdict"])
         lines.append(cells)
-    return "\n".join(markdown_lines(heads, lines)) + "\n"
+    return heads, lines
 
 
 def lowest_validation_losses(rows: Sequence[dict]) -> dict[str, str]:
@@ -110,7 +116,3 @@ def lowest_validation_losses(rows: Sequence[dict]) -> dict[str, str]:
         if chosen:
             best[task] = min(chosen, key=lambda r: r["validation_nll_mean"])["variant"]
     return best
-
-
-def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

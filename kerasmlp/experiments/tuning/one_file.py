@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
-from keras_tuner.engine.hyperparameters import Choice
+from keras_tuner import HyperParameters
 from keras_tuner.engine.trial import Trial
 
-from kerasmlp.experiments.tuning.space import rounded
+from kerasmlp.experiments.tuning.space import Choice, LogRange, rounded
 from kerasmlp.utils.checks import is_number, reject_file, shown
 from kerasmlp.utils.files import read_json, write_json
 from kerasmlp.utils.schema import (
@@ -57,22 +59,30 @@ _STATE = {
 
 
 class OneFileState:
-    """Mixin of an oracle whose state is one file, `path`, written whole.
+    """Mixin of an oracle whose state is one file, written whole.
 
     A process killed between the files of Keras Tuner leaves trials that the oracle
     does not know of; and a trial that has ended is not run again because its
     oracle was killed before anything else happened.
 
     Attributes:
+        path: Of the file.
+        dimensions: What is searched.
         places: Names of a trial's values that are no hyperparameters: where it stands.
         measures: Names of what is measured of a trial.
     """
 
+    path: Path
+    dimensions: Mapping[str, LogRange | Choice]
     places: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
 
     def completed(self) -> list[Trial]:
         return [t for t in list(self.trials.values()) if t.status == "COMPLETED"]
+
+    def in_order(self) -> list[Trial]:
+        """Completed trials as they were begun."""
+        return sorted(self.completed(), key=lambda trial: int(trial.trial_id))
 
     def get_state(self) -> dict:
         # end_trial saves before it takes the trial out of those that are going on.
@@ -121,15 +131,10 @@ class OneFileState:
 
     def _holds(self, values: dict, ids: set[str]) -> bool:
         """Whether a trial's values are of the space, and what is beside them is the oracle's."""
-        kinds = {kind.name: kind for kind in self.hyperparameters.space}
+        kinds = self.dimensions
         if not kinds.keys() <= values.keys() or not all(is_number(values[name]) for name in kinds):
             return False
-        inside = all(
-            rounded(values[name]) in kind.values
-            if isinstance(kind, Choice)
-            else kind.min_value <= rounded(values[name]) <= kind.max_value
-            for name, kind in kinds.items()
-        )
+        inside = all(kind.holds(rounded(values[name])) for name, kind in kinds.items())
         rest = {k: v for k, v in values.items() if k not in kinds}
         good = rest.pop("tuner/trial_id", None) in (*ids, None) and rest.keys() == {*self.places}
         return inside and good and all(_ROUND(k, v) is None for k, v in rest.items())
@@ -145,3 +150,14 @@ def oracle_seed(seed: int) -> int:
     """A seed of an oracle: Keras Tuner takes 0 for none, and gives neighbouring seeds
     nearly the same trials."""
     return 1 + int(np.random.SeedSequence(seed).generate_state(1)[0] >> 2)
+
+
+def hyperparameters(dimensions: Mapping[str, LogRange | Choice]) -> HyperParameters:
+    """A space in Keras Tuner's terms."""
+    space = HyperParameters()
+    for name, of in dimensions.items():
+        if isinstance(of, LogRange):
+            space.Float(name, of.low, of.high, sampling="log")
+        else:
+            space.Choice(name, list(of.values))
+    return space

@@ -6,12 +6,12 @@ import copy
 import time
 from pathlib import Path
 
-from keras_tuner import HyperParameters, Objective, Oracle, synchronized
+from keras_tuner import Objective, Oracle, synchronized
 from keras_tuner.engine.trial import Trial
 
-from kerasmlp.experiments.tuning.one_file import OneFileState, oracle_seed
+from kerasmlp.experiments.tuning.one_file import OneFileState, hyperparameters, oracle_seed
 from kerasmlp.experiments.tuning.plan import TuningPlan
-from kerasmlp.experiments.tuning.space import LogRange, place_of
+from kerasmlp.experiments.tuning.space import place_of, rounded
 
 OBJECTIVE = "val_loss"
 
@@ -47,21 +47,19 @@ class SearchOracle(OneFileState, Oracle):
 
     def __init__(self, plan: TuningPlan, folder: Path, *, deadline: float | None = None):
         self.plan = plan
+        self.dimensions = plan.dimensions
         self.folder = Path(folder)
+        self.path = self.folder / "search.json"
         self.deadline = deadline
         self.failure: OSError | None = None
         self._heard: dict[str, float] = {}
         super().__init__(
             Objective(OBJECTIVE, "min"),
-            hyperparameters=hyperparameters(plan),
+            hyperparameters=hyperparameters(self.dimensions),
             seed=oracle_seed(plan.seed),
             max_consecutive_failed_trials=1,
         )
         self.verbose = 0
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "search.json"
 
     @property
     def time_is_up(self) -> bool:
@@ -81,6 +79,24 @@ class SearchOracle(OneFileState, Oracle):
         """Seconds of the slowest epoch so far, with its share of tracing."""
         means = (t.metrics.get_best_value("seconds") / _epochs_of(t) for t in self.completed())
         return max(means, default=0.0)
+
+    def rows(self) -> list[dict]:
+        """One per completed trial: where it stands in the search, its values, its loss."""
+        rows = []
+        for trial in self.in_order():
+            values = trial.hyperparameters.values
+            rows.append({
+                "trial": int(trial.trial_id),
+                "continues": int(values["tuner/trial_id"]) if "tuner/trial_id" in values else None,
+                "bracket": values["tuner/bracket"],
+                "round": values["tuner/round"],
+                "first_epoch": values["tuner/initial_epoch"],
+                "epochs": values["tuner/epochs"],
+                **{name: rounded(values[name]) for name in self.dimensions},
+                "val_loss": trial.score,
+                "seconds": trial.metrics.get_best_value("seconds"),
+            })  # fmt: skip
+        return rows
 
     def checkpoint_of(self, trial_id: str) -> Path:
         return self.folder / f"trial_{trial_id}" / "checkpoint.npz"
@@ -189,14 +205,3 @@ class SearchOracle(OneFileState, Oracle):
 def _epochs_of(trial: Trial) -> int:
     values = trial.hyperparameters.values
     return values["tuner/epochs"] - values["tuner/initial_epoch"]
-
-
-def hyperparameters(plan: TuningPlan) -> HyperParameters:
-    """The space of a plan in Keras Tuner's terms."""
-    space = HyperParameters()
-    for name, kind in plan.dimensions.items():
-        if isinstance(kind, LogRange):
-            space.Float(name, kind.low, kind.high, sampling="log")
-        else:
-            space.Choice(name, list(kind.values))
-    return space

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from kerasmlp.data.targets import Target
+from kerasmlp.experiments.settings import as_json, check_drawing
 from kerasmlp.experiments.tuning.space import SPACES
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.xla import XLA_PAYS_STEPS
-from kerasmlp.utils.checks import reject
+from kerasmlp.utils.checks import check_int, reject
 
 MAX_EPOCHS = 10
 LONGEST_EPOCHS = 100
@@ -63,6 +64,9 @@ class TuningPlan:
         Args:
             width: Of the embeddings.
         """
+        check_drawing([self.seed], self.validation_share)
+        check_int("factor", self.factor, minimum=2)
+        check_int("max_epochs", self.max_epochs, minimum=1, maximum=LONGEST_EPOCHS)
         if "gamma" in self.dimensions and self.base.schedule != "exponential":
             requirement = f"must be 'exponential' for the space {self.space!r}, which varies gamma"
             reject("schedule", requirement, self.base.schedule)
@@ -123,8 +127,7 @@ class TuningPlan:
 
     def to_config(self) -> dict:
         """The settings as JSON gives them back."""
-        target = asdict(self.target) | {"class_names": list(self.target.class_names)}
-        return asdict(self) | {"target": target}
+        return as_json(self)
 
     @classmethod
     def from_config(cls, config: dict) -> TuningPlan:

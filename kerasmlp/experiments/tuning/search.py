@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
@@ -14,8 +13,10 @@ from keras_tuner.errors import FatalError
 
 from kerasmlp.experiments.tuning.oracle import SearchOracle
 from kerasmlp.experiments.tuning.plan import TuningPlan
+from kerasmlp.experiments.tuning.search_files import project_name
 from kerasmlp.experiments.tuning.space import recipe_of
 from kerasmlp.experiments.tuning.trial import TrialRunner
+from kerasmlp.runs.run_folder import RunFolder
 
 _IDLE_SECONDS = 0.2
 
@@ -33,7 +34,8 @@ class Search(BaseTuner):
     Args:
         plan: What to search.
         folder: Of the run, for the state and the checkpoints.
-        project: Name of the search; what lies there under another name is no part of it.
+        config: Its settings, which name the search; what lies there under another name is no
+            part of it.
         runner: Of the trials; None where this process only answers workers.
         deadline: On `time.monotonic()`, or None; a worker's is that of its chief.
         on_progress: Called after each epoch with the oracle and the epochs of its trials so far.
@@ -42,8 +44,8 @@ class Search(BaseTuner):
     def __init__(
         self,
         plan: TuningPlan,
-        folder: Path,
-        project: str,
+        folder: RunFolder,
+        config: dict,
         runner: TrialRunner | None,
         *,
         deadline: float | None = None,
@@ -51,8 +53,9 @@ class Search(BaseTuner):
     ):
         self._plan, self._runner, self._on_progress = plan, runner, on_progress
         self._busy = True
-        self.state = SearchOracle(plan, folder / project, deadline=deadline)
-        super().__init__(self.state, directory=str(folder), project_name=project)
+        searches, project = folder / "search", project_name(config)
+        self.state = SearchOracle(plan, searches / project, deadline=deadline)
+        super().__init__(self.state, directory=str(searches), project_name=project)
         # Keras Tuner has put a client of the chief's oracle in the place of a worker's own.
         self._is_workers = self.oracle is not self.state
         if not self._is_workers and self.state.path.is_file():

@@ -1,13 +1,19 @@
-"""What `config.json` and `report.json` of a search must hold."""
+"""The files of a search: what they must hold, and how they are written."""
 
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from kerasmlp.experiments.tuning.plan import LONGEST_EPOCHS, TuningPlan
 from kerasmlp.experiments.tuning.space import SPACES
+from kerasmlp.runs.environment import environment
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import reject, reject_file
+from kerasmlp.utils.drawing import drawing
+from kerasmlp.utils.files import write_json, write_text
 from kerasmlp.utils.schema import (
     check_object,
     dict_of,
@@ -20,6 +26,7 @@ from kerasmlp.utils.schema import (
     text,
     whole,
 )
+from kerasmlp.utils.tables import csv_of
 
 KIND = "tuning"
 FILES = ("best.json", "trials.csv", "trials.png", "search/**")
@@ -51,7 +58,7 @@ def settings_of_search(folder: RunFolder) -> dict | None:
     if not (folder / "config.json").is_file():
         return None
     config = folder.config()
-    if config.get("kind") != KIND:
+    if config["kind"] != KIND:
         reject_file(folder.path, "must be the folder of a search", "another run folder")
     return check_object(folder / "config.json", config, _SETTINGS, _WHAT)
 
@@ -78,3 +85,48 @@ def project_name(config: dict) -> str:
 def require_keras_tuner() -> None:
     if importlib.util.find_spec("keras_tuner") is None:
         reject("keras-tuner", "must be installed: pip install 'kerasmlp[tuner]'", None)
+
+
+def best_of(plan: TuningPlan, rows: Sequence[dict]) -> dict:
+    """The row of least loss among those trained to the end, or among all before there are any.
+
+    Raises:
+        InputError: if every trial diverged.
+    """
+    finite = [row for row in rows if math.isfinite(row["val_loss"])]
+    ended = [row for row in finite if row["epochs"] == plan.max_epochs]
+    if not finite:
+        reject("--space", "must hold recipes that do not diverge on these data", plan.space)
+    return min(ended or finite, key=lambda row: row["val_loss"])
+
+
+def write_search(
+    folder: RunFolder,
+    recipe: dict,
+    rows: Sequence[dict],
+    report: dict,
+    draw: Callable[[Sequence[dict], dict, Path], None],
+    *,
+    complete: bool = True,
+) -> dict:
+    """Writes all that comes of a search; returns the report.
+
+    Args:
+        folder: Of the search.
+        recipe: With the best values.
+        rows: One per trial.
+        report: With the `best` of the rows; seed, data and environment are added.
+        draw: Draws the trials and the best of them into a file.
+        complete: Whether there will be no more of them.
+    """
+    write_json(folder / "best.json", recipe)
+    write_text(folder / "trials.csv", csv_of(rows))
+    config = folder.config()
+    report = report | {name: config[name] for name in ("seed", "data_digest")} | environment()
+    with drawing(folder / "trials.png") as path:
+        draw(rows, report["best"], path)
+    if complete:
+        folder.finish(report)
+    else:
+        write_json(folder / "report.json", report)
+    return report

@@ -16,7 +16,6 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.tuning.plan import TuningPlan
 from kerasmlp.experiments.tuning.search_files import (
     plan_of_search,
-    project_name,
     require_keras_tuner,
     settings_of_search,
 )
@@ -29,7 +28,6 @@ from kerasmlp.utils.workers import Pool
 
 if TYPE_CHECKING:
     from kerasmlp.experiments.tuning.search import Search
-    from kerasmlp.experiments.tuning.trial import TrialRunner
 
 TUNER_ID, IP, PORT = (f"KERASTUNER_{name}" for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"))
 _MOST_DEATHS = 6
@@ -81,9 +79,9 @@ def as_chief() -> Iterator[None]:
                 os.environ[name] = value
 
 
-class WorkerPool:
+class WorkerPool(Pool):
     """Worker processes on this machine, one core each. One that dies is started again under its
-    own name: the chief gives it the trial it was at, which goes on from its checkpoint. See `Pool`.
+    own name: the chief gives it the trial it was at, which goes on from its checkpoint.
 
     Args:
         store_path: Embedding store.
@@ -95,13 +93,13 @@ class WorkerPool:
     """
 
     def __init__(self, store_path: Path, run_dir: Path, number: int):
-        self._settings = {"store": str(store_path), "run_dir": str(run_dir)}
+        self._where = {"store": str(store_path), "run_dir": str(run_dir)}
         self._logs, started = Path(run_dir) / "search", itertools.count()
         self.names = [f"worker-{os.getpid()}-{number}" for number in range(number)]
         """By which the chief knows them."""
 
         self.at_work = number
-        self._pool = Pool(
+        super().__init__(
             "kerasmlp.experiments.tuning.spread",
             number,
             costly=_MOST_DEATHS,
@@ -109,45 +107,32 @@ class WorkerPool:
             open_log=lambda: open(self._logs / f"worker-{next(started)}.log", "w+b"),  # noqa: SIM115
         )
 
-    def start(self) -> None:
+    def __enter__(self) -> WorkerPool:
         self._logs.mkdir(exist_ok=True)
         ip, names = os.environ[IP], list(enumerate(self.names))
-        self._pool.begin(lambda worker: names.pop(0) if names else None)
-        self._pool.start(self._settings | {"ip": "127.0.0.1" if ip == "0.0.0.0" else ip})
+        self.begin(lambda worker: names.pop(0) if names else None)
+        self.start(self._where | {"ip": "127.0.0.1" if ip == "0.0.0.0" else ip})
+        return self
 
     def watch(self, seconds: float) -> None:
         """Starts workers again that died, for so long; notes those that have left."""
-        self.at_work -= len(self._pool.step(seconds))
-
-    def stop(self) -> None:
-        self._pool.__exit__()
-
-
-def search_in(
-    folder: RunFolder, plan: TuningPlan, config: dict, runner: TrialRunner | None, **options
-) -> Search:
-    """The search of a plan with its state in a run folder; options as of `Search`."""
-    from kerasmlp.experiments.tuning.search import Search
-
-    return Search(plan, folder / "search", project_name(config), runner, **options)
+        self.at_work -= len(self.step(seconds))
 
 
 def search_with_workers(
-    folder: RunFolder,
     plan: TuningPlan,
+    folder: RunFolder,
     config: dict,
     pool: WorkerPool,
     deadline: float | None,
     on_progress: Callable,
 ) -> Search:
     """Searches as the chief of workers, and stops them at the end."""
-    with as_chief():
-        try:
-            pool.start()  # they import while this process does
-            search = search_in(folder, plan, config, None, deadline=deadline)
-            answer_workers(search, pool, on_progress)
-        finally:
-            pool.stop()
+    with as_chief(), pool:  # workers import while this process does
+        from kerasmlp.experiments.tuning.search import Search
+
+        search = Search(plan, folder, config, None, deadline=deadline)
+        answer_workers(search, pool, on_progress)
     return search
 
 
@@ -199,6 +184,7 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
     require_keras_tuner()
     from grpc import RpcError, StatusCode
 
+    from kerasmlp.experiments.tuning.search import Search
     from kerasmlp.experiments.tuning.trial import TrialRunner
 
     folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path, verify=True)
@@ -212,7 +198,7 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
         requirement = f"must be the folder of a search in {default_policy()}, as on this machine"
         reject_file(folder.path, requirement, f"{config.get('precision')}")
     plan = plan_of_search(folder, config)
-    search = search_in(folder, plan, config, TrialRunner(store, plan))
+    search = Search(plan, folder, config, TrialRunner(store, plan))
     try:
         search.run()
     except RpcError as error:
