@@ -44,10 +44,11 @@ def read(source: str | os.PathLike) -> list[Record]:
     missing cannot be told from the rest.
     """
     folder = check_folder(source, "the folder of UTKFace")
-    return [r if r.removed else _labelled(r) for r in records_of(find_photos(folder), folder)]
+    return [r if r.removed else labelled(r) for r in records_of(find_photos(folder), folder)]
 
 
-def _labelled(record: Record) -> Record:
+def labelled(record: Record) -> Record:
+    """The record with the labels of its name, or removed."""
     labels = parse_name(PurePosixPath(record.key).name)
     if labels is None:
         return replace(record, removed=MALFORMED_NAME)

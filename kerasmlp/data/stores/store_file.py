@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,9 @@ from kerasmlp.data.stores.hdf5 import (
     require_written,
 )
 from kerasmlp.data.stores.hdf5_links import own_part
-from kerasmlp.data.stores.hdf5_writing import write_hdf5
 from kerasmlp.data.stores.label_columns import as_column
 from kerasmlp.data.stores.raw_file import RawFile
-from kerasmlp.data.stores.store_info import RowsInfo
 from kerasmlp.utils.checks import reject_file
-from kerasmlp.utils.files import atomic_path, require_free
 
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npz", ".npy", ".parquet")
 
@@ -173,30 +170,3 @@ def open_store(
             name = min({*file.attrs} - {*attributes})
             reject_file(path, "must hold single values as attributes", f"a list in {name!r}")
         yield StoreFile(raw, file, attributes, verify=verify, most_bytes=most_bytes)
-
-
-def save_store(
-    path: str | os.PathLike,
-    name: str,
-    rows: np.ndarray,
-    dtype: np.dtype,
-    labels: Mapping[str, np.ndarray],
-    info: RowsInfo,
-    *,
-    format_name: str,
-    version: int,
-    overwrite: bool,
-) -> None:
-    """Writes rows, as dataset `name`, with labels and info; the file appears whole or not at all.
-
-    Raises:
-        InputError: if the file exists and `overwrite` is False.
-        OSError: if the disk is full; an old file is still there.
-    """
-    path = Path(path)
-    if not overwrite:
-        require_free(path)
-    attributes = {"format": format_name, "schema_version": version, **info.to_attributes()}
-    columns = {f"labels/{key}": column for key, column in labels.items()}
-    with atomic_path(path, replace=overwrite) as temporary:
-        write_hdf5(temporary, name, rows, dtype, columns, attributes)

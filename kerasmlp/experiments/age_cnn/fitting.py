@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasmlp.experiments.age_cnn.data import Faces, shuffled_batches
+from kerasmlp.data.examples import Examples
+from kerasmlp.experiments.age_cnn.data import shuffled_batches
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.models.age_cnn import AgeCNN
 from kerasmlp.training.fit import Course, compile_model
@@ -43,7 +44,7 @@ def compile_for_years(
 
 
 def course_of(
-    training: Faces, validation: Faces, recipe: AgeCNNRecipe, *, seed: int, passes: int = 1
+    training: Examples, validation: Examples, recipe: AgeCNNRecipe, *, seed: int, passes: int = 1
 ) -> Course:
     """What a recipe has a model go through; it ends with the best weights.
 
@@ -61,7 +62,7 @@ def course_of(
         how = {"batch_size": recipe.batch_size, "steps": steps, "seed": seed}
         return shuffled_batches(training, epochs=numbers, **how)
 
-    ages = validation.age_years[:, None]
+    ages = validation.targets[:, None]
     return Course(
         batches=batches,
         epochs=recipe.epochs,
@@ -70,7 +71,7 @@ def course_of(
         monitor=MEASURE,
         patience=recipe.patience or recipe.epochs,
         validation=plain_batches(
-            validation.images, ages, batch_size=PREDICT_ROWS, normalized=False
+            validation.inputs, ages, batch_size=PREDICT_ROWS, normalized=False
         ),
     )
 

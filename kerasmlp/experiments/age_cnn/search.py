@@ -11,9 +11,10 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.stores.image_store import ImageStore
 from kerasmlp.experiments.age_cnn import pictures
-from kerasmlp.experiments.age_cnn.data import Faces, faces_of, some_faces
+from kerasmlp.experiments.age_cnn.data import faces_of, some_faces
 from kerasmlp.experiments.age_cnn.fitting import (
     compile_for_years,
     course_of,
@@ -137,14 +138,14 @@ def search_age_cnn(
 
 
 def _run(
-    recipe: AgeCNNRecipe, training: Faces, validation: Faces, seed: int, precision: str
+    recipe: AgeCNNRecipe, training: Examples, validation: Examples, seed: int, precision: str
 ) -> float:
     """The validation MAE after a short training; infinite where the weights diverged."""
     keras.backend.clear_session()
-    model = new_model(recipe, training.images.shape[1:], seed, precision)
+    model = new_model(recipe, training.inputs.shape[1:], seed, precision)
     compile_for_years(model, recipe.learning_rate)
     course = course_of(training, validation, recipe, seed=seed)
     how = {"epochs": course.epochs, "steps_per_epoch": course.steps}
     model.fit(course.batches(range(course.epochs)), **how, shuffle=False, verbose=0)
-    error = np.abs(validation.age_years - predict_years(model, validation.images)).mean()
+    error = np.abs(validation.targets - predict_years(model, validation.inputs)).mean()
     return float(error) if np.isfinite(error) else math.inf

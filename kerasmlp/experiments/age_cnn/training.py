@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.stores.image_store import SPLITS, ImageStore
 from kerasmlp.experiments.age_cnn import pictures
-from kerasmlp.experiments.age_cnn.data import Faces, faces_of, some_faces
+from kerasmlp.experiments.age_cnn.data import faces_of, some_faces
 from kerasmlp.experiments.age_cnn.fitting import (
     MEASURE,
     compile_for_years,
@@ -144,12 +145,12 @@ class AgeCNNTraining:
 
     files = ("curves.png", "ages.png", "faces.png")
 
-    def __init__(self, parts: Mapping[str, Faces], recipe: AgeCNNRecipe, config: dict[str, Any]):
+    def __init__(self, parts: Mapping[str, Examples], recipe: AgeCNNRecipe, config: dict[str, Any]):
         self.parts, self.recipe, self.config = parts, recipe, config
         self._model = self._new(config["precision"])  # refused before the folder changes
 
     def _new(self, precision: str) -> keras.Model:
-        shape = self.parts["train"].images.shape[1:]
+        shape = self.parts["train"].inputs.shape[1:]
         return new_model(self.recipe, shape, self.config["seed"], precision)
 
     def make(self) -> keras.Model:
@@ -162,8 +163,8 @@ class AgeCNNTraining:
 
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
         plain, about = self._plain(model, history)
-        predicted = {s: predict_years(plain, part.images) for s, part in self.parts.items()}
-        median = float(np.median(self.parts["train"].age_years))
+        predicted = {s: predict_years(plain, part.inputs) for s, part in self.parts.items()}
+        median = float(np.median(self.parts["train"].targets))
         report = {
             "mae_years": {s: _mae(part, predicted[s]) for s, part in self.parts.items()},
             "median_baseline": {
@@ -172,7 +173,7 @@ class AgeCNNTraining:
             },
             **about,
         }
-        ages, test = {s: part.age_years for s, part in self.parts.items()}, self.parts["test"]
+        ages, test = {s: part.targets for s, part in self.parts.items()}, self.parts["test"]
         return Measured(plain, report, {
             "ages.png": lambda path: pictures.ages(ages, path),
             "faces.png": lambda path: pictures.faces(test, predicted["test"], path),
@@ -212,7 +213,7 @@ class LearningByHeart(AgeCNNTraining):
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
         plain, about = self._plain(model, history)
         faces = self.parts["train"]
-        predicted = predict_years(plain, faces.images)
+        predicted = predict_years(plain, faces.inputs)
         lines = pictures.BY_HEART
         return Measured(plain, {"mae_years": _mae(faces, predicted), **about}, {
             "faces.png": lambda path: pictures.faces(faces, predicted, path),
@@ -220,5 +221,5 @@ class LearningByHeart(AgeCNNTraining):
         })  # fmt: skip
 
 
-def _mae(part: Faces, predicted: np.ndarray | float) -> float:
-    return float(np.abs(part.age_years.astype(np.float64) - predicted).mean())
+def _mae(part: Examples, predicted: np.ndarray | float) -> float:
+    return float(np.abs(part.targets.astype(np.float64) - predicted).mean())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasmlp.data.datasets.photos import photos_of
-from kerasmlp.data.kept_back import VALIDATION_SHARE, split_rows
+from kerasmlp.data.examples import VALIDATION_SHARE, Examples
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import check_same_embedder
 from kerasmlp.experiments.cross_validation.plan import plan_runs
@@ -42,7 +42,8 @@ def check(experiment: Experiment) -> tuple[EmbeddingStore, EmbeddingStore]:
         search.check(pretraining.width)
     for task in experiment.tasks:
         plan_runs(store, task.plan("full", experiment.seeds, experiment.num_folds, None))
-        split_rows(pretraining, task.pretraining_target, None, VALIDATION_SHARE, experiment.seed)
+        rows = Examples.of(pretraining, task.pretraining_target)
+        rows.split(VALIDATION_SHARE, experiment.seed, None)
     return pretraining, store
 
 
