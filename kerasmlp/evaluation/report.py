@@ -108,8 +108,6 @@ def measure_answers(
     """Returns `measure`, with abstention by `class_entropy_nats` and age intervals.
 
     Args:
-        rows: At least one, all with the label.
-        probabilities: Of the head, `(rows, num_classes)`.
         intervals: By percent, `(rows, 2)`; empty where no years are known.
 
     Returns:

@@ -95,10 +95,6 @@ def fit_calibration(
 def fit_mc_temperature(part: Examples, samples: np.ndarray) -> float:
     """The temperature of the passes whose mean has the lowest NLL in the measured classes.
 
-    Args:
-        part: Rows kept back.
-        samples: Of the head on these rows, `(num_samples, rows, num_classes)`.
-
     Returns:
         1.0 with too few rows.
     """

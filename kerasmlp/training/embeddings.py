@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
@@ -30,7 +30,6 @@ from kerasmlp.training.fit import Course, course_by_recipe, steps_of
 from kerasmlp.training.initial_weights import check_untested, copy_weights, same_head
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.remarks import majority_of, remarks
-from kerasmlp.training.rows import Rows
 from kerasmlp.training.train_run import Measured, train_run
 from kerasmlp.utils.checks import check_int, check_seed, reject
 from kerasmlp.utils.files import sha256_file
@@ -120,17 +119,48 @@ def train(
     return train_run(training, run_dir, started=started, progress=progress, **how)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows with their labels, divided.
+
+    Attributes:
+        whole: All of them but the test.
+        training: To learn from.
+        part: Kept back.
+        test: Measured on once, or None.
+    """
+
+    whole: Examples
+    training: Examples
+    part: Examples
+    test: Examples | None
+
+    @classmethod
+    def of(
+        cls,
+        store: EmbeddingStore,
+        target: Target,
+        test: EmbeddingStore | None,
+        settings: Mapping[str, Any],
+    ) -> Rows:
+        """Divides a store as the settings of `train` say."""
+        for name in ("validation_share", "test_share"):
+            if settings[name] is not None and not 0 < settings[name] < 1:
+                reject(name, "must be in (0, 1)", settings[name])
+        whole = Examples.of(store, target)
+        held_out = None if test is None else Examples.of(test, target)
+        seed, group = settings["seed"], settings["group"]
+        if settings["test_share"] is not None:
+            whole, held_out = whole.hold_out(settings["test_share"], seed, group)
+        return cls(whole, *whole.split(settings["validation_share"], seed, group), held_out)
+
+
 class EmbeddingTraining:
     """A residual MLP on embeddings, as `train_run` takes it.
 
     Args:
-        rows: To learn from, and to measure.
-        recipe: Hyperparameters.
         settings: What else decides the result, `seed` and `steps_per_epoch` among it.
-        info: Where the rows come from.
-        workbench: Of compiled models.
         init: Run whose weights to begin with, or None.
-        pictures: Whether to draw any.
 
     Raises:
         InputError: if `init` does not fit, or there are too few rows for the steps.
@@ -213,6 +243,7 @@ class EmbeddingTraining:
 
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
         rows, part = self.rows, self.rows.part
+        learned_from = np.concatenate([rows.training.inputs, part.inputs])  # also when to stop
         model = self.workbench.in_float32(model, self.recipe)
         temperature, (probabilities, before) = 1.0, self._measured(model, part)
         measured = before
@@ -236,10 +267,10 @@ class EmbeddingTraining:
         if rows.test is not None:
             for name, some in (("training", rows.training), ("test", rows.test)):
                 report[name] = self._measured(model, some)[1]
-            known = count_common(rows.test.inputs, rows.learned_from())
+            known = count_common(rows.test.inputs, learned_from)
             report["rows"]["test_learned_from"] = known
         report["notes"] = remarks(rows.whole, report)
-        save_seen(run, rows.learned_from(), self.init)
+        save_seen(run, learned_from, self.init)
         if self.recipe.calibrate:
             answers = calibrate_answers(model, part, probabilities)
             answers.save(run / "calibration.json")

@@ -19,11 +19,6 @@ _CHANCE = 0.05
 def majority_of(rows: Examples, part: Examples, probabilities: np.ndarray) -> dict:
     """Compares answers with the class that most of the rows trained on have.
 
-    Args:
-        rows: Trained on.
-        part: Kept back.
-        probabilities: Of the head on them.
-
     Returns:
         `class`, its `accuracy` on the rows kept back, `right` and `wrong` (the
         rows where only the model is right, and where only the majority is),
@@ -45,12 +40,7 @@ def majority_of(rows: Examples, part: Examples, probabilities: np.ndarray) -> di
 
 
 def remarks(whole: Examples, report: dict) -> list[str]:
-    """Returns the sentences that a report asks for, the gravest first.
-
-    Args:
-        whole: Trained on, and kept back.
-        report: With `validation`, `majority` and `rows`.
-    """
+    """Returns the sentences that a report asks for, the gravest first."""
     found = []
     majority, rows = report["majority"], report["rows"]["validation"]
     accuracy = report["validation"].get("accuracy")

@@ -218,10 +218,18 @@ def test_init_copies_what_fits_across_another_number_of_classes(
     np.testing.assert_allclose(*kernels, atol=1e-6)
 
 
-def test_before_and_after_are_measured_on_the_same_rows(age_run, store, tmp_path, workbench):
+def test_before_and_after_are_measured_on_the_same_rows(
+    age_run, store, tmp_path, workbench, monkeypatch
+):
     path, target, _ = age_run
     how = {"init": path, "seed": 1, "pictures": False, "workbench": workbench}
-    report = train(store, target, SMALL.replace(epochs=1), tmp_path / "run", **how)
+    encoded, encode = [], Target.encode
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Target, "encode", lambda self, rows: encoded.append(self) or encode(self, rows)
+        )
+        report = train(store, target, SMALL.replace(epochs=1), tmp_path / "run", **how)
+    assert encoded == [target]  # once, for training, measures, calibration and remarks together
     _, part = Examples.of(store, target).split(0.1, 1, None)
     expected = measure(part, Predictor(path).probabilities(part.inputs))
     before = report["before_training"]

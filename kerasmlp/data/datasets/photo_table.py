@@ -96,8 +96,6 @@ def rows(
     Bytes that are no UTF-8 come as `os.fsdecode` gives them.
 
     Args:
-        table: The file.
-        required: Columns that must be there.
         names: From names of columns in small letters to those wanted; others stay.
         dialect: Of `csv.reader`; the delimiter is found where it is not given.
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmlp.data.datasets.photos import FoundPhotos
+from kerasmlp.data.datasets.photos import find_photos
 from kerasmlp.data.labels import Gender, unknown_of
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import what_is
@@ -101,8 +101,10 @@ def check_folder(folder: str | os.PathLike, what: str) -> Path:
     return folder
 
 
-def records_of(found: FoundPhotos, folder: Path) -> list[Record]:
+def records_below(source: str | os.PathLike, what: str) -> list[Record]:
     """Records of the images below a folder, then of linked and unreadable folders, removed."""
+    folder = check_folder(source, what)
+    found = find_photos(folder)
     records = [Record(key=printable(p.relative_to(folder)), image=p) for p in found.photos]
     for paths, reason in ((found.links, LINKED_AGAIN), (found.unreadable, UNREADABLE_FOLDER)):
         for path in paths:

@@ -70,11 +70,8 @@ def name_codes(
     """Columns with names for the codes that the file's attributes explain.
 
     Args:
-        source: Of the columns.
-        columns: Those that are not the embedding.
         meant: Labels to columns; `gender_codes` of the column of genders is read with it.
         gender_codes: `"auto"`, or what the user says instead of the file.
-        notes: Receives each attribute that cannot be followed.
     """
     named = dict(columns)
     for attribute, said in source.attributes.items():

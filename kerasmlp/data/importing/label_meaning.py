@@ -172,11 +172,7 @@ def read_genders(
     """Genders of this package from words or codes.
 
     Args:
-        path: The file.
-        column: Text or numbers.
-        codes: One of `GENDER_CODE_CHOICES`.
         said: What the file says of its codes.
-        notes: Receives which code was taken where nothing says it.
 
     Raises:
         InputError: if a value is none of those that `codes` knows.

@@ -28,13 +28,7 @@ class _LeftOut(Exception):
 
 
 def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) -> SourceArrays:
-    """Turns an Arrow table into arrays; what is wrong with it becomes one sentence.
-
-    Args:
-        path: The file.
-        read: Returns the table.
-        drop: Columns to leave alone.
-    """
+    """Turns an Arrow table into arrays; what is wrong with it becomes one sentence."""
     try:
         return _columns_of(path, read(), drop)
     except InputError:

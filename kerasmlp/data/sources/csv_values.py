@@ -62,11 +62,6 @@ def has_decimal_commas(table: Any, families: Collection[str]) -> bool:
 def typed(name: str, column: Any, *, commas: bool) -> tuple[Any, str | None]:
     """Texts as numbers or bools, if each can be got back or at least told from the others.
 
-    Args:
-        name: Of the column, for the doubt.
-        column: Chunked array of text.
-        commas: Whether numbers of this file have decimal commas.
-
     Returns:
         The column, and what is to be said where numbers stay text.
     """

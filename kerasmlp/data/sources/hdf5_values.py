@@ -21,9 +21,7 @@ class ValueReader:
     """Collects the columns of one file.
 
     Args:
-        path: The file, for the errors.
         file_size: In bytes; what is read is held against it.
-        drop: Names to leave alone.
 
     Example:
 

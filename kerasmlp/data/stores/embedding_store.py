@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import h5py
 import numpy as np
 
 from kerasmlp.data.stores.label_columns import joined_column
-from kerasmlp.data.stores.row_store import Each, RowStore
-from kerasmlp.data.stores.store_file import reject_table
+from kerasmlp.data.stores.row_store import Each, Judge, RowStore
 from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, joined_info
 from kerasmlp.utils.checks import reject, reject_file
 
@@ -46,7 +45,7 @@ class EmbeddingStore(RowStore):
     """
 
     FORMAT = "kerasmlp.embedding_store"
-    KIND = "an embedding store (`import-embeddings` makes one)"
+    KIND, COMMAND = "an embedding store", "import-embeddings"
     ROWS = ("embedding", "rows of numbers", 2, "fiu", np.float32)
     INFO = StoreInfo
 
@@ -69,13 +68,13 @@ class EmbeddingStore(RowStore):
             rows = np.ascontiguousarray(embeddings, np.float32)
             squared_norms = np.vecdot(rows, rows)
         _check_norms(name, squared_norms, info.normalized)
-        super().__init__(rows, labels, info, name, self.stored_as(embeddings.dtype))
+        super().__init__(rows, labels, info, name, embeddings.dtype)
 
     def __repr__(self) -> str:
         of = f"of {self.info.embedder or 'an unknown embedder'}"
         norm = _norm_word(self.info.normalized)
         parts = [f"{len(self):,} rows", f"{self.width} wide", f"{self.storage_dtype}", norm, of]
-        return f"EmbeddingStore of {', '.join(parts)}, {self.words()}"
+        return f"EmbeddingStore of {', '.join(parts)}, {self._words()}"
 
     @property
     def embeddings(self) -> np.ndarray:
@@ -127,7 +126,7 @@ class EmbeddingStore(RowStore):
         keys = list(dict.fromkeys(k for store in stores for k in store.labels))
         rows = [len(store) for store in stores]
         labels = {k: joined_column(names, k, [s.labels.get(k) for s in stores], rows) for k in keys}
-        return first.with_rows(
+        return first._with_rows(
             np.concatenate([s.embeddings for s in stores]),
             labels,
             info=joined_info([s.info for s in stores]),
@@ -135,22 +134,13 @@ class EmbeddingStore(RowStore):
         )
 
     @classmethod
-    def open(cls, path: str | os.PathLike, **how: Any) -> Self:
-        reject_table(path, "an embedding store")
-        return super().open(path, **how)
-
-    @classmethod
-    def watched(cls, path: Any, dataset: h5py.Dataset, info: StoreInfo) -> tuple[Each, Callable]:
+    def _watched(cls, path: Any, dataset: h5py.Dataset, info: StoreInfo) -> tuple[Each, Judge]:
         squared_norms = np.empty(len(dataset), np.float32)
 
         def square(start: int, block: np.ndarray) -> None:
             np.vecdot(block, block, out=squared_norms[start : start + len(block)])
 
-        return square, lambda: _check_norms(path, squared_norms, info.normalized)
-
-    @staticmethod
-    def stored_as(dtype: np.dtype) -> np.dtype:
-        return np.dtype(np.float16 if dtype.newbyteorder("=") == np.float16 else np.float32)
+        return square, lambda labels: _check_norms(path, squared_norms, info.normalized)
 
 
 def _check_norms(name: Any, squared_norms: np.ndarray, normalized: bool) -> None:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
 
-from kerasmlp.data.stores.row_store import Each, RowStore
+from kerasmlp.data.stores.row_store import Each, Judge, RowStore
 from kerasmlp.data.stores.store_info import RowsInfo
 from kerasmlp.utils.checks import reject_file
 
@@ -49,7 +49,7 @@ class ImageStore(RowStore):
     """
 
     FORMAT = "kerasmlp.image_store"
-    KIND = "an image store (`build-images` makes one)"
+    KIND, COMMAND = "an image store", "build-images"
     ROWS = ("image", _SHAPE, 4, "u", np.uint8)
 
     def __init__(
@@ -65,6 +65,7 @@ class ImageStore(RowStore):
             reject_file(name, f"must hold {_SHAPE}", f"shape {images.shape}, dtype {images.dtype}")
         _check_channels(name, images.shape)
         super().__init__(np.ascontiguousarray(images), labels, info, name, images.dtype)
+        _check_splits(name, self.labels)
 
     @property
     def images(self) -> np.ndarray:
@@ -73,7 +74,7 @@ class ImageStore(RowStore):
     def __repr__(self) -> str:
         height, width, channels = self.images.shape[1:]
         what = f"{height}×{width} pixels, {'grey' if channels == 1 else 'colour'}"
-        return f"ImageStore of {len(self):,} images, {what}, {self.words()}"
+        return f"ImageStore of {len(self):,} images, {what}, {self._words()}"
 
     def rows(self, split: str) -> np.ndarray:
         """Indices of the rows of one split.
@@ -88,21 +89,21 @@ class ImageStore(RowStore):
             reject_file(self.name, f"must hold images of split {split!r}", there or "no splits")
         return rows
 
-    @staticmethod
-    def check_labels(name: Any, labels: Mapping[str, np.ndarray]) -> None:
-        others = set(labels["split"].tolist()) - {*SPLITS, ""} if "split" in labels else ()
-        if others:
-            came = repr(sorted(others, key=str)[0])
-            reject_file(name, f"must hold {', '.join(SPLITS)} or '' in label 'split'", came)
-
     @classmethod
-    def watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Callable]:
+    def _watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Judge]:
         if dataset.dtype != np.uint8:
             reject_file(path, f"must hold {_SHAPE} as `image`", f"dtype {dataset.dtype}")
         _check_channels(path, dataset.shape)
-        return super().watched(path, dataset, info)
+        return lambda start, block: None, lambda labels: _check_splits(path, labels)
 
 
 def _check_channels(name: str | os.PathLike, shape: tuple[int, ...]) -> None:
     if shape[3] not in (1, 3):
         reject_file(name, "must hold images of 1 or 3 channels", f"{shape[3]} channels")
+
+
+def _check_splits(name: Any, labels: Mapping[str, np.ndarray]) -> None:
+    others = set(labels["split"].tolist()) - {*SPLITS, ""} if "split" in labels else ()
+    if others:
+        came = repr(sorted(others, key=str)[0])
+        reject_file(name, f"must hold {', '.join(SPLITS)} or '' in label 'split'", came)

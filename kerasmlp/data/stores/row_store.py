@@ -5,25 +5,29 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import h5py
 import numpy as np
 
+from kerasmlp.data.stores.hdf5 import hdf5_of
 from kerasmlp.data.stores.hdf5_writing import write_hdf5
 from kerasmlp.data.stores.label_columns import as_column
+from kerasmlp.data.stores.raw_file import RawFile
 from kerasmlp.data.stores.row_reader import RowReader
-from kerasmlp.data.stores.store_file import open_store
+from kerasmlp.data.stores.store_file import StoreFile, reject_table
 from kerasmlp.data.stores.store_info import RowsInfo
 from kerasmlp.utils.checks import reject
 from kerasmlp.utils.files import atomic_path, require_free
 
 SCHEMA_VERSION = 1
 Each = Callable[[int, np.ndarray], None]
+Judge = Callable[[Mapping[str, np.ndarray]], None]
 
 
-class RowStore:
+class RowStore(ABC):
     """Rows with labels; a kind of its own says what the rows are.
 
     On disk they are one contiguous, uncompressed dataset, read whole in one
@@ -34,7 +38,7 @@ class RowStore:
         labels: Column name to array `(rows,)` of integers, floats or text.
         info: Where the rows come from.
         name: The file or argument, for the errors.
-        storage_dtype: Of the rows in a file.
+        came: The type that the rows had.
 
     Raises:
         InputError: if a label is out of range.
@@ -44,6 +48,8 @@ class RowStore:
     """That a file names."""
     KIND: ClassVar[str]
     """What such a file is, in words."""
+    COMMAND: ClassVar[str]
+    """What makes one of a table or of arrays."""
     ROWS: ClassVar[tuple[str, str, int, str, type]]
     """The dataset, what it holds in words, its dimensions and kinds, and its type in memory."""
     INFO: ClassVar[type[RowsInfo]] = RowsInfo
@@ -54,32 +60,29 @@ class RowStore:
         labels: Mapping[str, Sequence | np.ndarray] | None,
         info: RowsInfo | None,
         name: str | os.PathLike,
-        storage_dtype: np.dtype,
+        came: np.dtype,
     ):
-        labels = {k: as_column(name, k, v, len(values)) for k, v in (labels or {}).items()}
-        self.check_labels(name, labels)
-        self.values, self.labels, self.storage_dtype = values, labels, storage_dtype
-        self.info, self.name = info or self.INFO(), name
+        self.values, self.info, self.name = values, info or self.INFO(), name
+        self.labels = {k: as_column(name, k, v, len(values)) for k, v in (labels or {}).items()}
+        self.storage_dtype = _stored_as(came, self.ROWS[-1])
 
-    def with_rows(self, values: np.ndarray, labels: Mapping[str, np.ndarray], **parts: Any) -> Self:
+    def _with_rows(
+        self, values: np.ndarray, labels: Mapping[str, np.ndarray], **parts: Any
+    ) -> Self:
         """The store with other rows, that were checked already."""
         store = copy.copy(self)
         vars(store).update(values=values, labels=labels, **parts)
         return store
 
-    @staticmethod
-    def check_labels(name: Any, labels: Mapping[str, np.ndarray]) -> None:
-        """Rejects labels that this kind of store gives another meaning."""
-
     @classmethod
-    def watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Callable]:
-        """What sees each block of rows as it is read, and what judges them all in the end."""
-        return lambda start, block: None, lambda: None
+    @abstractmethod
+    def _watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Judge]:
+        """What sees each block of rows as it is read, and what judges rows and labels then."""
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def words(self) -> str:
+    def _words(self) -> str:
         """The names of the labels, for `repr`."""
         named = ", ".join(list(self.labels)[:8])
         others = f" and {len(self.labels) - 8} others" if len(self.labels) > 8 else ""
@@ -96,7 +99,7 @@ class RowStore:
             InputError: if it selects none, or one that is not there.
         """
         rows = _selected(indices, len(self))
-        return self.with_rows(self.values[rows], {k: v[rows] for k, v in self.labels.items()})
+        return self._with_rows(self.values[rows], {k: v[rows] for k, v in self.labels.items()})
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
         """Writes the store as one HDF5 file, which appears whole or not at all.
@@ -131,26 +134,25 @@ class RowStore:
             InputError: naming the file, what was expected and what came.
         """
         name, what, ndim, kinds, dtype = cls.ROWS
-        with open_store(
-            path, cls.FORMAT, SCHEMA_VERSION, cls.KIND, verify=verify, most_bytes=most_bytes
-        ) as file:
-            info = cls.INFO.from_attributes(path, file.attributes)
+        reject_table(path, cls.KIND, cls.COMMAND)
+        with RawFile(path, "an HDF5 file") as raw, hdf5_of(raw) as opened:
+            file = StoreFile(raw, opened, verify=verify, most_bytes=most_bytes)
+            kind = f"{cls.KIND} (`{cls.COMMAND}` makes one)"
+            attributes = file.attributes(cls.FORMAT, SCHEMA_VERSION, kind)
+            info = cls.INFO.from_attributes(path, attributes)
             dataset, checksums = file.rows(name, what, ndim, kinds, np.dtype(dtype).itemsize)
-            each, judge = cls.watched(path, dataset, info)
+            each, judge = cls._watched(path, dataset, info)
             labels = file.labels(len(dataset), checksums.seed)
-            cls.check_labels(path, labels)
-            with RowReader(file.raw, dataset, dtype, checksums, each) as rows:
+            with RowReader(raw, dataset, dtype, checksums, each) as rows:
                 values = rows.result()
-            storage_dtype = cls.stored_as(dataset.dtype)
-        judge()
-        return cls.__new__(cls).with_rows(
-            values, labels, info=info, name=path, storage_dtype=storage_dtype
-        )
+            parts = {"info": info, "name": path, "storage_dtype": _stored_as(dataset.dtype, dtype)}
+        judge(labels)
+        return cls.__new__(cls)._with_rows(values, labels, **parts)
 
-    @staticmethod
-    def stored_as(dtype: np.dtype) -> np.dtype:
-        """Of which type rows of a type are in a file."""
-        return dtype
+
+def _stored_as(came: np.dtype, dtype: type) -> np.dtype:
+    """Half precision stays what it is in a file, although it is float32 in memory."""
+    return np.dtype(np.float16 if came.newbyteorder("=") == np.float16 else dtype)
 
 
 def digest_of(values: np.ndarray, labels: Mapping[str, np.ndarray]) -> str:
