@@ -30,7 +30,7 @@ ROOMS = {  # what stands directly below; a file imports from its own room and al
 }
 LIBRARIES = {  # that a file of a room may import at its top, where it is not free to
     "utils": {"numpy", "matplotlib"},
-    "data": {"numpy", "h5py", "PIL"},
+    "data": {"numpy", "h5py", "PIL", "pyarrow"},  # the last of readers that a table has loaded
     "layers": {"numpy", "keras"},
     "models": {"numpy", "keras"},
     "callbacks": {"numpy", "keras"},

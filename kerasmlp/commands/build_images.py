@@ -1,8 +1,9 @@
 """Makes an image store: one HDF5 file that is read in one go, lossless.
 
-SOURCE is a folder or a zip archive of images named <age>_<gender>_<race>_<n>.jpg
-as in UTKFace, below folders train, validation (or val) and test (or give --split); an
-.npz of x_train, y_train, x_test, y_test; or CIFAR's binary version, folder or .tar.gz.
+SOURCE is a folder or a zip archive of images named <age>_<gender>_<race>_<n>.jpg as in
+UTKFace, or what another --layout says. Splits are folders train, validation (or val) and
+test, a column `split` of a table, or drawn (--split). Or it is an .npz of x_train,
+y_train, x_test, y_test, or CIFAR's binary version, folder or .tar.gz.
 Images that cannot be read are left out and counted; STORE.removal.json lists them.
 """
 
@@ -12,12 +13,17 @@ import argparse
 import sys
 from pathlib import Path
 
+from kerasmlp.data.layouts import LAYOUTS
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="STORE")
     parser.add_argument("--force", action="store_true", help="replace an existing STORE")
     images = parser.add_argument_group("image files")
+    images.add_argument(
+        "--layout", choices=tuple(LAYOUTS), help="as of `extract-embeddings`; default: utkface"
+    )
     images.add_argument(
         "--size", type=int, metavar="N", help="crop and scale to N×N (default: as they are)"
     )
@@ -30,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.data.datasets.removal import removal_table
+    from kerasmlp.data.datasets.removal import removal_table, write_removals
     from kerasmlp.data.images.cifar import is_cifar, store_of_cifar
     from kerasmlp.data.images.image_arrays import store_of_arrays
     from kerasmlp.utils.checks import reject, reject_file
@@ -40,8 +46,8 @@ def run(args: argparse.Namespace) -> None:
     if args.output.exists() and not args.force:
         reject_file(args.output, "must not exist yet (or --force)", "an existing file")
     arrays = args.source.suffix.lower() == ".npz"
-    if arrays or is_cifar(args.source):
-        for option in ("size", "gray", "split"):
+    if arrays or (args.layout is None and is_cifar(args.source)):
+        for option in ("layout", "size", "gray", "split"):
             if getattr(args, option):
                 reject(f"--{option}", "must be left out for arrays", getattr(args, option))
         store = store_of_arrays(args.source) if arrays else store_of_cifar(args.source)
@@ -49,19 +55,20 @@ def run(args: argparse.Namespace) -> None:
     else:
         from kerasmlp.data.images.image_building import (
             build_images,
-            save_with_removals,
             what_was_assumed,
         )
 
         store, entries = build_images(
             args.source,
+            layout=args.layout or "utkface",
             size=args.size,
             gray=args.gray,
             split=args.split,
             seed=args.seed,
             progress=True,
         )
-        save_with_removals(store, entries, args.output, overwrite=args.force)
+        store.save(args.output, overwrite=args.force)
+        write_removals(args.output, entries)
         for sentence in what_was_assumed(store, entries):
             print(f"note: {sentence}", file=sys.stderr)
         print(removal_table(store.info.removal_report))

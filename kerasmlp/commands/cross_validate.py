@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     import_tensorflow()
-    from kerasmlp.data.kept_back import count_labelled
+    from kerasmlp.data.examples import count_labelled
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
     from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, CrossValidationPlan, plan_runs
 

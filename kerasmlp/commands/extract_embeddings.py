@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-LAYOUTS = ("folder", "csv", "adience", "imdb-wiki", "utkface", "fairface")
+from kerasmlp.data.layouts import LAYOUTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "commas, semicolons or tabs",
     )
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="store to write")
-    parser.add_argument("--layout", choices=LAYOUTS, default="folder", help="default: folder")
+    parser.add_argument(
+        "--layout", choices=tuple(LAYOUTS), default="folder", help="default: folder"
+    )
     models = parser.add_mutually_exclusive_group(required=True)
     models.add_argument("--model-dir", metavar="DIR", help="folder of insightface's .onnx models")
     models.add_argument(
@@ -52,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.data.datasets import LAYOUTS, read_records
+    from kerasmlp.data.datasets import read_records
     from kerasmlp.data.datasets.removal import removal_table
     from kerasmlp.data.stores.store_info import StoreInfo
     from kerasmlp.faces.extraction import extract_embeddings

@@ -131,7 +131,7 @@ def choose_validation_share(args: argparse.Namespace, rows: int) -> float:
 
     When to stop hangs on them.
     """
-    from kerasmlp.data.kept_back import VALIDATION_SHARE
+    from kerasmlp.data.examples import VALIDATION_SHARE
 
     if args.validation_share is not None:
         return args.validation_share
@@ -163,7 +163,7 @@ def add_age_arguments(parser: argparse.ArgumentParser) -> None:
 
 def choose_age_task(args: argparse.Namespace, store):
     """Target and recipe of the age label of a store."""
-    from kerasmlp.data.kept_back import count_labelled
+    from kerasmlp.data.examples import count_labelled
     from kerasmlp.data.targets import choose_age_target
 
     years = "age_years" in store.labels if args.label is None else args.label == "age_years"
@@ -178,7 +178,7 @@ def choose_age_task(args: argparse.Namespace, store):
 
 def choose_other_task(args: argparse.Namespace, store, label: str):
     """Target and recipe of a label that is no age."""
-    from kerasmlp.data.kept_back import count_labelled
+    from kerasmlp.data.examples import count_labelled
     from kerasmlp.data.targets import choose_target
 
     target = resumed_target(args, age=False) or choose_target(store, label)
@@ -211,7 +211,7 @@ def open_store(args: argparse.Namespace):
 
 def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> None:
     """Trains, and prints what came out."""
-    from kerasmlp.data.kept_back import count_labelled
+    from kerasmlp.data.examples import count_labelled
     from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.runs.training_files import require_training
     from kerasmlp.utils.tensorflow_import import import_tensorflow

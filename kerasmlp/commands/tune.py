@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.data.kept_back import count_labelled
+    from kerasmlp.data.examples import count_labelled
     from kerasmlp.experiments.tuning.plan import MAX_EPOCHS, TuningPlan
     from kerasmlp.experiments.tuning.search_files import require_keras_tuner
     from kerasmlp.experiments.tuning.space import SPACES

@@ -33,11 +33,15 @@ def check_age_years(label: str, column: np.ndarray) -> None:
     kerasmlp.utils.checks.InputError: `age_years` must hold ages in years (say --task years if it \
 does). Received: age_years='3 numbers from 0.05 to 0.71, none above 1: scaled?'
     """
-    known = np.asarray(column, np.float64)
-    known = known[np.isfinite(known) & (known != UNKNOWN)]
-    if (doubt := age_doubt(label, known)) is not None:
+    if (doubt := age_doubt(label, column)) is not None:
+        known = _known(column)
         came = f"{len(known)} numbers from {known.min():.6g} to {known.max():.6g}, {doubt}"
         reject_column(label, "must hold ages in years (say --task years if it does)", came)
+
+
+def _known(column: np.ndarray) -> np.ndarray:
+    known = np.asarray(column, np.float64)
+    return known[np.isfinite(known) & (known != UNKNOWN)]
 
 
 def count_clipped(column: np.ndarray) -> int:
@@ -59,8 +63,7 @@ def age_doubt(label: str, column: np.ndarray) -> str | None:
     >>> age_doubt("years", np.array([1969.0, 2001.0]))
     '100% of them above 120: another unit, or years of birth?'
     """
-    known = np.asarray(column, np.float64)
-    known = known[np.isfinite(known) & (known != UNKNOWN)]
+    known = _known(column)
     named_age = label.lower().startswith("age")
     if not len(known):
         return None

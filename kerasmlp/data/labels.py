@@ -1,8 +1,4 @@
-"""What a label means: gender codes, age in years, age groups, and the maps between them.
-
-In a store a label that is not known is -1 for integers, NaN for years and ""
-for text.
-"""
+"""What a label means: gender codes, age in years, age groups, and what is not known."""
 
 from __future__ import annotations
 
@@ -20,11 +16,45 @@ NUM_YEARS = 101
 """Years 0..100; older people count as 100."""
 
 UNKNOWN = -1
+"""An integer label that is not known; a fraction is NaN then, and a text empty."""
 
 UNKNOWN_WORDS = frozenset(
     ("", "na", "n/a", "#n/a", "nan", "none", "null", "nat", "<na>", "?", "unknown")
 )
 """What tables write, in small or capital letters, where a label is not known."""
+
+
+def unknown_of(kind: str) -> str | float | int:
+    """What stands for nothing known in a column of NumPy's kind `U`, `f`, or else of integers."""
+    return {"U": "", "f": np.nan}.get(kind, UNKNOWN)
+
+
+def is_unknown(column: np.ndarray) -> np.ndarray:
+    """Mask of the rows whose label is not known.
+
+    Example:
+
+    >>> is_unknown(np.array([1.5, np.nan])), is_unknown(np.array(["", "a"]))
+    (array([False,  True]), array([ True, False]))
+    """
+    return np.isnan(column) if column.dtype.kind == "f" else column == unknown_of(column.dtype.kind)
+
+
+def is_unknown_word(text: str) -> bool:
+    """Whether a table says by a word that it does not know."""
+    return text.strip().lower() in UNKNOWN_WORDS
+
+
+def says_nothing(value: object) -> bool:
+    """Whether a word, or a code, means in a column of a known meaning that nothing is known.
+
+    Example:
+
+    >>> says_nothing(" N/A "), says_nothing("-1"), says_nothing(-1.0), says_nothing("f")
+    (True, True, True, False)
+    """
+    text = str(value).strip().lower().removesuffix(".0")
+    return text in ("u", str(UNKNOWN)) or is_unknown_word(text)
 
 
 class Gender(enum.IntEnum):

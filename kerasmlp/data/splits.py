@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kerasmlp.data.labels import UNKNOWN
+from kerasmlp.data.labels import is_unknown
 from kerasmlp.utils.checks import check_int, is_number, reject
 
 
@@ -94,7 +94,7 @@ def group_codes(groups: Sequence | np.ndarray) -> np.ndarray:
     groups = np.asarray(groups)
     if groups.ndim != 1 or groups.dtype.kind not in "iuU":
         reject("groups", "must be one integer or text per row", f"{groups.dtype} {groups.shape}")
-    unknown = groups == ("" if groups.dtype.kind == "U" else UNKNOWN)
+    unknown = is_unknown(groups)
     codes = np.unique(groups, return_inverse=True)[1]
     codes[unknown] = len(groups) + np.arange(unknown.sum())
     return np.unique(codes, return_inverse=True)[1]

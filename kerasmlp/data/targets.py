@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -13,9 +15,9 @@ from kerasmlp.data.labels import (
     UNKNOWN,
     AgeClasses,
     age_classes,
+    is_unknown,
     repair_age_group,
 )
-from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.utils.checks import InputError, reject, reject_column
 
 _AGE_LABELS = ("age_years", "age_group")
@@ -24,6 +26,12 @@ ANSWER_GROUPS = "adience"
 """In which a model of years is measured, answers and abstains where nobody says otherwise."""
 _LAST_GROUP_FADES_YEARS = 12.0
 """An open group such as 70+ holds ever fewer people: its weight falls by e in this time."""
+
+
+class Labelled(Protocol):
+    """A store, or `Examples` of one: what has columns of labels."""
+
+    labels: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -87,15 +95,14 @@ class Target:
             return self.measured_ages.from_years(probabilities)
         return probabilities
 
-    def encode(self, store: EmbeddingStore, classes: str | None = None) -> np.ndarray:
-        """Returns the class of each row of a store, -1 where it is not known.
+    def encode(self, store: Labelled) -> np.ndarray:
+        """Returns the measured class of each row, -1 where it is not known.
 
         Args:
             store: Must hold the label, or another one that says the same.
-            classes: Age classes to encode in; the measured ones by default.
         """
         if self.is_age:
-            return _encode_ages(store, self.label, classes or self.classes)
+            return _encode_ages(store, self.label, self.classes)
         column = _column(store, self.label)
         if self.label == "gender":
             return column.astype(int)
@@ -109,34 +116,21 @@ class Target:
             reject_column(self.label, f"must hold the classes {expected}", foreign[0])
         return np.array([known.get(name, UNKNOWN) for name in names])[codes]
 
-    def soft_labels(self, store: EmbeddingStore, sigma_years: float) -> np.ndarray:
-        """Returns target probabilities per row, shape `(rows, num_classes)`, float32.
 
-        A head of years gets a normal distribution around the age, cut to
-        0..100. Where only the group is known, each of its years counts alike
-        (those of the last group fade out) and the edges are blurred. Other
-        heads get ones at the class.
-        """
-        if self.head != "years" or sigma_years == 0:
-            return np.eye(self.num_classes, dtype=np.float32)[self.encode(store, self.head)]
-        column = store.labels[self.label]
-        if column.dtype.kind == "U":
-            return self._years_of_groups(sigma_years)[self.encode(store, self.classes)]
-        return _around(np.clip(column, 0, NUM_YEARS - 1), sigma_years).astype(np.float32)
-
-    def _years_of_groups(self, sigma_years: float) -> np.ndarray:
-        ages = self.measured_ages
-        years = np.arange(NUM_YEARS)
-        table = np.equal.outer(np.arange(ages.num_classes), ages.year_to_class).astype(np.float64)
-        table[-1] *= np.exp(-(years - years[table[-1] > 0].min()) / _LAST_GROUP_FADES_YEARS)
-        blurred = table / table.sum(axis=1, keepdims=True) @ _around(years, sigma_years)
-        return (blurred / blurred.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def _around(age_years: np.ndarray, sigma_years: float) -> np.ndarray:
+def around_years(age_years: np.ndarray, sigma_years: float) -> np.ndarray:
+    """Normal distributions over the years 0..100, `(rows, 101)`."""
     distance = (np.arange(NUM_YEARS) - np.asarray(age_years)[:, None]) / sigma_years
     density = np.exp(-0.5 * distance**2)
     return density / density.sum(axis=1, keepdims=True)
+
+
+def blurred_groups(ages: AgeClasses, sigma_years: float) -> np.ndarray:
+    """What is known of the year by each group, `(groups, 101)`, float32."""
+    years = np.arange(NUM_YEARS)
+    table = np.equal.outer(np.arange(ages.num_classes), ages.year_to_class).astype(np.float64)
+    table[-1] *= np.exp(-(years - years[table[-1] > 0].min()) / _LAST_GROUP_FADES_YEARS)
+    blurred = table / table.sum(axis=1, keepdims=True) @ around_years(years, sigma_years)
+    return (blurred / blurred.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def age_target(label: str, classes: str, *, by_years: bool) -> Target:
@@ -160,7 +154,7 @@ def in_groups(target: Target) -> Target:
 
 
 def choose_age_target(
-    store: EmbeddingStore,
+    store: Labelled,
     label: str | None,
     classes: str | None,
     *,
@@ -200,7 +194,7 @@ def choose_age_target(
     return age_target(label, classes, by_years=by_years)
 
 
-def choose_target(store: EmbeddingStore, label: str) -> Target:
+def choose_target(store: Labelled, label: str) -> Target:
     """The classes that a column holds: gender, or whatever its values are."""
     column = _column(store, label)
     if label == "gender":
@@ -208,7 +202,7 @@ def choose_target(store: EmbeddingStore, label: str) -> Target:
     column = column if label in _AGE_LABELS else _classes_of(column)
     if column.dtype.kind == "f":
         reject("label", "must be a column of integers or text", f"{label} ({column.dtype})")
-    known = column[column != ("" if column.dtype.kind == "U" else UNKNOWN)]
+    known = column[~is_unknown(column)]
     values = np.unique(known)
     if len(values) == len(known) > 2:
         came = f"{len(values)} different values in as many rows"
@@ -226,19 +220,16 @@ def _classes_of(column: np.ndarray) -> np.ndarray:
     return whole.astype(np.int64)
 
 
-def truth_years(store: EmbeddingStore) -> np.ndarray | None:
+def truth_years(store: Labelled) -> np.ndarray | None:
     """The ages of a store in years, or None where it holds none."""
     return store.labels["age_years"] if _has(store, "age_years") else None
 
 
-def _has(store: EmbeddingStore, key: str) -> bool:
-    if key not in store.labels:
-        return False
-    column = store.labels[key]
-    return bool((column != "").any() if column.dtype.kind == "U" else np.isfinite(column).any())
+def _has(store: Labelled, key: str) -> bool:
+    return key in store.labels and not is_unknown(store.labels[key]).all()
 
 
-def _column(store: EmbeddingStore, label: str) -> np.ndarray:
+def _column(store: Labelled, label: str) -> np.ndarray:
     if label not in store.labels:
         known = ", ".join(store.labels) or "no labels"
         reject("label", f"must be a column of the store, which holds {known}", label)
@@ -260,7 +251,7 @@ def _groups_of(label: str, column: np.ndarray) -> str:
     return groups
 
 
-def _encode_ages(store: EmbeddingStore, label: str, classes: str) -> np.ndarray:
+def _encode_ages(store: Labelled, label: str, classes: str) -> np.ndarray:
     """Classes of ages from the column the model was trained on, or the store's other one."""
     keys = [k for k in dict.fromkeys((label, *_AGE_LABELS)) if _has(store, k)]
     if not keys:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.runs.evaluation_folder import evaluation_folder
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import require_training
 from kerasmlp.utils.checks import check_int, reject
 from kerasmlp.utils.tensorflow_import import import_tensorflow
+
+if TYPE_CHECKING:
+    from kerasmlp.runs.predictor import Predictor
 
 
 def evaluate(
@@ -55,27 +61,35 @@ def evaluate(
     output = Path(output or Path(run_dir) / f"evaluation-{Path(store).stem}")
     with evaluation_folder(output, force=force) as folder:
         paths = [Path(path) for path in (store, ood) if path is not None]
-        rows, *others = [EmbeddingStore.open(path, verify=True) for path in paths]
+        stores = {path: EmbeddingStore.open(path, verify=True) for path in paths}
         import_tensorflow()  # what can be refused before is refused at once
-        from kerasmlp.evaluation.measuring import fitting_classes
         from kerasmlp.evaluation.report import write_evaluation
         from kerasmlp.runs.mc_model import has_dropout
-        from kerasmlp.runs.predictor import Predictor
 
-        predictor = Predictor(run_dir)
-        for path, opened in zip(paths, (rows, *others), strict=True):
-            predictor.check(path, opened.width, opened.info)
-        if classes is not None and not predictor.target.is_age:
-            came = predictor.target.label
-            reject("classes", f"must be left out for a model of {came}", classes)
+        predictor, rows = _predictor_and_rows(run_dir, stores, classes)
         report = write_evaluation(
             folder,
             predictor,
-            fitting_classes(predictor.target, rows, classes),
             rows,
             num_samples=num_samples if has_dropout(predictor.model) else 0,
             seed=seed,
-            others={path.stem: other for path, other in zip(paths[1:], others, strict=True)},
+            others={path.stem: stores[path] for path in paths[1:]},
             progress=progress,
         )
     return report | {"output": str(output)}
+
+
+def _predictor_and_rows(
+    run_dir: str | os.PathLike, stores: Mapping[Path, EmbeddingStore], classes: str | None
+) -> tuple[Predictor, Examples]:
+    """The run, and the rows of the first store in the classes that are measured."""
+    from kerasmlp.evaluation.measuring import fitting_classes
+    from kerasmlp.runs.predictor import Predictor
+
+    predictor = Predictor(run_dir)
+    for path, opened in stores.items():
+        predictor.check(path, opened.width, opened.info)
+    target, rows = predictor.target, next(iter(stores.values()))
+    if classes is not None and not target.is_age:
+        reject("classes", f"must be left out for a model of {target.label}", classes)
+    return predictor, Examples.of(rows, fitting_classes(target, rows, classes))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -80,15 +81,10 @@ def risk_coverage(
     risk = oracle[-1]
     axes.axhline(risk, color="gray", linestyle="--", label=f"at random ({risk:.3f})")
     axes.plot(coverage, oracle, color="black", linestyle=":", label=f"oracle ({oracle.mean():.3f})")
-    axes.set_xlabel("coverage (rows answered)")
-    axes.set_ylabel("risk (answers that are wrong)")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
     # The first few rows decide nothing, and would set the scale.
     top = max([risk, *(curve[coverage > 0.05].max(initial=0.0) for curve in curves.values())])
-    axes.set_xlim(0, 1)
+    _label_shares(axes, "coverage (rows answered)", "risk (answers that are wrong)")
     axes.set_ylim(0, max(1.15 * top, 1e-3))
-    axes.grid(alpha=0.3)
     figure.legend(
         loc="outside lower center", ncols=2, fontsize=8, title="area under the curve",
         title_fontsize=8,
@@ -123,15 +119,19 @@ def intervals(
             [c / 100 for c in points], list(points.values()), marker, markersize=8,
             fillstyle="none", color=_COLORS[name], label=f"{_NAMES[name]}, conformal",
         )  # fmt: skip
-    axes.set_xlabel("nominal coverage of age intervals")
-    axes.set_ylabel("observed coverage")
+    _label_shares(axes, "nominal coverage of age intervals", "observed coverage")
+    axes.legend(fontsize=8)
+    save_png(figure, path)
+
+
+def _label_shares(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    save_png(figure, path)
 
 
 def uncertainty(

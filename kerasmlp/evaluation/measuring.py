@@ -1,4 +1,4 @@
-"""Measures a model on a store: overall and per group of people."""
+"""Measures a model on rows: overall and per group of people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kerasmlp.data.labels import GENDER_NAMES, UNKNOWN
+from kerasmlp.data.examples import Examples
+from kerasmlp.data.labels import GENDER_NAMES
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target, choose_age_target, truth_years
 from kerasmlp.evaluation import metrics
@@ -19,65 +20,58 @@ MEASURES = (
 """What is told of a finished training, in this order."""
 
 
-def measure(
-    target: Target, probabilities: np.ndarray, store: EmbeddingStore, classes: str | None = None
-) -> dict:
-    """Returns the metrics of head probabilities on the rows of a store that hold its label.
+def measure(rows: Examples, probabilities: np.ndarray) -> dict:
+    """Returns the metrics of head probabilities on the rows whose label is known.
 
     Args:
-        target: Of the model.
+        rows: With the target of the model.
         probabilities: Of the head, shape `(rows, num_classes)`.
-        store: With the same rows.
-        classes: Age classes to measure in; those of the target by default.
 
     Returns:
         `rows`, `accuracy`, `nll`, `brier`, `ece`, in the measured classes; for
-        ages also `one_off_accuracy` and, where the store knows years,
-        `mae_years`, `cumulative_score_5` and, of a head of years,
-        `exact_year_accuracy`: the latter stands alone, without `accuracy`,
-        where single years are the classes.
+        ages also `one_off_accuracy` and, where years are known, `mae_years`,
+        `cumulative_score_5` and, of a head of years, `exact_year_accuracy`: the
+        latter stands alone, without `accuracy`, where single years are the classes.
 
     Raises:
-        InputError: if no row holds the label, or the classes do not fit.
+        InputError: if no row holds the label.
     """
-    if target.is_age and classes:
-        target = with_classes(target, classes)
-    labels = target.encode(store, target.classes)
-    known = labels != UNKNOWN
-    if not known.any():
-        reject_column(target.label, "must be known in at least one row of the store", "none")
-    measured, labels = target.measured(probabilities)[known], labels[known]
+    target, known = require_known(rows), rows.known
+    labels, measured = rows.targets[known], target.measured(probabilities)[known]
     predicted = measured.argmax(axis=1)
     result = {"rows": int(known.sum())}
     if target.is_age:
-        result |= _of_years(target, probabilities, store)
+        result |= _of_years(rows, probabilities)
     if target.classes != "years":
         result["accuracy"] = metrics.accuracy(labels, predicted)
     if target.is_age:
         result["one_off_accuracy"] = metrics.one_off_accuracy(labels, predicted)
-    result |= {
-        "nll": metrics.nll(labels, measured),
-        "brier": metrics.brier(labels, measured),
-        "ece": metrics.ece(labels, measured),
-    }
+    result |= {name: getattr(metrics, name)(labels, measured) for name in ("nll", "brier", "ece")}
     return {k: v if isinstance(v, int) else float(v) for k, v in result.items()}
 
 
-def _of_years(target: Target, probabilities: np.ndarray, store: EmbeddingStore) -> dict:
-    """What only a store with ages in years can tell; leads a report."""
-    years = truth_years(store)
-    known = np.isfinite(years) if years is not None else np.zeros(0, bool)
+def require_known(rows: Examples) -> Target:
+    """The target of rows, of which at least one must hold the label."""
+    if not rows.known.any():
+        requirement = "must be known in at least one row of the store"
+        reject_column(rows.target.label, requirement, "none")
+    return rows.target
+
+
+def _of_years(rows: Examples, probabilities: np.ndarray) -> dict:
+    """What only ages in years can tell; leads a report."""
+    known = np.isfinite(rows.years)
     if not known.any():
         return {}
-    years, probabilities = years[known], probabilities[known]
-    age_years = expected_age_years(probabilities, target.head_ages.centers)
+    ages, years, probabilities = rows.target.head_ages, rows.years[known], probabilities[known]
+    age_years = expected_age_years(probabilities, ages.centers)
     result = {
         "mae_years": metrics.mae_years(years, age_years),
         "cumulative_score_5": metrics.cumulative_score(years, age_years, 5),
     }
-    if target.head == "years":
-        labels = target.head_ages.encode(years)
-        result["exact_year_accuracy"] = metrics.accuracy(labels, probabilities.argmax(axis=1))
+    if rows.target.head == "years":
+        predicted = probabilities.argmax(axis=1)
+        result["exact_year_accuracy"] = metrics.accuracy(ages.encode(years), predicted)
     return result
 
 
@@ -98,46 +92,41 @@ def fitting_classes(target: Target, store: EmbeddingStore, classes: str | None) 
     return target
 
 
-def groups_of_people(
-    target: Target, store: EmbeddingStore
-) -> Iterator[tuple[dict[str, str], np.ndarray]]:
-    """Yields the names and rows (a mask) of each age group × gender that the store knows.
+def groups_of_people(rows: Examples) -> Iterator[tuple[dict[str, str], np.ndarray]]:
+    """Yields the names and rows (a mask) of each age group × gender that is known.
 
     The groups are those that are measured; where that is single years or no
     age at all, those that the store names, or Adience's. Rows without the
     label are in none.
     """
-    ages, genders = _age_groups(target, store), store.labels.get("gender")
-    labels = target.encode(store, target.classes)
+    age_groups, genders = _age_groups(rows), rows.labels.get("gender")
     names = GENDER_NAMES if genders is not None else ("all",)
-    for k, age_group in enumerate(ages[0] if ages else ("all",)):
+    for k, age_group in enumerate(age_groups[0] if age_groups else ("all",)):
         for g, gender in enumerate(names):
-            chosen = labels != UNKNOWN
-            if ages:
-                chosen = chosen & (ages[1] == k)
+            chosen = rows.known
+            if age_groups:
+                chosen = chosen & (age_groups[1] == k)
             if genders is not None:
                 chosen = chosen & (genders == g)
             if chosen.any():
                 yield {"age_group": age_group, "gender": gender}, chosen
 
 
-def measure_groups(target: Target, probabilities: np.ndarray, store: EmbeddingStore) -> list[dict]:
+def measure_groups(rows: Examples, probabilities: np.ndarray) -> list[dict]:
     """Returns the metrics of each group of `groups_of_people`."""
     return [
-        {**names, **measure(target, probabilities[chosen], store.subset(chosen))}
-        for names, chosen in groups_of_people(target, store)
+        {**names, **measure(rows.subset(chosen), probabilities[chosen])}
+        for names, chosen in groups_of_people(rows)
     ]
 
 
-def _age_groups(
-    measured: Target, store: EmbeddingStore
-) -> tuple[tuple[str, ...], np.ndarray] | None:
-    if measured.is_age and measured.classes != "years":
-        return measured.measured_names, measured.encode(store)
-    classes = "adience" if truth_years(store) is not None else None
+def _age_groups(rows: Examples) -> tuple[tuple[str, ...], np.ndarray] | None:
+    if rows.target.is_age and rows.target.classes != "years":
+        return rows.target.measured_names, rows.targets
+    classes = "adience" if truth_years(rows) is not None else None
     try:
-        target = choose_age_target(store, None, classes, by_years=False)
-        return target.class_names, target.encode(store)
+        target = choose_age_target(rows, None, classes, by_years=False)
+        return target.class_names, target.encode(rows)
     except InputError:  # no ages, or groups whose names say nothing
         return None
 

@@ -1,4 +1,9 @@
-"""How good predictions are: numpy only, computed in float64, unknown labels are the caller's."""
+"""How good predictions are: numpy only, computed in float64, unknown labels are the caller's.
+
+`labels` and `predicted` are classes `(rows,)`, `probabilities` `(rows, num_classes)`, each row
+summing to 1, `age_years` and `predicted_years` ages `(rows,)`, all known, `intervals` their
+lower and upper ends `(rows, 2)`. What is none of these, or holds no rows, is an `InputError`.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +20,6 @@ NUM_BINS = 15
 def accuracy(labels, predicted) -> float:
     """Share of rows whose predicted class is the label.
 
-    Args:
-        labels: Class of each row, integers `(rows,)`.
-        predicted: Predicted classes `(rows,)`.
-
-    Raises:
-        InputError: if there are no rows, or lengths differ, or a class is negative.
-
     Example:
 
     >>> accuracy([0, 1, 2, 2], [0, 1, 1, 2])
@@ -33,8 +31,6 @@ def accuracy(labels, predicted) -> float:
 
 def one_off_accuracy(labels, predicted) -> float:
     """Share of rows predicted right or as a neighbouring class, for ordered classes.
-
-    Args and errors as in `accuracy`.
 
     Example:
 
@@ -51,14 +47,6 @@ def nll(labels, probabilities) -> float:
     Probabilities below 1e-12 count as 1e-12, so one sure and wrong row costs
     at most 27.6 nats.
 
-    Args:
-        labels: Class of each row, integers `(rows,)`.
-        probabilities: `(rows, num_classes)`, each row summing to 1.
-
-    Raises:
-        InputError: if shapes disagree, a label has no column, or a row is no
-            distribution.
-
     Example:
 
     >>> round(nll([0, 1], [[0.5, 0.5], [0.25, 0.75]]), 4)
@@ -71,8 +59,6 @@ def nll(labels, probabilities) -> float:
 
 def brier(labels, probabilities) -> float:
     """Mean squared distance to the one-hot label, summed over classes: 0 (best) to 2.
-
-    Args and errors as in `nll`.
 
     Example:
 
@@ -91,14 +77,6 @@ def ece(labels, probabilities, num_bins: int = NUM_BINS) -> float:
     bin k holding (k/n, (k+1)/n]; the result is the mean over rows of their
     bin's |accuracy - mean confidence|.
 
-    Args:
-        labels: As in `nll`.
-        probabilities: As in `nll`.
-        num_bins: At least 1.
-
-    Raises:
-        InputError: as `nll`.
-
     Example:
 
     >>> round(ece([0, 1], [[0.9, 0.1], [0.9, 0.1]]), 6)
@@ -111,8 +89,6 @@ def ece(labels, probabilities, num_bins: int = NUM_BINS) -> float:
 
 def reliability_bins(labels, probabilities, num_bins: int = NUM_BINS) -> dict[str, np.ndarray]:
     """What a reliability diagram shows, in the bins of `ece`.
-
-    Args and errors as in `ece`.
 
     Returns:
         `rows`, `confidence` and `accuracy`, each `(num_bins,)`; NaN in the
@@ -139,14 +115,6 @@ def reliability_bins(labels, probabilities, num_bins: int = NUM_BINS) -> dict[st
 def interval_coverage(age_years, intervals) -> float:
     """Share of rows whose age lies in its interval, ends included.
 
-    Args:
-        age_years: Ages `(rows,)`, all known.
-        intervals: Lower and upper ends, `(rows, 2)`.
-
-    Raises:
-        InputError: if there are no rows, shapes differ, a value is not finite
-            or a lower end is above its upper one.
-
     Example:
 
     >>> interval_coverage([30, 40], [[28, 33], [20.5, 39.5]])
@@ -159,7 +127,7 @@ def interval_coverage(age_years, intervals) -> float:
 
 
 def interval_width(intervals) -> float:
-    """Mean width of intervals `(rows, 2)`; errors as in `interval_coverage`.
+    """Mean width of intervals.
 
     Example:
 
@@ -172,13 +140,6 @@ def interval_width(intervals) -> float:
 def mae_years(age_years, predicted_years) -> float:
     """Mean absolute error of ages.
 
-    Args:
-        age_years: Ages `(rows,)`, all known.
-        predicted_years: Predictions `(rows,)`.
-
-    Raises:
-        InputError: if there are no rows, lengths differ or a value is not finite.
-
     Example:
 
     >>> mae_years([30, 40], [31.0, 37.0])
@@ -189,8 +150,6 @@ def mae_years(age_years, predicted_years) -> float:
 
 def cumulative_score(age_years, predicted_years, k: float) -> float:
     """CS@k: share of rows with an error of at most `k` years.
-
-    Args and errors as in `mae_years`; `k` is 0 or more.
 
     Example:
 
@@ -203,9 +162,6 @@ def cumulative_score(age_years, predicted_years, k: float) -> float:
 
 def confusion_matrix(labels, predicted, num_classes: int) -> np.ndarray:
     """Counts `(num_classes, num_classes)`: row is the label, column the prediction.
-
-    Raises:
-        InputError: as `accuracy`, or if a class is `num_classes` or more.
 
     Example:
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from kerasmlp.data.labels import NUM_YEARS, UNKNOWN
+from kerasmlp.data.examples import Examples
+from kerasmlp.data.labels import NUM_YEARS, is_unknown
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.data.targets import Target, truth_years
 from kerasmlp.evaluation import metrics
-from kerasmlp.evaluation.measuring import groups_of_people, measure, named_groups
+from kerasmlp.evaluation.measuring import (
+    groups_of_people,
+    measure,
+    named_groups,
+    require_known,
+)
 from kerasmlp.runs.calibration import class_entropy_nats
 from kerasmlp.runs.environment import environment
 from kerasmlp.runs.evaluation_folder import FORMAT
@@ -22,7 +26,7 @@ from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen
 from kerasmlp.uncertainty.measures import UNCERTAINTIES, age_interval_years, entropy_nats
 from kerasmlp.uncertainty.selective import aurc, auroc, risk_coverage
-from kerasmlp.utils.checks import reject, reject_column
+from kerasmlp.utils.checks import reject
 from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import write_json
 from kerasmlp.utils.tables import row_writer
@@ -38,21 +42,20 @@ _LEVELS = tuple(range(10, 100, 10))
 def write_evaluation(
     folder: Path,
     predictor: Predictor,
-    target: Target,
-    store: EmbeddingStore,
+    rows: Examples,
     *,
     num_samples: int,
     seed: int = 0,
     others: Mapping[str, EmbeddingStore] | None = None,
     progress: bool = False,
 ) -> dict:
-    """Measures a run on a store and writes report, groups and figures.
+    """Measures a run on rows and writes report, groups and figures.
 
     Args:
         folder: Existing, empty.
         predictor: The run.
-        target: Of the run, perhaps in other age classes.
-        store: Rows without the label are left out.
+        rows: With its target, perhaps in other age classes; those without the label
+            are left out.
         num_samples: Stochastic passes; 0 measures the deterministic model only.
         seed: Of the passes, and of the random vectors.
         others: Stores of another source, by name, which the model should be
@@ -65,105 +68,96 @@ def write_evaluation(
     Raises:
         InputError: if no row holds the label.
     """
-    total = len(store)
-    known = target.encode(store, target.classes) != UNKNOWN
-    if not known.any():
-        reject_column(target.label, "must be known in at least one row of the store", "none")
-    store = store.subset(known)
-    sources = {"store": store.embeddings}
-    if num_samples:
-        sources[RANDOM] = random_vectors(store.embeddings[:OOD_ROWS], seed)
-        for name, other in (others or {}).items():
-            if name in sources:
-                reject("others", "must have other names than `store` and the random vectors", name)
-            rows = np.unique(np.linspace(0, len(other) - 1, OOD_ROWS).round().astype(int))
-            sources[name] = other.embeddings[rows]
+    target, total, rows = require_known(rows), len(rows), rows.subset(rows.known)
+    sources = _sources(rows.inputs, others or {}, seed) if num_samples else {"store": rows.inputs}
     drawn = _draw_all(predictor, sources, num_samples, seed, progress)
     models = {"deterministic": drawn["store"]["deterministic"]}
     if num_samples:
         models["mc_mean"] = drawn["store"]["mean"]
-    intervals = {name: _intervals(predictor, store, name, p) for name, p in models.items()}
-    people = list(_all_groups(target, store))
-    report: dict[str, Any] = {
+    measured = {name: target.measured(p) for name, p in models.items()}
+    bins = {name: metrics.reliability_bins(rows.targets, p) for name, p in measured.items()}
+    report = {
         "format": FORMAT,
         "run": str(predictor.path),
         "classes": target.classes or target.label,
         "num_samples": num_samples,
         "seed": seed,
-        "rows_without_label": total - len(store),
-        "rows_learned_from": count_seen(RunFolder(predictor.path), store.embeddings),
+        "rows_without_label": total - len(rows),
+        "rows_learned_from": count_seen(RunFolder(predictor.path), rows.inputs),
         "ece_binning": BINNING,
         "conformal": bool(predictor.calibration and predictor.calibration.offsets_years),
+        **_measured(predictor, rows, models),
+        "reliability": {name: _plain(columns) for name, columns in bins.items()},
+        **_central_intervals(rows, models),
+        **_ood_auroc(drawn),
+        "store_digest": rows.digest(),
+        **environment(),
     }
-    everyone = np.ones(len(store), bool)
-    for name, p in models.items():
-        report[name] = measure_answers(target, p, store, intervals[name], everyone)
-    report["groups"] = [
-        {"model": name, **group, **measure_answers(target, p, store, intervals[name], chosen)}
-        for name, p in models.items()
-        for group, chosen in people
-    ]
-    labels = target.encode(store, target.classes)
-    bins = {k: metrics.reliability_bins(labels, target.measured(p)) for k, p in models.items()}
-    report["reliability"] = {name: _plain(columns) for name, columns in bins.items()}
-    observed = {name: _observed(predictor, store, p) for name, p in models.items()}
-    if any(observed.values()):
-        report["central_intervals"] = {"nominal_percent": list(_LEVELS), **observed}
-    if num_samples:
-        report["ood_auroc"] = {
-            name: {key: auroc(drawn["store"][key], values[key]) for key in _measures(values)}
-            for name, values in drawn.items()
-            if name != "store"
-        }
-    report |= {"store_digest": store.digest(), **environment()}
     write_json(folder / "report.json", report)
     unnamed = {"age_group", "gender", "race"} - set(named_groups(report["groups"]))
     with row_writer(folder / "groups.csv", "csv") as write:
         for row in report["groups"]:
             write({k: v for k, v in row.items() if k not in unnamed})
-    _draw_figures(folder, target, store, models, bins, report, drawn)
+    _draw_figures(folder, rows, models, bins, report, drawn)
     return report
 
 
 def measure_answers(
-    target: Target,
-    probabilities: np.ndarray,
-    store: EmbeddingStore,
-    intervals: Mapping[int, np.ndarray],
-    chosen: np.ndarray,
+    rows: Examples, probabilities: np.ndarray, intervals: Mapping[int, np.ndarray]
 ) -> dict:
-    """Returns `measure` on chosen rows, with abstention by `class_entropy_nats` and age intervals.
+    """Returns `measure`, with abstention by `class_entropy_nats` and age intervals.
 
     Args:
-        target: As in `measure`.
-        probabilities: Of the head, `(rows, num_classes)`.
-        store: With the same rows, all with the label.
         intervals: By percent, `(rows, 2)`; empty where no years are known.
-        chosen: Mask `(rows,)` with at least one row.
 
     Returns:
         Also `aurc` beside `aurc_random` and `aurc_oracle`, in shares of wrong
         classes, `accuracy_at_80` (of the 80% most certain rows), and per
         interval `interval_90_coverage` and `interval_90_width_years`.
     """
-    part, p = store.subset(chosen), probabilities[chosen]
-    result = measure(target, p, part)
-    wrong = target.measured(p).argmax(axis=1) != target.encode(part, target.classes)
-    curve = risk_coverage(wrong, class_entropy_nats(target, p))
+    result, wrong = measure(rows, probabilities), rows.wrong(probabilities)
+    curve = risk_coverage(wrong, class_entropy_nats(rows.target, probabilities))
     result |= {
         "aurc": float(curve.mean()),
         "aurc_random": float(wrong.mean()),
         "aurc_oracle": aurc(wrong, wrong),
         "accuracy_at_80": float(1 - curve[max(round(0.8 * len(curve)), 1) - 1]),
     }
-    years = truth_years(part)
-    known = np.isfinite(years) if years is not None else np.zeros(0, bool)
-    for percent, ends in intervals.items() if known.any() else ():
-        ends = ends[chosen][known]
-        ages = np.minimum(years[known], NUM_YEARS - 1)
-        result[f"interval_{percent}_coverage"] = metrics.interval_coverage(ages, ends)
-        result[f"interval_{percent}_width_years"] = metrics.interval_width(ends)
+    known = np.isfinite(rows.years)
+    ages = np.minimum(rows.years[known], NUM_YEARS - 1)
+    for percent, ends in intervals.items() if len(ages) else ():
+        result[f"interval_{percent}_coverage"] = metrics.interval_coverage(ages, ends[known])
+        result[f"interval_{percent}_width_years"] = metrics.interval_width(ends[known])
     return result
+
+
+def _measured(predictor: Predictor, rows: Examples, models: Mapping[str, np.ndarray]) -> dict:
+    """The measures of each model, on all rows and in `groups` of people."""
+    of_ages = predictor.target.is_age and np.isfinite(rows.years).any()
+    people, report = list(_all_groups(rows)), {}
+    groups: list[dict] = []
+    for name, p in models.items():
+        sampled = name == "mc_mean"
+        intervals = predictor.intervals(p, sampled=sampled) if of_ages else {}
+        report[name] = measure_answers(rows, p, intervals)
+        for group, chosen in people:
+            ends = {percent: both[chosen] for percent, both in intervals.items()}
+            measured = measure_answers(rows.subset(chosen), p[chosen], ends)
+            groups.append({"model": name, **group, **measured})
+    return report | {"groups": groups}
+
+
+def _sources(
+    embeddings: np.ndarray, others: Mapping[str, EmbeddingStore], seed: int
+) -> dict[str, np.ndarray]:
+    """The rows that are measured, and those that a model should be unsure about."""
+    sources = {"store": embeddings, RANDOM: random_vectors(embeddings[:OOD_ROWS], seed)}
+    for name, other in others.items():
+        if name in sources:
+            reject("others", "must have other names than `store` and the random vectors", name)
+        rows = np.unique(np.linspace(0, len(other) - 1, OOD_ROWS).round().astype(int))
+        sources[name] = other.embeddings[rows]
+    return sources
 
 
 def random_vectors(embeddings: np.ndarray, seed: int) -> np.ndarray:
@@ -202,39 +196,38 @@ def _measures(values: Mapping[str, np.ndarray]) -> list[str]:
     return [k for k in (*UNCERTAINTIES, "deterministic_entropy_nats") if k in values]
 
 
-def _intervals(
-    predictor: Predictor, store: EmbeddingStore, model: str, probabilities: np.ndarray
-) -> dict[int, np.ndarray]:
-    if not predictor.target.is_age or truth_years(store) is None:
-        return {}
-    return predictor.intervals(probabilities, sampled=model == "mc_mean")
+def _ood_auroc(drawn: Mapping[str, Mapping[str, np.ndarray]]) -> dict:
+    """How well each measure of uncertainty tells the rows from those of other sources."""
+    rows, *others = drawn
+    auroc_of = {
+        name: {key: auroc(drawn[rows][key], drawn[name][key]) for key in _measures(drawn[name])}
+        for name in others
+    }
+    return {"ood_auroc": auroc_of} if auroc_of else {}
 
 
-def _observed(
-    predictor: Predictor, store: EmbeddingStore, probabilities: np.ndarray
-) -> list[float] | None:
+def _central_intervals(rows: Examples, models: Mapping[str, np.ndarray]) -> dict:
     """Coverage of the predictive distribution's own central intervals, level by level."""
-    years = truth_years(store) if predictor.target.is_age else None
-    if years is None:
-        return None
-    known = np.isfinite(years)
-    ages = np.minimum(years[known], NUM_YEARS - 1)
-    year_to_class = np.asarray(predictor.target.head_ages.year_to_class)
-    return [
-        metrics.interval_coverage(
-            ages, age_interval_years(probabilities[known], year_to_class, level / 100)
-        )
-        for level in _LEVELS
-    ]
+    known = np.isfinite(rows.years)
+    if not rows.target.is_age or not known.any():
+        return {}
+    ages = np.minimum(rows.years[known], NUM_YEARS - 1)
+    year_to_class = np.asarray(rows.target.head_ages.year_to_class)
+
+    def observed(probabilities: np.ndarray) -> list[float]:
+        ends = (age_interval_years(probabilities, year_to_class, c / 100) for c in _LEVELS)
+        return [metrics.interval_coverage(ages, both) for both in ends]
+
+    coverages = {name: observed(p[known]) for name, p in models.items()}
+    return {"central_intervals": {"nominal_percent": list(_LEVELS), **coverages}}
 
 
-def _all_groups(target: Target, store: EmbeddingStore):
-    for names, chosen in groups_of_people(target, store):
+def _all_groups(rows: Examples):
+    for names, chosen in groups_of_people(rows):
         yield {**names, "race": "all"}, chosen
-    race = store.labels.get("race")
-    for value in np.unique(race) if race is not None else ():
-        if str(value) not in ("", str(UNKNOWN)):
-            yield {"age_group": "all", "gender": "all", "race": str(value)}, race == value
+    race = rows.labels.get("race", np.array([], str))
+    for value in np.unique(race[~is_unknown(race)]):
+        yield {"age_group": "all", "gender": "all", "race": str(value)}, race == value
 
 
 def _plain(columns: Mapping[str, np.ndarray]) -> dict[str, list]:
@@ -242,14 +235,14 @@ def _plain(columns: Mapping[str, np.ndarray]) -> dict[str, list]:
     return {k: [None if x != x else x for x in v.tolist()] for k, v in columns.items()}
 
 
-def _draw_figures(folder, target, store, models, bins, report, drawn) -> None:
+def _draw_figures(folder, rows: Examples, models, bins, report, drawn) -> None:
     from kerasmlp.evaluation import figures as plots
 
     with drawing(folder / "reliability.png") as path:
         plots.reliability(bins, {k: report[k]["ece"] for k in bins}, path)
-    labels = target.encode(store, target.classes)
-    wrong = {k: target.measured(p).argmax(axis=1) != labels for k, p in models.items()}
-    curves = {k: risk_coverage(wrong[k], class_entropy_nats(target, p)) for k, p in models.items()}
+    wrong = {k: rows.wrong(p) for k, p in models.items()}
+    entropies = {k: class_entropy_nats(rows.target, p) for k, p in models.items()}
+    curves = {k: risk_coverage(wrong[k], entropies[k]) for k in models}
     last = list(models)[-1]
     oracle = risk_coverage(wrong[last], wrong[last])
     with drawing(folder / "risk_coverage.png") as path:

@@ -45,8 +45,8 @@ class ImagePlan:
 
     def check(self, data: ImageSet) -> None:
         """Rejects images that the plan does not suit."""
-        if self.batch_size > len(data.x_train):
-            requirement = f"must be at most the {len(data.x_train)} images to train on"
+        if self.batch_size > len(data.train):
+            requirement = f"must be at most the {len(data.train)} images to train on"
             reject("batch_size", requirement, self.batch_size)
 
     def to_config(self) -> dict[str, Any]:

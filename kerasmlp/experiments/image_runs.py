@@ -126,7 +126,7 @@ def run_experiment(
             "summary": experiment.summarize(rows),
             "runs": rows,
             "diverged": diverged,
-            "rows": {"training": len(data.x_train), "test": len(data.x_test)},
+            "rows": {"training": len(data.train), "test": len(data.test)},
             "trainable_parameters": next(iter(reports.values()))["trainable_parameters"],
             "seconds": {"total": time.time() - started},
         }

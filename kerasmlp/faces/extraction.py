@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 
 from kerasmlp import __version__
-from kerasmlp.data.datasets.records import READ_FIRST, Record
-from kerasmlp.data.datasets.removal import removal_report, removed_keys
-from kerasmlp.data.labels import UNKNOWN
+from kerasmlp.data.datasets.records import (
+    READ_FIRST,
+    Record,
+    joined_groups,
+    label_columns,
+    needs_image,
+)
+from kerasmlp.data.datasets.removal import removal_report, write_removals
 from kerasmlp.data.stores.partial_store import PartialStore, partial_folder
 from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.faces.models import find_models
@@ -26,7 +31,6 @@ from kerasmlp.faces.resuming import (
     journal_line,
 )
 from kerasmlp.utils.checks import InputError, reject_file
-from kerasmlp.utils.files import write_json
 from kerasmlp.utils.processes import number_of_workers
 
 _COMMIT_SECONDS = 1.0
@@ -109,12 +113,18 @@ def _settings(records: Sequence[Record], pool: FacePool) -> tuple[StoreInfo, dic
 def _finish(records: Sequence[Record], partial: PartialStore, info: StoreInfo) -> dict[str, Any]:
     """Writes the list of what was removed, and the store."""
     store_path, counts = partial.target, removal_report(partial.entries)
-    removal_list = store_path.with_name(f"{store_path.name}.removal.json")
-    write_json(removal_list, {**counts, "keys": removed_keys(partial.entries)})
+    removal_list = write_removals(store_path, partial.entries)
     if not counts["kept"]:
         partial.remove()
         reject_file(store_path, "must hold at least one face", f"none ({counts['removed']})")
-    partial.finish(_labels(records, partial.entries), replace(info, removal_report=counts))
+    both = zip(records, partial.entries, strict=True)
+    rows, done = zip(*(row for row in both if row[1]["reason"] is None), strict=True)
+    labels = {
+        **label_columns(rows),
+        "det_score": np.array([entry["det_score"] for entry in done], np.float32),
+        "group": joined_groups([r.group for r in rows], [entry["sha256"] for entry in done]),
+    }
+    partial.finish(labels, replace(info, removal_report=counts))
     return {**counts, "store": str(store_path), "removal_list": str(removal_list)}
 
 
@@ -122,7 +132,7 @@ def _run(records: Sequence[Record], pool: FacePool, partial: PartialStore, progr
     from tqdm import tqdm
 
     todo = records[len(partial) :]
-    tasks = [(r.image, r.removed in READ_FIRST) for r in todo if _needs_image(r)]
+    tasks = [(r.image, r.removed in READ_FIRST) for r in todo if needs_image(r)]
     answers = pool.map(tasks)
     bar = tqdm(
         total=len(records), initial=len(partial), unit="img", disable=None if progress else True
@@ -132,7 +142,7 @@ def _run(records: Sequence[Record], pool: FacePool, partial: PartialStore, progr
     try:
         with bar:
             for record in todo:
-                answer = next(answers) if _needs_image(record) else {"reason": None}
+                answer = next(answers) if needs_image(record) else {"reason": None}
                 embedding = answer.pop("embedding", None)
                 reason = answer["reason"] or record.removed
                 partial.append({"key": record.key, **answer, "reason": reason}, embedding)
@@ -149,50 +159,3 @@ def _run(records: Sequence[Record], pool: FacePool, partial: PartialStore, progr
         partial.commit()
         error.args = (f"{error}; --resume goes on from here",)
         raise
-
-
-def _needs_image(record: Record) -> bool:
-    return record.removed is None or record.removed in READ_FIRST
-
-
-def _labels(records: Sequence[Record], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    kept = [
-        (record, entry)
-        for record, entry in zip(records, entries, strict=True)
-        if entry["reason"] is None
-    ]
-    labels: dict[str, Any] = {
-        "path": [record.key for record, _ in kept],
-        "det_score": np.array([entry["det_score"] for _, entry in kept], np.float32),
-        "group": _groups([(record.group, entry["sha256"]) for record, entry in kept]),
-    }
-    blanks = {"age_years": np.nan, "age_group": "", "gender": UNKNOWN, "fold": UNKNOWN}
-    for name, blank in blanks.items():
-        values = [getattr(record, name) for record, _ in kept]
-        if any(value is not None for value in values):
-            labels[name] = [blank if value is None else value for value in values]
-    if "age_years" in labels:
-        labels["age_years"] = np.array(labels["age_years"], np.float32)
-    for name in dict.fromkeys(k for record, _ in kept for k in record.extra):
-        values = [record.extra.get(name) for record, _ in kept]
-        blank = "" if any(isinstance(value, str) for value in values) else np.nan
-        labels[name] = [blank if value is None else value for value in values]
-    return labels
-
-
-def _groups(rows: Sequence[tuple[str | None, str]]) -> np.ndarray:
-    """One number per set of rows that share a person or the very bytes of the image."""
-    parents: dict[Any, Any] = {}
-
-    def root(node: Any) -> Any:
-        parents.setdefault(node, node)
-        while parents[node] != node:
-            parents[node] = node = parents[parents[node]]
-        return node
-
-    for group, digest in rows:
-        image = root(("image", digest))
-        if group is not None:
-            parents[image] = root(("group", group))
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(root(("image", h)), len(numbers)) for _, h in rows])

@@ -111,7 +111,6 @@ class RunCalibration:
         """Reads what `save` wrote.
 
         Args:
-            path: Of the file.
             target: Of the model, whose classes bound the entropies.
 
         Raises:
@@ -129,33 +128,33 @@ class RunCalibration:
         if unknown := sorted(set(config) - set(_SCHEMA)):
             reject_file(path, f"must be {what} by this version", f"one with {unknown[0]!r}"[:100])
         known = {name: config.get(name) for name in cls.__dataclass_fields__}
-        if known["abstention"] is not None:
-            columns = known["abstention"]
+        if (columns := known["abstention"]) is not None:
             known["abstention"] = _made(Abstention, path, columns, what)
             if known["num_samples"] < 1:
                 reject_file(path, f"must be {what}", "thresholds of no passes")
-            if columns["rows"][-1] > known["rows"]:
-                came = f"{columns['rows'][-1]} rows of {known['rows']}"
-                reject_file(path, f"must be {what} that counts no more rows than it has", came)
-            highest = _MOST_NATS
+            classes = target and len(target.measured_names)
             if known["abstention_classes"] is not None:
-                highest = math.log(age_classes(known["abstention_classes"]).num_classes)
-            elif target is not None:
-                highest = math.log(len(target.measured_names))
-            if columns["thresholds"][-1] > highest + 1e-3:
-                came = f"{columns['thresholds'][-1]:g}"
-                reject_file(path, f"must be {what} with entropies up to {highest:.4f}", came)
-        if known["year_errors"] is not None:
-            columns = known["year_errors"]
+                classes = age_classes(known["abstention_classes"]).num_classes
+            highest, rows = columns["thresholds"][-1], columns["rows"][-1]
+            _check_limits(path, what, highest, classes, rows, known["rows"])
+        if (columns := known["year_errors"]) is not None:
             known["year_errors"] = _made(YearErrors, path, columns, what)
-            if len(columns["error_years"]) > known["rows"]:
-                came = f"{len(columns['error_years'])} ages of {known['rows']} rows"
-                reject_file(path, f"must be {what} that counts no more rows than it has", came)
-            highest = _MOST_NATS if target is None else math.log(target.num_classes)
-            if max(columns["entropy_nats"]) > highest + 1e-3:
-                came = f"{max(columns['entropy_nats']):g}"
-                reject_file(path, f"must be {what} with entropies up to {highest:.4f}", came)
+            highest, rows = max(columns["entropy_nats"]), len(columns["error_years"])
+            _check_limits(path, what, highest, target and target.num_classes, rows, known["rows"])
         return cls(**known)
+
+
+def _check_limits(
+    path: str | os.PathLike, what: str, entropy: float, classes: int | None, counted: int, rows: int
+) -> None:
+    """Rejects more rows than were kept back, and an entropy above that of so many classes."""
+    if counted > rows:
+        requirement = f"must be {what} that counts no more rows than it has"
+        reject_file(path, requirement, f"{counted} rows of {rows}")
+    highest = math.log(classes) if classes else _MOST_NATS
+    if entropy > highest + 1e-3:
+        requirement = f"must be {what} with entropies up to {highest:.4f}"
+        reject_file(path, requirement, f"{entropy:g}")
 
 
 def _made(kind: type, path: str | os.PathLike, columns: dict, what: str) -> Any:
@@ -195,9 +194,5 @@ def class_entropy_nats(target: Target, probabilities: np.ndarray) -> np.ndarray:
     A head of years that is measured in groups may waver between two years of
     one group and be sure of the group: to abstain by the entropy of years
     would refuse the wrong rows.
-
-    Args:
-        target: Of the model.
-        probabilities: Of the head, `(rows, num_classes)`.
     """
     return entropy_nats(target.measured(probabilities))

@@ -14,9 +14,10 @@ import keras
 import numpy as np
 
 from kerasmlp.callbacks.validation import Validation, forward
-from kerasmlp.data.kept_back import VALIDATION_SHARE, hold_out, split_rows
+from kerasmlp.data.examples import VALIDATION_SHARE, Examples
 from kerasmlp.data.norms import norm_1_share
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.data.targets import Target
 from kerasmlp.evaluation.measuring import measure, measure_groups
 from kerasmlp.models.presets import Recipe
@@ -60,11 +61,9 @@ def train(
     """Trains a residual MLP and writes a run folder.
 
     Killed at any moment and started again with `resume=True` it ends with the
-    weights of an uninterrupted run; a finished run is not computed again.
-
-    The rows kept back measure, and fit what comes after the weights: the
-    temperature, then age intervals and abstention (`RunCalibration`). What is
-    measured on them is a little better than on rows of nobody.
+    weights of an uninterrupted run; a finished run is not computed again. The
+    rows kept back measure, and fit what comes after the weights: the
+    temperature, then age intervals and abstention (`RunCalibration`).
 
     Args:
         store: Rows without the label are left out, and counted.
@@ -101,66 +100,67 @@ def train(
     check_seed(check_int("seed", seed, minimum=0))
     if test is not None and test_share is not None:
         reject("test_share", "must be left out where a test is given", test_share)
-    for name, share in (("validation_share", validation_share), ("test_share", test_share)):
-        if share is not None and not 0 < share < 1:
-            reject(name, "must be in (0, 1)", share)
-    started, data_digest = time.time(), store.digest()
-    if test_share is not None:
-        store, test = hold_out(store, target, group, test_share, seed)
     settings = {
         "seed": seed,
         "validation_share": validation_share,
         "test_share": test_share,
         "group": group,
         "steps_per_epoch": steps_per_epoch,
-        "test_digest": None if test is None else test.digest(),
-        "data_digest": data_digest,
     }
-    rest, kept_back, unlabelled = split_rows(store, target, group, validation_share, seed)
-    rows = Rows(store, store.subset(rest), store.subset(kept_back), test, unlabelled)
+    started, rows = time.time(), Rows.of(store, target, test, settings)
     # All that can be refused is refused before anything in the folder changes.
-    run = None if init is None else RunFolder(init)
+    settings["test_digest"] = None if rows.test is None else rows.test.digest()
+    settings["data_digest"] = store.digest()
     training = EmbeddingTraining(
-        rows, target, recipe, settings, workbench or Workbench(), run, pictures
-    )
+        rows, recipe, settings, store.info, workbench or Workbench(),
+        None if init is None else RunFolder(init), pictures,
+    )  # fmt: skip
     how = {"resume": resume, "force": force, "keep_diverged": keep_diverged}
     return train_run(training, run_dir, started=started, progress=progress, **how)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a training learns from, and what measures it.
+    """Rows with their labels, divided.
 
     Attributes:
-        store: All of them but the test.
+        whole: All of them but the test.
         training: To learn from.
         part: Kept back.
         test: Measured on once, or None.
-        unlabelled: How many of the store are left out.
     """
 
-    store: EmbeddingStore
-    training: EmbeddingStore
-    part: EmbeddingStore
-    test: EmbeddingStore | None
-    unlabelled: int
+    whole: Examples
+    training: Examples
+    part: Examples
+    test: Examples | None
 
-    def learned_from(self) -> np.ndarray:
-        """The embeddings that decide the weights, and those that decide when to stop."""
-        return np.concatenate([self.training.embeddings, self.part.embeddings])
+    @classmethod
+    def of(
+        cls,
+        store: EmbeddingStore,
+        target: Target,
+        test: EmbeddingStore | None,
+        settings: Mapping[str, Any],
+    ) -> Rows:
+        """Divides a store as the settings of `train` say."""
+        for name in ("validation_share", "test_share"):
+            if settings[name] is not None and not 0 < settings[name] < 1:
+                reject(name, "must be in (0, 1)", settings[name])
+        whole = Examples.of(store, target)
+        held_out = None if test is None else Examples.of(test, target)
+        seed, group = settings["seed"], settings["group"]
+        if settings["test_share"] is not None:
+            whole, held_out = whole.hold_out(settings["test_share"], seed, group)
+        return cls(whole, *whole.split(settings["validation_share"], seed, group), held_out)
 
 
 class EmbeddingTraining:
     """A residual MLP on embeddings, as `train_run` takes it.
 
     Args:
-        rows: To learn from, and to measure.
-        target: What to predict.
-        recipe: Hyperparameters.
         settings: What else decides the result, `seed` and `steps_per_epoch` among it.
-        workbench: Of compiled models.
         init: Run whose weights to begin with, or None.
-        pictures: Whether to draw any.
 
     Raises:
         InputError: if `init` does not fit, or there are too few rows for the steps.
@@ -171,21 +171,22 @@ class EmbeddingTraining:
     def __init__(
         self,
         rows: Rows,
-        target: Target,
         recipe: Recipe,
         settings: Mapping[str, Any],
+        info: StoreInfo,
         workbench: Workbench,
         init: RunFolder | None,
         pictures: bool,
     ):
+        target, width = rows.whole.target, rows.whole.inputs.shape[1]
         self.rows, self.target, self.recipe, self.settings = rows, target, recipe, settings
         self.workbench, self.init, self.pictures = workbench, init, pictures
         self.copied = self.before_training = None
-        store, precision = rows.store, default_policy()
+        precision = default_policy()
         self.model = workbench.model(
             recipe,
             num_classes=target.num_classes,
-            width=store.width,
+            width=width,
             batch_size=min(recipe.batch_size, len(rows.training)),
             steps=steps_of(len(rows.training), recipe.batch_size, settings["steps_per_epoch"]),
             rps_weight=recipe.rps_weight if target.is_age else 0.0,
@@ -198,27 +199,27 @@ class EmbeddingTraining:
             "kind": KIND,
             "target": asdict(target) | {"class_names": list(target.class_names)},
             "recipe": recipe.to_config(),
-            "width": store.width,
+            "width": width,
             **settings,
             "init": None,
             "precision": precision,
-            "embedder": store.info.embedder,
-            "embedder_sha256": store.info.embedder_sha256,
-            "normalized": store.info.normalized,
+            "embedder": info.embedder,
+            "embedder_sha256": info.embedder_sha256,
+            "normalized": info.normalized,
         }
-        if not store.info.normalized:
-            self.config["norm_1_share"] = norm_1_share(store.embeddings)
+        if not info.normalized:
+            self.config["norm_1_share"] = norm_1_share(rows.whole.inputs)
         if init is not None:
             self.copied = copy_weights(init, self.model, self.config)
             if rows.test is not None:
-                check_untested(init, rows.test.embeddings)
+                check_untested(init, rows.test.inputs)
             self.config["init"] = sha256_file(init / "model.keras")
 
     def make(self) -> keras.Model:
         if self.init is not None and not self.copied["new"] and same_head(self.init, self.target):
             part = self.rows.part
             _, measured = self._measured(self.model, part)
-            learned_from = count_seen(self.init, part.embeddings)
+            learned_from = count_seen(self.init, part.inputs)
             self.before_training = measured | {"rows_learned_from": learned_from}
         if self.pictures:
             # Needed last and slow to import: the compiler leaves Python time for it.
@@ -228,57 +229,58 @@ class EmbeddingTraining:
 
     def course(self, model: keras.Model) -> Course:
         def measured(probabilities: np.ndarray) -> dict:
-            result = measure(self.target, probabilities, self.rows.part)
+            result = measure(self.rows.part, probabilities)
             return {name: result[of] for name, of in _KEPT.items() if of in result}
 
         return course_by_recipe(
             model,
-            self.rows.training.embeddings,
-            self.target.soft_labels(self.rows.training, self.recipe.label_sigma_years),
+            self.rows.training.inputs,
+            self.rows.training.soft_targets(self.recipe.label_sigma_years),
             self.recipe,
             seed=self.settings["seed"],
-            callbacks=[Validation(self.rows.part.embeddings, measured, xla=self.xla)],
+            callbacks=[Validation(self.rows.part.inputs, measured, xla=self.xla)],
         )
 
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
-        rows, target, part = self.rows, self.target, self.rows.part
+        rows, part = self.rows, self.rows.part
+        learned_from = np.concatenate([rows.training.inputs, part.inputs])  # also when to stop
         model = self.workbench.in_float32(model, self.recipe)
         temperature, (probabilities, before) = 1.0, self._measured(model, part)
         measured = before
         if self.recipe.calibrate and len(part) >= MIN_TEMPERATURE_ROWS:
-            temperature = calibrate(model, target, part)
+            temperature = calibrate(model, part)
             probabilities, measured = self._measured(model, part)
         report = {
             "validation": measured,
-            "validation_groups": measure_groups(target, probabilities, part),
-            "majority": majority_of(target, rows.training, part, probabilities),
+            "validation_groups": measure_groups(part, probabilities),
+            "majority": majority_of(rows.training, part, probabilities),
             "before_training": self.before_training,
             "before_temperature": {k: before[k] for k in ("nll", "ece")},
             "temperature": temperature,
             "rows": {
                 "training": len(rows.training),
                 "validation": len(part),
-                "unlabelled": rows.unlabelled,
+                "unlabelled": int((~rows.whole.known).sum()),
             },
             "weights_from_init": self.copied,
         }
         if rows.test is not None:
-            for name, store in (("training", rows.training), ("test", rows.test)):
-                report[name] = self._measured(model, store)[1]
-            known = count_common(rows.test.embeddings, rows.learned_from())
+            for name, some in (("training", rows.training), ("test", rows.test)):
+                report[name] = self._measured(model, some)[1]
+            known = count_common(rows.test.inputs, learned_from)
             report["rows"]["test_learned_from"] = known
-        report["notes"] = remarks(target, rows.store, report)
-        save_seen(run, rows.learned_from(), self.init)
+        report["notes"] = remarks(rows.whole, report)
+        save_seen(run, learned_from, self.init)
         if self.recipe.calibrate:
-            answers = calibrate_answers(model, target, part, probabilities)
+            answers = calibrate_answers(model, part, probabilities)
             answers.save(run / "calibration.json")
         drawn = self._drawn(history, probabilities) if self.pictures else {}
         return Measured(model, report, drawn)
 
-    def _measured(self, model: keras.Model, store: EmbeddingStore) -> tuple[np.ndarray, dict]:
+    def _measured(self, model: keras.Model, rows: Examples) -> tuple[np.ndarray, dict]:
         """Answers on rows, and their measures."""
-        probabilities = forward(model, store.embeddings, xla=self.xla)
-        return probabilities, measure(self.target, probabilities, store)
+        probabilities = forward(model, rows.inputs, xla=self.xla)
+        return probabilities, measure(rows, probabilities)
 
     def _drawn(self, history: list[dict], probabilities: np.ndarray) -> dict:
         def draw_curves(path):
@@ -289,8 +291,7 @@ class EmbeddingTraining:
         def draw_confusion(path):
             from kerasmlp.evaluation.figures import confusion
 
-            labels = self.target.encode(self.rows.part, self.target.classes)
             predicted = self.target.measured(probabilities).argmax(axis=1)
-            confusion(labels, predicted, self.target.measured_names, path)
+            confusion(self.rows.part.targets, predicted, self.target.measured_names, path)
 
         return {"curves.png": draw_curves, "confusion_matrix.png": draw_confusion}

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.images.cifar import is_cifar, store_of_cifar
 from kerasmlp.data.images.image_arrays import store_of_arrays
 from kerasmlp.data.stores.image_store import ImageStore
@@ -29,34 +30,33 @@ _MEAN_STD = {
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images `(rows, 32, 32, channels)`, uint8, and labels `(rows,)`, int32, of both parts."""
+    """Images `(rows, 32, 32, channels)`, uint8, and classes `(rows,)`, int32, of both parts."""
 
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
+    train: Examples
+    test: Examples
 
     @property
     def channels(self) -> int:
-        return self.x_train.shape[-1]
+        return self.train.inputs.shape[-1]
 
     @property
     def num_classes(self) -> int:
-        return int(max(self.y_train.max(), self.y_test.max())) + 1
+        return int(max(self.train.targets.max(), self.test.targets.max())) + 1
 
     def digest(self) -> str:
         """SHA-256 of all arrays."""
         hashed = hashlib.sha256()
-        for values in (self.x_train, self.y_train, self.x_test, self.y_test):
-            hashed.update(f"{values.shape}".encode())
-            hashed.update(np.ascontiguousarray(values))
+        for part in (self.train, self.test):
+            for values in (part.inputs, part.targets):
+                hashed.update(f"{values.shape}".encode())
+                hashed.update(np.ascontiguousarray(values))
         return hashed.hexdigest()
 
     def head(self, rows: int) -> ImageSet:
         """With the first so many images to train on."""
-        if rows > len(self.x_train):
-            reject("rows", f"must be at most {len(self.x_train)}", rows)
-        return replace(self, x_train=self.x_train[:rows], y_train=self.y_train[:rows])
+        if rows > len(self.train):
+            reject("rows", f"must be at most {len(self.train)}", rows)
+        return replace(self, train=self.train.subset(np.s_[:rows]))
 
 
 def load_images(path: str | os.PathLike) -> ImageSet:
@@ -79,28 +79,25 @@ def load_images(path: str | os.PathLike) -> ImageSet:
     if classes is None or classes.dtype.kind not in "iu" or classes.min() < 0:
         came = f"labels {', '.join(sorted(store.labels))}"
         reject_file(path, "must hold classes 0, 1, … as label 'class'", came)
-    arrays, pad = {}, (32 - side) // 2
-    for part in ("train", "test"):
-        rows = store.rows(part)
-        sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-        arrays[f"x_{part}"] = np.pad(store.images[rows], sides)
-        arrays[f"y_{part}"] = classes[rows].astype(np.int32)
-    _check_classes(path, classes, arrays["y_train"], arrays["y_test"])
-    return ImageSet(**arrays)
-
-
-def _check_classes(
-    path: Path, classes: np.ndarray, y_train: np.ndarray, y_test: np.ndarray
-) -> None:
     if classes.max() >= _MOST_CLASSES:
         requirement = f"must hold classes 0, 1, …, fewer than {_MOST_CLASSES}"
         reject_file(path, requirement, f"class {classes.max()}")
-    if len(np.unique(y_train)) < 2:
-        came = f"{len(np.unique(y_train))} in {len(y_train)} images"
+    pad = ((32 - side) // 2,) * 2
+
+    def part(split: str) -> Examples:
+        rows = store.rows(split)
+        images = np.pad(store.images[rows], ((0, 0), pad, pad, (0, 0)))
+        return Examples(images, classes[rows].astype(np.int32))
+
+    data = ImageSet(part("train"), part("test"))
+    trained_on = np.unique(data.train.targets)
+    if len(trained_on) < 2:
+        came = f"{len(trained_on)} in {len(data.train)} images"
         reject_file(path, "must hold 2 classes or more to train on", came)
-    if not np.isin(y_test, y_train).any():
-        came = f"none in {len(y_test)} images"
+    if not np.isin(data.test.targets, trained_on).any():
+        came = f"none in {len(data.test)} images"
         reject_file(path, "must hold test images of classes that are trained on", came)
+    return data
 
 
 def _open(path: Path) -> ImageStore:

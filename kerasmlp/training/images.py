@@ -57,7 +57,7 @@ class ImageTraining(ABC):
 
     def __init__(self, data: ImageSet, plan: Plan, config: dict[str, Any], data_digest: str):
         self.data, self.plan = data, plan
-        self.steps = len(data.x_train) // plan.batch_size
+        self.steps = len(data.train) // plan.batch_size
         of_many = ("arrangements", "modes", "erasing", "seeds")
         shared = {k: v for k, v in plan.to_config().items() if k not in of_many}
         self.config = {**config, **shared, "data_digest": data_digest}
@@ -83,12 +83,12 @@ class ImageTraining(ABC):
         return model
 
     def course(self, model: keras.Model) -> Course:
-        data, plan = self.data, self.plan
+        data, plan, test = self.data, self.plan, self.data.test
 
         def batches(epochs: range):
             return augmented_batches(
-                data.x_train,
-                data.y_train,
+                data.train.inputs,
+                data.train.targets,
                 batch_size=plan.batch_size,
                 num_epochs=epochs.stop,
                 seed=self.config["seed"],
@@ -101,7 +101,7 @@ class ImageTraining(ABC):
             epochs=plan.epochs,
             steps=self.steps,
             learning_rate=plan.learning_rate,
-            validation=plain_batches(data.x_test, data.y_test, normalized=self.normalized),
+            validation=plain_batches(test.inputs, test.targets, normalized=self.normalized),
             callbacks=self.callbacks,
         )
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from kerasmlp.data.age_columns import count_clipped
-from kerasmlp.data.labels import UNKNOWN
-from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.data.targets import Target, in_groups, truth_years
+from kerasmlp.data.examples import Examples
+from kerasmlp.data.targets import in_groups
 from kerasmlp.uncertainty.selective import binomial_cdf, upper_risk
 
 FEW_ROWS = 100
@@ -17,48 +16,31 @@ _LARGE_COLUMNS = 16
 _CHANCE = 0.05
 
 
-def majority_of(
-    target: Target, rows: EmbeddingStore, part: EmbeddingStore, probabilities: np.ndarray
-) -> dict:
+def majority_of(rows: Examples, part: Examples, probabilities: np.ndarray) -> dict:
     """Compares answers with the class that most of the rows trained on have.
-
-    Args:
-        target: Of the model.
-        rows: Trained on.
-        part: Kept back.
-        probabilities: Of the head on them.
 
     Returns:
         `class`, its `accuracy` on the rows kept back, `right` and `wrong` (the
         rows where only the model is right, and where only the majority is),
         and `beaten`: whether so many against so few are more than chance.
     """
-    target = in_groups(target)
-    known = target.encode(rows)
-    winner = int(np.bincount(known[known != UNKNOWN]).argmax())
-    labels = target.encode(part)
-    model = target.measured(probabilities).argmax(axis=1) == labels
-    always = labels == winner
+    rows, part = (some.by(in_groups(some.target)) for some in (rows, part))
+    winner = int(np.bincount(rows.targets[rows.known]).argmax())
+    model, always = ~part.wrong(probabilities), part.targets == winner
     right, wrong = int((model & ~always).sum()), int((always & ~model).sum())
     # as often right as wrong where they differ: how likely are so many right ones?
     chance = binomial_cdf(wrong, right + wrong, 0.5) if right + wrong else 1.0
     return {
-        "class": target.measured_names[winner],
-        "accuracy": float(always[labels != UNKNOWN].mean()),
+        "class": part.target.measured_names[winner],
+        "accuracy": float(always[part.known].mean()),
         "right": right,
         "wrong": wrong,
         "beaten": bool(right > wrong and chance <= _CHANCE),
     }
 
 
-def remarks(target: Target, store: EmbeddingStore, report: dict) -> list[str]:
-    """Returns the sentences that a report asks for, the gravest first.
-
-    Args:
-        target: Of the model.
-        store: Trained on.
-        report: With `validation`, `majority` and `rows`.
-    """
+def remarks(whole: Examples, report: dict) -> list[str]:
+    """Returns the sentences that a report asks for, the gravest first."""
     found = []
     majority, rows = report["majority"], report["rows"]["validation"]
     accuracy = report["validation"].get("accuracy")
@@ -66,7 +48,7 @@ def remarks(target: Target, store: EmbeddingStore, report: dict) -> list[str]:
         found.append(
             f"not surely better than always answering {majority['class']!r}, the commonest class "
             f"trained on, which is right in {majority['accuracy']:.1%} of the rows kept back: "
-            f"{_what_to_try(store, rows)}"
+            f"{_what_to_try(whole.inputs, rows)}"
         )
     if again := report["rows"].get("test_learned_from"):
         found.append(
@@ -81,7 +63,7 @@ def remarks(target: Target, store: EmbeddingStore, report: dict) -> list[str]:
             f"anything from {low:.2f} to {high:.2f} on others (95%); "
             "--validation-share keeps back more"
         )
-    if clipped := _clipped(target, store):
+    if clipped := whole.target.is_age and count_clipped(whole.years):
         found.append(f"{clipped} ages above 100 count as 100")
     return found
 
@@ -92,13 +74,8 @@ def _likely(accuracy: float, rows: int) -> tuple[float, float]:
     return 1 - upper_risk(errors, rows, 0.975), upper_risk(rows - errors, rows, 0.975)
 
 
-def _clipped(target: Target, store: EmbeddingStore) -> int:
-    years = truth_years(store) if target.is_age else None
-    return 0 if years is None else count_clipped(years)
-
-
-def _what_to_try(store: EmbeddingStore, rows: int) -> str:
-    squares = np.square(store.embeddings[:1000], dtype=np.float64).sum(axis=0)
+def _what_to_try(embeddings: np.ndarray, rows: int) -> str:
+    squares = np.square(embeddings[:1000], dtype=np.float64).sum(axis=0)
     largest = np.sort(squares)[::-1][:_LARGE_COLUMNS]
     if len(squares) > 4 * _LARGE_COLUMNS and largest.sum() > 0.9 * squares.sum():
         return (

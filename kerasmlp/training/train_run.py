@@ -37,6 +37,17 @@ class Measured:
     report: dict[str, Any]
     pictures: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
+    @property
+    def trainable_parameters(self) -> int:
+        return sum(math.prod(w.shape) for w in self.model.trainable_weights)
+
+    def save(self, run: RunFolder) -> None:
+        """Writes the model, and draws the pictures."""
+        save_model(run, self.model)
+        for name, draw in self.pictures.items():
+            with drawing(run / name) as path:
+                draw(path)
+
 
 class Training(Protocol):
     """What one kind of training hands in.
@@ -106,25 +117,19 @@ def train_run(
             for path in kept.values():
                 path.unlink(missing_ok=True)
             report = {"diverged": str(error), "seed": config["seed"], **environment()}
-            run.finish(report)
-            return report
-        seconds = {"fit": time.time() - started}
-        measured = training.measure(model, history, run)
-        write_text(run / "history.csv", csv_of(history))
-        save_model(run, measured.model)
-        for name, draw in measured.pictures.items():
-            with drawing(run / name) as path:
-                draw(path)
-        seconds |= {"total": time.time() - started}
-        weights = measured.model.trainable_weights
-        report = {
-            **measured.report,
-            "epochs": len(history),
-            "stopped_early": stopped,
-            "trainable_parameters": sum(math.prod(w.shape) for w in weights),
-            "seconds": seconds | measured.report.get("seconds", {}),
-            **{name: config[name] for name in ("precision", "seed", "data_digest")},
-            **environment(),
-        }
+        else:
+            seconds = {"fit": time.time() - started}
+            measured = training.measure(model, history, run)
+            write_text(run / "history.csv", csv_of(history))
+            measured.save(run)
+            seconds |= {"total": time.time() - started} | measured.report.get("seconds", {})
+            report = measured.report | {
+                "epochs": len(history),
+                "stopped_early": stopped,
+                "trainable_parameters": measured.trainable_parameters,
+                "seconds": seconds,
+                **{name: config[name] for name in ("precision", "seed", "data_digest")},
+                **environment(),
+            }
         run.finish(report)
         return report

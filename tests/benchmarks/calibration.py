@@ -31,6 +31,7 @@ import_tensorflow()
 
 import numpy as np
 
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.splits import grouped_folds
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import choose_age_target, choose_target
@@ -63,7 +64,8 @@ def without_temperature(predictor: Predictor, temperature: float, test: Embeddin
     finally:
         head.set_weights(weights)
         predictor.mc_model = cooled
-    measured = {k: measure(predictor.target, p, test) for k, p in outputs.items()}
+    rows = Examples.of(test, predictor.target)
+    measured = {k: measure(rows, p) for k, p in outputs.items()}
     return {k: {m: v[m] for m in ("nll", "ece", "accuracy")} for k, v in measured.items()}
 
 
@@ -72,7 +74,7 @@ def abstentions(predictor: Predictor, test: EmbeddingStore, risks: tuple[float, 
     chunks = predictor.uncertainty(test.embeddings, num_samples=NUM_SAMPLES, seed=0)
     mean = np.concatenate([chunk["mean"] for chunk in chunks])
     target = predictor.target
-    wrong = target.measured(mean).argmax(axis=1) != target.encode(test)
+    wrong = Examples.of(test, target).wrong(mean)
     result = {}
     for risk in risks:
         try:
@@ -92,7 +94,7 @@ def measure_fold(task, target, part, test, others, run_dir, figures) -> dict:
     predictor = Predictor(run_dir)
     figures.mkdir(parents=True, exist_ok=True)
     evaluation = write_evaluation(
-        figures, predictor, target, test, num_samples=NUM_SAMPLES, others=others
+        figures, predictor, Examples.of(test, target), num_samples=NUM_SAMPLES, others=others
     )
     kept = ("deterministic", "mc_mean", "ood_auroc")
     return {

@@ -24,7 +24,6 @@ Ratios above 1 are in LayerOut's favour. The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import statistics
@@ -41,7 +40,7 @@ import keras
 from kerasmlp import EmbeddingStore, ResidualMLP
 from kerasmlp.callbacks.layer_out import LayerOut
 from kerasmlp.callbacks.validation import forward
-from kerasmlp.data.kept_back import split_rows
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.targets import age_target
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.experiments.layer_out.plan import NETWORKS, LayerOutPlan
@@ -83,7 +82,7 @@ def compiled(plan: LayerOutPlan, steps: int) -> keras.Model:
 
 def train(model, data, plan, epochs, steps, *callbacks) -> None:
     batches = augmented_batches(
-        data.x_train, data.y_train, batch_size=plan.batch_size, num_epochs=10**6, seed=0
+        data.train.inputs, data.train.targets, batch_size=plan.batch_size, num_epochs=10**6, seed=0
     )
     model.fit(
         batches,
@@ -121,7 +120,7 @@ def steady_state(data, plan, rounds: int) -> dict:
 
 
 def whole_run(data, plan, rounds: int, epochs: int) -> dict:
-    steps = len(data.x_train) // plan.batch_size
+    steps = len(data.train) // plan.batch_size
     seconds: dict[str, list[float]] = {"baseline": [], "efreeze": []}
     for _ in range(rounds):
         for name, values in seconds.items():
@@ -146,9 +145,8 @@ def on_embeddings(path: Path) -> dict:
     schedules = {"baseline": None, "efreeze": "efreeze", "random": "random"}
     found = {name: {"accuracy": [], "nll": [], "step_ms": []} for name in schedules}
     for seed in range(3):
-        rest, kept, _ = split_rows(store, target, None, 0.2, seed)
-        rows, part = store.subset(rest), store.subset(kept)
-        labels = target.soft_labels(rows, recipe.label_sigma_years)
+        rows, part = Examples.of(store, target).split(0.2, seed, None)
+        labels = rows.soft_targets(recipe.label_sigma_years)
         steps = len(rows) // recipe.batch_size
         for name, schedule in schedules.items():
             keras.utils.set_random_seed(seed)
@@ -156,7 +154,7 @@ def on_embeddings(path: Path) -> dict:
             model = ResidualMLP(num_classes=target.num_classes, seed=seed, **network)
             compile_by_recipe(model, recipe, steps=steps, rps_weight=recipe.rps_weight, xla=False)
             chunks = training_chunks(
-                rows.embeddings,
+                rows.inputs,
                 labels,
                 batch_size=recipe.batch_size,
                 num_epochs=epochs,
@@ -174,7 +172,7 @@ def on_embeddings(path: Path) -> dict:
                 verbose=0,
                 callbacks=[*freezing, clock],
             )
-            result = measure(target, forward(model, part.embeddings), part)
+            result = measure(part, forward(model, part.inputs))
             found[name]["accuracy"].append(result["accuracy"])
             found[name]["nll"].append(result["nll"])
             found[name]["step_ms"].append(1000 * statistics.mean(clock.seconds) / steps)
@@ -199,9 +197,7 @@ def main() -> None:
     data = load_images(args.data)
     plan = LayerOutPlan(network="mnist", modes=("baseline",), precision=args.precision)
     result = steady_state(data, plan, args.rounds)
-    some = {"x_train": data.x_train[: args.rows], "y_train": data.y_train[: args.rows]}
-    data = dataclasses.replace(data, **some)
-    result |= whole_run(data, plan, max(1, args.rounds // 2), args.epochs)
+    result |= whole_run(data.head(args.rows), plan, max(1, args.rounds // 2), args.epochs)
     print(json.dumps(result | (on_embeddings(args.store) if args.store else {})))
 
 

@@ -29,6 +29,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.splits import grouped_folds
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import choose_age_target, choose_target
@@ -76,7 +77,7 @@ def ours(store, test, target, preset, seed):
         train(store, target, PRESETS[preset], Path(folder) / "run", seed=seed)
         seconds = time.time() - started
         predictor = Predictor(Path(folder) / "run")
-        result = measure(target, predictor.probabilities(test.embeddings), test)
+        result = measure(Examples.of(test, target), predictor.probabilities(test.embeddings))
     kept = ("accuracy", "nll", "mae_years", "ece")
     return {"seconds": seconds, **{k: result[k] for k in kept if k in result}}
 

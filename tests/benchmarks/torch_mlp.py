@@ -115,7 +115,7 @@ def cross_validate(
     from pathlib import Path
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from kerasmlp.data.kept_back import groups_of_rows
+    from kerasmlp.data.examples import Examples
     from kerasmlp.data.splits import grouped_split
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
     from kerasmlp.data.targets import age_target
@@ -130,7 +130,7 @@ def cross_validate(
         seeds=tuple(range(int(seeds))),
         num_folds=int(folds),
     )
-    groups = groups_of_rows(opened, None)
+    groups = Examples.of(opened, plan.target).groups(None)
     with open(Path(folder) / "runs.jsonl", "w") as results:
         for run in plan_runs(opened, plan):
             torch.manual_seed(run.seed)

@@ -19,7 +19,7 @@ from forked import fresh_python
 
 from kerasmlp import EmbeddingStore, StoreInfo, load_model
 from kerasmlp.cli import main, run_command
-from kerasmlp.data.kept_back import hold_out
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import ADIENCE_GROUPS
 from kerasmlp.data.splits import grouped_folds
 from kerasmlp.data.targets import choose_target
@@ -103,10 +103,10 @@ def test_rows_held_out_are_neither_trained_nor_calibrated_on(gender_run, store):
     known = np.isin(row_hashes(whole.embeddings), load_seen(run))
     assert (~known).sum() == 80
     target = choose_target(whole, "gender")
-    rest, test = hold_out(whole, target, None, 0.2, 0)
-    np.testing.assert_array_equal(test.embeddings, whole.embeddings[~known])
+    rest, test = Examples.of(whole, target).hold_out(0.2, 0, None)
+    np.testing.assert_array_equal(test.inputs, whole.embeddings[~known])
     assert len(rest) == 320
-    outputs = load_model(gender_run).predict(test.embeddings, verbose=0)
+    outputs = load_model(gender_run).predict(test.inputs, verbose=0)
     right = outputs.argmax(axis=1) == test.labels["gender"]
     assert run.report()["test"]["accuracy"] == pytest.approx(right.mean())
     assert run.config()["data_digest"] == whole.digest()

@@ -9,6 +9,7 @@ from data_sets import make_store
 from kerasmlp import EmbeddingStore, StoreInfo
 from kerasmlp.cli import run_command
 from kerasmlp.data.age_columns import check_age_years, count_clipped
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.targets import age_target, choose_age_target, choose_target, in_groups
 from kerasmlp.runs.calibration import RunCalibration, class_entropy_nats
 from kerasmlp.runs.risk import judged_target, threshold_nats
@@ -101,7 +102,7 @@ def predicted(rows, rng, spread):
 def calibrated(target, rows=3000, seed=0):
     ages, p = predicted(rows, np.random.default_rng(seed), (1, 12))
     part = make_store(rows=rows, age_years=ages)
-    return fit_calibration(target, part, {"mc_mean": p}, 64)
+    return fit_calibration(Examples.of(part, target), {"mc_mean": p}, 64)
 
 
 def test_the_risk_is_that_of_ages_too_far_off():
@@ -118,7 +119,7 @@ def test_the_risk_is_that_of_ages_too_far_off():
         assert 0.6 * risk < (off[answered] > years).mean() <= risk
     threshold = threshold_nats(*how, 0.3, num_samples=64)
     answered = class_entropy_nats(target, p) <= threshold
-    wrong = target.measured(p).argmax(axis=1) != target.encode(make_store(20_000, age_years=ages))
+    wrong = Examples.of(make_store(20_000, age_years=ages), target).wrong(p)
     assert 0.2 < wrong[answered].mean() <= 0.3 < wrong.mean()
 
 
@@ -168,13 +169,14 @@ def test_a_model_is_held_against_the_majority(shares, beaten):
     target = choose_target(part, "gender")
     right = np.concatenate([np.arange(150) < shares[0] * 150, np.arange(50) < shares[1] * 50])
     p = np.eye(2)[np.where(right, gender, 1 - gender)]
-    majority = majority_of(target, part, part, p)
+    rows = Examples.of(part, target)
+    majority = majority_of(rows, rows, p)
     assert majority["class"] == "male" and majority["accuracy"] == 0.75
     assert majority["right"] == round(shares[1] * 50)
     assert majority["wrong"] == 150 - round(np.ceil(shares[0] * 150))
     assert majority["beaten"] == beaten
     report = {"majority": majority, "rows": {"validation": 200}, "validation": {"accuracy": 0.7}}
-    notes = remarks(target, part, report)
+    notes = remarks(rows, report)
     assert len(notes) == (not beaten)
     if not beaten:
         assert notes[0].startswith(
@@ -184,7 +186,9 @@ def test_a_model_is_held_against_the_majority(shares, beaten):
         wide = np.concatenate([part.embeddings, part.embeddings * 0.01] * 2, axis=1)
         wide[:, :10] *= 200
         coordinates = EmbeddingStore(wide, part.labels, StoreInfo(normalized=False))
-        assert "16 of 128 columns hold 100% of" in remarks(target, coordinates, report)[0]
+        assert (
+            "16 of 128 columns hold 100% of" in remarks(Examples.of(coordinates, target), report)[0]
+        )
 
 
 def test_few_rows_kept_back_and_old_people_are_said():
@@ -194,9 +198,10 @@ def test_few_rows_kept_back_and_old_people_are_said():
     report = {
         "majority": {"beaten": True}, "rows": {"validation": 24}, "validation": {"accuracy": 0.5}
     }  # fmt: skip
-    few, clipped = remarks(target, part, report)
+    rows = Examples.of(part, target)
+    few, clipped = remarks(rows, report)
     # Clopper and Pearson for 12 of 24: 0.291 to 0.709
     assert "only 24 rows are kept back: an accuracy of 0.50" in few and "0.29 to 0.71" in few
     assert clipped == "3 ages above 100 count as 100"
     report["rows"]["validation"] = 100
-    assert remarks(target, part, report) == [clipped]
+    assert remarks(rows, report) == [clipped]

@@ -624,7 +624,7 @@ def test_save_without_overwrite_never_replaces(store, tmp_path, monkeypatch):
         other.save(path)
         write_hdf5(*arguments)
 
-    monkeypatch.setattr("kerasmlp.data.stores.store_file.write_hdf5", meanwhile)
+    monkeypatch.setattr("kerasmlp.data.stores.row_store.write_hdf5", meanwhile)
     with pytest.raises(InputError, match="a.h5` must not exist yet. Received: an existing file"):
         store.save(path)
     assert_same(EmbeddingStore.open(path), other)

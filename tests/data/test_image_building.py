@@ -15,7 +15,8 @@ from PIL import Image
 
 from kerasmlp import ImageStore, InputError
 from kerasmlp.cli import run_command
-from kerasmlp.data.datasets.records import REASONS
+from kerasmlp.data.datasets import read_records
+from kerasmlp.data.datasets.records import REASONS, label_columns
 from kerasmlp.data.images.image_building import build_images
 from kerasmlp.data.images.image_decoding import decode_image
 
@@ -131,6 +132,48 @@ def test_what_cannot_be_built(tmp_path, capsys):
     output.write_text("mine")
     assert "must not exist yet (or --force)" in refused(capsys, tmp_path / "faces", output)
     assert output.read_text() == "mine"
+
+
+def test_every_layout_of_photos_becomes_a_store_of_images(tmp_path, capsys):
+    """The records are those of `extract-embeddings`: a table with people, and a bare folder."""
+    images, _ = make_faces(6, side=12)
+    names = [f"photos/{k}.png" for k in range(6)]
+    (tmp_path / "photos").mkdir()
+    for name, image in zip(names, images, strict=True):
+        (tmp_path / name).write_bytes(encoded(image, "png"))
+    table = tmp_path / "faces.csv"
+    rows = ["path;Age;gender;person;group;split", f"{names[0]};25,5;f;Ann;ann;train"]
+    rows += [f"{names[1]};(38, 43);m;Bob;bob;val", f"{names[2]};;?;Ann;ann;test"]
+    rows += [f"{names[3]};3;male;Cid;;", "gone.png;9;m;Dan;;test", f"{names[0]};4;m;Eve;;test"]
+    table.write_text("\n".join(rows))
+    flags = [str(table), "-o", str(tmp_path / "a.h5"), "--layout", "csv"]
+    assert run_command("build-images", flags) == 0
+    assert "of one person, lie in several splits: 1\n" in capsys.readouterr().err
+    store = ImageStore.open(tmp_path / "a.h5")
+    np.testing.assert_array_equal(store.images, images[:3])
+    assert {k: v.tolist() for k, v in store.labels.items() if k != "age_years"} == {
+        "path": names[:3], "gender": [1, 0, -1], "person": ["Ann", "Bob", "Ann"],
+        "group": [0, 1, 0], "split": ["train", "validation", "test"],
+    }  # fmt: skip
+    np.testing.assert_array_equal(store.labels["age_years"], np.float32([25.5, 40.5, np.nan]))
+    assert store.info.removal_report["removed"] == {
+        "duplicate row": 1, "missing image": 1, "no train, validation or test folder": 1,
+    }  # fmt: skip
+    records = read_records("csv", table)
+    assert label_columns(records[:3])["person"] == store.labels["person"].tolist()
+    shown, _ = build(
+        capsys, tmp_path / "photos", tmp_path / "b.h5", "--layout", "folder", "--split", 1, 1, 1
+    )
+    np.testing.assert_array_equal(shown.images, images)
+    assert set(shown.labels) == {"path", "group", "split"} and len(set(shown.labels["split"])) == 3
+    of_zip = zipped(tmp_path / "photos", tmp_path / "photos.zip")
+    packed, _ = build(
+        capsys, of_zip, tmp_path / "c.h5", "--layout", "folder", "--split", "1", "1", "1"
+    )
+    np.testing.assert_array_equal(packed.images, images)
+    table.write_text(f"path,split\n{names[0]},dev\n")
+    line = refused(capsys, table, tmp_path / "d.h5", "--layout", "csv")
+    assert "must hold train, validation, test or nothing as split. Received: 'dev'" in line
 
 
 def test_grey_among_colour_and_16_bits_among_8(tmp_path, capsys):

@@ -50,26 +50,28 @@ def archive_of(folder, path):
 
 def test_cifar_10_from_a_folder_and_from_the_archive(cifar10, tmp_path):
     data = load_images(cifar10)
-    assert data.x_train.shape == (60, 32, 32, 3) and data.x_test.shape == (12, 32, 32, 3)
+    assert data.train.inputs.shape == (60, 32, 32, 3) and data.test.inputs.shape == (12, 32, 32, 3)
     record = np.fromfile(cifar10 / "data_batch_2.bin", "uint8")[3073:6146]
-    assert data.y_train[13] == record[0] == 1
+    assert data.train.targets[13] == record[0] == 1
     # Red, then green, then blue, each row by row.
-    np.testing.assert_array_equal(data.x_train[13, :, :, 1].ravel(), record[1 + 1024 : 1 + 2048])
+    np.testing.assert_array_equal(
+        data.train.inputs[13, :, :, 1].ravel(), record[1 + 1024 : 1 + 2048]
+    )
     packed = load_images(archive_of(cifar10, tmp_path / "cifar-10-binary.tar.gz"))
     assert packed.digest() == data.digest()
-    assert data.head(7).x_train.shape == (7, 32, 32, 3) and data.head(7).y_test is data.y_test
+    assert data.head(7).train.inputs.shape == (7, 32, 32, 3) and data.head(7).test is data.test
     pixels = np.concatenate(
-        [x for x, _ in plain_batches(data.x_test, data.y_test, normalized=False)]
+        [x for x, _ in plain_batches(data.test.inputs, data.test.targets, normalized=False)]
     )
-    np.testing.assert_array_equal(pixels, data.x_test)
+    np.testing.assert_array_equal(pixels, data.test.inputs)
 
 
 def test_cifar_100_learns_the_fine_labels(tmp_path):
     make_records([(3, 99), (19, 0)]).tofile(tmp_path / "train.bin")
     make_records([(0, 99)]).tofile(tmp_path / "test.bin")
     data = load_images(tmp_path)
-    assert data.y_train.tolist() == [99, 0] and data.y_test.tolist() == [99]
-    assert data.num_classes == 100 and data.y_train.dtype == np.int32
+    assert data.train.targets.tolist() == [99, 0] and data.test.targets.tolist() == [99]
+    assert data.num_classes == 100 and data.train.targets.dtype == np.int32
     store = store_of_cifar(tmp_path)
     assert store.labels["superclass"].tolist() == [3, 19, 0]
     store.save(tmp_path / "cifar.h5")
@@ -197,11 +199,11 @@ def test_killed_and_resumed_ends_with_the_same_table(cifar10, tmp_path):
     assert whole == resumed and len(whole) == 3
     # What was saved takes pixels, and answers as it was measured.
     data = load_images(cifar10)
-    found = models[0].predict(data.x_test, verbose=0)
-    accuracy = (found.argmax(axis=1) == data.y_test).mean()
+    found = models[0].predict(data.test.inputs, verbose=0)
+    accuracy = (found.argmax(axis=1) == data.test.targets).mean()
     assert accuracy == pytest.approx(float(whole[-1]["val_accuracy"]), abs=1e-6)
     assert summary["2×{ReLU-IC-Conv2D}"]["test_accuracy"]["mean"] == pytest.approx(accuracy)
-    assert predict_samples(models[0], data.x_test[:2], num_samples=3).std(axis=0).max() > 0
+    assert predict_samples(models[0], data.test.inputs[:2], num_samples=3).std(axis=0).max() > 0
     accuracies = np.array([float(row["val_accuracy"]) for row in whole])
     assert summary["2×{ReLU-IC-Conv2D}"]["mean_fall"]["mean"] == pytest.approx(
         np.maximum(accuracies[:-1] - accuracies[1:], 0).sum() / 3, abs=1e-6
@@ -217,9 +219,11 @@ def test_the_mean_image_is_taken_off(cifar10):
     plan = CifarPlan(depth=8)
     model = CifarTraining(data, plan, plan.runs()[0], "").network()
     layer = model.get_layer("less_the_mean_image")
-    images = np.array(layer(data.x_train.astype("float32")))
+    images = np.array(layer(data.train.inputs.astype("float32")))
     np.testing.assert_allclose(images.mean(axis=0), 0, atol=1e-6)
-    assert images.std() == pytest.approx((data.x_train / 255 - data.x_train.mean(0) / 255).std())
+    assert images.std() == pytest.approx(
+        (data.train.inputs / 255 - data.train.inputs.mean(0) / 255).std()
+    )
 
 
 def test_bad_input_is_one_sentence(cifar10, tmp_path, capsys):

@@ -109,18 +109,18 @@ def test_l2_sgd_is_pytorchs_sgd():
 
 def test_augmented_images_are_shifted_and_mirrored_copies(images):
     data = load_images(images)
-    assert data.x_train.shape == (96, 32, 32, 1) and data.num_classes == 3
+    assert data.train.inputs.shape == (96, 32, 32, 1) and data.num_classes == 3
     settings = {"batch_size": 32, "num_epochs": 3, "seed": 4}
-    whole = list(augmented_batches(data.x_train, data.y_train, **settings))
+    whole = list(augmented_batches(data.train.inputs, data.train.targets, **settings))
     assert len(whole) == 9
-    rest = list(augmented_batches(data.x_train, data.y_train, first_epoch=2, **settings))
+    rest = list(augmented_batches(data.train.inputs, data.train.targets, first_epoch=2, **settings))
     for (a, b), (c, d) in zip(whole[6:], rest, strict=True):
         np.testing.assert_array_equal(a, c)
         np.testing.assert_array_equal(b, d)
     epoch = np.concatenate([y for _, y in whole[:3]])
-    assert sorted(epoch) == sorted(data.y_train)
-    plain = np.concatenate([x for x, _ in plain_batches(data.x_train, data.y_train)])
-    padded = np.pad(data.x_train, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    assert sorted(epoch) == sorted(data.train.targets)
+    plain = np.concatenate([x for x, _ in plain_batches(data.train.inputs, data.train.targets)])
+    padded = np.pad(data.train.inputs, ((0, 0), (4, 4), (4, 4), (0, 0)))
     padded = (padded / 255 - 0.1307) / 0.3081
     np.testing.assert_allclose(plain, padded[:, 4:36, 4:36], atol=1e-5)
     mirrors = 0
@@ -206,9 +206,9 @@ def test_half_precision_is_of_the_training_alone(images, tmp_path):
     model = load_model(run)
     assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
     data = load_images(images)
-    predicted = model.predict(data.x_test, verbose=0).argmax(axis=1)  # of pixels
+    predicted = model.predict(data.test.inputs, verbose=0).argmax(axis=1)  # of pixels
     report = json.loads((run / "report.json").read_text())
-    assert abs((predicted == data.y_test).mean() - report["test_accuracy"]) <= 0.05
+    assert abs((predicted == data.test.targets).mean() - report["test_accuracy"]) <= 0.05
     assert json.loads((run / "config.json").read_text())["precision"] == precision
     assert report["best_test_accuracy"] > 0.5
 

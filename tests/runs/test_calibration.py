@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from data_sets import make_store
 
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.targets import age_target, choose_target
 from kerasmlp.evaluation.metrics import interval_coverage, nll
 from kerasmlp.runs.calibration import RunCalibration, age_intervals
@@ -66,8 +67,8 @@ def test_the_passes_get_a_temperature_of_their_own(flatness, rows):
     gender = (rng.random(rows) < right).astype("int64")
     passes = rng.normal(0, 0.05, (16, rows)) + logits / flatness
     samples = softmax(np.stack([np.zeros_like(passes), passes], axis=-1)).astype("float32")
-    part = make_store(rows=rows, gender=gender)
-    temperature = fit_mc_temperature(target, part, samples)
+    part = Examples.of(make_store(rows=rows, gender=gender), target)
+    temperature = fit_mc_temperature(part, samples)
     if rows < 200:
         assert temperature == 1
         return
@@ -85,8 +86,8 @@ def test_any_model_covers_what_was_promised(spread):
     rng = np.random.default_rng(1)
     target = age_target("age_years", "adience", by_years=True)
     ages, p = people(2000, rng, spread=spread)
-    part = make_store(rows=2000, age_years=ages)
-    calibration = fit_calibration(target, part, {"deterministic": p}, 64)
+    part = Examples.of(make_store(rows=2000, age_years=ages), target)
+    calibration = fit_calibration(part, {"deterministic": p}, 64)
     assert calibration.num_samples == 0 and calibration.abstention is None
     ages, p = people(5000, rng, spread=spread)
     intervals = age_intervals(target, p, calibration.offsets_years["deterministic"])
@@ -112,8 +113,8 @@ def test_children_are_not_covered_too_often():
         return ages, p / p.sum(axis=1, keepdims=True)
 
     ages, p = draw(2000)
-    part = make_store(rows=2000, age_years=ages)
-    calibration = fit_calibration(target, part, {"mc_mean": p}, 64)
+    part = Examples.of(make_store(rows=2000, age_years=ages), target)
+    calibration = fit_calibration(part, {"mc_mean": p}, 64)
     ages, p = draw(5000)
     ends = age_intervals(target, p, calibration.offsets_years["mc_mean"])[90]
     covered = interval_coverage(ages, ends)
@@ -143,15 +144,17 @@ def test_only_years_and_enough_of_them_give_intervals():
         (groups, store, p),
         (gender, make_store(rows=50), np.full((50, 2), 0.5)),
     ):
-        calibration = fit_calibration(target, part, {"deterministic": probabilities}, 64)
+        calibration = fit_calibration(
+            Examples.of(part, target), {"deterministic": probabilities}, 64
+        )
         assert calibration.offsets_years == {}
 
 
 def test_abstention_counts_errors_in_the_measured_classes():
     target = age_target("age_years", "0-49,50+", by_years=True)
     ages, p = people(300, np.random.default_rng(4))
-    part = make_store(rows=300, age_years=ages)
-    calibration = fit_calibration(target, part, {"mc_mean": p}, 16)
+    part = Examples.of(make_store(rows=300, age_years=ages), target)
+    calibration = fit_calibration(part, {"mc_mean": p}, 16)
     abstention = calibration.abstention
     wrong = (p[:, 50:].sum(axis=1) > 0.5) != (ages >= 50)
     assert abstention.rows[-1] == 300 and abstention.errors[-1] == wrong.sum()

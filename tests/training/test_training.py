@@ -20,9 +20,9 @@ from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.cli import run_command
 from kerasmlp.commands import train_gender
 from kerasmlp.commands.training_options import choose_recipe, choose_validation_share, for_rows
-from kerasmlp.data.kept_back import hold_out
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.targets import Target, age_target, choose_age_target, choose_target
-from kerasmlp.evaluation.measuring import measure, measure_groups
+from kerasmlp.evaluation.measuring import measure, measure_groups, with_classes
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
@@ -32,7 +32,7 @@ from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen, load_seen, row_hashes
 from kerasmlp.training.batches import training_chunks
 from kerasmlp.training.calibrating import fit_calibration
-from kerasmlp.training.embeddings import split_rows, train
+from kerasmlp.training.embeddings import train
 from kerasmlp.training.fit import compile_by_recipe, course_by_recipe, fit, steps_of
 from kerasmlp.training.initial_weights import check_init
 from kerasmlp.uncertainty.samples import predict_uncertainty
@@ -72,13 +72,12 @@ def test_a_run_folder_is_complete(age_run, store):
 
 def test_a_run_is_calibrated_as_it_answers(age_run, store):
     path, target, report = age_run
-    _, validation, _ = split_rows(store, target, None, 0.1, 1)
-    part = store.subset(validation)
+    _, part = Examples.of(store, target).split(0.1, 1, None)
     predictor = Predictor(path)
     model = load_model(path)
-    mean = predict_uncertainty(model, part.embeddings, num_samples=64)["mean"]
-    both = {"deterministic": predictor.probabilities(part.embeddings), "mc_mean": mean}
-    expected = fit_calibration(target, part, both, 64)
+    mean = predict_uncertainty(model, part.inputs, num_samples=64)["mean"]
+    both = {"deterministic": predictor.probabilities(part.inputs), "mc_mean": mean}
+    expected = fit_calibration(part, both, 64)
     assert predictor.calibration.offsets_years.keys() == both.keys()
     for name, offsets in expected.offsets_years.items():
         assert predictor.calibration.offsets_years[name] == pytest.approx(offsets, abs=1e-3)
@@ -118,7 +117,7 @@ def test_a_store_is_answered_as_its_rows_if_the_embedder_is_the_same(age_run, st
 def test_it_learns(age_run, store):
     path, target, _ = age_run
     fresh = make_store(seed=5)
-    result = measure(target, Predictor(path).probabilities(fresh.embeddings), fresh)
+    result = measure(Examples.of(fresh, target), Predictor(path).probabilities(fresh.embeddings))
     constant = np.abs(fresh.labels["age_years"] - np.median(store.labels["age_years"])).mean()
     assert result["mae_years"] < 0.7 * constant
     assert result["accuracy"] > 0.3
@@ -185,7 +184,7 @@ def test_early_stopping_takes_the_best_weights(store):
         weights.append(model.get_weights())
         return {"loss": float(len(weights))}
 
-    y = target.soft_labels(store, 0)
+    y = Examples.of(store, target).soft_targets(0)
     validation = Validation(store.embeddings, rising)
     course = course_by_recipe(model, store.embeddings, y, recipe, seed=0, callbacks=[validation])
     history, stopped = fit(model, course, checkpoint_path=_scratch())
@@ -219,13 +218,20 @@ def test_init_copies_what_fits_across_another_number_of_classes(
     np.testing.assert_allclose(*kernels, atol=1e-6)
 
 
-def test_before_and_after_are_measured_on_the_same_rows(age_run, store, tmp_path, workbench):
+def test_before_and_after_are_measured_on_the_same_rows(
+    age_run, store, tmp_path, workbench, monkeypatch
+):
     path, target, _ = age_run
     how = {"init": path, "seed": 1, "pictures": False, "workbench": workbench}
-    report = train(store, target, SMALL.replace(epochs=1), tmp_path / "run", **how)
-    _, validation, _ = split_rows(store, target, None, 0.1, 1)
-    part = store.subset(validation)
-    expected = measure(target, Predictor(path).probabilities(part.embeddings), part)
+    encoded, encode = [], Target.encode
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Target, "encode", lambda self, rows: encoded.append(self) or encode(self, rows)
+        )
+        report = train(store, target, SMALL.replace(epochs=1), tmp_path / "run", **how)
+    assert encoded == [target]  # once, for training, measures, calibration and remarks together
+    _, part = Examples.of(store, target).split(0.1, 1, None)
+    expected = measure(part, Predictor(path).probabilities(part.inputs))
     before = report["before_training"]
     assert before.pop("rows_learned_from") == 40 == report["validation"]["rows"]
     assert before == pytest.approx(expected, rel=1e-5)
@@ -263,12 +269,10 @@ def test_defaults_are_gentle_and_options_win(words, rows, changes):
 
 def test_groups_are_never_split():
     store = make_store(group=np.repeat(np.arange(100), 4))
-    from kerasmlp.data.kept_back import split_rows
-
-    rest, validation, _ = split_rows(store, choose_target(store, "gender"), "group", 0.2, 0)
-    groups = store.labels["group"]
-    assert not set(groups[rest]) & set(groups[validation])
-    assert len(rest) + len(validation) == 400
+    parts = Examples.of(store, choose_target(store, "gender")).split(0.2, 0, "group")
+    rest, kept_back = (set(part.labels["group"]) for part in parts)
+    assert not rest & kept_back and len(rest | kept_back) == 100
+    assert sum(map(len, parts)) == 400
 
 
 def test_rows_without_the_label_are_counted_and_not_learned_from(tmp_path, workbench):
@@ -315,19 +319,20 @@ def test_targets_say_what_a_store_lacks(store):
         choose_age_target(groups, "age_group", "adience", by_years=True)
     target = age_target("age_years", "adience", by_years=False)
     with pytest.raises(InputError, match="`classes` must be 'adience', which the model"):
-        measure(target, np.full((400, 8), 1 / 8), store, "fairface")
+        with_classes(target, "fairface")
 
 
 def test_soft_labels_are_a_normal_distribution_around_the_age(store):
     target = age_target("age_years", "years", by_years=True)
-    y = target.soft_labels(store, 2.0)
+    y = Examples.of(store, target).soft_targets(2.0)
     row = int(np.flatnonzero(store.labels["age_years"] == 40)[0])
     assert y.shape == (400, 101) and y[row].argmax() == 40
     np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-5)
     spread = np.sqrt(((np.arange(101) - 40) ** 2 * y[row]).sum())
     assert spread == pytest.approx(2.0, abs=0.01)
     for measured in ("years", "adience"):
-        hard = age_target("age_years", measured, by_years=True).soft_labels(store, 0.0)
+        rows = Examples.of(store, age_target("age_years", measured, by_years=True))
+        hard = rows.soft_targets(0.0)
         np.testing.assert_array_equal(hard.argmax(axis=1), store.labels["age_years"])
 
 
@@ -335,7 +340,7 @@ def test_groups_without_years_become_blurred_years():
     groups = make_store(age_group=np.array(["0-2", "3-9", "", "more than 70"] * 100))
     target = choose_age_target(groups, "age_group", None, by_years=True)
     assert (target.head, target.classes) == ("years", "fairface")
-    y = target.soft_labels(groups.subset([0, 1, 3]), 1.0)
+    y = Examples.of(groups, target).subset(np.array([0, 1, 3])).soft_targets(1.0)
     np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(target.measured(y).argmax(axis=1), [0, 1, 8])
     assert y[1, 4:9] == pytest.approx(1 / 7, rel=0.2)
@@ -354,8 +359,8 @@ def test_groups_are_sums_of_years():
 def test_measures_per_group_add_up(age_run, store):
     path, target, _ = age_run
     p = Predictor(path).probabilities(store.embeddings)
-    rows = measure_groups(target, p, store)
-    total = measure(target, p, store)
+    rows = measure_groups(Examples.of(store, target), p)
+    total = measure(Examples.of(store, target), p)
     assert sum(r["rows"] for r in rows) == total["rows"] == 400
     for name in ("accuracy", "nll", "mae_years"):
         mean = sum(r[name] * r["rows"] for r in rows) / 400
@@ -649,8 +654,8 @@ def test_rows_on_both_sides_of_a_test_are_said(store, tmp_path, workbench):
     target, recipe = choose_target(twice, "gender"), SMALL.replace(epochs=1)
     how = {"workbench": workbench, "pictures": False, "test_share": 0.2}
     report = train(twice, target, recipe, tmp_path / "run", **how)
-    _, test = hold_out(twice, target, None, 0.2, 0)
-    same = (test.embeddings[:, None] == test.embeddings).all(axis=2).sum()  # with themselves
+    _, test = Examples.of(twice, target).hold_out(0.2, 0, None)
+    same = (test.inputs[:, None] == test.inputs).all(axis=2).sum()  # with themselves
     common = len(test) - (same - len(test))
     assert report["rows"]["test_learned_from"] == common > 20
     assert f"{common} of the 40 rows held out as a test are among" in " ".join(report["notes"])

@@ -4,35 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
 
 from kerasmlp.data.datasets.records import Record
+from kerasmlp.data.layouts import LAYOUTS
 from kerasmlp.utils.checks import check_choice, reject_file
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a data set lies on disk, and which face of an image its labels mean.
-
-    Attributes:
-        source: Name of the data set, or None for the user's own photos.
-        licence: Of the data, in words, or None.
-        face: The face to take unless told otherwise.
-    """
-
-    source: str | None
-    licence: str | None
-    face: str
-
-
-LAYOUTS = {
-    "folder": Layout(None, None, "only"),
-    "csv": Layout(None, None, "only"),
-    "adience": Layout("Adience", "research only", "centre"),
-    "imdb-wiki": Layout("IMDB-WIKI", "academic research only", "only"),
-    "utkface": Layout("UTKFace", "non-commercial research only", "centre"),
-    "fairface": Layout("FairFace", "CC BY 4.0 (Kärkkäinen and Joo, WACV 2021)", "centre"),
-}
 
 _MODULES = {"csv": "photo_table", "imdb-wiki": "imdb_wiki"}
 

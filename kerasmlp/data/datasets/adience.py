@@ -16,6 +16,7 @@ from kerasmlp.data.datasets.records import (
     NO_GENDER,
     Record,
     check_folder,
+    first_reason,
     printable,
 )
 from kerasmlp.data.labels import ADIENCE_CENTERS, ADIENCE_GROUPS, decode_gender, parse_age_years
@@ -69,13 +70,6 @@ def _record(folder: Path, path: Path, fold: int, line: int, row: dict[str, str] 
     key = next((c for c in candidates if os.path.isfile(f"{folder}/{c}")), None)
     age_years = parse_age_years(row["age"])
     gender = decode_gender(row["gender"], "adience")
-    removed = None
-    if key is None:
-        removed = MISSING_IMAGE
-    elif age_years is None:
-        removed = NO_AGE
-    elif gender is None:
-        removed = NO_GENDER
     return Record(
         key=printable(key or candidates[-1]),
         image=folder / key if key else None,
@@ -84,5 +78,7 @@ def _record(folder: Path, path: Path, fold: int, line: int, row: dict[str, str] 
         gender=gender,
         fold=fold,
         group=user,
-        removed=removed,
+        removed=first_reason(
+            (key is None, MISSING_IMAGE), (age_years is None, NO_AGE), (gender is None, NO_GENDER)
+        ),
     )

@@ -11,6 +11,7 @@ from kerasmlp.data.datasets.records import (
     MALFORMED_ROW,
     MISSING_IMAGE,
     Record,
+    first_reason,
     printable,
 )
 from kerasmlp.data.labels import FAIRFACE_GROUPS, decode_gender, repair_age_group
@@ -50,18 +51,15 @@ def _record(table: Path, line: int, row: dict[str, str] | None, seen: set[str]) 
     group = repair_age_group(row["age"])
     gender = decode_gender(row["gender"], "words")
     image = table.parent / name
-    removed = None
-    if group not in FAIRFACE_GROUPS or gender is None:
-        removed = MALFORMED_ROW
-    elif key in seen:
-        removed = DUPLICATE_ROW
-    elif not image.is_file():
-        removed = MISSING_IMAGE
     return Record(
         key=key,
         image=image,
         age_group=group,
         gender=gender,
         extra={"race": printable(row["race"].strip())},
-        removed=removed,
+        removed=first_reason(
+            (group not in FAIRFACE_GROUPS or gender is None, MALFORMED_ROW),
+            (key in seen, DUPLICATE_ROW),
+            (not image.is_file(), MISSING_IMAGE),
+        ),
     )

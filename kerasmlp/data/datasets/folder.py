@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kerasmlp.data.datasets.photos import find_photos
-from kerasmlp.data.datasets.records import Record, check_folder, records_of
+from kerasmlp.data.datasets.records import Record, records_below
 
 
 def read(source: str | os.PathLike) -> list[Record]:
@@ -14,5 +13,4 @@ def read(source: str | os.PathLike) -> list[Record]:
     Files that are no images by name, or by content where the name does not
     tell, are no inputs.
     """
-    folder = check_folder(source, "a folder of images")
-    return records_of(find_photos(folder), folder)
+    return records_below(source, "a folder of images")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmlp.data.datasets.records import MISSING_IMAGE, NO_AGE, NO_GENDER, Record
+from kerasmlp.data.datasets.records import MISSING_IMAGE, NO_AGE, NO_GENDER, Record, first_reason
 from kerasmlp.data.labels import decode_gender
 from kerasmlp.utils.checks import InputError, reject_file
 
@@ -69,13 +69,6 @@ def _read_mat(path: Path, home: Path) -> list[Record]:
         image = folder / str(name)
         age = age_years(columns["dob"][i], columns["photo_taken"][i])
         gender = decode_gender(columns["gender"][i], "imdb-wiki")
-        removed = None
-        if not image.is_file():
-            removed = MISSING_IMAGE
-        elif age is None:
-            removed = NO_AGE
-        elif gender is None:
-            removed = NO_GENDER
         person = columns["name"][i] if "name" in columns else ""
         records.append(
             Record(
@@ -85,7 +78,11 @@ def _read_mat(path: Path, home: Path) -> list[Record]:
                 gender=gender,
                 group=person if isinstance(person, str) and person else None,
                 extra={k: columns[k][i] for k in _SCORES if k in columns},
-                removed=removed,
+                removed=first_reason(
+                    (not image.is_file(), MISSING_IMAGE),
+                    (age is None, NO_AGE),
+                    (gender is None, NO_GENDER),
+                ),
             )
         )
     return records

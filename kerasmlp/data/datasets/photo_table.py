@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,22 +13,24 @@ from kerasmlp.data.datasets.records import (
     MALFORMED_ROW,
     MISSING_IMAGE,
     Record,
+    first_reason,
     printable,
 )
 from kerasmlp.data.labels import (
     UNCLEAR_COMMA,
-    UNKNOWN_WORDS,
     Gender,
     decimal_comma,
     decode_gender,
+    is_unknown_word,
     parse_age_years,
     repair_age_group,
+    says_nothing,
 )
+from kerasmlp.data.sources.source import text_encoding
 from kerasmlp.data.stores.label_columns import MAX_AGE_YEARS
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import what_is
 
-_UNKNOWN = UNKNOWN_WORDS | {"u", "-1"}
 _NAMES = {
     **{name: name for name in ("path", "age", "age_group", "gender", "fold", "group")},
     **dict.fromkeys(("file", "image", "filename", "file_name", "image_path"), "path"),
@@ -37,11 +38,6 @@ _NAMES = {
 }
 _OURS = ("det_score",)
 _DELIMITERS = ",;\t|"
-_ENCODINGS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 def read(source: str | os.PathLike) -> list[Record]:
@@ -68,15 +64,11 @@ def read(source: str | os.PathLike) -> list[Record]:
             records.append(Record(key=key, image=None, removed=MALFORMED_ROW))
             continue
         name, there = _find(table.parent, name)
-        removed = None
-        if name in seen:
-            removed = DUPLICATE_ROW
-        elif not there:
-            removed = MISSING_IMAGE
+        removed = first_reason((name in seen, DUPLICATE_ROW), (not there, MISSING_IMAGE))
         seen.add(name)
         place = f"{table}:{line}"
         ages.setdefault(row.get("age", "").strip(), place)
-        row = {k: "" if _is_unknown(v) else printable(v) for k, v in row.items() if k != "path"}
+        row = {k: "" if is_unknown_word(v) else printable(v) for k, v in row.items() if k != "path"}
         records.append(
             Record(
                 key=printable(name),
@@ -104,15 +96,15 @@ def rows(
     Bytes that are no UTF-8 come as `os.fsdecode` gives them.
 
     Args:
-        table: The file.
-        required: Columns that must be there.
         names: From names of columns in small letters to those wanted; others stay.
         dialect: Of `csv.reader`; the delimiter is found where it is not given.
     """
     if not table.is_file():
         reject_file(table, "must be a table", what_is(table))
     names = names or {name: name for name in required}
-    with open(table, newline="", encoding=_encoding(table), errors="surrogateescape") as file:
+    with open(table, "rb") as file:
+        encoding = text_encoding(file.read(4))
+    with open(table, newline="", encoding=encoding, errors="surrogateescape") as file:
         try:
             first = file.readline()
             skipped = first[:4].lower() == "sep="  # how Excel is told of the delimiter
@@ -131,17 +123,6 @@ def rows(
                 yield line, {k: v for k, v in pairs if k} if fits else None
         except (csv.Error, TypeError, UnicodeError) as error:  # TypeError: of the delimiter
             reject_file(table, "must be a readable table", f"{error}")
-
-
-def _encoding(table: Path) -> str:
-    with open(table, "rb") as file:
-        head = file.read(4)
-    for mark, encoding in _ENCODINGS.items():
-        if head.startswith(mark):
-            return encoding
-    if b"\0" in head:  # UTF-16 without a mark: the names of columns are ASCII
-        return "utf-16-be" if head[0] == 0 else "utf-16-le"
-    return "utf-8"
 
 
 def _delimiter(header: str, required: Sequence[str], names: Mapping[str, str]) -> str:
@@ -177,17 +158,12 @@ def _check_header(table: Path, header: list[str], required: Sequence[str]) -> No
         )
 
 
-def _is_unknown(value: str) -> bool:
-    return value.strip().lower() in UNKNOWN_WORDS
-
-
 def _text(value: str) -> str | None:
-    value = value.strip()
-    return None if value.lower() in _UNKNOWN else value
+    return None if says_nothing(value) else value.strip()
 
 
 def _age(place: str, value: str) -> float | None:
-    if _text(value) is None:
+    if says_nothing(value):
         return None
     age_years = parse_age_years(value)
     if age_years is None or age_years > MAX_AGE_YEARS:
@@ -198,7 +174,7 @@ def _age(place: str, value: str) -> float | None:
 
 
 def _gender(place: str, value: str) -> Gender | None:
-    if _text(value) is None:
+    if says_nothing(value):
         return None
     gender = decode_gender(value, "words")
     if gender is None:
@@ -212,7 +188,7 @@ def _gender(place: str, value: str) -> Gender | None:
 
 
 def _fold(place: str, value: str) -> int | None:
-    if _text(value) is None:
+    if says_nothing(value):
         return None
     number = value.strip().removesuffix(".0")  # in a column with gaps
     if not number.isdecimal():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from kerasmlp.data.datasets.photos import FoundPhotos
-from kerasmlp.data.labels import Gender
+import numpy as np
+
+from kerasmlp.data.datasets.photos import find_photos
+from kerasmlp.data.labels import Gender, unknown_of
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import what_is
 
@@ -43,6 +47,8 @@ REASONS = (
 
 READ_FIRST = (NO_AGE, NO_GENDER)
 """Reasons that count only if the image can be read, as in the paper's removal table."""
+
+_LABELS = ("age_years", "age_group", "gender", "fold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +101,60 @@ def check_folder(folder: str | os.PathLike, what: str) -> Path:
     return folder
 
 
-def records_of(found: FoundPhotos, folder: Path) -> list[Record]:
+def records_below(source: str | os.PathLike, what: str) -> list[Record]:
     """Records of the images below a folder, then of linked and unreadable folders, removed."""
+    folder = check_folder(source, what)
+    found = find_photos(folder)
     records = [Record(key=printable(p.relative_to(folder)), image=p) for p in found.photos]
     for paths, reason in ((found.links, LINKED_AGAIN), (found.unreadable, UNREADABLE_FOLDER)):
         for path in paths:
             key = f"{printable(path.relative_to(folder))}/"
             records.append(Record(key=key, image=None, removed=reason))
     return records
+
+
+def first_reason(*rules: tuple[bool, str]) -> str | None:
+    """The reason of the first rule that holds, or None."""
+    return next((reason for holds, reason in rules if holds), None)
+
+
+def needs_image(record: Record) -> bool:
+    """Whether its image is to be read: it is kept, or counts as unreadable first."""
+    return record.removed is None or record.removed in READ_FIRST
+
+
+def label_columns(records: Sequence[Record]) -> dict[str, list]:
+    """What is known of any of the records, as columns of a store; groups are left to others.
+
+    Example:
+
+    >>> label_columns([Record(key="a.jpg", image=None, age_years=3.0), Record(key="b", image=None)])
+    {'path': ['a.jpg', 'b'], 'age_years': [3.0, nan]}
+    """
+    known = [{name: getattr(r, name) for name in _LABELS} | r.extra for r in records]
+    labels = {"path": [record.key for record in records]}
+    for name in dict.fromkeys(name for columns in known for name in columns):
+        values = [columns.get(name) for columns in known]
+        kinds = np.asarray([v for v in values if v is not None]).dtype.kind
+        gap = unknown_of("f" if name not in _LABELS and kinds != "U" else kinds)
+        if any(v is not None for v in values):
+            labels[name] = [gap if v is None else v for v in values]
+    return labels
+
+
+def joined_groups(groups: Sequence[str | None], hashes: Sequence[str]) -> np.ndarray:
+    """One number per set of rows that share a person or the very bytes of the image."""
+    parents: dict[Any, Any] = {}
+
+    def root(node: Any) -> Any:
+        parents.setdefault(node, node)
+        while parents[node] != node:
+            parents[node] = node = parents[parents[node]]
+        return node
+
+    for group, digest in zip(groups, hashes, strict=True):
+        image = root(("image", digest))
+        if group is not None:
+            parents[image] = root(("group", group))
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(root(("image", h)), len(numbers)) for h in hashes])

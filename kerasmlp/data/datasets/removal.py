@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kerasmlp.data.datasets.records import REASONS
+from kerasmlp.utils.files import write_json
 
 
 def removal_report(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -26,13 +29,14 @@ def removal_report(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"inputs": len(entries), "kept": kept, "removed": removed}
 
 
-def removed_keys(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The `key` of each entry that fell out, by reason."""
-    keys: dict[str, list[str]] = {}
+def write_removals(store: str | os.PathLike, entries: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes the report and the `key` of each entry that fell out, by reason, beside a store."""
+    path, keys = Path(f"{os.fspath(store)}.removal.json"), {}
     for entry in entries:
         if entry["reason"]:
             keys.setdefault(entry["reason"], []).append(entry["key"])
-    return keys
+    write_json(path, {**removal_report(entries), "keys": keys})
+    return path
 
 
 def removal_table(report: Mapping[str, Any]) -> str:

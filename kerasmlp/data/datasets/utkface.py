@@ -7,8 +7,8 @@ import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from kerasmlp.data.datasets.photos import IMAGE_SUFFIXES, find_photos
-from kerasmlp.data.datasets.records import MALFORMED_NAME, Record, check_folder, records_of
+from kerasmlp.data.datasets.photos import IMAGE_SUFFIXES
+from kerasmlp.data.datasets.records import MALFORMED_NAME, Record, records_below
 from kerasmlp.data.labels import decode_gender
 from kerasmlp.data.stores.label_columns import MAX_AGE_YEARS
 
@@ -43,11 +43,12 @@ def read(source: str | os.PathLike) -> list[Record]:
     Names that lack a part or have one twice are malformed: which part is
     missing cannot be told from the rest.
     """
-    folder = check_folder(source, "the folder of UTKFace")
-    return [r if r.removed else _labelled(r) for r in records_of(find_photos(folder), folder)]
+    records = records_below(source, "the folder of UTKFace")
+    return [r if r.removed else labelled(r) for r in records]
 
 
-def _labelled(record: Record) -> Record:
+def labelled(record: Record) -> Record:
+    """The record with the labels of its name, or removed."""
     labels = parse_name(PurePosixPath(record.key).name)
     if labels is None:
         return replace(record, removed=MALFORMED_NAME)

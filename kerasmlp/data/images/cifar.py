@@ -84,9 +84,7 @@ def parse(
     """Images and labels of one file.
 
     Args:
-        content: Of the file.
         classes: Number of classes of each label that a record begins with.
-        name: Of the file, for errors.
 
     Example:
 

@@ -1,19 +1,27 @@
-"""Image files named like UTKFace's → image store."""
+"""Image files of a data set, in any of its layouts → image store."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 
-from kerasmlp.data.datasets.records import IN_ANOTHER_SPLIT, MALFORMED_NAME, NO_SPLIT
-from kerasmlp.data.datasets.removal import removal_report, removed_keys
-from kerasmlp.data.datasets.utkface import parse_name
+from kerasmlp.data.datasets.records import (
+    IN_ANOTHER_SPLIT,
+    NO_SPLIT,
+    Record,
+    joined_groups,
+    label_columns,
+    needs_image,
+)
+from kerasmlp.data.datasets.removal import removal_report
 from kerasmlp.data.images.image_decoding import decode_image
 from kerasmlp.data.images.image_files import ImageFiles
+from kerasmlp.data.layouts import LAYOUTS
 from kerasmlp.data.splits import grouped_split
 from kerasmlp.data.stores.image_store import SPLITS, ImageStore
 from kerasmlp.data.stores.store_info import RowsInfo
@@ -25,7 +33,6 @@ from kerasmlp.utils.checks import (
     reject,
     reject_file,
 )
-from kerasmlp.utils.files import write_json
 
 _LARGEST_SIDE = 4096  # pixels
 _FOLDERS = {**{name: name for name in SPLITS}, "val": "validation", "valid": "validation"}
@@ -34,20 +41,23 @@ _FOLDERS = {**{name: name for name in SPLITS}, "val": "validation", "valid": "va
 def build_images(
     source: str | os.PathLike,
     *,
+    layout: str = "utkface",
     size: int | None = None,
     gray: bool = False,
     split: Sequence[float] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> tuple[ImageStore, list[dict]]:
-    """Reads images named `<age>_<gender>_<race>_<n>.jpg` into a store.
+    """Reads the images of a data set, and what is known of them, into a store.
 
-    Files of one content get one `group`. Where some images are grey and some
-    have colours, the grey ones become colour, too: all three channels equal.
+    Files of one content or one person get one `group`. Where some images are
+    grey and some have colours, the grey ones become colour, too: all three
+    channels equal.
 
     Args:
-        source: Folder or zip archive, with folders `train`, `validation` (or `val`) and
-            `test` unless `split` is given.
+        source: Folder, table or zip archive, with folders `train`, `validation` (or
+            `val`) and `test`, or a column `split`, unless `split` is given.
+        layout: One of `LAYOUTS`; of an archive `utkface` or `folder`.
         size: Sides to crop and scale to; None takes images of one size as they are.
         gray: One channel.
         split: Sizes of train, validation and test relative to each other; rows are
@@ -62,60 +72,72 @@ def build_images(
     Raises:
         InputError: if there are no images, or not of one size.
     """
-    if check_optional_int("size", size, minimum=1) and size > _LARGEST_SIDE:
-        reject("size", f"must be at most {_LARGEST_SIDE}", size)
+    check_optional_int("size", size, minimum=1, maximum=_LARGEST_SIDE)
     check_seed(check_int("seed", seed, minimum=0))
-    if split is not None:
-        if len(split) != len(SPLITS):
-            reject("split", f"must be {len(SPLITS)} numbers", list(split))
-        for share in split:
-            check_positive("each number of split", share)
-    with ImageFiles(source) as files:
-        folders = [_split_of(name) for name in files.names]
-        if split is None and not any(folders):
-            requirement = f"must hold folders {', '.join(SPLITS)}, or --split must be given"
-            reject_file(source, requirement, f"images such as {files.names[0]!r}")
-        if split is not None and any(folders):
-            first = files.names[next(i for i, folder in enumerate(folders) if folder)]
-            reject("--split", f"must be left out where folders say it, as in {first!r}", split)
-        kept = _Kept(source, len(files.names))
-        entries = [{"key": r.key, "reason": r.removed, "gray": False} for r in files.removed]
-        for name, folder in zip(files.names, _bar(folders, progress), strict=True):
-            labels, pixels = parse_name(PurePosixPath(name).name), None
-            reason = None if labels else MALFORMED_NAME
-            if not reason and split is None and folder is None:
-                reason = NO_SPLIT
-            if not reason:
-                try:
-                    data = files.read(name)
-                except OSError:
-                    data = b""
-                pixels, reason = decode_image(data, size=size, gray=gray)
-            if not reason:
-                kept.add(name, pixels, {**labels, "split": folder or "", "path": name}, data)
-            is_gray = pixels is not None and pixels.shape[2] == 1
-            entries.append({"key": name, "reason": reason, "gray": is_gray})
-    if split is None:
-        kept.drop_duplicates(entries)
-    report = removal_report(entries)
+    if split is not None and len(split) != len(SPLITS):
+        reject("split", f"must be {len(SPLITS)} numbers", list(split))
+    for share in split or ():
+        check_positive("each number of split", share)
+    decode = functools.partial(decode_image, size=size, gray=gray)
+    with ImageFiles(source, layout) as files:
+        told = _told_splits(source, files.records, split)
+        kept, entries = _read(source, files, told, decode, progress)
     if not kept.rows:
-        reject_file(source, "must hold at least one image to keep", f"none ({report['removed']})")
-    columns = {key: [row[key] for row in kept.rows] for key in kept.rows[0]}
-    if split is not None:
-        columns["split"] = _drawn_splits(columns["group"], split, seed)
-    info = RowsInfo(source="UTKFace", removal_report=report)
-    store = ImageStore(kept.images[: len(kept.rows)], columns, info, name=source)
-    return store, entries
+        removed = removal_report(entries)["removed"]
+        reject_file(source, "must hold at least one image to keep", f"none ({removed})")
+    records, splits, digests = zip(*kept.rows, strict=True)
+    groups = joined_groups([record.group for record in records], digests)
+    stay = np.ones(len(records), bool)
+    if split is None:
+        stay = _in_no_later_split(splits, digests)
+        of_kept = (entry for entry in entries if entry["reason"] is None)
+        for entry, stays in zip(list(of_kept), stay, strict=True):
+            entry["reason"] = None if stays else IN_ANOTHER_SPLIT
+    else:
+        splits = _drawn_splits(groups, split, seed)
+    of, report = LAYOUTS[layout], removal_report(entries)
+    info = RowsInfo(source=of.source, licence=of.licence, removal_report=report)
+    labels = {**label_columns(records), "split": splits, "group": groups}
+    store = ImageStore(kept.images[: len(records)], labels, info, name=source)
+    return store if stay.all() else store.subset(stay), entries
 
 
-def save_with_removals(
-    store: ImageStore, entries: Sequence[dict], path: str | os.PathLike, *, overwrite: bool
-) -> None:
-    """Writes the store, and `<store>.removal.json` beside it."""
-    path = Path(path)
-    store.save(path, overwrite=overwrite)
-    removals = {**removal_report(entries), "keys": removed_keys(entries)}
-    write_json(path.with_name(f"{path.name}.removal.json"), removals)
+def _told_splits(
+    source: str | os.PathLike, records: Sequence[Record], split: Sequence[float] | None
+) -> list[str | None]:
+    """The split of each record, "" if it is to be drawn: either all are told or none."""
+    told = [_split_of(source, record) for record in records]
+    if split is None and not any(told):
+        requirement = f"must hold folders {', '.join(SPLITS)}, or --split must be given"
+        reject_file(source, requirement, f"images such as {records[0].key!r}")
+    if split is not None and any(told):
+        first = next(r.key for r, folder in zip(records, told, strict=True) if folder)
+        reject("--split", f"must be left out where folders say it, as in {first!r}", split)
+    return told if split is None else [""] * len(told)
+
+
+def _read(
+    source: str | os.PathLike,
+    files: ImageFiles,
+    splits: Sequence[str | None],
+    decode: Callable[[bytes], tuple[np.ndarray | None, str | None]],
+    progress: bool,
+) -> tuple[_Kept, list[dict]]:
+    """The images that can be read, and an entry for each input."""
+    kept, entries = _Kept(source, sum(map(needs_image, files.records))), []
+    for record, split in zip(_bar(files.records, progress), splits, strict=True):
+        reason, pixels = record.removed, None
+        if needs_image(record):
+            reason = NO_SPLIT
+            if split is not None:
+                data = files.read(record)
+                pixels, reason = decode(data)
+            reason = reason or record.removed
+        if not reason:
+            kept.add(record, split, pixels, hashlib.sha256(data).hexdigest())
+        is_gray = pixels is not None and pixels.shape[2] == 1
+        entries.append({"key": record.key, "reason": reason, "gray": is_gray})
+    return kept, entries
 
 
 def what_was_assumed(store: ImageStore, entries: Sequence[dict]) -> list[str]:
@@ -132,34 +154,36 @@ def what_was_assumed(store: ImageStore, entries: Sequence[dict]) -> list[str]:
     for folder in sorted({f for f in folders if f and f not in SPLITS}):
         number = folders.count(folder)
         sentences.append(f"{number} images of {folder!r} were taken as {_FOLDERS[folder.lower()]}")
+    lie_in: dict[int, set[str]] = {}
+    for group, split in zip(store.labels["group"], store.labels["split"], strict=True):
+        lie_in.setdefault(int(group), set()).add(str(split))
+    if torn := sum(len(splits) > 1 for splits in lie_in.values()):
+        sentences.append(f"images of one `group`, as of one person, lie in several splits: {torn}")
     return sentences
 
 
 class _Kept:
-    """Images of one size, which the first one decides, and their labels."""
+    """Images of one size, which the first one decides; record, split and digest of each."""
 
     def __init__(self, source: str | os.PathLike, capacity: int):
         self._source, self._capacity = source, capacity
-        self.rows: list[dict] = []
+        self.rows: list[tuple[Record, str, str]] = []
         self.images = np.empty(0)
-        self._groups: dict[bytes, int] = {}
 
-    def add(self, name: str, pixels: np.ndarray, labels: dict, data: bytes) -> None:
+    def add(self, record: Record, split: str, pixels: np.ndarray, digest: str) -> None:
         if not self.rows:
             self.images = self._room(pixels.shape)
-        shape = self.images.shape[1:]
+        shape, count = self.images.shape[1:], len(self.rows)
         if pixels.shape[:2] != shape[:2]:
-            requirement = f"must hold images of {_words(shape)}, as {self.rows[0]['path']!r} is "
+            requirement = f"must hold images of {_words(shape)}, as {self.rows[0][0].key!r} is "
             requirement += "(or give --size)"
-            reject_file(self._source, requirement, f"{name!r} of {_words(pixels.shape)}")
+            reject_file(self._source, requirement, f"{record.key!r} of {_words(pixels.shape)}")
         if pixels.shape[2] > shape[2]:
             gray = self.images
             self.images = self._room(pixels.shape)
-            self.images[: len(self.rows)] = gray[: len(self.rows)]
-        self.images[len(self.rows)] = pixels  # one channel becomes three equal ones
-        digest = hashlib.sha256(data).digest()
-        group = self._groups.setdefault(digest, len(self._groups))
-        self.rows.append({**labels, "gender": int(labels["gender"]), "group": group})
+            self.images[:count] = gray[:count]
+        self.images[count] = pixels  # one channel becomes three equal ones
+        self.rows.append((record, split, digest))
 
     def _room(self, shape: tuple[int, ...]) -> np.ndarray:
         if self._capacity * np.prod(shape) > _memory_bytes():
@@ -167,21 +191,13 @@ class _Kept:
             reject_file(self._source, requirement, f"{self._capacity} of {_words(shape)}")
         return np.empty((self._capacity, *shape), np.uint8)
 
-    def drop_duplicates(self, entries: list[dict]) -> None:
-        """Takes files out that lie in a later split too: test before validation before train."""
-        best: dict[int, int] = {}
-        for row in self.rows:
-            place = SPLITS.index(row["split"])
-            best[row["group"]] = max(place, best.get(row["group"], 0))
-        stay = [SPLITS.index(row["split"]) == best[row["group"]] for row in self.rows]
-        gone = {row["path"] for row, stays in zip(self.rows, stay, strict=True) if not stays}
-        if not gone:
-            return
-        for entry in entries:
-            if entry["key"] in gone:
-                entry["reason"] = IN_ANOTHER_SPLIT
-        self.images = self.images[: len(self.rows)][stay]
-        self.rows = [row for row, stays in zip(self.rows, stay, strict=True) if stays]
+
+def _in_no_later_split(splits: Sequence[str], digests: Sequence[str]) -> np.ndarray:
+    """Mask of the files that lie in no later split too: test before validation before train."""
+    places, last = [SPLITS.index(split) for split in splits], {}
+    for place, digest in zip(places, digests, strict=True):
+        last[digest] = max(place, last.get(digest, 0))
+    return np.array([p == last[digest] for p, digest in zip(places, digests, strict=True)])
 
 
 def _memory_bytes() -> int:
@@ -193,9 +209,12 @@ def _words(shape: tuple[int, ...]) -> str:
     return f"{height}×{width} pixels, {'grey' if channels == 1 else 'colour'}"
 
 
-def _split_of(name: str) -> str | None:
-    folder = _split_folder(name)
-    return folder and _FOLDERS[folder.lower()]
+def _split_of(source: str | os.PathLike, record: Record) -> str | None:
+    """The split that a table or else a folder says."""
+    told = str(record.extra.get("split", "")) or _split_folder(record.key)
+    if told and told.lower() not in _FOLDERS:
+        reject_file(source, f"must hold {', '.join(SPLITS)} or nothing as split", repr(told))
+    return told and _FOLDERS[told.lower()]
 
 
 def _split_folder(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The image files of a folder or of a zip archive, by name."""
+"""The image files of a data set, in folders or in a zip archive."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from kerasmlp.data.datasets import read_records
 from kerasmlp.data.datasets.photos import (
     IMAGE_SUFFIXES,
     begins_as_image,
-    find_photos,
     is_photo_name,
     read_photo,
 )
-from kerasmlp.data.datasets.records import Record, records_of
+from kerasmlp.data.datasets.records import Record
+from kerasmlp.data.datasets.utkface import labelled
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import what_is
 
@@ -24,70 +25,61 @@ ZIP_DAMAGE = (
     zlib.error, KeyError, OverflowError,
 )  # fmt: skip
 _LARGEST = 1 << 26  # bytes of a file in an archive, which a small archive may promise by billions
+_BY_NAME = {"folder": lambda record: record, "utkface": labelled}
+"""What makes a record of the layouts whose labels, if any, are in the names."""
 
 
 class ImageFiles:
-    """Names and bytes of the images below a folder or in a zip archive.
+    """The inputs of a data set, and the bytes of each.
 
     Args:
-        source: Folder or `.zip`.
+        source: As `read_records` takes it; where names alone tell the labels, a `.zip`, too.
+        layout: One of `LAYOUTS`.
 
     Attributes:
-        names: Relative paths, sorted.
-        removed: Linked folders that are not walked and folders that cannot be listed.
+        records: Of all inputs; what fell out already says so.
 
     Raises:
-        InputError: if there is no such folder or archive, or no image in it.
+        InputError: if the source does not have this layout, or holds no image.
 
     Example:
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
     >>> _ = Path(folder, "a.jpg").write_bytes(b"not really")
-    >>> with ImageFiles(folder) as files:
-    ...     files.names, files.read("a.jpg")
-    (['a.jpg'], b'not really')
+    >>> with ImageFiles(folder, "folder") as files:
+    ...     [files.read(record) for record in files.records]
+    [b'not really']
     """
 
-    def __init__(self, source: str | os.PathLike):
-        source = Path(source)
-        self._zip, self._paths = None, {}
-        self.removed: list[Record] = []
-        if source.is_dir():
-            records = records_of(find_photos(source), source)
-            self._paths = {r.key: r.image for r in records if not r.removed}
-            self.removed = [r for r in records if r.removed]
-            self.names = list(self._paths)
-        elif source.is_file():
-            try:
-                self._zip = zipfile.ZipFile(source)
-            except ZIP_DAMAGE as error:
-                text = " ".join(str(error).split())[:200]
-                requirement = "must be a folder, a complete zip archive, or an .npz"
-                reject_file(source, requirement, f"a damaged or foreign file ({text})")
-            self.names = sorted(filter(self._is_image, dict.fromkeys(self._zip.namelist())))
-        else:
+    def __init__(self, source: str | os.PathLike, layout: str):
+        source, self._zip = Path(source), None
+        if layout not in _BY_NAME or source.is_dir():
+            self.records = read_records(layout, source)
+            return
+        if not source.is_file():
             reject_file(source, "must be a folder, a zip archive, or an .npz", what_is(source))
-        if not self.names:
-            self.close()
-            requirement = f"must hold images ({', '.join(IMAGE_SUFFIXES)})"
-            reject_file(source, requirement, "none")
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one file.
-
-        Raises:
-            OSError: if they cannot be read, also for every kind of damage of an archive.
-        """
-        if self._zip is None:
-            return read_photo(self._paths[name])
-        size = self._zip.getinfo(name).file_size
-        if size > _LARGEST:
-            raise OSError(f"{size} bytes, more than {_LARGEST}")
         try:
-            return self._zip.read(name)
+            self._zip = zipfile.ZipFile(source)
         except ZIP_DAMAGE as error:
-            raise OSError(f"{error}") from error
+            text = " ".join(str(error).split())[:200]
+            requirement = "must be a folder, a complete zip archive, or an .npz"
+            reject_file(source, requirement, f"a damaged or foreign file ({text})")
+        names = sorted(filter(self._is_image, dict.fromkeys(self._zip.namelist())))
+        if not names:
+            self.close()
+            reject_file(source, f"must hold images ({', '.join(IMAGE_SUFFIXES)})", "none")
+        self.records = [_BY_NAME[layout](Record(key=name, image=None)) for name in names]
+
+    def read(self, record: Record) -> bytes:
+        """The bytes of an input; none where they cannot be read, by damage of any kind."""
+        try:
+            if self._zip is None:
+                return read_photo(record.image)
+            large = self._zip.getinfo(record.key).file_size > _LARGEST
+            return b"" if large else self._zip.read(record.key)
+        except ZIP_DAMAGE:
+            return b""
 
     def close(self) -> None:
         if self._zip is not None:

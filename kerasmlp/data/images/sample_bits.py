@@ -12,11 +12,7 @@ _HEAD = 33  # bytes of a PNG before its first optional part
 
 
 def sample_bits(image: Image.Image) -> int:
-    """Bits of each number in the file, as far as it matters here.
-
-    Args:
-        image: Opened, and not loaded yet.
-    """
+    """Bits of each number in the file, as far as it matters here."""
     if image.format == "TIFF":
         return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
     deep = image.mode.startswith("I") or (image.format == "PNG" and "16" in image.tile[0].args)
@@ -29,12 +25,7 @@ def zero_is_white(image: Image.Image) -> bool:
 
 
 def stated_bits(image: Image.Image, data: bytes) -> int | None:
-    """How many bits a TIFF or PNG itself says that its numbers have, or None.
-
-    Args:
-        image: Opened, and not loaded yet.
-        data: Of the file.
-    """
+    """How many bits a TIFF or PNG itself says that its numbers have, or None."""
     if image.format == "PNG":
         return _stated_by_png(data)
     if image.format != "TIFF":

@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasmlp.data.importing.import_notes import ImportNotes
 from kerasmlp.data.labels import UNKNOWN
-from kerasmlp.data.sources.source import CODES, SourceArrays, text_array
+from kerasmlp.data.sources.source import CODES, SourceArrays, as_text, text_array
 
 _NAME = r"[^\W\d][^\d=:,;]*"
 _PAIRS = (rf"(-?\d+)(?:\s*[=:]\s*|\s+)({_NAME})", rf"({_NAME}?)(?:\s*[=:]\s*|\s+)(-?\d+)")
@@ -29,7 +29,7 @@ def said_names(said: Any) -> dict[int, str] | None:
     >>> said_names("0 to 4"), said_names("0 White, 0 Black"), said_names("0 White, Black 1")
     (None, None, None)
     """
-    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+    text = as_text(said)
     pairs = _from_json(text) or _from_list(text)
     if pairs is None or not all(re.fullmatch(r"-?\d{1,9}", code) for code, _ in pairs):
         return None
@@ -70,11 +70,8 @@ def name_codes(
     """Columns with names for the codes that the file's attributes explain.
 
     Args:
-        source: Of the columns.
-        columns: Those that are not the embedding.
         meant: Labels to columns; `gender_codes` of the column of genders is read with it.
         gender_codes: `"auto"`, or what the user says instead of the file.
-        notes: Receives each attribute that cannot be followed.
     """
     named = dict(columns)
     for attribute, said in source.attributes.items():

@@ -44,9 +44,7 @@ def choose_embedding(
     """The embeddings, and the columns that are left.
 
     Args:
-        source: What a file holds.
         labels: Names that are labels, by their meaning or by the user's word.
-        notes: Receives what was taken.
         name: What the user called the array, or what precedes the number of
             its columns.
         columns: Or the columns that the user listed, see `named_columns`.

@@ -95,12 +95,8 @@ def import_embeddings(
     {'gender': array([1, 0], dtype=int8), 'age_years': array([30., nan], dtype=float32)}
     """
     check_choice("gender_codes", gender_codes, GENDER_CODE_CHOICES)
-    columns = columns or ColumnNames()
-    notes = ImportNotes(path, say, strict=strict)
+    columns, notes = columns or ColumnNames(), ImportNotes(path, say, strict=strict)
     source = read_source(path, columns.drop)
-    _check_names(path, source, columns)
-    for text in source.doubts:
-        notes.doubt(text)
     meant = _meant_labels(path, source, columns, notes)
     embeddings, left = choose_embedding(
         source, [*meant.values(), *columns.labels.values()], notes,
@@ -109,29 +105,44 @@ def import_embeddings(
     doubt_whole_numbers(embeddings, notes)
     left = name_codes(source, left, meant, gender_codes, notes)
     labels = _read_labels(path, source, left, meant, embeddings.shape, notes)
+    labels = _meanings(path, labels, gender_codes, source.attributes.get("gender_codes"), notes)
+    found = _checked_info(path, source.attributes, info or {})
+    claimed = "normalized" in source.attributes and found.normalized
+    embeddings, normalized = _check_norm(path, embeddings, normalize, claimed)
+    embeddings = _halved(path, embeddings) if float16 else embeddings
+    store = EmbeddingStore(embeddings, labels, replace(found, normalized=normalized), name=path)
+    report = {"sources": [notes.report(len(store), store.labels)]}
+    store.info = replace(store.info, import_report=report)
+    return store
+
+
+def _halved(path: Any, embeddings: np.ndarray) -> np.ndarray:
+    if np.abs(embeddings).max(initial=0) > np.finfo(np.float16).max:
+        reject_file(path, "must fit half precision for --float16", "numbers above 65504")
+    return embeddings.astype(np.float16)
+
+
+def _meanings(
+    path: Any, labels: dict[str, np.ndarray], codes: str, said: Any, notes: ImportNotes
+) -> dict[str, np.ndarray]:
+    """Labels with genders, ages and age groups in our own codes."""
     if "gender" in labels:
-        said = source.attributes.get("gender_codes")
-        labels["gender"] = read_genders(path, labels["gender"], gender_codes, said, notes)
+        labels["gender"] = read_genders(path, labels["gender"], codes, said, notes)
     if "age_years" in labels:
         labels.update(read_ages(path, labels.pop("age_years"), "age_group" in labels, notes))
     if "age_group" in labels:
         labels["age_group"] = read_age_groups(labels["age_group"], notes)
-    found = StoreInfo.from_attributes(path, source.attributes)
-    claimed = "normalized" in source.attributes and found.normalized
-    embeddings, normalized = _check_norm(path, embeddings, normalize, claimed)
-    if float16:
-        if np.abs(embeddings).max(initial=0) > np.finfo(np.float16).max:
-            reject_file(path, "must fit half precision for --float16", "numbers above 65504")
-        embeddings = embeddings.astype(np.float16)
+    return labels
+
+
+def _checked_info(path: Any, said: Mapping[str, Any], asked: Mapping[str, Any]) -> StoreInfo:
+    """What a file says of itself, and the user, who must not say another embedder."""
+    found = StoreInfo.from_attributes(path, said)
     for key in ("embedder", "embedder_sha256"):
-        asked = (info or {}).get(key)
-        if asked is not None and getattr(found, key) not in (None, asked):
-            reject_file(path, f"must hold embeddings of {key} {asked!r}", getattr(found, key))
-    found = replace(found, normalized=normalized, created=StoreInfo().created, **(info or {}))
-    store = EmbeddingStore(embeddings, labels, found, name=path)
-    report = {"sources": [notes.report(len(store), store.labels)]}
-    store.info = replace(store.info, import_report=report)
-    return store
+        if asked.get(key) is not None and getattr(found, key) not in (None, asked[key]):
+            came = getattr(found, key)
+            reject_file(path, f"must hold embeddings of {key} {asked[key]!r}", came)
+    return replace(found, created=StoreInfo().created, **asked)
 
 
 def _check_names(path: Any, source: SourceArrays, names: ColumnNames) -> None:
@@ -157,6 +168,9 @@ def _meant_labels(
     path: Any, source: SourceArrays, names: ColumnNames, notes: ImportNotes
 ) -> dict[str, str]:
     """Each label that the user names, or whose column has a usual name and can mean it."""
+    _check_names(path, source, names)
+    for text in source.doubts:
+        notes.doubt(text)
     found = dict(names.labels)
     for new, candidates in LABEL_NAMES.items():
         taken = set(found.values())

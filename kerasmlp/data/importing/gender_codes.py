@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from kerasmlp.data.labels import GENDER_CODES, UNKNOWN_WORDS, Gender
+from kerasmlp.data.sources.source import as_text
 
 _WORDS = {
     **GENDER_CODES["words"],
@@ -28,7 +29,7 @@ def said_codes(said: Any) -> str | None:
     >>> said_codes("male 0 female"), said_codes("1 male, 2 female")
     (None, None)
     """
-    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+    text = as_text(said)
     tokens = re.findall(r"-?\d[\d.]*|[^\W\d_]+", text.lower())
     tokens = [t for t in tokens if t not in _OTHERS and t != "-1"]
     digits, words = tokens[::2], tokens[1::2]

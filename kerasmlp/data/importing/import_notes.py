@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmlp.data.labels import GENDER_NAMES, UNKNOWN
+from kerasmlp.data.labels import GENDER_NAMES, is_unknown
 from kerasmlp.utils.checks import reject_file
 
 Say = Callable[[str], None]
@@ -90,7 +90,7 @@ class ImportNotes:
 def _kind(name: str, column: np.ndarray) -> dict[str, Any]:
     """What a label holds: years, classes, numbers or text, and how many are unknown."""
     kind = column.dtype.kind
-    missing = {"f": np.isnan, "U": lambda c: c == ""}.get(kind, lambda c: c == UNKNOWN)(column)
+    missing = is_unknown(column)
     known = column[~missing]
     found = {"unknown": int(missing.sum())}
     examples = {"kind": "text", "names": [str(v)[:_LONGEST] for v in known[:3].tolist()], **found}

@@ -15,12 +15,13 @@ from kerasmlp.data.labels import (
     GENDER_CODES,
     UNCLEAR_COMMA,
     UNKNOWN,
-    UNKNOWN_WORDS,
     decimal_comma,
     decode_gender,
     is_age_group,
+    is_unknown_word,
     parse_age_years,
     repair_age_group,
+    says_nothing,
 )  # fmt: skip
 from kerasmlp.data.stores.label_columns import plain_column
 from kerasmlp.utils.checks import reject_file, shown
@@ -29,7 +30,6 @@ GENDER_SOURCES = {"male0": "utkface", "female0": "imdb-wiki", "words": "words"}
 GENDER_CODE_CHOICES = ("auto", *GENDER_SOURCES)
 _GAPS_OF_AGE, _SHARE_OF_A_GAP = (0, 99), 0.1  # as some write what they do not know
 _FEWEST_WITH_A_GAP = 50
-_NO_GENDER = UNKNOWN_WORDS | {"-1", "u"}
 _MOST_CLASSES = 20
 _LONGEST_WORD = 12
 
@@ -120,7 +120,7 @@ def _digits(name: str, column: np.ndarray, mask: np.ndarray, notes: ImportNotes)
 def _without_words(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     """Text with "" where a word says that nothing is known."""
     short = np.unique(column[np.strings.str_len(column) <= _LONGEST_WORD])
-    found = [v for v in short.tolist() if v and v.strip().lower() in UNKNOWN_WORDS]
+    found = [v for v in short.tolist() if v and is_unknown_word(v)]
     if not found:
         return column
     notes.words[name] = found
@@ -172,11 +172,7 @@ def read_genders(
     """Genders of this package from words or codes.
 
     Args:
-        path: The file.
-        column: Text or numbers.
-        codes: One of `GENDER_CODE_CHOICES`.
         said: What the file says of its codes.
-        notes: Receives which code was taken where nothing says it.
 
     Raises:
         InputError: if a value is none of those that `codes` knows.
@@ -185,7 +181,7 @@ def read_genders(
     if codes in ("male0", "female0"):  # True and False say nothing, unless one says what 1 is
         column = _per_value(column, lambda v: {"True": "1", "False": "0"}.get(v, v))
     if codes == "auto":
-        texts = {str(v).strip().lower() for v in np.unique(column)} - _NO_GENDER
+        texts = {str(v).strip() for v in np.unique(column) if not says_nothing(v)}
         numeric = texts <= {"0", "1", "0.0", "1.0"}
         codes = "male0" if not text or (texts and numeric) else "words"
         if codes == "male0" and said in (None, "", b""):
@@ -203,7 +199,7 @@ def read_genders(
 
     def decode(value: Any) -> int:
         gender = decode_gender(value, GENDER_SOURCES[codes])
-        if gender is None and str(value).strip().lower().removesuffix(".0") not in _NO_GENDER:
+        if gender is None and not says_nothing(value):
             words = ", ".join(GENDER_CODES["words"])
             expected = f"one of {words}" if codes == "words" else "codes 0 and 1"
             reject_file(path, f"must hold gender as {expected} (--gender-codes)", repr(value))
@@ -224,7 +220,7 @@ def read_ages(
             if share > _SHARE_OF_A_GAP:
                 notes.doubt(f"took age {gap} as one, which {share:.0%} of the rows have: a gap?")
         return {"age_years": np.where(column == UNKNOWN, np.nan, column).astype(np.float32)}
-    texts = {t for t in np.unique(column).tolist() if t.strip().lower() not in _NO_GENDER}
+    texts = {t for t in np.unique(column).tolist() if not says_nothing(t)}
     unread = sorted(t for t in texts if parse_age_years(t) is None)
     if unread and len(unread) == len(texts) and not has_groups:
         notes.columns["age_group"] = notes.columns.get("age_years", "age_group")

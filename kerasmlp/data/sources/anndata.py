@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from kerasmlp.data.sources.hdf5_values import ValueReader
-from kerasmlp.data.sources.source import SourceArrays, named_codes
+from kerasmlp.data.sources.source import SourceArrays, as_text, named_codes
 from kerasmlp.utils.checks import reject_file
 
 
@@ -37,9 +37,9 @@ def read_anndata(file: h5py.File, reader: ValueReader) -> SourceArrays:
         if isinstance(item, h5py.Dataset):
             reader.read(name, item)
         else:
-            kind = _text(item.attrs.get("encoding-type", "group"))
+            kind = as_text(item.attrs.get("encoding-type", "group"))
             reader.left_out[name] = f"a {kind}, not a plain array"
-    index = _text(obs.attrs.get("_index", "_index"))
+    index = as_text(obs.attrs.get("_index", "_index"))
     for name, item in obs.items():
         if name.startswith("__") or reader.drops(name):
             continue
@@ -65,7 +65,7 @@ def _read_label(file: h5py.File, name: str, item: Any, reader: ValueReader) -> N
             names = _names(reader, file[link])
             reader.columns[name] = named_codes(reader.path, name, names, reader.columns[name])
         return
-    kind = _text(item.attrs.get("encoding-type", "group"))
+    kind = as_text(item.attrs.get("encoding-type", "group"))
     if kind == "categorical":
         names = _names(reader, item["categories"])
         codes = reader.values(item["codes"])
@@ -82,8 +82,4 @@ def _read_label(file: h5py.File, name: str, item: Any, reader: ValueReader) -> N
 
 
 def _names(reader: ValueReader, dataset: h5py.Dataset) -> list[str]:
-    return [_text(v) for v in reader.values(dataset).tolist()]
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return [as_text(v) for v in reader.values(dataset).tolist()]

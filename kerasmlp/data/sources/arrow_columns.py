@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
 
 from kerasmlp.data.sources.source import CODES, DROPPED, SourceArrays, named_codes, text_array
 from kerasmlp.data.stores.label_columns import way_to_utf8
@@ -25,29 +28,16 @@ class _LeftOut(Exception):
 
 
 def read_table(path: Path, read: Callable[[], Any], drop: Collection[str] = ()) -> SourceArrays:
-    """Turns an Arrow table into arrays; what is wrong with it becomes one sentence.
-
-    Args:
-        path: The file.
-        read: Returns the table.
-        drop: Columns to leave alone.
-    """
+    """Turns an Arrow table into arrays; what is wrong with it becomes one sentence."""
     try:
-        import pyarrow
-    except ImportError:
-        reject_file(
-            path, "needs pyarrow to be read (`pip install kerasmlp[tables]`)", "no such package"
-        )
-    try:
-        table = read()
-        return _columns_of(path, table, drop)
+        return _columns_of(path, read(), drop)
     except InputError:
         raise
     except UnicodeDecodeError:
         requirement = f"must be text in UTF-8 or UTF-16{way_to_utf8(path)}"
         reject_file(path, requirement, "other bytes, as of Latin-1")
     except (
-        pyarrow.ArrowException,
+        pa.ArrowException,
         OSError,
         MemoryError,
         ValueError,
@@ -119,8 +109,6 @@ def from_arrow(column: Any) -> np.ndarray:
     Raises:
         _LeftOut: if it is neither numbers nor text nor lists of one shape.
     """
-    import pyarrow as pa
-
     chunks = [chunk for chunk in column.chunks if len(chunk)] or [pa.array([], column.type)]
     if _is_text(column.type):
         return _text(pa.chunked_array(chunks, column.type))
@@ -133,9 +121,6 @@ def from_arrow(column: Any) -> np.ndarray:
 
 def is_read(kind: Any) -> bool:
     """Whether columns of a type can mean something here: no structs, maps or lists of text."""
-    import pyarrow as pa
-
-    types = pa.types
     if isinstance(kind, pa.ExtensionType | pa.BaseExtensionType):
         return is_read(kind.storage_type)
     if _is_list(kind):
@@ -148,23 +133,14 @@ def is_read(kind: Any) -> bool:
 
 
 def _is_list(kind: Any) -> bool:
-    import pyarrow as pa
-
-    types = pa.types
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
 def _is_number(kind: Any) -> bool:
-    import pyarrow as pa
-
-    types = pa.types
     return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
 
 
 def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
-    types = pa.types
     if types.is_dictionary(kind):
         return _is_text(kind.value_type)
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
@@ -179,10 +155,7 @@ def _text(column: Any) -> np.ndarray:
 
 def _text_of_chunk(chunk: Any) -> np.ndarray:
     """By its dictionary, unless most texts come once, as file names do."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_string_view(chunk.type):
+    if types.is_string_view(chunk.type):
         chunk = chunk.cast(pa.string())
     if not hasattr(chunk, "dictionary"):
         first = chunk.slice(0, _TRIED)
@@ -197,9 +170,7 @@ def _text_of_chunk(chunk: Any) -> np.ndarray:
 
 
 def _from_chunk(column: Any) -> np.ndarray:
-    import pyarrow as pa
-
-    types, kind = pa.types, column.type
+    kind = column.type
     if isinstance(column, pa.ExtensionArray):
         return _from_extension(column)
     if _is_list(kind):
@@ -237,9 +208,6 @@ def _from_chunk(column: Any) -> np.ndarray:
 
 def _from_decimals(column: Any) -> np.ndarray:
     """As integers or floats if those tell all values apart, else as text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     texts = column.cast(pa.string())
     try:
         if column.type.scale == 0:
@@ -253,8 +221,6 @@ def _from_decimals(column: Any) -> np.ndarray:
 
 
 def _from_extension(column: Any) -> np.ndarray:
-    import pyarrow as pa
-
     values = _from_chunk(column.storage)
     if isinstance(column.type, pa.FixedShapeTensorType) and values.ndim == 2:
         order = column.type.permutation or range(len(column.type.shape))
@@ -265,12 +231,9 @@ def _from_extension(column: Any) -> np.ndarray:
 
 
 def _from_lists(column: Any) -> np.ndarray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if column.null_count:
         raise _LeftOut("rows without a list")
-    if pa.types.is_fixed_size_list(column.type):
+    if types.is_fixed_size_list(column.type):
         width = column.type.list_size
     else:
         ends = pc.min_max(pc.list_value_length(column)).as_py()

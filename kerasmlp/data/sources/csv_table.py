@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
 
 from kerasmlp.data.sources.arrow_columns import read_table
 from kerasmlp.data.sources.csv_values import GAPS, has_decimal_commas, of_families, typed
@@ -23,6 +25,7 @@ from kerasmlp.data.sources.source import (
     most_bytes,
     open_file,
     require_size,
+    text_encoding,
 )
 from kerasmlp.utils.checks import reject_file
 
@@ -56,9 +59,6 @@ def read_csv(path: Path, drop: Collection[str] = ()) -> SourceArrays:
         families = {name for name in kept if _plain(name) in families}
 
         def parse(decimal_point: str) -> Any:
-            import pyarrow as pa
-            from pyarrow import csv as arrow_csv
-
             stream.seek(start)
             # a newline in quotes is legal; the default block ends at 1 MB: wide rows need more
             return arrow_csv.read_csv(
@@ -108,12 +108,10 @@ def _plain_text(path: Path, file: BinaryIO) -> BinaryIO:
             text = unpack.read(most_bytes(size) + 1)
         require_size(path, size, len(text), "its text, or more,")
         stream, start = io.BytesIO(text), text[:4]
-    encoding = None
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
-    elif 0 in start:
-        encoding = "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
-    return io.BytesIO(stream.read().decode(encoding).encode()) if encoding else stream
+    encoding = text_encoding(start)
+    if encoding.startswith("utf-8"):
+        return stream
+    return io.BytesIO(stream.read().decode(encoding).encode())
 
 
 def _start_and_separator(path: Path, head: bytes) -> tuple[int, str]:
@@ -169,8 +167,6 @@ def _reject_width(path: Path, came: str) -> NoReturn:
 
 def _typed(table: Any, families: Collection[str], parse: Any, doubts: list[str]) -> Any:
     """Columns as what their texts are, with one decimal sign for the whole file."""
-    import pyarrow as pa
-
     names, columns = table.column_names, table.columns
     for place, column in enumerate(columns):
         if pa.types.is_binary(column.type):

@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from kerasmlp.data.labels import UNKNOWN_WORDS
 
 GAPS = sorted(
@@ -46,9 +49,6 @@ def has_decimal_commas(table: Any, families: Collection[str]) -> bool:
     columns of an embedding tell, where there are some; else all columns, of
     which none may have a decimal point.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     told = [n for n in table.column_names if n in families] or table.column_names
     if any(pa.types.is_floating(table.schema.field(n).type) for n in told):
         return False
@@ -62,17 +62,9 @@ def has_decimal_commas(table: Any, families: Collection[str]) -> bool:
 def typed(name: str, column: Any, *, commas: bool) -> tuple[Any, str | None]:
     """Texts as numbers or bools, if each can be got back or at least told from the others.
 
-    Args:
-        name: Of the column, for the doubt.
-        column: Chunked array of text.
-        commas: Whether numbers of this file have decimal commas.
-
     Returns:
         The column, and what is to be said where numbers stay text.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     known = _known(column)
     if known is None:
         return column, None
@@ -100,9 +92,6 @@ def typed(name: str, column: Any, *, commas: bool) -> tuple[Any, str | None]:
 
 def _known(column: Any) -> Any:
     """The texts without blanks around them, null for gaps; or None if they are no numbers."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     first = (t.strip() for t in column.slice(0, _TRIED).to_pylist() if t is not None)
     first = next((t for t in first if t.lower() not in _LOWER_GAPS), "0")
     if not re.fullmatch(r"[\d+\-.,eE]+|(?i:true|false)", first):
@@ -113,6 +102,4 @@ def _known(column: Any) -> Any:
 
 
 def _all(texts: Any, pattern: str) -> bool:
-    import pyarrow.compute as pc
-
     return pc.all(pc.match_substring_regex(texts, pattern)).as_py() is not False

@@ -13,7 +13,7 @@ from kerasmlp.data.sources.anndata import is_anndata, read_anndata
 from kerasmlp.data.sources.hdf5_values import ValueReader
 from kerasmlp.data.sources.pandas_frames import frames_of, read_frame
 from kerasmlp.data.sources.source import CODES, DROPPED, SourceArrays
-from kerasmlp.data.stores.embedding_store import FORMAT, EmbeddingStore
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.hdf5 import open_hdf5, read_attributes
 from kerasmlp.data.stores.hdf5_links import refuse_outside
 from kerasmlp.utils.checks import reject_file
@@ -23,7 +23,7 @@ def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
     """Reads a store, an AnnData file, a pandas HDFStore or any other HDF5 file."""
     with open_hdf5(path) as file:
         attributes = read_attributes(file)
-        if attributes.get("format") != FORMAT:
+        if attributes.get("format") != EmbeddingStore.FORMAT:
             refuse_outside(path, file)
             reader = ValueReader(path, file.id.get_filesize(), drop)
             unread = [k for k in file.attrs if k.endswith(CODES) and k not in attributes]

@@ -21,9 +21,7 @@ class ValueReader:
     """Collects the columns of one file.
 
     Args:
-        path: The file, for the errors.
         file_size: In bytes; what is read is held against it.
-        drop: Names to leave alone.
 
     Example:
 
@@ -76,19 +74,23 @@ class ValueReader:
     def values(self, dataset: h5py.Dataset) -> Any:
         """All values of a data set; codes of an enum as their names."""
         self.require(dataset)
-        enum = h5py.check_enum_dtype(dataset.dtype)
+        values = dataset[()]
+        if _is_bits(dataset):
+            return values.astype(bool)
+        return self._named(dataset.name, values, dataset.dtype)
+
+    def _named(self, name: str, values: Any, dtype: np.dtype) -> Any:
+        enum = h5py.check_enum_dtype(dtype)
         if enum is None:
-            values = dataset[()]
-            return values.astype(bool) if _is_bits(dataset) else values
-        values, codes = np.unique(dataset[()], return_inverse=True)
+            return values
         names = {value: name for name, value in enum.items()}
-        unnamed = [v for v in values.tolist() if v not in names]
+        found, codes = np.unique(values, return_inverse=True)
+        unnamed = [v for v in found.tolist() if v not in names]
         if unnamed:
-            reject_file(
-                self.path, f"must hold codes that have a name in {dataset.name!r}", repr(unnamed[0])
-            )
-        texts = [names[v] for v in values.tolist()]
-        return text_array(texts, codes.reshape(dataset.shape)) if texts else np.array([], str)
+            requirement = f"must hold codes that have a name in {name!r}"
+            reject_file(self.path, requirement, repr(unnamed[0]))
+        texts = [names[v] for v in found.tolist()]
+        return text_array(texts, codes.reshape(values.shape)) if texts else np.array([], str)
 
     def require(self, dataset: h5py.Dataset) -> None:
         """Holds what a data set, or one of its chunks, says it takes against the file's size."""
@@ -113,16 +115,7 @@ class ValueReader:
             elif kind.kind == "O" and not h5py.check_string_dtype(kind):
                 self.left_out[whole] = "references or lists"
             else:
-                self.columns[field] = self._field(dataset, field, kind)
-
-    def _field(self, dataset: h5py.Dataset, field: str, kind: np.dtype) -> np.ndarray:
-        values = dataset.fields(field)[()]
-        enum = h5py.check_enum_dtype(kind)
-        if enum is None:
-            return values
-        names = {value: name for name, value in enum.items()}
-        found, codes = np.unique(values, return_inverse=True)
-        return text_array([names.get(v, "") for v in found.tolist()], codes.reshape(values.shape))
+                self.columns[field] = self._named(whole, dataset.fields(field)[()], kind)
 
 
 def _numbers(dtype: np.dtype) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from kerasmlp.data.sources.source import (
     DROPPED,
+    PICKLED,
     SourceArrays,
     bytes_in_memory,
     open_file,
@@ -27,7 +28,6 @@ _DAMAGE = (
     OSError, ValueError, EOFError, KeyError, TypeError, MemoryError, OverflowError, SyntaxError,
     RuntimeError, RecursionError, zipfile.BadZipFile, zlib.error, tokenize.TokenError,
 )  # fmt: skip
-_PICKLED = "Python objects (pickled), which are never loaded"
 
 
 def read_numpy(path: Path, drop: Collection[str] = ()) -> SourceArrays:
@@ -100,7 +100,7 @@ def _why_not(path: Path, stream: Any, length: int, file_size: int) -> str | None
         return f"an array of format {version}"
     shape, _, dtype = read_header(stream)
     if dtype.hasobject:
-        return _PICKLED
+        return PICKLED
     count = 1
     for axis in shape:
         count *= int(axis)

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from kerasmlp.data.sources.hdf5_values import ValueReader
-from kerasmlp.data.sources.source import SourceArrays, named_codes
+from kerasmlp.data.sources.source import PICKLED, SourceArrays, as_text, named_codes
 from kerasmlp.utils.checks import reject_file
 
 _WAY_OUT = "(`DataFrame.to_parquet` writes one that can be read)"
-_PICKLED = "Python objects (pickled), which are never loaded"
 
 
 def frames_of(file: h5py.File, attributes: Mapping[str, Any]) -> dict[str, h5py.Group]:
@@ -37,7 +35,7 @@ def read_frame(path: Path, frames: Mapping[str, h5py.Group], reader: ValueReader
     if len(frames) != 1:
         reject_file(path, "must hold one data frame (--drop leaves others out)", ", ".join(frames))
     ((name, group),) = frames.items()
-    kind = _text(group.attrs["pandas_type"])
+    kind = as_text(group.attrs["pandas_type"])
     if kind == "frame":
         _read_fixed(path, group, reader)
     elif kind == "frame_table" and isinstance(group.get("table"), h5py.Dataset):
@@ -54,10 +52,10 @@ def _read_fixed(path: Path, group: h5py.Group, reader: ValueReader) -> None:
         dataset = group.get(f"block{block}_values")
         if not isinstance(dataset, h5py.Dataset):
             reject_file(path, "must be a complete HDFStore", f"no block{block}_values")
-        said = _text(dataset.attrs.get("value_type", ""))
+        said = as_text(dataset.attrs.get("value_type", ""))
         wanted = [name for name in names if not reader.drops(name)]
         if dataset.dtype.kind not in "iufb" or "shape" in dataset.attrs or said:
-            why = "dates" if said.startswith(("date", "time", "period")) else _PICKLED
+            why = "dates" if said.startswith(("date", "time", "period")) else PICKLED
             reader.left_out |= dict.fromkeys(wanted, why)
             continue
         values = reader.values(dataset)
@@ -81,7 +79,7 @@ def _labels(path: Path, group: h5py.Group, key: str, reader: ValueReader) -> lis
     dataset = group.get(key)
     if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or dataset.dtype.kind not in "iS":
         reject_file(path, f"must hold column names as text {_WAY_OUT}", f"others in {key!r}")
-    return [_text(name) for name in reader.values(dataset).tolist()]
+    return [as_text(name) for name in reader.values(dataset).tolist()]
 
 
 def _read_table(path: Path, group: h5py.Group, reader: ValueReader) -> None:
@@ -92,14 +90,14 @@ def _read_table(path: Path, group: h5py.Group, reader: ValueReader) -> None:
             requirement = f"must hold a table with `data_columns=True` {_WAY_OUT}"
             reject_file(path, requirement, "columns whose names are pickled")
         kind = table.dtype[name]
-        said = _text(table.attrs.get(f"{name}_dtype", ""))
+        said = as_text(table.attrs.get(f"{name}_dtype", ""))
         if reader.drops(name):
             continue
         if kind.kind not in "iufbS" or said.startswith(("date", "time", "period")):
             reader.left_out[name] = "dates" if said else f"values of type {kind}"
             continue
         values = table.fields(name)[()]
-        if _text(table.attrs.get(f"{name}_meta", "")) == "category":
+        if as_text(table.attrs.get(f"{name}_meta", "")) == "category":
             names = _categories(group, name, reader)
             if names is None:
                 reader.left_out[name] = "categories without their names"
@@ -113,9 +111,4 @@ def _categories(group: h5py.Group, name: str, reader: ValueReader) -> list[str] 
     if not isinstance(table, h5py.Dataset) or "values" not in (table.dtype.names or ()):
         return None
     reader.require(table)
-    return [_text(value) for value in table.fields("values")[()].tolist()]
-
-
-def _text(value: Any) -> str:
-    value = value.item() if isinstance(value, np.generic) else value
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return [as_text(value) for value in table.fields("values")[()].tolist()]

@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from pyarrow import parquet, types
+
 from kerasmlp.data.sources.arrow_columns import is_read, read_table
 from kerasmlp.data.sources.source import DROPPED, SourceArrays, open_file, require_size
 
@@ -17,8 +19,6 @@ def read_parquet(path: Path, drop: Collection[str] = ()) -> SourceArrays:
     left_out: dict[str, str] = {}
 
     def read() -> Any:
-        from pyarrow import parquet, types
-
         schema = parquet.read_schema(file)
         file.seek(0)
         fields = {f.name: f for f in schema}

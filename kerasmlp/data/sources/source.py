@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +20,7 @@ DROPPED = "as asked by --drop"
 CODES = "_codes"
 """How the name of an attribute ends that says what the numbers of a column stand for."""
 
+PICKLED = "Python objects (pickled), which are never loaded"
 _LONG_TEXT = 256
 
 
@@ -59,7 +61,7 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
         InputError: if there is no such file, or it is empty.
     """
     try:
-        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
+        file = open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK))  # noqa: SIM115
     except (IsADirectoryError, FileNotFoundError, NotADirectoryError):
         reject_file(path, "must be a file", what_is(path))
     except (OSError, ValueError) as error:
@@ -73,8 +75,15 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
     return file
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+def text_encoding(head: bytes) -> str:
+    """Of a table, by its first four bytes: the names of its columns begin in ASCII."""
+    if head.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if 0 in head:
+        return "utf-16-be" if head[0] == 0 else "utf-16-le"
+    return "utf-8"
 
 
 def most_bytes(file_size: int) -> int:
@@ -128,6 +137,12 @@ def text_array(texts: Sequence[str | None], codes: np.ndarray | None = None) -> 
     else:
         column = np.array(texts)
     return column[:-1] if codes is None else column[np.where(codes < 0, len(texts) - 1, codes)]
+
+
+def as_text(value: Any) -> str:
+    """What an attribute or a value says, whether it came as bytes, as text or as a number."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def named_codes(path: Any, name: str, names: Sequence, codes: np.ndarray) -> np.ndarray:

@@ -6,24 +6,29 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from kerasmlp.data.sources.csv_table import read_csv
 from kerasmlp.data.sources.hdf5_arrays import read_hdf5
 from kerasmlp.data.sources.numpy_arrays import read_numpy
-from kerasmlp.data.sources.parquet_table import read_parquet
 from kerasmlp.data.sources.source import SourceArrays
 from kerasmlp.utils.checks import reject_file
 
+
+def _read_table(path: Path, drop: Collection[str]) -> SourceArrays:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        need = "needs pyarrow to be read (`pip install kerasmlp[tables]`)"
+        reject_file(path, need, "no such package")
+    from kerasmlp.data.sources.csv_table import read_csv
+    from kerasmlp.data.sources.parquet_table import read_parquet
+
+    read = read_parquet if path.suffix.lower() == ".parquet" else read_csv
+    return read(path, drop)
+
+
 _READERS = {
-    ".npz": read_numpy,
-    ".npy": read_numpy,
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".csv.gz": read_csv,
-    ".tsv.gz": read_csv,
-    ".parquet": read_parquet,
-    ".h5": read_hdf5,
-    ".hdf5": read_hdf5,
-    ".h5ad": read_hdf5,
+    **dict.fromkeys((".npz", ".npy"), read_numpy),
+    **dict.fromkeys((".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet"), _read_table),
+    **dict.fromkeys((".h5", ".hdf5", ".h5ad"), read_hdf5),
 }
 
 

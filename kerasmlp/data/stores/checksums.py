@@ -67,11 +67,8 @@ class Checksums:
     """The checksums that a file has of a dataset, against which its blocks are held.
 
     Args:
-        path: The file, for the error.
         dataset: Of that file; without checksums, as older files are, all is taken.
-        name: Of the dataset, for the error.
         verify: False takes all in any case.
-        seed: Of the checksums.
 
     Attributes:
         rows: In each block but the last.

@@ -28,14 +28,6 @@ def write_hdf5(
     into memory, leaving the rows out, and a full disk meets our own writes.
     Rows and columns have checksums, as HDF5 keeps such of its structures only.
 
-    Args:
-        path: The file to replace.
-        name: Of the dataset of rows.
-        rows: At least one.
-        dtype: What they are stored as.
-        columns: Name in the file to numbers or text.
-        attributes: Name to text, number or bool.
-
     Raises:
         OSError: if the disk is full.
     """

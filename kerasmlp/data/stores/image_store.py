@@ -2,25 +2,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 
-from kerasmlp.data.stores.label_columns import as_column
-from kerasmlp.data.stores.row_reader import RowReader
-from kerasmlp.data.stores.rows import digest_of, label_words, selected_rows
-from kerasmlp.data.stores.store_file import open_store, save_store
+from kerasmlp.data.stores.row_store import Each, Judge, RowStore
 from kerasmlp.data.stores.store_info import RowsInfo
 from kerasmlp.utils.checks import reject_file
 
-FORMAT = "kerasmlp.image_store"
-SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test")
-_KIND = "an image store (`build-images` makes one)"
 _SHAPE = "uint8 images (rows, height, width, 1 or 3 channels)"
 
 
-class ImageStore:
+class ImageStore(RowStore):
     """Images of one size with their labels, in memory and in one HDF5 file.
 
     On disk `image` is one contiguous, uncompressed dataset of bytes, read whole
@@ -53,6 +48,10 @@ class ImageStore:
     Reference: Dalva and Altındış, "Age Estimation" (CS 559, Bilkent University), section II-A.
     """
 
+    FORMAT = "kerasmlp.image_store"
+    KIND, COMMAND = "an image store", "build-images"
+    ROWS = ("image", _SHAPE, 4, "u", np.uint8)
+
     def __init__(
         self,
         images: np.ndarray,
@@ -65,26 +64,17 @@ class ImageStore:
         if images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape:
             reject_file(name, f"must hold {_SHAPE}", f"shape {images.shape}, dtype {images.dtype}")
         _check_channels(name, images.shape)
-        self.images = np.ascontiguousarray(images)
-        self.labels = {k: as_column(name, k, v, len(images)) for k, v in (labels or {}).items()}
+        super().__init__(np.ascontiguousarray(images), labels, info, name, images.dtype)
         _check_splits(name, self.labels)
-        self.info = info or RowsInfo()
-        self.name = name
 
-    @classmethod
-    def _trusted(cls, images, labels, info, name) -> ImageStore:
-        """Rows that were checked already."""
-        store = cls.__new__(cls)
-        store.images, store.labels, store.info, store.name = images, labels, info, name
-        return store
-
-    def __len__(self) -> int:
-        return len(self.images)
+    @property
+    def images(self) -> np.ndarray:
+        return self.values
 
     def __repr__(self) -> str:
         height, width, channels = self.images.shape[1:]
         what = f"{height}×{width} pixels, {'grey' if channels == 1 else 'colour'}"
-        return f"ImageStore of {len(self):,} images, {what}, {label_words(self.labels)}"
+        return f"ImageStore of {len(self):,} images, {what}, {self._words()}"
 
     def rows(self, split: str) -> np.ndarray:
         """Indices of the rows of one split.
@@ -99,52 +89,12 @@ class ImageStore:
             reject_file(self.name, f"must hold images of split {split!r}", there or "no splits")
         return rows
 
-    def subset(self, indices: Sequence[int] | np.ndarray) -> ImageStore:
-        """Returns the rows that an index or boolean array selects, in its order."""
-        indices = selected_rows(indices, len(self))
-        labels = {k: v[indices] for k, v in self.labels.items()}
-        return self._trusted(self.images[indices], labels, self.info, self.name)
-
-    def digest(self) -> str:
-        """SHA-256 of images and labels: the same data, the same digest."""
-        return digest_of(self.images, self.labels)
-
-    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
-        """Writes the store as one HDF5 file, which appears whole or not at all.
-
-        Raises:
-            InputError: if the file exists and `overwrite` is False.
-            OSError: if the disk is full; an old file is still there.
-        """
-        save_store(
-            path, "image", self.images, self.images.dtype, self.labels, self.info,
-            format_name=FORMAT, version=SCHEMA_VERSION, overwrite=overwrite,
-        )  # fmt: skip
-
     @classmethod
-    def open(cls, path: str | os.PathLike, *, verify: bool = False) -> ImageStore:
-        """Reads a whole store and checks schema, sizes and labels.
-
-        Args:
-            path: Of the file.
-            verify: True holds pixels and labels against their checksums too, as
-                all commands do. Older files have none.
-
-        Raises:
-            InputError: naming the file, what was expected and what came.
-        """
-        path = Path(path)
-        with open_store(path, FORMAT, SCHEMA_VERSION, _KIND, verify=verify) as file:
-            info = RowsInfo.from_attributes(path, file.attributes)
-            dataset, checksums = file.rows("image", _SHAPE, 4, "u", 1)
-            if dataset.dtype != np.uint8:
-                reject_file(path, f"must hold {_SHAPE} as `image`", f"dtype {dataset.dtype}")
-            _check_channels(path, dataset.shape)
-            with RowReader(file.raw, dataset, np.uint8, checksums) as rows:
-                labels = file.labels(len(dataset), checksums.seed)
-                _check_splits(path, labels)
-                images = rows.result()
-        return cls._trusted(images, labels, info, path)
+    def _watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Judge]:
+        if dataset.dtype != np.uint8:
+            reject_file(path, f"must hold {_SHAPE} as `image`", f"dtype {dataset.dtype}")
+        _check_channels(path, dataset.shape)
+        return lambda start, block: None, lambda labels: _check_splits(path, labels)
 
 
 def _check_channels(name: str | os.PathLike, shape: tuple[int, ...]) -> None:
@@ -152,9 +102,8 @@ def _check_channels(name: str | os.PathLike, shape: tuple[int, ...]) -> None:
         reject_file(name, "must hold images of 1 or 3 channels", f"{shape[3]} channels")
 
 
-def _check_splits(name: str | os.PathLike, labels: Mapping[str, np.ndarray]) -> None:
-    if "split" in labels:
-        others = set(labels["split"].tolist()) - {*SPLITS, ""}
-        if others:
-            came = repr(sorted(others, key=str)[0])
-            reject_file(name, f"must hold {', '.join(SPLITS)} or '' in label 'split'", came)
+def _check_splits(name: Any, labels: Mapping[str, np.ndarray]) -> None:
+    others = set(labels["split"].tolist()) - {*SPLITS, ""} if "split" in labels else ()
+    if others:
+        came = repr(sorted(others, key=str)[0])
+        reject_file(name, f"must hold {', '.join(SPLITS)} or '' in label 'split'", came)

@@ -19,10 +19,7 @@ def as_column(name: Any, key: str, values: Sequence | np.ndarray, rows: int) -> 
     """Checks one label column, also against what its name means.
 
     Args:
-        name: The file or argument that holds it, for the error.
-        key: Name of the label.
         values: Numbers or text, one per row; None is unknown.
-        rows: How many there must be.
 
     Raises:
         InputError: naming the file, what was expected and what came.
@@ -144,10 +141,7 @@ def joined_column(
     """One label of several stores in one kind, with every value kept; None is unknown throughout.
 
     Args:
-        names: Of the stores, for the errors.
-        key: Name of the label.
         parts: The label of each store, or None where it has none.
-        rows: How many rows each store has.
 
     Raises:
         InputError: if kinds differ so that joining them would change a value.

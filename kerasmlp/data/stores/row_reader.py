@@ -25,10 +25,7 @@ class RowReader:
     next is read, as it is in the cache.
 
     Args:
-        raw: The file that holds `dataset`.
-        dataset: Of numbers, `(rows, …)`.
         dtype: Of the rows in memory.
-        checksums: Of the dataset.
         each: Called with the first row's number and each block of rows.
     """
 

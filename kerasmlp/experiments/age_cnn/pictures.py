@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kerasmlp.experiments.age_cnn.data import Faces
+from kerasmlp.data.examples import Examples
 from kerasmlp.training.figures import over_epochs
 from kerasmlp.utils.figures import save_png
 
 SHOWN = 4
-"""Faces in a row, as in the paper."""
+"""Examples in a row, as in the paper."""
 
 
 TRAINING = {"mae_years": "training", "val_mae_years": "validation"}
@@ -54,9 +54,9 @@ def ages(age_years: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
     save_png(figure, path)
 
 
-def faces(part: Faces, predicted: np.ndarray, path: str | os.PathLike) -> None:
+def faces(part: Examples, predicted: np.ndarray, path: str | os.PathLike) -> None:
     """Draws the faces of least and of largest error, with their ages."""
-    order = np.argsort(np.abs(part.age_years - predicted), kind="stable")
+    order = np.argsort(np.abs(part.targets - predicted), kind="stable")
     shown = min(SHOWN, len(order))
     figure = Figure(figsize=(2 * shown, 5), layout="constrained")
     grid = figure.subplots(2, shown, squeeze=False)
@@ -65,10 +65,10 @@ def faces(part: Faces, predicted: np.ndarray, path: str | os.PathLike) -> None:
     ):
         axes_row[0].set_title(title, loc="left", fontsize=10)
         for axes, row in zip(axes_row, rows, strict=True):
-            axes.imshow(part.images[row, :, :, 0], cmap="gray", vmin=0, vmax=255)
+            axes.imshow(part.inputs[row, :, :, 0], cmap="gray", vmin=0, vmax=255)
             axes.set_xticks([])
             axes.set_yticks([])
-            text = f"true {part.age_years[row]:.0f}, predicted {predicted[row]:.1f}"
+            text = f"true {part.targets[row]:.0f}, predicted {predicted[row]:.1f}"
             axes.set_xlabel(text, fontsize=8)
     save_png(figure, path)
 

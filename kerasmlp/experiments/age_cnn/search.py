@@ -11,9 +11,10 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.stores.image_store import ImageStore
 from kerasmlp.experiments.age_cnn import pictures
-from kerasmlp.experiments.age_cnn.data import Faces, faces_of, some_faces
+from kerasmlp.experiments.age_cnn.data import faces_of, some_faces
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.experiments.age_cnn.stages import STAGES, StageOracle
 from kerasmlp.experiments.age_cnn.training import AgeCNNTraining, predict_years
@@ -85,7 +86,11 @@ def search_age_cnn(
 
 
 def _search(
-    recipe: AgeCNNRecipe, parts: dict[str, Faces], config: dict, folder: RunFolder, progress: bool
+    recipe: AgeCNNRecipe,
+    parts: dict[str, Examples],
+    config: dict,
+    folder: RunFolder,
+    progress: bool,
 ) -> list[dict]:
     """Runs the trials that are left of both stages; returns all as rows."""
     # Every trial is a network of its own, which TensorFlow takes for one traced too often.
@@ -107,7 +112,7 @@ def _search(
     return found
 
 
-def _run(recipe: AgeCNNRecipe, parts: dict[str, Faces], config: dict) -> float:
+def _run(recipe: AgeCNNRecipe, parts: dict[str, Examples], config: dict) -> float:
     """The validation MAE after a short training; infinite where the weights diverged."""
     keras.backend.clear_session()
     training = AgeCNNTraining(parts, recipe, config)
@@ -115,5 +120,5 @@ def _run(recipe: AgeCNNRecipe, parts: dict[str, Faces], config: dict) -> float:
     course, validation = training.course(model), parts["validation"]
     how = {"epochs": course.epochs, "steps_per_epoch": course.steps}
     model.fit(course.batches(range(course.epochs)), **how, shuffle=False, verbose=0)
-    error = np.abs(validation.age_years - predict_years(model, validation.images)).mean()
+    error = np.abs(validation.targets - predict_years(model, validation.inputs)).mean()
     return float(error) if np.isfinite(error) else math.inf

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.stores.image_store import SPLITS, ImageStore
 from kerasmlp.experiments.age_cnn import pictures
-from kerasmlp.experiments.age_cnn.data import Faces, faces_of, shuffled_batches, some_faces
+from kerasmlp.experiments.age_cnn.data import faces_of, shuffled_batches, some_faces
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.models.age_cnn import AgeCNN
 from kerasmlp.runs.model import in_float32
@@ -98,7 +99,7 @@ class AgeCNNTraining:
     passes = 1
     """Over the images, in an epoch."""
 
-    def __init__(self, parts: Mapping[str, Faces], recipe: AgeCNNRecipe, config: dict[str, Any]):
+    def __init__(self, parts: Mapping[str, Examples], recipe: AgeCNNRecipe, config: dict[str, Any]):
         self.parts, self.recipe, self.config = parts, recipe, config
         check_choice("precision", config["precision"], PRECISIONS)
         self._model = self._new(config["precision"])  # refused before the folder changes
@@ -109,7 +110,7 @@ class AgeCNNTraining:
         keras.utils.set_random_seed(seed)
         return AgeCNN(
             self.recipe.specification,
-            input_shape=self.parts["train"].images.shape[1:],
+            input_shape=self.parts["train"].inputs.shape[1:],
             regularization=self.recipe.regularization,
             seed=seed,
             dtype=precision,
@@ -134,7 +135,7 @@ class AgeCNNTraining:
             how = {"batch_size": recipe.batch_size, "steps": steps, "seed": self.config["seed"]}
             return shuffled_batches(training, epochs=numbers, **how)
 
-        ages, plain = validation.age_years[:, None], {"normalized": False}
+        ages, plain = validation.targets[:, None], {"normalized": False}
         return Course(
             batches=batches,
             epochs=recipe.epochs,
@@ -142,13 +143,13 @@ class AgeCNNTraining:
             learning_rate=recipe.learning_rate,
             monitor=_MEASURE,
             patience=recipe.patience or recipe.epochs,
-            validation=plain_batches(validation.images, ages, batch_size=_PREDICT_ROWS, **plain),
+            validation=plain_batches(validation.inputs, ages, batch_size=_PREDICT_ROWS, **plain),
         )
 
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
         plain, about = self._plain(model, history)
-        predicted = {s: predict_years(plain, part.images) for s, part in self.parts.items()}
-        median = float(np.median(self.parts["train"].age_years))
+        predicted = {s: predict_years(plain, part.inputs) for s, part in self.parts.items()}
+        median = float(np.median(self.parts["train"].targets))
         report = {
             "mae_years": {s: _mae(part, predicted[s]) for s, part in self.parts.items()},
             "median_baseline": {
@@ -157,7 +158,7 @@ class AgeCNNTraining:
             },
             **about,
         }
-        ages, test = {s: part.age_years for s, part in self.parts.items()}, self.parts["test"]
+        ages, test = {s: part.targets for s, part in self.parts.items()}, self.parts["test"]
         return Measured(plain, report, {
             "ages.png": lambda path: pictures.ages(ages, path),
             "faces.png": lambda path: pictures.faces(test, predicted["test"], path),
@@ -205,7 +206,7 @@ class LearningByHeart(AgeCNNTraining):
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
         plain, about = self._plain(model, history)
         faces = self.parts["train"]
-        predicted = predict_years(plain, faces.images)
+        predicted = predict_years(plain, faces.inputs)
         lines = pictures.BY_HEART
         return Measured(plain, {"mae_years": _mae(faces, predicted), **about}, {
             "faces.png": lambda path: pictures.faces(faces, predicted, path),
@@ -218,5 +219,5 @@ def predict_years(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return model.predict(images, batch_size=_PREDICT_ROWS, verbose=0)[:, 0]
 
 
-def _mae(part: Faces, predicted: np.ndarray | float) -> float:
-    return float(np.abs(part.age_years.astype(np.float64) - predicted).mean())
+def _mae(part: Examples, predicted: np.ndarray | float) -> float:
+    return float(np.abs(part.targets.astype(np.float64) - predicted).mean())

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kerasmlp.data.kept_back import groups_of_rows, labelled_rows
-from kerasmlp.data.labels import UNKNOWN
+from kerasmlp.data.examples import Examples
+from kerasmlp.data.labels import is_unknown
 from kerasmlp.data.splits import group_codes, grouped_folds, grouped_split
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target
@@ -117,19 +117,20 @@ def plan_runs(store: EmbeddingStore, plan: CrossValidationPlan) -> list[PlannedR
         reject("seeds", "must be one or more different integers", list(plan.seeds))
     plan.recipe.check_width(store.width)
     check_drawing(plan.seeds, plan.validation_share)
-    labels, rows = labelled_rows(store, plan.target)
-    groups = groups_of_rows(store, plan.group)[rows]
-    usable = _usable(store, rows)
-    rows, groups = rows[usable], groups[usable]
+    examples = Examples.of(store, plan.target)
+    rows = examples.labelled()
+    if has_folds(store):
+        rows = rows[~is_unknown(store.labels["fold"][rows])]
+    groups = examples.groups(plan.group)[rows]
     runs, sizes = [], []
     for seed in plan.seeds:
         for fold, test in _folds(store, plan, groups, rows, seed):
             training = ~np.isin(rows, test)
             rest, _ = grouped_split(groups[training], plan.validation_share, seed)
-            present = np.unique(labels[rows[training]][rest])
+            present = np.unique(examples.targets[rows[training]][rest])
             if len(present) < 2:
                 where = f"where seed {seed} tests fold {fold}"
-                names = [plan.target.class_names[k] for k in present]
+                names = [plan.target.measured_names[k] for k in present]
                 reject_column(
                     plan.target.label, f"must hold two classes to train on {where}", names
                 )
@@ -169,13 +170,6 @@ def shared_steps(sizes: Sequence[int], batch_size: int) -> list[int]:
             floor = steps
         shared[steps] = floor
     return [shared[steps] for steps in full]
-
-
-def _usable(store: EmbeddingStore, rows: np.ndarray) -> np.ndarray:
-    """Which of the rows have a fold; all where the store has no folds."""
-    if not has_folds(store):
-        return np.ones(len(rows), bool)
-    return store.labels["fold"][rows] != UNKNOWN
 
 
 def _folds(

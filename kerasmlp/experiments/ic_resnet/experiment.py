@@ -36,7 +36,7 @@ class CifarTraining(ImageTraining):
     def network(self) -> keras.Model:
         data, inner = self.data, self.plan.network(self.run)
         network = ICResNet(**inner, num_classes=data.num_classes, channels=data.channels)
-        mean = data.x_train.mean(axis=0, dtype=np.float64) / 255
+        mean = data.train.inputs.mean(axis=0, dtype=np.float64) / 255
         inputs = keras.Input(network.input.shape[1:], name="image")
         scaling = {"offset": (-mean).tolist(), "dtype": "float32", "name": "less_the_mean_image"}
         return keras.Model(inputs, network(keras.layers.Rescaling(1 / 255, **scaling)(inputs)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasmlp.data.kept_back import VALIDATION_SHARE, split_rows
+from kerasmlp.data.examples import VALIDATION_SHARE, Examples
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import check_same_embedder
 from kerasmlp.data.targets import Target, age_target, choose_age_target, choose_target
@@ -161,7 +161,8 @@ class Experiment:
             search.check(pretraining.width)
         for task in self.tasks:
             plan_runs(store, self.plan(task))
-            split_rows(pretraining, task.pretraining_target, None, VALIDATION_SHARE, self.seed)
+            rows = Examples.of(pretraining, task.pretraining_target)
+            rows.split(VALIDATION_SHARE, self.seed, None)
 
 
 def make_tasks(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import plan_runs
 from kerasmlp.experiments.residual_mlp import figures
@@ -144,8 +145,9 @@ def _entropies(seed: int, task: Task, test: EmbeddingStore, run: Path):
     """Entropies of a test fold and whether the answers are right."""
     predictor = Predictor(run)
     chunks = predictor.uncertainty(test.embeddings, num_samples=512, seed=seed)
-    mean = task.target.measured(np.concatenate([chunk["mean"] for chunk in chunks]))
-    return entropy_nats(mean), mean.argmax(axis=1) == task.target.encode(test, task.target.classes)
+    mean = np.concatenate([chunk["mean"] for chunk in chunks])
+    right = ~Examples.of(test, task.target).wrong(mean)
+    return entropy_nats(task.target.measured(mean)), right
 
 
 def _table(heads: Sequence, rows: Sequence[Sequence]) -> str:

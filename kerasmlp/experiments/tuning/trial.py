@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp.callbacks.validation import Validation
-from kerasmlp.data.kept_back import split_rows
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.experiments.tuning.plan import Cost, TuningPlan
@@ -50,12 +50,11 @@ class TrialRunner:
     def __init__(self, store: EmbeddingStore, plan: TuningPlan):
         self._plan = plan
         store = _without_fold(store, plan.leave_out_fold)
-        rest, validation, self.unlabelled = split_rows(
-            store, plan.target, plan.group, plan.validation_share, plan.seed
-        )
+        rows = Examples.of(store, plan.target)
+        self.unlabelled = int((~rows.known).sum())
+        self.rows, self.part = rows.split(plan.validation_share, plan.seed, plan.group)
         # A search traces many networks, which TensorFlow takes for one that is traced too often.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        self.rows, self.part = store.subset(rest), store.subset(validation)
         self.use_compiler(xla=plan.uses_xla(len(self.rows)))
 
     def use_compiler(self, *, xla: bool) -> None:
@@ -88,7 +87,7 @@ class TrialRunner:
         model = self.workbench.model(
             recipe,
             num_classes=plan.target.num_classes,
-            width=self.rows.width,
+            width=self.rows.inputs.shape[1],
             batch_size=min(recipe.batch_size, len(self.rows)),
             steps=steps_of(len(self.rows), recipe.batch_size),
             rps_weight=recipe.rps_weight if plan.target.is_age else 0.0,
@@ -97,15 +96,15 @@ class TrialRunner:
         )
 
         def measured(probabilities: np.ndarray) -> dict[str, float]:
-            return {"loss": measure(plan.target, probabilities, self.part)["nll"]}
+            return {"loss": measure(self.part, probabilities)["nll"]}
 
         course = course_by_recipe(
             model,
-            self.rows.embeddings,
-            plan.target.soft_labels(self.rows, recipe.label_sigma_years),
+            self.rows.inputs,
+            self.rows.soft_targets(recipe.label_sigma_years),
             recipe,
             seed=plan.seed,
-            callbacks=[Validation(self.part.embeddings, measured)],
+            callbacks=[Validation(self.part.inputs, measured)],
         )
         # The search stops what does not improve.
         course = replace(course, epochs=stop_after, patience=None)
