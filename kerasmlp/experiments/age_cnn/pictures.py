@@ -13,7 +13,7 @@ from kerasmlp.training.figures import over_epochs
 from kerasmlp.utils.figures import save_png
 
 SHOWN = 4
-"""Examples in a row, as in the paper."""
+"""Faces in a row, as in the paper."""
 
 
 TRAINING = {"mae_years": "training", "val_mae_years": "validation"}
