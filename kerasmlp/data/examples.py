@@ -22,23 +22,22 @@ VALIDATION_SHARE = 0.1
 class Examples:
     """What a model takes of each row, what it should answer, and what else is known.
 
-        Attributes:
-            inputs: Embeddings or images, `(rows, …)`.
-            targets: The class of each row, -1 where it is unknown; or a number such as an age.
-            labels: All columns of the store.
-            target: By which `targets` are encoded, in the classes that are measured; None of
-                images.
+    Attributes:
+        inputs: Embeddings or images, `(rows, …)`.
+        targets: The class of each row, -1 where it is unknown; or a number such as an age.
+        labels: All columns of the store.
+        target: By which `targets` are encoded, in the classes that are measured; None of
+            images.
 
-        Example:
+    Example:
 
-        >>> from kerasmlp.data.stores.row_store import digest_of
-    from kerasmlp.data.targets import choose_target
-        >>> store = EmbeddingStore(np.eye(3), {"gender": [1, -1, 0], "age_years": [30, 31, None]})
-        >>> rows = Examples.of(store, choose_target(store, "gender"))
-        >>> rows.targets, rows.known, rows.years
-        (array([ 1, -1,  0]), array([ True, False,  True]), array([30., 31., nan], dtype=float32))
-        >>> rows.subset(rows.known).wrong(np.eye(2)[[1, 1]])
-        array([False,  True])
+    >>> from kerasmlp.data.targets import choose_target
+    >>> store = EmbeddingStore(np.eye(3), {"gender": [1, -1, 0], "age_years": [30, 31, None]})
+    >>> rows = Examples.of(store, choose_target(store, "gender"))
+    >>> rows.targets, rows.known, rows.years
+    (array([ 1, -1,  0]), array([ True, False,  True]), array([30., 31., nan], dtype=float32))
+    >>> rows.subset(rows.known).wrong(np.eye(2)[[1, 1]])
+    array([False,  True])
     """
 
     inputs: np.ndarray
