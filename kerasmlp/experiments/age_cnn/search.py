@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -46,8 +47,7 @@ def search_age_cnn(
 
     Args:
         recipe: What holds for all that is not searched.
-        trials: Of each stage.
-        epochs: Of a trial.
+        trials, epochs: How many there are in each stage, and how long one is.
         others: As of `train_age_cnn`; the seed decides the values, too.
 
     Returns:
@@ -81,8 +81,9 @@ def search_age_cnn(
         report = {"best": best, "trials": counts, "precision": precision}
         report |= {"rows": {split: len(part) for split, part in parts.items()}}
         report |= {"seconds": {"total": time.time() - started}}
-        recipe = recipe.replace(**{name: best[name] for name in STAGES[0]})
-        return write_search(folder, recipe.to_config(), found, report, pictures.trials)
+        values = recipe.replace(**{name: best[name] for name in STAGES[0]}).to_config()
+        draw = functools.partial(pictures.trials, found, best)
+        return write_search(folder, values, found, report, draw)
 
 
 def _search(
