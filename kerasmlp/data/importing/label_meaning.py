@@ -171,9 +171,6 @@ def read_genders(
 ) -> np.ndarray:
     """Genders of this package from words or codes.
 
-    Args:
-        said: What the file says of its codes.
-
     Raises:
         InputError: if a value is none of those that `codes` knows.
     """

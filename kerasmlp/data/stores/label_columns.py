@@ -18,9 +18,6 @@ MAX_AGE_YEARS = 130
 def as_column(name: Any, key: str, values: Sequence | np.ndarray, rows: int) -> np.ndarray:
     """Checks one label column, also against what its name means.
 
-    Args:
-        values: Numbers or text, one per row; None is unknown.
-
     Raises:
         InputError: naming the file, what was expected and what came.
 
@@ -139,9 +136,6 @@ def joined_column(
     names: Sequence, key: str, parts: Sequence[np.ndarray | None], rows: Sequence[int]
 ) -> np.ndarray:
     """One label of several stores in one kind, with every value kept; None is unknown throughout.
-
-    Args:
-        parts: The label of each store, or None where it has none.
 
     Raises:
         InputError: if kinds differ so that joining them would change a value.
