@@ -41,11 +41,17 @@ def as_column(name: Any, key: str, values: Sequence | np.ndarray, rows: int) -> 
         _reject_rows(name, key, "0 (male), 1 (female) or -1 (unknown)", column, bad)
         column = column.astype(np.int8)
     elif key in ("fold", "group") and column.dtype.kind == "f":
-        whole = np.where(np.isnan(column), UNKNOWN, column)
-        bad = ~(np.abs(whole) < 2**53) | (whole != np.rint(whole))
+        whole, bad = whole_numbers(column)
         _reject_rows(name, key, "whole numbers or text", column, bad)
-        column = whole.astype(np.int64)
+        column = whole
     return column
+
+
+def whole_numbers(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Floats as integers, -1 where nothing is known, and the mask of those that are none."""
+    whole = np.where(np.isnan(column), UNKNOWN, column)
+    bad = ~(np.abs(whole) < 2**53) | (whole != np.rint(whole))
+    return np.where(bad, UNKNOWN, whole).astype(np.int64), bad
 
 
 def way_to_utf8(path: Any) -> str:
