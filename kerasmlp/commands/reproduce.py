@@ -106,7 +106,8 @@ def _estimate(args: argparse.Namespace, experiment) -> None:
     seconds = estimate_seconds(experiment, workers=args.workers)
     for name, plan in experiment.searches().items():
         print(f"a search for {name}: {plan.num_trials} trials, {plan.num_epochs} epochs")
-    print(f"{len(experiment.pretrainings())} pre-trainings on {len(experiment.pretraining)} rows")
+    rows = len(experiment.pretraining_store)
+    print(f"{len(experiment.pretrainings())} pre-trainings on {rows} rows")
     print(f"{len(experiment.steps())} cross-validations on {len(experiment.store)} rows:")
     for task in experiment.tasks:
         values = seconds[task.name]

@@ -18,6 +18,7 @@ from kerasmlp.data.labels import (
     is_unknown,
     repair_age_group,
 )
+from kerasmlp.data.stores.label_columns import whole_numbers
 from kerasmlp.utils.checks import InputError, reject, reject_column
 
 _AGE_LABELS = ("age_years", "age_group")
@@ -214,10 +215,8 @@ def _classes_of(column: np.ndarray) -> np.ndarray:
     """Whole floats, as a table with gaps has its classes, as integers."""
     if column.dtype.kind != "f":
         return column
-    whole = np.where(np.isnan(column), UNKNOWN, column)
-    if not (np.abs(whole) < 2**53).all() or (whole != np.rint(whole)).any():
-        return column
-    return whole.astype(np.int64)
+    whole, bad = whole_numbers(column)
+    return column if bad.any() else whole
 
 
 def truth_years(store: Labelled) -> np.ndarray | None:

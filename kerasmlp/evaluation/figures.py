@@ -30,11 +30,6 @@ def reliability(
     """Draws accuracy over confidence, and below how many rows have which confidence.
 
     A bin of fewer than 10 rows has no point: its accuracy is chance.
-
-    Args:
-        bins: Per model, as `metrics.reliability_bins`.
-        ece: Per model, for the title.
-        path: PNG to write.
     """
     figure = Figure(figsize=(3.4 * len(bins), 4.0), layout="constrained")
     axes = figure.subplots(
@@ -68,9 +63,7 @@ def risk_coverage(
     """Draws the share of wrong classes among the answers over the share of rows answered.
 
     Args:
-        curves: Per model, as `selective.risk_coverage`.
         oracle: The curve of one who knows which rows are wrong.
-        path: PNG to write.
     """
     figure = Figure(figsize=(4.6, 3.9), layout="constrained")
     axes = figure.subplots()
@@ -101,11 +94,8 @@ def intervals(
     """Draws which share of ages lies in intervals of which nominal coverage.
 
     Args:
-        nominal_percent: Of the central intervals of the predictive distribution.
-        observed: Per model, their coverage.
         conformal: Per model, percent to coverage of the answered intervals;
             empty where they are not conformal.
-        path: PNG to write.
     """
     figure = Figure(figsize=(4.6, 3.8), layout="constrained")
     axes = figure.subplots()
@@ -145,7 +135,6 @@ def uncertainty(
         values: Measure to source to values; the first source is the store.
         auroc: Source to measure to AUROC against the store; they stand above
             each panel in the order of the legend.
-        path: PNG to write.
     """
     columns = 3
     rows = -(-len(values) // columns)

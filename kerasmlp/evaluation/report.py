@@ -94,12 +94,16 @@ def write_evaluation(
         **environment(),
     }
     write_json(folder / "report.json", report)
-    unnamed = {"age_group", "gender", "race"} - set(named_groups(report["groups"]))
-    with row_writer(folder / "groups.csv", "csv") as write:
-        for row in report["groups"]:
-            write({k: v for k, v in row.items() if k not in unnamed})
+    _write_groups(folder / "groups.csv", report["groups"])
     _draw_figures(folder, rows, models, bins, report, drawn)
     return report
+
+
+def _write_groups(path: Path, groups: list[dict]) -> None:
+    unnamed = {"age_group", "gender", "race"} - set(named_groups(groups))
+    with row_writer(path, "csv") as write:
+        for row in groups:
+            write({k: v for k, v in row.items() if k not in unnamed})
 
 
 def measure_answers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kerasmlp.experiments.settings import as_json
+from kerasmlp.experiments.settings import Recorded
 from kerasmlp.training.precision import PRECISIONS
 from kerasmlp.utils.checks import check_choice, check_each_once, check_int, check_positive, reject
 
@@ -13,8 +13,23 @@ if TYPE_CHECKING:
     from kerasmlp.training.image_batches import ImageSet
 
 
+@dataclass(frozen=True)
+class ImageRun:
+    """One training of a plan.
+
+    Attributes:
+        name: Of its folder.
+        seed: Of all that is random.
+        about: What else tells it from the others, as its files say it.
+    """
+
+    name: str
+    seed: int
+    about: dict[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True)
-class ImagePlan:
+class ImagePlan(Recorded):
     """Many trainings on the same images.
 
     Attributes:
@@ -48,7 +63,3 @@ class ImagePlan:
         if self.batch_size > len(data.train):
             requirement = f"must be at most the {len(data.train)} images to train on"
             reject("batch_size", requirement, self.batch_size)
-
-    def to_config(self) -> dict[str, Any]:
-        """The settings as JSON gives them back: lists, no tuples."""
-        return as_json(self)

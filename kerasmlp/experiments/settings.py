@@ -33,6 +33,14 @@ def as_json(plan: Any) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(plan)))
 
 
+class Recorded:
+    """Mixin of a dataclass of settings, which a run records."""
+
+    def to_config(self) -> dict[str, Any]:
+        """The settings as JSON gives them back."""
+        return as_json(self)
+
+
 def facts_of(store: EmbeddingStore) -> dict[str, Any]:
     """What a run records of the embeddings that it is on, beside their digest."""
     info = store.info

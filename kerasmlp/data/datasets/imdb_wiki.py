@@ -39,10 +39,6 @@ def read(source: str | os.PathLike) -> list[Record]:
 def age_years(dob: float, photo_taken: float) -> float | None:
     """Whole years at mid-year of the photo's year, None outside 0..100.
 
-    Args:
-        dob: Birth date as Matlab counts days.
-        photo_taken: Year of the photo.
-
     Example:
 
     >>> june, july = 366 + 725168, 366 + 725188  # 15 June and 5 July 1986

@@ -83,9 +83,6 @@ def parse(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Images and labels of one file.
 
-    Args:
-        classes: Number of classes of each label that a record begins with.
-
     Example:
 
     >>> images, labels = parse(bytes([7] + 3072 * [255]), {"class": 10}, "a.bin")

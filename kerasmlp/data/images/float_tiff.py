@@ -20,7 +20,6 @@ def read_float_tiff(
     """Reads the values as they are, by OpenCV.
 
     Args:
-        data: Of the file.
         check_size: Called with width, height and the bytes of memory that each pixel
             takes, before anything is decoded; may raise.
 

@@ -87,14 +87,12 @@ def build_images(
         reject_file(source, "must hold at least one image to keep", f"none ({removed})")
     records, splits, digests = zip(*kept.rows, strict=True)
     groups = joined_groups([record.group for record in records], digests)
-    stay = np.ones(len(records), bool)
-    if split is None:
-        stay = _in_no_later_split(splits, digests)
-        of_kept = (entry for entry in entries if entry["reason"] is None)
-        for entry, stays in zip(list(of_kept), stay, strict=True):
-            entry["reason"] = None if stays else IN_ANOTHER_SPLIT
-    else:
+    if split is not None:
         splits = _drawn_splits(groups, split, seed)
+    stay = _in_no_later_split(splits, digests)  # nor are drawn ones, as equal files are one group
+    of_kept = [entry for entry in entries if entry["reason"] is None]
+    for place in np.flatnonzero(~stay):
+        of_kept[place]["reason"] = IN_ANOTHER_SPLIT
     of, report = LAYOUTS[layout], removal_report(entries)
     info = RowsInfo(source=of.source, licence=of.licence, removal_report=report)
     labels = {**label_columns(records), "split": splits, "group": groups}

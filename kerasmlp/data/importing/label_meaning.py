@@ -23,7 +23,7 @@ from kerasmlp.data.labels import (
     repair_age_group,
     says_nothing,
 )  # fmt: skip
-from kerasmlp.data.stores.label_columns import plain_column
+from kerasmlp.data.stores.label_columns import plain_column, whole_numbers
 from kerasmlp.utils.checks import reject_file, shown
 
 GENDER_SOURCES = {"male0": "utkface", "female0": "imdb-wiki", "words": "words"}
@@ -64,17 +64,11 @@ def read_label(
         return _integers(name, column, notes)
     if kind == "f":
         column = plain_column(path, name, np.ma.filled(column, np.nan), rows)
+        whole, bad = whole_numbers(column)
         gaps = np.isnan(column)
-        known = column[~gaps]
-        with np.errstate(invalid="ignore"):
-            whole = known.size and bool(
-                (known == np.rint(known)).all() and np.abs(known).max() < 2**53
-            )
-        if not whole:
+        if bad.any() or gaps.all():
             return column
-        return _integers(
-            name, np.ma.array(np.where(gaps, 0, column).astype(np.int64), mask=gaps), notes
-        )
+        return _integers(name, np.ma.array(whole, mask=gaps), notes)
     column = plain_column(path, name, column, rows)
     return _without_words(name, column, notes) if column.dtype.kind == "U" else column
 
@@ -170,9 +164,6 @@ def read_genders(
     path: Any, column: np.ndarray, codes: str, said: Any, notes: ImportNotes
 ) -> np.ndarray:
     """Genders of this package from words or codes.
-
-    Args:
-        said: What the file says of its codes.
 
     Raises:
         InputError: if a value is none of those that `codes` knows.

@@ -22,9 +22,6 @@ class UnreadCells(Exception):
 def rows_of(cells: np.ndarray) -> np.ndarray:
     """One row per cell, as floats.
 
-    Args:
-        cells: Text, bytes, or arrays, one per row.
-
     Raises:
         UnreadCells: naming the first row that cannot be read.
 

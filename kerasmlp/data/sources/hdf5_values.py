@@ -20,9 +20,6 @@ _CHANGES = ("scale_factor", "add_offset", "_FillValue", "missing_value")
 class ValueReader:
     """Collects the columns of one file.
 
-    Args:
-        file_size: In bytes; what is read is held against it.
-
     Example:
 
     >>> with h5py.File("a.h5", "w", driver="core", backing_store=False) as file:

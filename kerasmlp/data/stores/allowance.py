@@ -16,11 +16,6 @@ class Allowance:
     A few bytes can claim to unpack to any size, a text can be pointed at by
     all rows, and one piece of a file can have a thousand names.
 
-    Args:
-        path: The file, for the error.
-        file_bytes: Its size.
-        most_bytes: Of its parts, whatever its size.
-
     Attributes:
         left: What they may still take.
 

@@ -18,10 +18,6 @@ def refuse_outside(path: Any, group: h5py.Group) -> None:
     A label could be any other file's bytes, and a pipe in its place never
     ends. Nothing outside is opened to find out.
 
-    Args:
-        path: The file, for the error.
-        group: The open file, or the part of it that is to be read.
-
     Raises:
         InputError: if an external link, external storage or a virtual data
             set is anywhere in it, or groups in groups without end.

@@ -18,9 +18,6 @@ MAX_AGE_YEARS = 130
 def as_column(name: Any, key: str, values: Sequence | np.ndarray, rows: int) -> np.ndarray:
     """Checks one label column, also against what its name means.
 
-    Args:
-        values: Numbers or text, one per row; None is unknown.
-
     Raises:
         InputError: naming the file, what was expected and what came.
 
@@ -44,11 +41,17 @@ def as_column(name: Any, key: str, values: Sequence | np.ndarray, rows: int) -> 
         _reject_rows(name, key, "0 (male), 1 (female) or -1 (unknown)", column, bad)
         column = column.astype(np.int8)
     elif key in ("fold", "group") and column.dtype.kind == "f":
-        whole = np.where(np.isnan(column), UNKNOWN, column)
-        bad = ~(np.abs(whole) < 2**53) | (whole != np.rint(whole))
+        whole, bad = whole_numbers(column)
         _reject_rows(name, key, "whole numbers or text", column, bad)
-        column = whole.astype(np.int64)
+        column = whole
     return column
+
+
+def whole_numbers(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Floats as integers, -1 where nothing is known, and the mask of those that are none."""
+    whole = np.where(np.isnan(column), UNKNOWN, column)
+    bad = ~(np.abs(whole) < 2**53) | (whole != np.rint(whole))
+    return np.where(bad, UNKNOWN, whole).astype(np.int64), bad
 
 
 def way_to_utf8(path: Any) -> str:
@@ -139,9 +142,6 @@ def joined_column(
     names: Sequence, key: str, parts: Sequence[np.ndarray | None], rows: Sequence[int]
 ) -> np.ndarray:
     """One label of several stores in one kind, with every value kept; None is unknown throughout.
-
-    Args:
-        parts: The label of each store, or None where it has none.
 
     Raises:
         InputError: if kinds differ so that joining them would change a value.

@@ -22,10 +22,6 @@ class RawFile:
     file that was opened. HDF5, which gets no path, neither locks it nor cares
     about file systems that cannot lock. A pipe is refused instead of waited for.
 
-    Args:
-        path: The file.
-        what: It must be, in words, for the error.
-
     Raises:
         InputError: if there is no such file, or it may not be read.
 

@@ -25,7 +25,6 @@ class RowReader:
     next is read, as it is in the cache.
 
     Args:
-        dtype: Of the rows in memory.
         each: Called with the first row's number and each block of rows.
     """
 

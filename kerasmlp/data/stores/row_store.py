@@ -33,13 +33,6 @@ class RowStore(ABC):
     On disk they are one contiguous, uncompressed dataset, read whole in one
     go; labels are columns under `labels/`.
 
-    Args:
-        values: The rows, checked and contiguous.
-        labels: Column name to array `(rows,)` of integers, floats or text.
-        info: Where the rows come from.
-        name: The file or argument, for the errors.
-        came: The type that the rows had.
-
     Raises:
         InputError: if a label is out of range.
     """

@@ -49,12 +49,7 @@ class StoreFile:
     def rows(
         self, name: str, what: str, ndim: int, kinds: str, itemsize: int
     ) -> tuple[h5py.Dataset, Checksums]:
-        """The dataset of rows, whole, of a size that the file can have, and its checksums.
-
-        Args:
-            what: It holds, for the error.
-            kinds: Of NumPy's, that it may be of.
-        """
+        """The dataset of rows, whole, of a size that the file can have, and its checksums."""
         dataset = own_part(self.path, self._file, name)
         if (
             not isinstance(dataset, h5py.Dataset)

@@ -24,9 +24,7 @@ BY_HEART = {
 """Columns of a history, and what they are where the same images are measured twice."""
 
 
-def curves(
-    history: list[dict], path: str | os.PathLike, *, lines: Mapping[str, str] = TRAINING
-) -> None:
+def curves(history: list[dict], path: str | os.PathLike, *, lines: Mapping[str, str]) -> None:
     """Draws columns of MAE over epochs."""
     epochs = [row["epoch"] + 1 for row in history]
     figure = Figure(figsize=(6, 4), layout="constrained")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kerasmlp.experiments.settings import as_json
+from kerasmlp.experiments.settings import Recorded
 from kerasmlp.models.age_cnn import PAPER
 from kerasmlp.models.layer_specification import check_specification
 from kerasmlp.models.presets import MAX_BATCH_SIZE, MAX_EPOCHS
@@ -17,7 +17,7 @@ from kerasmlp.utils.manifest import read_preset_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgeCNNRecipe:
+class AgeCNNRecipe(Recorded):
     """Network and hyperparameters; the paper's by default.
 
     Attributes:
@@ -62,10 +62,6 @@ class AgeCNNRecipe:
         """Rejects a batch size that these rows do not fill."""
         if self.batch_size > rows:
             reject("batch_size", f"must be at most the {rows} images to train on", self.batch_size)
-
-    def to_config(self) -> dict[str, Any]:
-        """The recipe as JSON gives it back."""
-        return as_json(self)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> AgeCNNRecipe:

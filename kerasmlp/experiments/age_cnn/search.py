@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
+from keras_tuner import Objective
+from keras_tuner.engine.trial import Trial
+from keras_tuner.oracles import RandomSearchOracle
 from tqdm import tqdm
 
 from kerasmlp.data.examples import Examples
@@ -16,11 +21,61 @@ from kerasmlp.data.stores.image_store import ImageStore
 from kerasmlp.experiments.age_cnn import pictures
 from kerasmlp.experiments.age_cnn.data import faces_of, some_faces
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
-from kerasmlp.experiments.age_cnn.stages import STAGES, StageOracle
 from kerasmlp.experiments.age_cnn.training import AgeCNNTraining, predict_years
+from kerasmlp.experiments.tuning.one_file import OneFileState, hyperparameters, oracle_seed
 from kerasmlp.experiments.tuning.search_files import FILES, write_search
+from kerasmlp.experiments.tuning.space import LogRange, rounded
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import check_int, check_seed, reject
+
+STAGES = (
+    {"learning_rate": LogRange(1e-6, 1e-3), "regularization": LogRange(1e-6, 1e1)},
+    {"learning_rate": LogRange(1e-5, 1e-3), "regularization": LogRange(1e-5, 1e-3)},
+)
+"""The paper's: wide, then around the ten best."""
+
+
+class StageOracle(OneFileState, RandomSearchOracle):
+    """Draws the values of one stage, log-uniform, and remembers what came of them.
+
+    Args:
+        number: Of the stage, from 0.
+        trials: To draw.
+        seed: The same seed, the same values.
+        path: Of its state; what lies there is taken up.
+
+    Example:
+
+    >>> import tempfile
+    >>> oracle = StageOracle(1, 2, 0, Path(tempfile.mkdtemp(), "stage-2.json"))
+    >>> trial = oracle.create_trial("here")
+    >>> all(1e-5 <= value <= 1e-3 for value in oracle.values_of(trial).values())
+    True
+    """
+
+    measures = ("val_mae_years",)
+
+    def __init__(self, number: int, trials: int, seed: int, path: str | os.PathLike):
+        self.number, self.path, self.dimensions = number, Path(path), STAGES[number]
+        super().__init__(
+            Objective("val_mae_years", "min"),
+            max_trials=trials,
+            hyperparameters=hyperparameters(self.dimensions),
+            seed=oracle_seed(len(STAGES) * seed + number),
+        )
+        self.verbose = 0
+        if self.path.exists():
+            self.reload()
+
+    def values_of(self, trial: Trial) -> dict[str, float]:
+        return {k: rounded(trial.hyperparameters.values[k]) for k in self.dimensions}
+
+    def rows(self) -> list[dict]:
+        """Completed trials in their order."""
+        return [
+            {"stage": self.number + 1, "trial": k, **self.values_of(t), "val_mae_years": t.score}
+            for k, t in enumerate(self.in_order())
+        ]
 
 
 def search_age_cnn(
@@ -46,8 +101,7 @@ def search_age_cnn(
 
     Args:
         recipe: What holds for all that is not searched.
-        trials: Of each stage.
-        epochs: Of a trial.
+        trials, epochs: How many there are in each stage, and how long one is.
         others: As of `train_age_cnn`; the seed decides the values, too.
 
     Returns:
@@ -81,8 +135,9 @@ def search_age_cnn(
         report = {"best": best, "trials": counts, "precision": precision}
         report |= {"rows": {split: len(part) for split, part in parts.items()}}
         report |= {"seconds": {"total": time.time() - started}}
-        recipe = recipe.replace(**{name: best[name] for name in STAGES[0]})
-        return write_search(folder, recipe.to_config(), found, report, pictures.trials)
+        values = recipe.replace(**{name: best[name] for name in STAGES[0]}).to_config()
+        draw = functools.partial(pictures.trials, found, best)
+        return write_search(folder, values, found, report, draw)
 
 
 def _search(

@@ -96,6 +96,7 @@ class AgeCNNTraining:
 
     kind = "age-cnn"
     files = ("curves.png", "ages.png", "faces.png")
+    lines = pictures.TRAINING
     passes = 1
     """Over the images, in an epoch."""
 
@@ -147,34 +148,33 @@ class AgeCNNTraining:
         )
 
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
-        plain, about = self._plain(model, history)
-        predicted = {s: predict_years(plain, part.inputs) for s, part in self.parts.items()}
-        median = float(np.median(self.parts["train"].targets))
-        report = {
-            "mae_years": {s: _mae(part, predicted[s]) for s, part in self.parts.items()},
-            "median_baseline": {
-                "age_years": median,
-                "mae_years": {split: _mae(part, median) for split, part in self.parts.items()},
-            },
-            **about,
-        }
-        ages, test = {s: part.targets for s, part in self.parts.items()}, self.parts["test"]
-        return Measured(plain, report, {
-            "ages.png": lambda path: pictures.ages(ages, path),
-            "faces.png": lambda path: pictures.faces(test, predicted["test"], path),
-            "curves.png": lambda path: pictures.curves(history, path),
-        })  # fmt: skip
-
-    def _plain(self, model: keras.Model, history: list[dict]) -> tuple[keras.Model, dict]:
-        """The model to save, and what any report says."""
         plain = in_float32(model, lambda: self._new("float32"))
+        predicted = {s: predict_years(plain, part.inputs) for s, part in self.parts.items()}
+        ages = {split: part.targets for split, part in self.parts.items()}
+        split, years = list(predicted.items())[-1]
+        drawn = {
+            "ages.png": lambda path: pictures.ages(ages, path),
+            "faces.png": lambda path: pictures.faces(self.parts[split], years, path),
+            "curves.png": lambda path: pictures.curves(history, path, lines=self.lines),
+        }
         best = min(range(len(history)), key=lambda k: history[k][_MEASURE])
         trainable = sum(int(np.prod(w.shape)) for w in plain.trainable_weights)
         total = plain.count_params()
-        return plain, {
+        report = {
+            **self._errors(predicted),
             "best_epoch": best + 1,
             "parameters": {"total": total, "trainable": trainable, "frozen": total - trainable},
-            "rows": {split: len(part) for split, part in self.parts.items()},
+            "rows": {s: len(part) for s, part in self.parts.items()},
+        }
+        return Measured(plain, report, {name: drawn[name] for name in self.files})
+
+    def _errors(self, predicted: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Of the model, and of the median age of the images to train on."""
+        median = float(np.median(self.parts["train"].targets))
+        of_median = {split: _mae(part, median) for split, part in self.parts.items()}
+        return {
+            "mae_years": {s: _mae(part, predicted[s]) for s, part in self.parts.items()},
+            "median_baseline": {"age_years": median, "mae_years": of_median},
         }
 
 
@@ -191,6 +191,7 @@ class LearningByHeart(AgeCNNTraining):
 
     kind = "age-cnn-overfit"
     files = ("curves.png", "faces.png")
+    lines = pictures.BY_HEART
     passes = 20
 
     def rate(self) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -203,15 +204,8 @@ class LearningByHeart(AgeCNNTraining):
                 layer.momentum = 0.9
         return super().make()
 
-    def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
-        plain, about = self._plain(model, history)
-        faces = self.parts["train"]
-        predicted = predict_years(plain, faces.inputs)
-        lines = pictures.BY_HEART
-        return Measured(plain, {"mae_years": _mae(faces, predicted), **about}, {
-            "faces.png": lambda path: pictures.faces(faces, predicted, path),
-            "curves.png": lambda path: pictures.curves(history, path, lines=lines),
-        })  # fmt: skip
+    def _errors(self, predicted: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {"mae_years": _mae(self.parts["train"], predicted["train"])}
 
 
 def predict_years(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from kerasmlp.data.labels import is_unknown
 from kerasmlp.data.splits import group_codes, grouped_folds, grouped_split
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target
-from kerasmlp.experiments.settings import as_json, check_drawing, facts_of
+from kerasmlp.experiments.settings import Recorded, check_drawing, facts_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.utils.checks import reject, reject_column
 
@@ -24,7 +24,7 @@ SHARED_LOSS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossValidationPlan:
+class CrossValidationPlan(Recorded):
     """The settings of a cross-validation: seeds × folds of one recipe on one target.
 
     Attributes:
@@ -44,10 +44,6 @@ class CrossValidationPlan:
     validation_share: float = 0.1
     group: str | None = None
     init: str | None = None
-
-    def to_config(self) -> dict:
-        """The settings as JSON gives them back: lists, no tuples."""
-        return as_json(self)
 
     @classmethod
     def from_config(cls, config: dict) -> CrossValidationPlan:

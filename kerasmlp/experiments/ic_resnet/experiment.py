@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from kerasmlp.experiments.ic_resnet.plan import CifarPlan, CifarRun
+from kerasmlp.experiments.ic_resnet.plan import CifarPlan
+from kerasmlp.experiments.image_plan import ImageRun
 from kerasmlp.experiments.image_runs import ImageExperiment, percent_of, whole_seconds
 from kerasmlp.models.arrangements import ARRANGEMENTS
 from kerasmlp.models.ic_resnet import ICResNet
@@ -28,9 +29,8 @@ class CifarTraining(ImageTraining):
 
     normalized = False
 
-    def __init__(self, data: ImageSet, plan: CifarPlan, run: CifarRun, data_digest: str):
-        self.run = run
-        config = {"kind": "cifar-run", "arrangement": run.arrangement, "seed": run.seed}
+    def __init__(self, data: ImageSet, plan: CifarPlan, run: ImageRun, data_digest: str):
+        self.run, config = run, {"kind": "cifar-run", **run.about, "seed": run.seed}
         super().__init__(data, plan, config, data_digest)
 
     def network(self) -> keras.Model:
@@ -47,7 +47,7 @@ class CifarTraining(ImageTraining):
     def outcome(self, model: keras.Model, history: list[dict]) -> tuple[keras.Model, dict]:
         accuracies = np.array([row["val_accuracy"] for row in history])
         return in_float32(model, self.network), {
-            "arrangement": self.run.arrangement,
+            **self.run.about,
             "depth": self.plan.depth,
             "bottleneck": self.plan.bottleneck,
             "mean_test_accuracy": float(accuracies.mean()),

@@ -5,23 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kerasmlp.experiments.image_plan import ImagePlan
+from kerasmlp.experiments.image_plan import ImagePlan, ImageRun
 from kerasmlp.models.arrangements import ARRANGEMENTS, units_per_group
 from kerasmlp.utils.checks import check_bool, check_choice, check_each_once, check_int, check_rate
 
 _RATE_FALLS_AT = (0.4, 0.6, 0.8)  # of the run: epochs 80, 120, 160 of 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class CifarRun:
-    """One training."""
-
-    arrangement: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.arrangement}_seed{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +51,18 @@ class CifarPlan(ImagePlan):
         check_rate("dropout_rate", self.dropout_rate)
         super().__post_init__()
 
-    def runs(self) -> list[CifarRun]:
+    def runs(self) -> list[ImageRun]:
         # Seed by seed: killed early, all arrangements have got equally far.
         return [
-            CifarRun(arrangement=arrangement, seed=seed)
+            ImageRun(f"{arrangement}_seed{seed}", seed, {"arrangement": arrangement})
             for seed in self.seeds
             for arrangement in self.arrangements
         ]
 
-    def network(self, run: CifarRun) -> dict[str, Any]:
+    def network(self, run: ImageRun) -> dict[str, Any]:
         """Arguments of the `ICResNet` of a run."""
         shared = {k: getattr(self, k) for k in ("depth", "bottleneck", "dropout_rate")}
-        return shared | {"arrangement": run.arrangement, "seed": run.seed}
+        return shared | run.about | {"seed": run.seed}
 
     def rates(self) -> dict[int, float]:
         """Learning rates by the epochs that they begin with."""

@@ -7,8 +7,9 @@ import functools
 import keras
 
 from kerasmlp.callbacks.layer_out import LayerOut
+from kerasmlp.experiments.image_plan import ImageRun
 from kerasmlp.experiments.image_runs import ImageExperiment, percent_of, whole_seconds
-from kerasmlp.experiments.layer_out.plan import MODES, NETWORKS, LayerOutPlan, LayerOutRun
+from kerasmlp.experiments.layer_out.plan import MODES, NETWORKS, LayerOutPlan
 from kerasmlp.layers.random_erasing import RandomErasing
 from kerasmlp.models.ic_resnet import ICResNet
 from kerasmlp.models.mnist_net import MNISTNet
@@ -31,9 +32,9 @@ class LayerOutTraining(ImageTraining):
     The saved model is float32 and takes pixels, 0 to 255: it normalises them itself.
     """
 
-    def __init__(self, data: ImageSet, plan: LayerOutPlan, run: LayerOutRun, data_digest: str):
-        config = {"kind": "layerout-run", "mode": run.mode, "seed": run.seed}
-        super().__init__(data, plan, config | {"random_erasing": run.erasing}, data_digest)
+    def __init__(self, data: ImageSet, plan: LayerOutPlan, run: ImageRun, data_digest: str):
+        config = {"kind": "layerout-run", **run.about, "seed": run.seed}
+        super().__init__(data, plan, config, data_digest)
         self.run, freezing = run, plan.layer_out(run)
         self.layer_out = None if freezing is None else LayerOut(**freezing)
         if self.layer_out:
@@ -41,7 +42,7 @@ class LayerOutTraining(ImageTraining):
 
     def network(self) -> keras.Model:
         network = self._bare()
-        if not self.run.erasing:
+        if not self.run.about["random_erasing"]:
             return network
         inputs = keras.Input(network.input.shape[1:], name="image")
         erasing = RandomErasing(seed=self.run.seed, name="random_erasing")
@@ -63,12 +64,13 @@ class LayerOutTraining(ImageTraining):
             free, expected = layer_out.warmup_epochs, layer_out.expected_share
             for row in history:
                 row["frozen"] = " ".join(layer_out.names(int(row["epoch"])))
-        plain = in_float32(model.layers[-1] if self.run.erasing else model, self._bare)
+        plain = in_float32(
+            model.layers[-1] if self.run.about["random_erasing"] else model, self._bare
+        )
         inputs = keras.Input(plain.input.shape[1:], name="image")
         outputs = plain(normalization(self.data.channels)(inputs))
         return keras.Model(inputs, outputs), {
-            "mode": self.run.mode,
-            "random_erasing": self.run.erasing,
+            **self.run.about,
             "frozen_share": sum(row.get("frozen_share", 0.0) for row in history) / epochs,
             "expected_frozen_share": expected * (epochs - free) / epochs,
             "probabilities": layer_out.probabilities.tolist() if layer_out else [],

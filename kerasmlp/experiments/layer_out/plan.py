@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kerasmlp.experiments.image_plan import ImagePlan
+from kerasmlp.experiments.image_plan import ImagePlan, ImageRun
 from kerasmlp.utils.checks import check_choice, check_each_once, check_int, reject
 
 if TYPE_CHECKING:
@@ -62,19 +62,6 @@ NETWORKS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerOutRun:
-    """One training."""
-
-    mode: str
-    seed: int
-    erasing: bool
-
-    @property
-    def name(self) -> str:
-        return f"{self.mode}{'-erasing' if self.erasing else ''}_seed{self.seed}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class LayerOutPlan(ImagePlan):
     """Modes × seeds on one network, trained as in the paper where nothing is given.
 
@@ -123,23 +110,28 @@ class LayerOutPlan(ImagePlan):
             reject("network", f"must be one for {kind} images, as the data holds", self.network)
         super().check(data)
 
-    def runs(self) -> list[LayerOutRun]:
+    def runs(self) -> list[ImageRun]:
         return [
-            LayerOutRun(mode=mode, seed=seed, erasing=erasing)
+            ImageRun(
+                f"{mode}{'-erasing' * erasing}_seed{seed}",
+                seed,
+                {"mode": mode, "random_erasing": erasing},
+            )
             for erasing in ERASING[self.erasing]
             for mode in self.modes
             for seed in self.seeds
         ]
 
-    def layer_out(self, run: LayerOutRun) -> dict[str, Any] | None:
+    def layer_out(self, run: ImageRun) -> dict[str, Any] | None:
         """Arguments of the callback of a run; None trains all layers."""
-        if run.mode == "baseline":
+        mode = run.about["mode"]
+        if mode == "baseline":
             return None
         values = NETWORKS[self.network].efreeze
         named = {"efreeze": values, "dfreeze": values[::-1]} if values else {}
         # Without a list of its own, a network has the line of `LayerOut` of that name.
-        schedule = named.get(run.mode, run.mode if "freeze" in run.mode else "random")
-        warmup = 0 if run.mode == "since-start" else self.warmup_epochs
+        schedule = named.get(mode, mode if "freeze" in mode else "random")
+        warmup = 0 if mode == "since-start" else self.warmup_epochs
         return {"warmup_epochs": warmup, "schedule": schedule, "seed": run.seed}
 
     def rates(self) -> dict[int, float]:

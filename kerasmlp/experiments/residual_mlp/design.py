@@ -100,7 +100,7 @@ class Experiment:
         check_optional_int("search_epochs", self.search_epochs, minimum=1, maximum=LONGEST_EPOCHS)
 
     @cached_property
-    def pretraining(self) -> EmbeddingStore:
+    def pretraining_store(self) -> EmbeddingStore:
         """The store to pre-train on."""
         return EmbeddingStore.open(self.pretraining_path, verify=True)
 
@@ -148,7 +148,7 @@ class Experiment:
 
     def check(self) -> None:
         """Rejects what would fail hours later. TensorFlow is not needed for it."""
-        pretraining, store, path = self.pretraining, self.store, self.pretraining_path
+        pretraining, store, path = self.pretraining_store, self.store, self.pretraining_path
         check_same_embedder(os.fspath(path), pretraining.info, store.info)
         if pretraining.width != store.width:
             requirement = f"must hold embeddings of width {store.width}, as the other store"

@@ -34,7 +34,7 @@ def estimate_seconds(
         early stopping is not reckoned with; `search`: about so long.
     """
     workers = number_of_workers(workers)
-    pretraining, store = experiment.pretraining, experiment.store
+    pretraining, store = experiment.pretraining_store, experiment.store
     plans, result = experiment.searches(), {}
     for task in experiment.tasks:
         measured = _short_run(experiment, task, workers)

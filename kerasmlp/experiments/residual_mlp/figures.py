@@ -69,7 +69,8 @@ def loss_curves(folders: Folders, task: str, path: str | os.PathLike) -> None:
                 band(axes, mean, mean - std, mean + std, label=variant)
             axes.set_title(f"{task}: {words}, {init} initialisation", fontsize=10)
             over_epochs(axes)
-            axes.label_outer()
+    for axes in grid[0]:
+        axes.set_xlabel("")  # that of the axes below is theirs, too
     grid[0, 0].legend(fontsize=8)
     save_png(figure, path)
 

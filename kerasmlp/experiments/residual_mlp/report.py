@@ -44,7 +44,7 @@ def write_report(folder: Path, experiment: Experiment, report: Mapping, folders:
     """
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
-    stores = {"pre-training": experiment.pretraining, "cross-validation": experiment.store}
+    stores = {"pre-training": experiment.pretraining_store, "cross-validation": experiment.store}
     parts = [_h("The data"), _drawn(pictures / "distributions.png", figures.distributions, stores)]
     parts += [*_removals(stores), _h("The network"), *_networks(pictures, experiment)]
     if searched := report["search"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,10 +15,9 @@ from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
 from kerasmlp.experiments.cross_validation.trainer import TrainingPool
 from kerasmlp.experiments.grid import Grid
 from kerasmlp.experiments.residual_mlp.claims import check_claims
-from kerasmlp.experiments.residual_mlp.design import Experiment, Folders
+from kerasmlp.experiments.residual_mlp.design import Experiment, Folders, Task
 from kerasmlp.experiments.residual_mlp.faces import check_photos, draw_extreme_faces
 from kerasmlp.experiments.residual_mlp.report import write_report
-from kerasmlp.experiments.residual_mlp.search import with_searched_recipes
 from kerasmlp.experiments.residual_mlp.table import long_table, table_markdown
 from kerasmlp.experiments.settings import as_json
 from kerasmlp.runs.environment import environment
@@ -98,6 +98,31 @@ def reproduce(
         return report
 
 
+def with_searched_recipes(
+    experiment: Experiment, folder: Path, *, workers: int, progress: bool = False
+) -> tuple[Experiment, list[dict]]:
+    """Searches, or goes on with it; puts what was found into the recipes, and into a row for each.
+
+    Epochs and early stopping stay those of the presets.
+    """
+    from kerasmlp.experiments.tuning.tune import tune
+
+    if experiment.search_epochs is None:
+        return experiment, []
+    found, rows = {}, []
+    for name, plan in experiment.searches().items():
+        how = {"workers": workers, "resume": True, "progress": progress}
+        report = tune(experiment.pretraining_path, plan, folder / "search" / name, **how)
+        found[name] = {key: report["best"][key] for key in plan.dimensions}
+        rows.append({"task": name, "val_loss": report["best"]["val_loss"], **found[name]})
+
+    def changed(task: Task) -> Task:
+        preset, recipe = (r.replace(**found[task.pretraining]) for r in (task.preset, task.recipe))
+        return replace(task, preset=preset, recipe=recipe)
+
+    return replace(experiment, tasks=tuple(map(changed, experiment.tasks))), rows
+
+
 def _results(
     folder: RunFolder, folders: Folders, store: EmbeddingStore, searched: list[dict]
 ) -> dict[str, list[dict]]:
@@ -114,7 +139,7 @@ def _results(
 def _config_of(experiment: Experiment) -> dict:
     return {
         "kind": KIND,
-        "pretraining_digest": experiment.pretraining.digest(),
+        "pretraining_digest": experiment.pretraining_store.digest(),
         "store_digest": experiment.store.digest(),
         **{k: getattr(experiment, k) for k in _SETTINGS},
         "presets": {t.name: t.preset.to_config() for t in experiment.tasks},
@@ -128,7 +153,7 @@ def _config_of(experiment: Experiment) -> dict:
 def _pretrain(experiment: Experiment, folder: Path, progress: bool) -> dict[tuple[str, str], Path]:
     from kerasmlp.utils.tensorflow_import import import_tensorflow
 
-    tasks, store = list(experiment.pretrainings().items()), experiment.pretraining
+    tasks, store = list(experiment.pretrainings().items()), experiment.pretraining_store
     recipes = [
         task.pretraining_recipe(variant, experiment.pretraining_epochs)
         for (_, variant), task in tasks

@@ -161,13 +161,8 @@ class SearchOracle(OneFileState, Oracle):
                     if any(trial.status != "COMPLETED" for trial in before):
                         break
                     values = self._taken_on(before, len(begun), size) if k else self._drawn()
-                    values |= {
-                        "tuner/epochs": epochs,
-                        "tuner/initial_epoch": first_epoch,
-                        "tuner/bracket": number,
-                        "tuner/round": k,
-                    }
-                    return {"status": "RUNNING", "values": values}
+                    places = zip(self.places, (epochs, first_epoch, number, k), strict=True)
+                    return {"status": "RUNNING", "values": values | dict(places)}
                 before, first_epoch = begun, epochs
         return {"status": "IDLE" if self.ongoing_trials else "STOPPED"}
 

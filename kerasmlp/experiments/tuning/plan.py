@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from kerasmlp.data.targets import Target
-from kerasmlp.experiments.settings import as_json, check_drawing
+from kerasmlp.experiments.settings import Recorded, check_drawing
 from kerasmlp.experiments.tuning.space import SPACES
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.xla import XLA_PAYS_STEPS
@@ -21,7 +21,7 @@ _XLA_PAYS_BLOCKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuningPlan:
+class TuningPlan(Recorded):
     """The settings of a search; two searches of equal plans and data find the same.
 
     Attributes:
@@ -124,10 +124,6 @@ class TuningPlan:
             return False
         steps = self.num_epochs / self.num_configurations * rows / self.base.batch_size
         return steps >= XLA_PAYS_STEPS
-
-    def to_config(self) -> dict:
-        """The settings as JSON gives them back."""
-        return as_json(self)
 
     @classmethod
     def from_config(cls, config: dict) -> TuningPlan:

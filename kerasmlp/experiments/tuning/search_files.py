@@ -105,7 +105,7 @@ def write_search(
     recipe: dict,
     rows: Sequence[dict],
     report: dict,
-    draw: Callable[[Sequence[dict], dict, Path], None],
+    draw: Callable[[Path], None],
     *,
     complete: bool = True,
 ) -> dict:
@@ -115,8 +115,8 @@ def write_search(
         folder: Of the search.
         recipe: With the best values.
         rows: One per trial.
-        report: With the `best` of the rows; seed, data and environment are added.
-        draw: Draws the trials and the best of them into a file.
+        report: All but seed, data and environment.
+        draw: Draws the trials into a file.
         complete: Whether there will be no more of them.
     """
     write_json(folder / "best.json", recipe)
@@ -124,7 +124,7 @@ def write_search(
     config = folder.config()
     report = report | {name: config[name] for name in ("seed", "data_digest")} | environment()
     with drawing(folder / "trials.png") as path:
-        draw(rows, report["best"], path)
+        draw(path)
     if complete:
         folder.finish(report)
     else:

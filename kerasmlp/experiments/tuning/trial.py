@@ -51,7 +51,6 @@ class TrialRunner:
         self._plan = plan
         store = _without_fold(store, plan.leave_out_fold)
         rows = Examples.of(store, plan.target)
-        self.unlabelled = int((~rows.known).sum())
         self.rows, self.part = rows.split(plan.validation_share, plan.seed, plan.group)
         # A search traces many networks, which TensorFlow takes for one that is traced too often.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -194,14 +194,13 @@ class _Tuning:
         }
         recipe = recipe_of(plan.recipe, {name: best[name] for name in plan.dimensions})
 
-        def draw(*what: object) -> None:
+        def draw(path: Path) -> None:
             from kerasmlp.experiments.tuning import figures
 
-            figures.trials(plan, *what)
+            figures.trials(plan, rows, best, path)
 
-        report = write_search(
-            self.folder, recipe.to_config(), rows, report, draw, complete=complete
-        )
+        what = recipe.to_config(), rows, report, draw
+        report = write_search(self.folder, *what, complete=complete)
         if complete:
             for trial_id in search.state.trials:
                 search.state.checkpoint_of(trial_id).unlink(missing_ok=True)
