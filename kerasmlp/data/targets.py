@@ -58,6 +58,10 @@ class Target:
     head: str | None = None
     classes: str | None = None
 
+    def to_config(self) -> dict:
+        """As JSON gives it back."""
+        return vars(self) | {"class_names": list(self.class_names)}
+
     @classmethod
     def from_config(cls, config: dict) -> Target:
         return cls(**{**config, "class_names": tuple(config["class_names"])})

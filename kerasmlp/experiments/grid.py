@@ -33,10 +33,7 @@ class Grid:
         self.files = ("runs.csv", "table.md", "curves.png", *(f"{name}/" for name in names))
 
     def pending(self, settings_of: Callable[[int], dict]) -> list[int]:
-        """Numbers of the runs that are not done.
-
-        Args:
-            settings_of: From the number of a run to what its `config.json` would hold.
+        """Numbers of the runs that are not done, by what the `config.json` of each would hold.
 
         Raises:
             InputError: if one that is done is not whole, or was made with other settings.
@@ -55,11 +52,7 @@ class Grid:
     ) -> dict:
         """Writes `runs.csv`, `table.md`, `curves.png` and `report.json`; returns the report.
 
-        Args:
-            rows: One per run.
-            table: In Markdown.
-            report: All but the data's digest and the environment.
-            draw: Draws curves into a file; None where there are none.
+        To the report the data's digest and the environment are added.
         """
         write_text(self.folder / "runs.csv", csv_of(rows))
         write_text(self.folder / "table.md", table)

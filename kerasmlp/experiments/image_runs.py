@@ -98,12 +98,9 @@ def run_experiment(
     accuracies are those of an uninterrupted experiment.
 
     Args:
-        experiment: What to compute, and how it is shown.
         data: Images; the test part is measured after every epoch, as in the papers.
         run_dir: Folder to write, a run folder with one more per run in it.
-        resume: Go on with a killed experiment.
-        force: Replace what is in the folder.
-        progress: Show a bar over epochs.
+        resume, force, progress: As of `train`.
 
     Returns:
         The report, as in `report.json`: `summary` holds for each title mean and
@@ -166,13 +163,7 @@ def _train_all(
 def _draw(
     histories: dict[str, list[list[dict]]], panels: dict[str, str], path: str | os.PathLike
 ) -> None:
-    """Draws columns of histories over epochs: means over seeds, and from least to largest.
-
-    Args:
-        histories: For each title the histories of its runs.
-        panels: Columns with their titles.
-        path: Of the PNG.
-    """
+    """Draws columns of histories over epochs: means over seeds, and from least to largest."""
     from matplotlib.figure import Figure
 
     from kerasmlp.utils.figures import save_png

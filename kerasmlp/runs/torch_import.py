@@ -100,14 +100,12 @@ def _settings(network: dict, target: Target, info: StoreInfo, checkpoint_sha256:
     names = recipe.to_config().keys() & network.keys()
     return {
         "kind": KIND,
-        "target": vars(target) | {"class_names": list(target.class_names)},
+        "target": target.to_config(),
         "recipe": recipe.replace(**{k: network[k] for k in names}).to_config(),
         "network": network,
         "width": network["width"],
         "data_digest": None,
-        "embedder": info.embedder,
-        "embedder_sha256": info.embedder_sha256,
-        "normalized": info.normalized,
+        **info.of_embedder(),
         "checkpoint_sha256": checkpoint_sha256,
     }
 

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -197,15 +197,13 @@ class EmbeddingTraining:
         self.xla = rows.test is not None and self.model.jit_compile
         self.config = {
             "kind": KIND,
-            "target": asdict(target) | {"class_names": list(target.class_names)},
+            "target": target.to_config(),
             "recipe": recipe.to_config(),
             "width": width,
             **settings,
             "init": None,
             "precision": precision,
-            "embedder": info.embedder,
-            "embedder_sha256": info.embedder_sha256,
-            "normalized": info.normalized,
+            **info.of_embedder(),
         }
         if not info.normalized:
             self.config["norm_1_share"] = norm_1_share(rows.whole.inputs)

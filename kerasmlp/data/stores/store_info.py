@@ -81,6 +81,11 @@ class StoreInfo(RowsInfo):
     import_report: dict | None = None
     extraction: dict | None = None
 
+    def of_embedder(self) -> dict[str, Any]:
+        """What a run records of it: embeddings of another space mean nothing to its model."""
+        names = ("embedder", "embedder_sha256", "normalized")
+        return {name: getattr(self, name) for name in names}
+
 
 def _plain(name: Any, key: str, value: Any) -> Any:
     value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value

@@ -36,13 +36,7 @@ STAGES = (
 
 
 class StageOracle(OneFileState, RandomSearchOracle):
-    """Draws the values of one stage, log-uniform, and remembers what came of them.
-
-    Args:
-        number: Of the stage, from 0.
-        trials: To draw.
-        seed: The same seed, the same values.
-        path: Of its state; what lies there is taken up.
+    """Draws the values of one stage, log-uniform, and remembers in a file what came of them.
 
     Example:
 

@@ -54,9 +54,7 @@ def train_age_cnn(
         overfit: As many images, learned by heart instead: see `LearningByHeart`.
         precision: Policy to train with; the saved model is float32.
         seed: Decides the rows, initial weights and orders.
-        resume: Go on with a killed run.
-        force: Replace what is in the folder.
-        progress: Show a bar.
+        resume, force, progress: As of `train`.
 
     Returns:
         The report, as in `report.json`, with the MAE of the model and of the median
@@ -87,7 +85,6 @@ class AgeCNNTraining:
 
     Args:
         parts: Images and ages by split; those to train on fill a batch or more.
-        recipe: Network and hyperparameters.
         config: Decides the result, among it `seed` and `precision`.
 
     Raises:

@@ -24,7 +24,6 @@ from kerasmlp.experiments.cross_validation.plan import (
 from kerasmlp.experiments.cross_validation.table import markdown_of, row_of, with_exact_years
 from kerasmlp.experiments.cross_validation.trainer import TrainingPool
 from kerasmlp.experiments.grid import Grid
-from kerasmlp.experiments.settings import facts_of
 from kerasmlp.experiments.summary import summarize
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import TARGET, read_report
@@ -136,7 +135,8 @@ def _config_of(store: EmbeddingStore, plan: CrossValidationPlan, runs: list[Plan
         "init": None,
         "data_digest": store.digest(),
         "folds_digest": folds_digest(runs),
-        **facts_of(store),
+        "width": store.width,
+        **store.info.of_embedder(),
     }
     if plan.init is not None:
         check_init(RunFolder(plan.init), config)

@@ -13,7 +13,7 @@ from kerasmlp.data.labels import is_unknown
 from kerasmlp.data.splits import group_codes, grouped_folds, grouped_split
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target
-from kerasmlp.experiments.settings import Recorded, check_drawing, facts_of
+from kerasmlp.experiments.settings import Recorded, check_drawing
 from kerasmlp.models.presets import Recipe
 from kerasmlp.utils.checks import reject, reject_column
 
@@ -77,15 +77,12 @@ def settings_of(
 ) -> dict:
     """What decides the result of one run: the same under these names in its `config.json`.
 
-    Args:
-        store: The data.
-        plan: Of the cross-validation.
-        run: One of it.
-        init: SHA-256 of the weights to begin with, or None.
+    `init` is the SHA-256 of the weights to begin with, or None.
     """
     settings = {
         **plan.to_config(),
-        **facts_of(store),
+        "width": store.width,
+        **store.info.of_embedder(),
         "seed": run.seed,
         "init": init,
         "steps_per_epoch": run.steps_per_epoch,

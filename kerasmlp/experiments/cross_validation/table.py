@@ -28,10 +28,6 @@ def row_of(seed: int, fold: int, report: dict) -> dict:
 def with_exact_years(row: dict, classes: str | None) -> dict:
     """A row of an older version, which called the accuracy of the exact year `accuracy`.
 
-    Args:
-        row: Of a run, or a summary, by `<part>_<measure>`.
-        classes: Age classes that were measured.
-
     Example:
 
     >>> with_exact_years({"test_nll": 3.0, "test_accuracy": 0.07}, "years")

@@ -35,15 +35,7 @@ def train_planned(
     run_dir: str | os.PathLike,
     workbench: Workbench | None = None,
 ) -> dict:
-    """Trains one run of a plan, or goes on with it; returns its report.
-
-    Args:
-        store: The data.
-        plan: What to compute.
-        run: Of the plan.
-        run_dir: Of the cross-validation; every run gets a folder in it.
-        workbench: Of compiled steps, which runs of one shape share.
-    """
+    """Trains one run of a plan into its folder in that of all, or goes on; returns its report."""
     from kerasmlp.training.embeddings import train
 
     return train(
@@ -71,12 +63,6 @@ class TrainingPool(Pool):
     two threads. A worker that dies is replaced, and its run goes on from its
     checkpoint, unless it has ended three of them; see `Pool`. Workers keep what they have
     compiled from one cross-validation to the next.
-
-    Args:
-        workers: Number of processes.
-
-    Raises:
-        InputError: if there would be none.
     """
 
     def __init__(self, workers: int):

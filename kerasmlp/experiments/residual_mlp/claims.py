@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from kerasmlp.experiments.cross_validation.comparison import TooFewPairs, compare
-from kerasmlp.experiments.residual_mlp.design import INITS, VARIANTS, Folders
+from kerasmlp.experiments.residual_mlp.design import INITS, Folders
 
 SIGNIFICANT = 0.05
 
@@ -32,16 +32,11 @@ def check_claims(folders: Folders) -> list[dict]:
     """
     rows = []
     for task in dict.fromkeys(task for task, _, _ in folders):
-        full = folders[task, "full", "pretrained"]
-        rows.append(
-            {"claim": "pre-training helps", "task": task, "init": "pretrained"}
-            | _compared(folders[task, "full", "random"], full)
-        )
-        for init in INITS:
-            for variant in list(VARIANTS)[1:]:
-                pair = folders[task, variant, init], folders[task, "full", init]
-                row = {"claim": _SAYS[variant], "task": task, "init": init}
-                rows.append(row | _compared(*pair))
+        others = [("pre-training helps", "pretrained", ("full", "random"))]
+        others += [(claim, init, (v, init)) for init in INITS for v, claim in _SAYS.items()]
+        for claim, init, other in others:
+            row = {"claim": claim, "task": task, "init": init}
+            rows.append(row | _compared(folders[task, *other], folders[task, "full", init]))
     return rows
 
 

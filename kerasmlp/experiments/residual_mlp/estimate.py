@@ -23,10 +23,6 @@ def estimate_seconds(
 ) -> dict[str, dict[str, float]]:
     """Trains each task for two epochs and reckons up from there.
 
-    Args:
-        experiment: What would be done.
-        workers: As of `reproduce`.
-
     Returns:
         Per task `compiling` (seconds of a worker's start and compiler),
         `epoch` (of one run), `around` (of one run beside its epochs),

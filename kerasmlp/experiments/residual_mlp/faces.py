@@ -38,13 +38,7 @@ def draw_extreme_faces(
 ) -> None:
     """Draws the ten surest and the ten least sure faces of each model among photos.
 
-    Args:
-        runs: Run folders of different labels.
-        photos: Folder or photo; what cannot be read is passed over.
-        model_dir: Face models, of the embedder that the runs know.
-        path: PNG to write.
-        seed: Of the stochastic passes.
-        progress: Show a bar over photos.
+    Photos that cannot be read are passed over.
 
     Raises:
         InputError: if no photo shows a face, or the embedder is another one.

@@ -107,12 +107,7 @@ def network(model: keras.Model, path: str | os.PathLike) -> None:
 
 
 def entropies(values: Mapping[str, tuple[np.ndarray, np.ndarray]], path: str | os.PathLike) -> None:
-    """Draws the predictive entropy of right and wrong answers.
-
-    Args:
-        values: Of each task, entropies (nats) and whether the answer is right.
-        path: PNG to write.
-    """
+    """Draws the predictive entropy (nats) of answers that are right, and of wrong ones."""
     figure = Figure(figsize=(4.5 * len(values), 3), layout="constrained")
     for axes, (task, (entropy, right)) in zip(
         figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True

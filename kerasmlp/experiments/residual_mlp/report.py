@@ -34,14 +34,7 @@ th { background: #f2f2f2; } img { max-width: 100%; } code { background: #f2f2f2;
 
 
 def write_report(folder: Path, experiment: Experiment, report: Mapping, folders: Folders) -> None:
-    """Draws the figures and writes `report.html`, which needs nothing beside it.
-
-    Args:
-        folder: Of the experiment.
-        experiment: What was done.
-        report: `rows`, `claims`, `search`, `pretraining`, `seconds` and the versions.
-        folders: Of the cross-validations.
-    """
+    """Draws the figures and writes `report.html`, which needs nothing beside it."""
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
     stores = {"pre-training": experiment.pretraining_store, "cross-validation": experiment.store}

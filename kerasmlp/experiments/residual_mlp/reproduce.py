@@ -19,7 +19,6 @@ from kerasmlp.experiments.residual_mlp.design import Experiment, Folders, Task
 from kerasmlp.experiments.residual_mlp.faces import check_photos, draw_extreme_faces
 from kerasmlp.experiments.residual_mlp.report import write_report
 from kerasmlp.experiments.residual_mlp.table import long_table, table_markdown
-from kerasmlp.experiments.settings import as_json
 from kerasmlp.runs.environment import environment
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.precision import default_policy
@@ -161,7 +160,7 @@ def _pretrain(experiment: Experiment, folder: Path, progress: bool) -> dict[tupl
 
     def settings_of(number: int) -> dict:
         return {
-            "target": as_json(tasks[number][1].pretraining_target),
+            "target": tasks[number][1].pretraining_target.to_config(),
             "recipe": recipes[number].to_config(),
             "seed": experiment.seed,
             "data_digest": store.digest(),

@@ -27,17 +27,12 @@ class SearchOracle(OneFileState, Oracle):
     - Its state is one file, see `OneFileState`.
     - Every seed is a seed, see `oracle_seed`.
     - The first configuration is that of the base recipe, where the space holds it.
-    - It can have a deadline. Then nothing is begun any more, and a trial that is
-      asked for and still goes on has the status `"STOPPED"`.
+    - It can have a deadline, on `time.monotonic()`. Then nothing is begun any more, and a
+      trial that is asked for and still goes on has the status `"STOPPED"`.
     - It knows when it last heard of a trial, so that another worker can take over
       from one that is gone: see `take_back`.
     - A state that cannot be saved is kept as `failure`: the worker whose request it
       was hears only that something went wrong.
-
-    Args:
-        plan: Space, rounds and seed.
-        folder: Of the search.
-        deadline: On `time.monotonic()`, or None.
 
     Reference: Li et al., "Hyperband", Journal of Machine Learning Research 18, 2018.
     """

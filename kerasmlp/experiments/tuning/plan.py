@@ -59,11 +59,7 @@ class TuningPlan(Recorded):
         return SPACES[self.space]
 
     def check(self, width: int) -> None:
-        """Rejects a search of which a trial could not be built, or a value decides nothing.
-
-        Args:
-            width: Of the embeddings.
-        """
+        """Rejects a search of which a trial could not be built, or a value decides nothing."""
         check_drawing([self.seed], self.validation_share)
         check_int("factor", self.factor, minimum=2)
         check_int("max_epochs", self.max_epochs, minimum=1, maximum=LONGEST_EPOCHS)
@@ -173,12 +169,7 @@ def longest_within(
 ) -> TuningPlan:
     """The plan with the largest number of epochs that fits into some seconds.
 
-    Args:
-        plan: Of any number of epochs.
-        rows: To train on.
-        cost_of: Cost with XLA or without: how many epochs there are decides which it is.
-        seconds: For the search.
-        workers: At once.
+    The number of epochs decides whether it is the cost with XLA or without.
 
     Raises:
         InputError: if not even one epoch fits.

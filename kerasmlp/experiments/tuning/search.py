@@ -32,7 +32,6 @@ class Search(BaseTuner):
     optimiser, random generators and the place in the schedule.
 
     Args:
-        plan: What to search.
         folder: Of the run, for the state and the checkpoints.
         config: Its settings, which name the search; what lies there under another name is no
             part of it.

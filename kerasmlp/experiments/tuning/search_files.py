@@ -109,15 +109,9 @@ def write_search(
     *,
     complete: bool = True,
 ) -> dict:
-    """Writes all that comes of a search; returns the report.
+    """Writes all that comes of a search, or of its trials so far; returns the report.
 
-    Args:
-        folder: Of the search.
-        recipe: With the best values.
-        rows: One per trial.
-        report: All but seed, data and environment.
-        draw: Draws the trials into a file.
-        complete: Whether there will be no more of them.
+    To the report seed, data and environment are added.
     """
     write_json(folder / "best.json", recipe)
     write_text(folder / "trials.csv", csv_of(rows))

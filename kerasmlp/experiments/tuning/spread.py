@@ -68,7 +68,8 @@ def as_chief() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in (TUNER_ID, IP, PORT)}
     os.environ[TUNER_ID] = "chief"
     os.environ.setdefault(IP, "127.0.0.1")
-    os.environ.setdefault(PORT, str(_free_port()))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        os.environ.setdefault(PORT, str(free.getsockname()[1]))
     try:
         yield
     finally:
@@ -82,11 +83,6 @@ def as_chief() -> Iterator[None]:
 class WorkerPool(Pool):
     """Worker processes on this machine, one core each. One that dies is started again under its
     own name: the chief gives it the trial it was at, which goes on from its checkpoint.
-
-    Args:
-        store_path: Embedding store.
-        run_dir: Of the search.
-        number: Of workers.
 
     Raises:
         InputError: if a worker was given bad input, or six have died.
@@ -205,12 +201,6 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
         if error.code() not in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED):
             raise RuntimeError(f"the chief could not answer: {error.details()}") from None
         reject(IP, "must be that of a chief at work", os.environ[IP])
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def _prepare(settings: dict) -> tuple[bool, Callable[[str], None]]:

@@ -39,10 +39,6 @@ def trace_faster() -> None:
 class TrialRunner:
     """Trains recipes on the same rows from the same seed, from epoch to epoch.
 
-    Args:
-        store: Embeddings and labels.
-        plan: Target, seed and split.
-
     Raises:
         InputError: if the store cannot be trained on.
     """

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.experiments.settings import facts_of
 from kerasmlp.experiments.tuning.plan import TuningPlan, describe, longest_within
 from kerasmlp.experiments.tuning.search_files import (
     FILES,
@@ -135,7 +134,8 @@ class _Tuning:
             "dimensions": [f"{name}: {kind}" for name, kind in plan.dimensions.items()],
             "data_digest": store.digest(),
             "precision": default_policy(),
-            **facts_of(store),
+            "width": store.width,
+            **store.info.of_embedder(),
         }
 
     def lay_out(self, say: Callable[[str], None]) -> None:
