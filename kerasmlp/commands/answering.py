@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.utils.tensorflow_import import import_tensorflow
+
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder of a training command")
@@ -30,9 +33,7 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_answering(args: argparse.Namespace, seed: int = 0) -> tuple[list, dict[str, Any]]:
     """The predictors, and how they are to answer: arguments of `Predictor.rows`."""
-    from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.runs.training_files import require_training
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     for path in (args.run, *args.also):
         require_training(RunFolder(path))

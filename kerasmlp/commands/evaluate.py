@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kerasmlp.commands.json_line import add_json_argument, print_json
+from kerasmlp.runs.run_folder import RunFolder
 
 _SUMMARY = (
     "mae_years", "accuracy", "exact_year_accuracy", "nll", "brier", "ece",
@@ -49,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.evaluation.evaluate import evaluate
-    from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.runs.training_files import read_settings
 
     settings = {k: getattr(args, k) for k in ("num_samples", "seed", "ood", "classes", "force")}

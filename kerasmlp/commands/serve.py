@@ -17,6 +17,9 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
+from kerasmlp.utils.checks import reject
+from kerasmlp.utils.tensorflow_import import import_tensorflow
+
 _LIBRARIES = ("aiohttp", "orjson", "prometheus_client")
 _ARENAS = -8  # M_ARENA_MAX of malloc.h
 
@@ -50,9 +53,6 @@ def add_address_arguments(parser: argparse.ArgumentParser, port: int, name: str)
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.utils.checks import reject
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
-
     for name in _LIBRARIES:
         if not importlib.util.find_spec(name):
             reject(name, "must be installed to serve (extra `serve`)", None)

@@ -9,6 +9,9 @@ from pathlib import Path
 from kerasmlp.commands.json_line import add_json_argument, print_json
 from kerasmlp.commands.number_options import add_hyperparameters
 from kerasmlp.commands.resumed import resumed_settings, resumed_target
+from kerasmlp.runs.run_folder import RunFolder, next_free
+from kerasmlp.utils.checks import reject
+from kerasmlp.utils.tensorflow_import import import_tensorflow
 
 AGE_LABELS = (None, "age_years", "age_group")
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "fairface_sample.h5"
@@ -67,8 +70,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
 
 def open_run(args: argparse.Namespace, name: str) -> Path:
     """The run folder that the options say, or a new one in `runs/`."""
-    from kerasmlp.runs.run_folder import next_free
-    from kerasmlp.utils.checks import reject
 
     if args.resume and args.run_dir is None:
         reject("--run-dir", "must be given to be resumed", None)
@@ -188,7 +189,6 @@ def choose_other_task(args: argparse.Namespace, store, label: str):
 
 def choose_task(args: argparse.Namespace, store):
     """Target and recipe of any label of a store; age where none is given."""
-    from kerasmlp.utils.checks import reject
 
     other = resumed_target(args, age=False)
     if args.label in AGE_LABELS and other is None:
@@ -202,7 +202,6 @@ def choose_task(args: argparse.Namespace, store):
 
 def open_store(args: argparse.Namespace):
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
-    from kerasmlp.utils.checks import reject
 
     if args.store is None and not SAMPLE.is_file():
         reject("--store", "must be given: the sample is part of the checkout", args.store)
@@ -212,9 +211,7 @@ def open_store(args: argparse.Namespace):
 def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> None:
     """Trains, and prints what came out."""
     from kerasmlp.data.examples import count_labelled
-    from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.runs.training_files import require_training
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     run_dir = open_run(args, task)
     if args.init is not None:
