@@ -7,32 +7,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kerasmlp.commands.number_options import add_number
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.utils.tensorflow_import import import_tensorflow
+
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder of a training command")
     parser.add_argument(
         "--also", type=Path, action="append", default=[], metavar="RUN", help="a further run"
     )
-    parser.add_argument("--num-samples", type=int, default=64, metavar="N", help="default: 64")
-    parser.add_argument(
-        "--max-risk",
-        type=float,
-        metavar="R",
-        help="abstain where needed for a share of wrong answers of at most R",
-    )
-    parser.add_argument(
-        "--within-years",
-        type=float,
-        metavar="K",
-        help="an age is wrong if it is more than K years off (default: if its group is)",
-    )
+    add_number(parser, "--num-samples", int, "default: 64", default=64)
+    text = "abstain where needed for a share of wrong answers of at most R"
+    add_number(parser, "--max-risk", float, text, metavar="R")
+    text = "an age is wrong if it is more than K years off (default: if its group is)"
+    add_number(parser, "--within-years", float, text, metavar="K")
 
 
 def open_answering(args: argparse.Namespace, seed: int = 0) -> tuple[list, dict[str, Any]]:
     """The predictors, and how they are to answer: arguments of `Predictor.rows`."""
-    from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.runs.training_files import require_training
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     for path in (args.run, *args.also):
         require_training(RunFolder(path))

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 from kerasmlp.data.layouts import LAYOUTS
+from kerasmlp.utils.checks import reject, reject_file
+from kerasmlp.utils.files import require_file_place
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +41,6 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.datasets.removal import removal_table, write_removals
     from kerasmlp.data.images.cifar import is_cifar, store_of_cifar
     from kerasmlp.data.images.image_arrays import store_of_arrays
-    from kerasmlp.utils.checks import reject, reject_file
-    from kerasmlp.utils.files import require_file_place
 
     require_file_place(args.output)
     if args.output.exists() and not args.force:

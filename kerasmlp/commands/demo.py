@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kerasmlp.commands.answering import add_answer_arguments, open_answering, open_finder
 from kerasmlp.commands.serve import add_address_arguments
+from kerasmlp.utils.checks import check_int, reject
 
 _MAX_PIXELS = 1 << 26
 
@@ -29,8 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.utils.checks import check_int, reject
-
     if not importlib.util.find_spec("gradio"):
         reject("gradio", "must be installed for the demo (extra `demo`)", None)
     check_int("--num-samples", args.num_samples, minimum=1)

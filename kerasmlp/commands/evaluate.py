@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kerasmlp.commands.json_line import add_json_argument, print_json
+from kerasmlp.commands.number_options import add_number
+from kerasmlp.runs.run_folder import RunFolder
 
 _SUMMARY = (
     "mae_years", "accuracy", "exact_year_accuracy", "nll", "brier", "ece",
@@ -29,13 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace the evaluation there")
     add_json_argument(parser)
-    parser.add_argument(
-        "--num-samples",
-        type=int,
-        default=64,
-        metavar="N",
-        help="stochastic passes; 0: the deterministic model only; default: %(default)s",
-    )
+    text = "stochastic passes; 0: the deterministic model only; default: %(default)s"
+    add_number(parser, "--num-samples", int, text, default=64)
     parser.add_argument("--seed", type=int, default=0, help="of the samples; default: 0")
     parser.add_argument(
         "--ood", type=Path, metavar="STORE", help="embeddings that the model should be unsure about"
@@ -49,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.evaluation.evaluate import evaluate
-    from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.runs.training_files import read_settings
 
     settings = {k: getattr(args, k) for k in ("num_samples", "seed", "ood", "classes", "force")}

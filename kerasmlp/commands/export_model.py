@@ -12,6 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.utils.tensorflow_import import import_tensorflow
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder of a training command")
@@ -22,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.runs.training_files import require_training
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     require_training(RunFolder(args.run))
     import_tensorflow()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from kerasmlp.commands.number_options import add_number, add_workers, how_to_work
 from kerasmlp.data.layouts import LAYOUTS
 
 
@@ -37,17 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="face to take from a photo; default: the only one, or for the crops of adience, "
         "utkface and fairface the one nearest to the centre",
     )
-    parser.add_argument(
-        "--min-det-score",
-        type=float,
-        default=0.5,
-        metavar="SCORE",
-        help="faces below it do not count; the scale is the detector's: 0.5 fits SCRFD, the "
-        "paper's 0.9 RetinaFace-R50 (default: 0.5)",
+    text = (
+        "faces below it do not count; the scale is the detector's: 0.5 fits SCRFD, the "
+        "paper's 0.9 RetinaFace-R50 (default: 0.5)"
     )
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes of one core each; default: all cores"
-    )
+    add_number(parser, "--min-det-score", float, text, default=0.5, metavar="SCORE")
+    add_workers(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--resume", action="store_true", help="go on with a killed run")
     parser.add_argument("--force", action="store_true", help="begin anew, replace the store")
@@ -74,9 +70,7 @@ def run(args: argparse.Namespace) -> None:
         min_det_score=args.min_det_score,
         device=args.device,
         origin=StoreInfo(source=layout.source, licence=layout.licence),
-        resume=args.resume,
-        force=args.force,
-        progress=True,
+        **how_to_work(args),
     )
     if "provider" in report:
         print(f"computed by {report['provider']}", file=sys.stderr)

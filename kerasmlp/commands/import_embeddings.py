@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kerasmlp.commands.origin import add_origin_arguments, origin_of
+from kerasmlp.utils.checks import reject, reject_file
+from kerasmlp.utils.files import what_is
 
 if TYPE_CHECKING:
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
@@ -64,8 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.importing.embedding_files import ColumnNames, import_embeddings
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
-    from kerasmlp.utils.checks import reject, reject_file
-    from kerasmlp.utils.files import what_is
 
     output = Path(args.output)
     if output.suffix not in (".h5", ".hdf5"):

@@ -12,6 +12,9 @@ import argparse
 from pathlib import Path
 
 from kerasmlp.commands.origin import add_origin_arguments, origin_of
+from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.files import read_json
+from kerasmlp.utils.tensorflow_import import import_tensorflow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.stores.store_info import StoreInfo
     from kerasmlp.runs.torch_checkpoint import read_checkpoint
-    from kerasmlp.utils.checks import reject_file
-    from kerasmlp.utils.files import read_json
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     info = StoreInfo(**origin_of(args))
     layers, arguments = read_checkpoint(args.checkpoint)

@@ -35,8 +35,11 @@ def add_fold_options(group: argparse._ActionsContainer) -> None:
     """Adds into how many folds a store is cut, and by how many workers they are trained."""
     text = "default: those of the store's column, or 5"
     add_number(group, "--folds", int, text, dest="num_folds")
-    text = "processes of one core each; default: all cores"
-    add_number(group, "--workers", int, text)
+    add_workers(group)
+
+
+def add_workers(group: argparse._ActionsContainer) -> None:
+    add_number(group, "--workers", int, "processes of one core each; default: all cores")
 
 
 def how_to_work(args: argparse.Namespace) -> dict[str, bool]:

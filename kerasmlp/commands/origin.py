@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from kerasmlp.utils.checks import reject
+
 
 def add_origin_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--embedder", metavar="NAME", help="name of the embedding model")
@@ -14,8 +16,6 @@ def add_origin_arguments(group: argparse._ArgumentGroup) -> None:
 def origin_of(args: argparse.Namespace) -> dict[str, str]:
     """The fields of `StoreInfo` that the options say."""
     import re
-
-    from kerasmlp.utils.checks import reject
 
     keys = ("embedder", "embedder_sha256")
     origin = {k: getattr(args, k) for k in keys if getattr(args, k) is not None}

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kerasmlp.commands.answering import add_answer_arguments, open_answering, open_finder
+from kerasmlp.utils.checks import InputError, check_int, one_sentence, reject, reject_file
+from kerasmlp.utils.files import require_file_place, what_is
 
 _TABLE = re.compile(rb'(\{"input": "([^"\\]|\\.)*", "|input,)(row|face)|\s*\Z')
 _PICTURE = re.compile(rb"\x89PNG|\Z")
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the samples; default: 0")
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: to the screen")
-    parser.add_argument("--force", action="store_true", help="replace the output file")
+    parser.add_argument("--force", action="store_true", help="replace what it wrote before")
     photos = parser.add_argument_group("photos")
     photos.add_argument("--model-dir", type=Path, metavar="DIR", help="insightface's .onnx models")
     photos.add_argument("--min-det-score", type=float, default=0.5, metavar="SCORE")
@@ -41,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from kerasmlp.data.datasets.photos import picture_paths
-    from kerasmlp.utils.checks import InputError, one_sentence, reject, reject_file
     from kerasmlp.utils.tables import row_writer
 
     stores, photos = _inputs(args)
@@ -62,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
     def rows() -> Iterator[dict]:
         for store in stores:
             yield from predict_store(predictors, store, progress=sys.stderr.isatty(), **how)
-        for photo, picture in _bar(list(zip(photos, pictures, strict=True))):
+        bar = {"unit": "photo", "disable": len(photos) < 2 or not sys.stderr.isatty()}
+        for photo, picture in tqdm(list(zip(photos, pictures, strict=True)), **bar):
             drawn = {"annotate": picture, "extremes": extremes}
             try:
                 yield from predict_photo(predictors, finder, photo, **drawn, **how)
@@ -93,8 +97,6 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     from kerasmlp.data.datasets.photos import photos_of
     from kerasmlp.data.stores.store_file import reject_table
     from kerasmlp.faces.models import LICENCE_NOTICE
-    from kerasmlp.utils.checks import check_int, reject, reject_file
-    from kerasmlp.utils.files import require_file_place
 
     check_int("--num-samples", args.num_samples, minimum=0)
     check_int("--seed", args.seed, minimum=0)
@@ -123,9 +125,6 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
 
 def _check_output(path: Path | None, begins: re.Pattern, inputs: list[Path], force: bool) -> None:
     """Nothing is replaced but what this command wrote."""
-    from kerasmlp.utils.checks import reject_file
-    from kerasmlp.utils.files import what_is
-
     if path is None or not path.exists():
         return
     if path in inputs:
@@ -145,9 +144,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(v) for v in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def _bar(photos: list[tuple]):
-    from tqdm import tqdm
-
-    return tqdm(photos, unit="photo", disable=len(photos) < 2 or not sys.stderr.isatty())

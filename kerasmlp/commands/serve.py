@@ -17,6 +17,10 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
+from kerasmlp.commands.number_options import add_number
+from kerasmlp.utils.checks import reject
+from kerasmlp.utils.tensorflow_import import import_tensorflow
+
 _LIBRARIES = ("aiohttp", "orjson", "prometheus_client")
 _ARENAS = -8  # M_ARENA_MAX of malloc.h
 
@@ -33,10 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--max-connections", "at one time (default: 1024)"),
         ("--max-batch-rows", "of requests computed together; 0: each alone (default: 256)"),
     ):
-        parser.add_argument(flag, type=int, metavar="N", help=text)
-    parser.add_argument(
-        "--timeout-s", type=float, metavar="SECONDS", help="of one request (default: 30)"
-    )
+        add_number(parser, flag, int, text)
+    text = "of one request (default: 30)"
+    add_number(parser, "--timeout-s", float, text, metavar="SECONDS")
     parser.add_argument("--trust", action="store_true", help="run whatever a MODEL holds")
 
 
@@ -50,9 +53,6 @@ def add_address_arguments(parser: argparse.ArgumentParser, port: int, name: str)
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.utils.checks import reject
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
-
     for name in _LIBRARIES:
         if not importlib.util.find_spec(name):
             reject(name, "must be installed to serve (extra `serve`)", None)

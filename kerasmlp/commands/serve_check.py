@@ -13,6 +13,9 @@ import argparse
 import re
 from pathlib import Path
 
+from kerasmlp.utils.checks import check_int, reject, reject_file
+from kerasmlp.utils.tensorflow_import import import_tensorflow
+
 _REST = re.compile(r"(https?://[^/]+(?:/.+)?)/v1/models/([^/:]+)(?:/versions/(\d+))?/?")
 _GRPC = re.compile(r"grpc://([^/]+:\d+)/([^/:]+)/?")
 
@@ -28,9 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.utils.checks import check_int, reject, reject_file
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
-
     rest, grpc = _REST.fullmatch(args.url), _GRPC.fullmatch(args.url)
     if not (rest or grpc):
         reject("url", "must be http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME", args.url)

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 from kerasmlp.commands.json_line import add_json_argument, print_json
-from kerasmlp.commands.number_options import add_hyperparameters
+from kerasmlp.commands.number_options import add_hyperparameters, add_number, how_to_work
 from kerasmlp.commands.resumed import resumed_settings, resumed_target
+from kerasmlp.runs.run_folder import RunFolder, next_free
+from kerasmlp.utils.checks import reject
+from kerasmlp.utils.tensorflow_import import import_tensorflow
 
 AGE_LABELS = (None, "age_years", "age_group")
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "fairface_sample.h5"
@@ -41,12 +44,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--store", type=Path, help="embedding store (default: the shipped sample)")
     data.add_argument("--label", metavar="COLUMN", help="label column of the store")
-    data.add_argument(
-        "--validation-share",
-        type=float,
-        metavar="X",
-        help="default: 0.1, with --init 0.2 of fewer than 1,000 rows with the label",
-    )
+    text = "default: 0.1, with --init 0.2 of fewer than 1,000 rows with the label"
+    add_number(data, "--validation-share", float, text)
     data.add_argument(
         "--group",
         metavar="COLUMN",
@@ -67,9 +66,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
 
 def open_run(args: argparse.Namespace, name: str) -> Path:
     """The run folder that the options say, or a new one in `runs/`."""
-    from kerasmlp.runs.run_folder import next_free
-    from kerasmlp.utils.checks import reject
-
     if args.resume and args.run_dir is None:
         reject("--run-dir", "must be given to be resumed", None)
     if args.run_dir is None:
@@ -91,12 +87,8 @@ def add_precision_argument(group: argparse._ArgumentGroup) -> None:
 
 
 def add_test_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--test-share",
-        type=float,
-        metavar="X",
-        help="hold out a share of the rows, which the finished model is measured on once",
-    )
+    text = "hold out a share of the rows, which the finished model is measured on once"
+    add_number(parser, "--test-share", float, text)
 
 
 def choose_recipe(args: argparse.Namespace, default: str):
@@ -153,12 +145,8 @@ def add_age_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("years",),
         help="the label holds ages in years, though its numbers do not look like it",
     )
-    parser.add_argument(
-        "--label-sigma-years",
-        type=float,
-        metavar="X",
-        help="spread of the soft label around an age; 0: learn the classes themselves",
-    )
+    text = "spread of the soft label around an age; 0: learn the classes themselves"
+    add_number(parser, "--label-sigma-years", float, text)
 
 
 def choose_age_task(args: argparse.Namespace, store):
@@ -188,8 +176,6 @@ def choose_other_task(args: argparse.Namespace, store, label: str):
 
 def choose_task(args: argparse.Namespace, store):
     """Target and recipe of any label of a store; age where none is given."""
-    from kerasmlp.utils.checks import reject
-
     other = resumed_target(args, age=False)
     if args.label in AGE_LABELS and other is None:
         return choose_age_task(args, store)
@@ -202,7 +188,6 @@ def choose_task(args: argparse.Namespace, store):
 
 def open_store(args: argparse.Namespace):
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
-    from kerasmlp.utils.checks import reject
 
     if args.store is None and not SAMPLE.is_file():
         reject("--store", "must be given: the sample is part of the checkout", args.store)
@@ -212,9 +197,7 @@ def open_store(args: argparse.Namespace):
 def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> None:
     """Trains, and prints what came out."""
     from kerasmlp.data.examples import count_labelled
-    from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.runs.training_files import require_training
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     run_dir = open_run(args, task)
     if args.init is not None:
@@ -234,9 +217,7 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
         group=before.get("group") if args.group is None else args.group,
         init=args.init,
         test_share=before.get("test_share") if args.test_share is None else args.test_share,
-        resume=args.resume,
-        force=args.force,
-        progress=True,
+        **how_to_work(args),
     )
     _print_report(args, run_dir, target, recipe, report)
 

@@ -1,5 +1,3 @@
-"""From photos to embeddings of their faces, in one process and in memory."""
-
 from __future__ import annotations
 
 import os
@@ -12,7 +10,7 @@ from kerasmlp.utils.checks import reject
 
 
 class FaceEmbedder:
-    """Embeds the faces of single photos; `extract-embeddings` is for folders of them.
+    """Embeds the faces of single photos, in this process; `extract-embeddings` takes folders.
 
     Args:
         model_dir: Folder with a detector and an ArcFace embedder as .onnx.

@@ -1,5 +1,3 @@
-"""Worker processes that turn photos into embeddings, in order."""
-
 from __future__ import annotations
 
 import base64
@@ -26,7 +24,7 @@ _BUSY_SECONDS = 600
 
 
 class FacePool:
-    """Processes that each use one core, and answer in the order of the tasks.
+    """Processes of one core each that turn photos into embeddings, in the order of the tasks.
 
     A worker that dies or stands still takes nothing with it, see `Pool`: only a
     photo that costs a worker twice is given up. A worker stands still if it neither

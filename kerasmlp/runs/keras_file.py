@@ -89,11 +89,8 @@ def _size_of(config: dict) -> int:
     config = {k: v for k, v in config.items() if k != "compile_config"}  # no optimizer in there
     with keras.StatelessScope(initialize_variables=False):
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-        return sum(math.prod(v.shape) for v in model.variables if not _is_seed(v))
-
-
-def _is_seed(variable) -> bool:
-    return variable.path.endswith("seed_generator_state")
+        seed = "seed_generator_state"
+        return sum(math.prod(v.shape) for v in model.variables if not v.path.endswith(seed))
 
 
 def check_keras_file(

@@ -53,19 +53,15 @@ def in_float32(model: keras.Model, make: Callable[[], keras.Model] | None = None
         make: The same network under float32, whatever its variables; None makes it of the
             layers of `model`.
     """
-    plain = make() if make else _rebuilt(model)
-    for variable, value in zip(plain.variables, model.variables, strict=True):
-        variable.assign(value)
-    return plain
-
-
-def _rebuilt(model: keras.Model) -> keras.Model:
     import keras
 
     def rebuilt(layer):
         return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
 
-    return keras.models.clone_model(model, clone_function=rebuilt)
+    plain = make() if make else keras.models.clone_model(model, clone_function=rebuilt)
+    for variable, value in zip(plain.variables, model.variables, strict=True):
+        variable.assign(value)
+    return plain
 
 
 def save_model(run: RunFolder, model: keras.Model) -> None:

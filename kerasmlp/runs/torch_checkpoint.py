@@ -14,7 +14,7 @@ import numpy as np
 from kerasmlp.utils.checks import reject, reject_file
 from kerasmlp.utils.files import what_is
 
-_NORM = {"weight", "bias", "running_mean", "running_var"}
+NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,12 @@ class TorchLayer:
         return self.tensors["weight"].ndim == 2
 
     def __str__(self) -> str:
-        shape = self.tensors["weight"].shape[::-1]
-        return f"{'Linear' if self.is_linear else 'BatchNorm1d'}{shape}".replace(",)", ")")
+        return described(self.tensors["weight"].shape[::-1])
+
+
+def described(shape: tuple[int, ...]) -> str:
+    """A layer by the shape of its weight, inputs first."""
+    return f"{'Linear' if len(shape) == 2 else 'BatchNorm1d'}{shape}".replace(",)", ")")
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[list[TorchLayer], dict]:
@@ -129,7 +133,7 @@ class _Inert:
 def _check_layer(path: str | os.PathLike, layer: TorchLayer) -> None:
     shapes = {name: tensor.shape for name, tensor in layer.tensors.items()}
     shape = shapes.get("weight", ())
-    linear, norm = {"weight": shape, "bias": shape[:1]}, dict.fromkeys(_NORM, shape)
+    linear, norm = {"weight": shape, "bias": shape[:1]}, dict.fromkeys(NORM, shape)
     if shapes != {2: linear, 1: norm}.get(len(shape)):
         shapes = ", ".join(f"{k} {v}" for k, v in shapes.items())
         reject_file(

@@ -19,7 +19,7 @@ from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.runs.environment import environment
 from kerasmlp.runs.model import save_model
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.runs.torch_checkpoint import TorchLayer
+from kerasmlp.runs.torch_checkpoint import NORM, TorchLayer, described
 from kerasmlp.runs.training_files import KIND
 from kerasmlp.utils.checks import check_bool, check_rate, reject_file
 from kerasmlp.utils.files import sha256_file
@@ -170,7 +170,7 @@ def _copy(path: str | os.PathLike, layers: list[TorchLayer], model: keras.Model)
     ours = _layers_in_order(model)
     for i in range(max(len(ours), len(layers))):
         weights = ours[i].weights if i < len(ours) else None
-        expected = _describe(weights) if weights else "nothing more"
+        expected = described(tuple(weights[0].shape)) if weights else "nothing more"
         came = f"{layers[i]} {layers[i].name!r}" if i < len(layers) else "the end"
         if not came.startswith(f"{expected} "):
             reject_file(path, f"must hold {expected} as layer {i + 1}", came)
@@ -178,15 +178,7 @@ def _copy(path: str | os.PathLike, layers: list[TorchLayer], model: keras.Model)
         if layers[i].is_linear:
             ours[i].set_weights([tensors["weight"].T, tensors["bias"]])
         else:
-            names = ("weight", "bias", "running_mean", "running_var")
-            ours[i].set_weights([tensors[name] for name in names])
-
-
-def _describe(weights: list) -> str:
-    """As `str` of a `TorchLayer`."""
-    if len(weights[0].shape) == 2:
-        return f"Linear{tuple(weights[0].shape)}"
-    return f"BatchNorm1d({weights[0].shape[0]})"
+            ours[i].set_weights([tensors[name] for name in NORM])
 
 
 def _layers_in_order(model: keras.Model) -> list[keras.layers.Layer]:

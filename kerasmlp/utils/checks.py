@@ -24,7 +24,9 @@ class InputError(ValueError):
         argument: Of Python that is bad, or None; a command names its option instead.
     """
 
-    argument: str | None = None
+    def __init__(self, sentence: str, argument: str | None = None):
+        super().__init__(sentence)
+        self.argument = argument
 
 
 class DivergedError(InputError):
@@ -32,8 +34,8 @@ class DivergedError(InputError):
 
     def __init__(self, learning_rate: float):
         came = f"Received: learning_rate={learning_rate!r}"
-        super().__init__(f"`learning_rate` must be lower: the weights diverged. {came}")
-        self.argument = "learning_rate"
+        sentence = f"`learning_rate` must be lower: the weights diverged. {came}"
+        super().__init__(sentence, "learning_rate")
 
 
 def reject(name: str, requirement: str, received: Any) -> NoReturn:
@@ -54,9 +56,7 @@ def reject(name: str, requirement: str, received: Any) -> NoReturn:
         ...
     kerasmlp.utils.checks.InputError: `dropout_rate` must be in [0, 1). Received: dropout_rate=1.2
     """
-    error = InputError(f"`{name}` {requirement}. Received: {name}={shown(received)}")
-    error.argument = name
-    raise error
+    raise InputError(f"`{name}` {requirement}. Received: {name}={shown(received)}", name)
 
 
 def reject_column(name: str, requirement: str, received: Any) -> NoReturn:
@@ -101,9 +101,13 @@ def is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
+def is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def check_int(name: str, value: Any, *, minimum: int, maximum: int | None = None) -> int:
     """Returns `value` as an int if it is a whole number of at least `minimum`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
+    if not is_whole(value) or value < minimum:
         reject(name, f"must be an integer >= {minimum}", value)
     if maximum is not None and value > maximum:
         reject(name, f"must be at most {maximum}", value)

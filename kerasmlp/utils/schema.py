@@ -7,13 +7,13 @@ A schema is a dict of name → kind. A kind looks at a value and gives None, or 
 from __future__ import annotations
 
 import math
-import numbers
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from kerasmlp.utils.checks import InputError, is_number, reject_file, shown
+from kerasmlp.utils.checks import InputError, is_number, is_whole, reject_file, shown
 
 
 class Fault(NamedTuple):
@@ -94,7 +94,7 @@ def kind(words: str, holds: Callable[[Any], bool]) -> Kind:
 
 
 def whole(low: int, high: int) -> Kind:
-    return kind(f"a whole number from {low} to {high}", lambda v: _is_whole(v) and low <= v <= high)
+    return kind(f"a whole number from {low} to {high}", lambda v: is_whole(v) and low <= v <= high)
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Kind:
@@ -102,7 +102,8 @@ def number(low: float = -math.inf, high: float = math.inf) -> Kind:
     where = "a finite number"
     if math.isfinite(low) or math.isfinite(high):
         where = f"a number from {low:g} to {high:g}"
-    return kind(where, lambda v: is_number(v) and _is_finite(v) and low <= v <= high)
+    largest = sys.float_info.max  # an int can be larger
+    return kind(where, lambda v: is_number(v) and abs(v) <= largest and low <= v <= high)
 
 
 def text(longest: int = _LONGEST_TEXT) -> Kind:
@@ -178,14 +179,3 @@ TEMPERATURE = number(0.01, 100)
 
 flag = kind("true or false", lambda v: isinstance(v, bool))
 sha256 = kind("a hash of 64 digits", lambda v: isinstance(v, str) and bool(_HASH.fullmatch(v)))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False

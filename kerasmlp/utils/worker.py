@@ -78,9 +78,7 @@ class Worker:
         *lines, self._begun = (self._begun + content).split(b"\n")
         for message in map(json.loads, lines):
             if "error" in message:
-                error = InputError(message["error"])
-                error.argument = message["argument"]
-                raise error
+                raise InputError(message["error"], message["argument"])
             if "os_error" in message:
                 number, text, name = message["os_error"]
                 raise OSError(text) if number is None else OSError(number, text, name)

@@ -174,12 +174,11 @@ class Pool:
 
     def _give_up(self, worker: Worker, words: str) -> NoReturn:
         task = self._name_of(worker.unanswered[0][1]) if worker.unanswered else "its start"
-        error = InputError(
+        raise InputError(
             f"`workers` must stay alive. Received: {self._lost} lost in a row, the last one "
-            f"{words} at {task} (is there enough memory, and does the disk answer?)"
+            f"{words} at {task} (is there enough memory, and does the disk answer?)",
+            "workers",
         )
-        error.argument = "workers"
-        raise error
 
 
 def _nothing(worker: Worker) -> None:

@@ -48,10 +48,8 @@ class Client(abc.ABC):
     """Asks one served model.
 
     Embeddings are checked before they travel: the width is that of the
-    served signature, which is asked for once. A request that found no server,
-    or one that is too busy, is sent again after a while; one that was not
-    answered in time is not, as the server may still be computing it. A client
-    may be shared by threads.
+    served signature, which is asked for once. What was not answered in time is
+    not asked again: the server may still be computing it.
     """
 
     def __init__(self, *, version: int | None = None, timeout_s: float = 30.0, retries: int = 3):

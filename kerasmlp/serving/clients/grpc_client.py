@@ -1,5 +1,3 @@
-"""A client of TensorFlow Serving's gRPC port."""
-
 from __future__ import annotations
 
 import importlib.util
@@ -15,7 +13,7 @@ _AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 
 
 class GrpcClient(Client):
-    """Asks one model over gRPC; needs grpcio and tensorflow-serving-api (extra `grpc`).
+    """Asks one model of TensorFlow Serving over gRPC (extra `grpc`).
 
     Args:
         address: Host and port, such as `"127.0.0.1:8500"`; not encrypted.

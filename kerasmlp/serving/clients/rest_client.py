@@ -1,5 +1,3 @@
-"""A client of TensorFlow Serving's REST port, and of `serve`."""
-
 from __future__ import annotations
 
 import importlib.util
@@ -19,7 +17,10 @@ _AGAIN = (429, 502, 503)
 
 
 class RestClient(Client):
-    """Asks one model over HTTP; needs urllib3 (extra `serve`).
+    """Asks one model of `serve` or TensorFlow Serving over HTTP; needs urllib3 (extra `serve`).
+
+    What found no server, or one that is too busy, is asked again; what was not answered in
+    time is not. It may be shared by threads.
 
     Args:
         url: Of the server, such as `"http://127.0.0.1:8501"`.

@@ -1,5 +1,3 @@
-"""What the demo answers to an uploaded file: HTML with pictures inside, and rows of a table."""
-
 from __future__ import annotations
 
 import base64
@@ -28,7 +26,7 @@ _NUM_EXTREMES = 5
 
 
 class DemoAnswers:
-    """Answers for one file at a time, of which nothing is written anywhere.
+    """Answers to one uploaded file at a time, as HTML; nothing of it is written anywhere.
 
     Args:
         predictors: One or more models, of different labels.

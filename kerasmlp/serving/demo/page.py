@@ -86,7 +86,14 @@ def _server(answers: DemoAnswers, folder: Path, hosts: Collection[str]) -> Any:
 
     @contextlib.asynccontextmanager
     async def sweeping(app: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(_sweep_on_and_on(folder))
+        """Removes uploads about which no question came: a connection broke, a page was closed."""
+
+        async def on_and_on() -> None:
+            while True:
+                await asyncio.sleep(_UNASKED_S / 10)
+                await asyncio.to_thread(sweep, folder, _UNASKED_S)
+
+        task = asyncio.create_task(on_and_on())
         yield
         task.cancel()
 
@@ -184,13 +191,6 @@ def _answered(upload: dict | None, folder: Path, answer: Callable[[Path], str]) 
     finally:
         shutil.rmtree(folder / path.relative_to(folder).parts[0], ignore_errors=True)
     return f'<p role="alert">{escape(text)}</p>'
-
-
-async def _sweep_on_and_on(folder: Path) -> None:
-    """Removes uploads about which no question came: a connection broke, a page was closed."""
-    while True:
-        await asyncio.sleep(_UNASKED_S / 10)
-        await asyncio.to_thread(sweep, folder, _UNASKED_S)
 
 
 def sweep(folder: Path, age_s: float) -> None:

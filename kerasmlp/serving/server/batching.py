@@ -1,5 +1,3 @@
-"""Requests that arrive while another is computed are computed together."""
-
 from __future__ import annotations
 
 import asyncio
@@ -62,7 +60,7 @@ class _Job:
 
 
 class Batcher:
-    """Computes questions in one thread, in fair turns between clients.
+    """Computes questions in one thread, several at once, in fair turns between clients.
 
     Nobody waits for company: while one batch is computed, the next gathers.
     While small questions come, a large one is computed in pieces, between

@@ -1,5 +1,3 @@
-"""Bodies that arrive, and what they ask: small ones at once, large ones in turns."""
-
 from __future__ import annotations
 
 import asyncio
@@ -37,7 +35,7 @@ class _Coming:
 
 
 class Bodies:
-    """Reads and decodes bodies.
+    """Reads and decodes bodies: small ones at once, large ones in turns.
 
     A large one lies at its sender until it is let in, and is decoded in a
     process of its own: small ones wait for none of that. While others wait to

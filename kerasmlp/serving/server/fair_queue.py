@@ -1,5 +1,3 @@
-"""Fair turns: who has been given least comes next, by address and, within one, by connection."""
-
 from __future__ import annotations
 
 from collections import deque

@@ -1,5 +1,3 @@
-"""TensorFlow Serving's REST dialect over HTTP, for those who do not run TensorFlow Serving."""
-
 from __future__ import annotations
 
 import asyncio
@@ -7,7 +5,6 @@ import logging
 import re
 import time
 from collections.abc import Collection, Mapping
-from http import HTTPStatus
 
 from aiohttp import web
 
@@ -29,7 +26,7 @@ _log = logging.getLogger("kerasmlp.serving")
 
 
 class HttpService:
-    """Answers what TensorFlow Serving answers, from the same models.
+    """Answers over HTTP what TensorFlow Serving answers over REST, from the same models.
 
     | path | |
     | --- | --- |
@@ -97,10 +94,10 @@ class HttpService:
             self._check_host(request)
             response = await handler(request)
         except InputError as error:
-            status, sentence = HTTPStatus.BAD_REQUEST, str(error)
+            status, sentence = 400, str(error)
         except Refusal as error:
             status, sentence = error.status, str(error)
-            if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            if status == 503:
                 headers["Retry-After"] = "1"
         except web.HTTPException as error:
             status, sentence = error.status, _SENTENCES.get(error.status, error.reason)
@@ -109,36 +106,33 @@ class HttpService:
             raise
         except Exception as error:
             _log.error("a request could not be computed: %s", type(error).__name__)
-            status, sentence = HTTPStatus.INTERNAL_SERVER_ERROR, "the request could not be computed"
+            status, sentence = 500, "the request could not be computed"
         finally:
             request.protocol.ends()
         if response is None:
             held_s = request.protocol.hold_s() if 400 <= status < 500 else 0.0
             response = JsonAnswer({"error": sentence}, status, headers, held_s=held_s)
-        if self.stopping or response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        if self.stopping or response.status == 413:
             response.force_close()
         return response
 
     async def _predict(self, request: web.Request) -> web.Response:
-        started, model, signature, status = time.perf_counter(), "", "", HTTPStatus.OK
+        started, model, signature, status = time.perf_counter(), "", "", 200
         self._metrics.active.inc()
         try:
             served, numbers = self._model(request)
             version = served.versions[numbers[-1]]
             model = request.match_info["model"]
-            if request.match_info["verb"] != "predict":
-                verb = request.match_info["verb"]
-                raise Refusal(HTTPStatus.BAD_REQUEST, f"only :predict is answered, not :{verb}")
+            if (verb := request.match_info["verb"]) != "predict":
+                raise Refusal(400, f"only :predict is answered, not :{verb}")
             await request.protocol.taken()
             question = await self._question(request, version)
-            client = request.protocol.client
             signature = question.signature
             try:
                 async with asyncio.timeout(self._limits.timeout_s):
-                    outputs = await self._batcher.ask(version, question, client)
+                    outputs = await self._batcher.ask(version, question, request.protocol.client)
             except TimeoutError:
-                sentence = f"not computed within {self._limits.timeout_s:g} s"
-                raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, sentence) from None
+                raise Refusal(504, f"not computed within {self._limits.timeout_s:g} s") from None
             self._metrics.rows.labels(model, signature).inc(question.rows)
             body = encode(outputs, by_row=question.by_row)
             return web.Response(body=body, content_type="application/json")
@@ -150,31 +144,30 @@ class HttpService:
             raise
         finally:
             self._metrics.active.dec()
-            self._metrics.answers.labels(model, signature, str(int(status))).inc()
+            self._metrics.answers.labels(model, signature, str(status)).inc()
             self._metrics.seconds.observe(time.perf_counter() - started)
 
     async def _question(self, request: web.Request, version: ServedVersion) -> Question:
         limits = self._limits
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
-            raise Refusal(HTTPStatus.FORBIDDEN, "another site's page must not ask")
+            raise Refusal(403, "another site's page must not ask")
         if request.headers.get("Content-Encoding", "identity") != "identity":
-            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
+            raise Refusal(415, "the body must not be compressed")
         size = request.content_length
         if size is None:
-            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "the request must have a Content-Length")
+            raise Refusal(411, "the request must have a Content-Length")
         if size > limits.max_body_bytes:
-            sentence = f"the body is too large: at most {limits.max_body_bytes} bytes"
-            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
+            raise Refusal(413, f"the body is too large: at most {limits.max_body_bytes} bytes")
         max_samples = min(limits.max_samples, version.max_samples)
         form = Form(version.signatures, version.width, limits.max_rows, max_samples)
         try:
             question = await self._bodies.question(request, size, form)
         except TimeoutError:
-            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time") from None
+            raise Refusal(408, "the body did not arrive in time") from None
         if "num_samples" in question.inputs and question.passes > limits.max_passes:
             sentence = f"rows times num_samples must be at most {limits.max_passes}"
             sentence += f". Received: {question.passes}"
-            raise Refusal(HTTPStatus.BAD_REQUEST, sentence)
+            raise Refusal(400, sentence)
         return question
 
     def _check_host(self, request: web.Request) -> None:
@@ -182,15 +175,14 @@ class HttpService:
         if self.hosts is None or not names:  # a health check in HTTP/1.0, but no browser
             return
         if len(names) > 1 or not {names[0], _PORT.sub("", names[0])} & set(self.hosts):
-            sentence = "the server is not known by this name: see --allow-host"
-            raise Refusal(HTTPStatus.FORBIDDEN, sentence)
+            raise Refusal(403, "the server is not known by this name: see --allow-host")
 
     def _model(self, request: web.Request) -> tuple[ServedModel, list[int]]:
         """The model that is asked for, and the numbers of the versions meant, latest last."""
         name, which = request.match_info["model"], request.match_info["which"]
         model = self._models.get(name)
         if model is None:
-            raise Refusal(HTTPStatus.NOT_FOUND, f"there is no model {name[:80]!r}")
+            raise Refusal(404, f"there is no model {name[:80]!r}")
         if not which:
             return model, sorted(model.versions)
         _, kind, value = which.split("/", 2)
@@ -200,8 +192,7 @@ class HttpService:
             digits = value.isascii() and value.isdecimal() and len(value) < 19
             number = int(value) if digits else None
         if number not in model.versions:
-            sentence = f"{name} has no {kind[:-1]} {value[:80]!r} that is served"
-            raise Refusal(HTTPStatus.NOT_FOUND, sentence)
+            raise Refusal(404, f"{name} has no {kind[:-1]} {value[:80]!r} that is served")
         return model, [number]
 
     async def _status(self, request: web.Request) -> web.Response:
@@ -224,7 +215,7 @@ class HttpService:
 
     async def _ready(self, request: web.Request) -> web.Response:
         if self.stopping:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping")
+            raise Refusal(503, "stopping")
         return JsonAnswer({"status": "ready"})
 
     async def _counters(self, request: web.Request) -> web.Response:

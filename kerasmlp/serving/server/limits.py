@@ -1,5 +1,3 @@
-"""What one request, and all of them together, may cost a server."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
@@ -9,7 +7,7 @@ from kerasmlp.utils.checks import check_int, check_positive
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds on requests.
+    """What one request, and all of them together, may cost a server.
 
     Args:
         max_body_bytes: Of one request; of all that wait, eight times that.

@@ -1,5 +1,3 @@
-"""Takes connections, as many as there is room for, whatever comes."""
-
 from __future__ import annotations
 
 import asyncio
@@ -17,7 +15,7 @@ _log = logging.getLogger("kerasmlp.serving")
 
 
 class Listener:
-    """Listens at an address.
+    """Takes connections at an address, as many as there is room for.
 
     asyncio's own server writes a traceback for each connection that it cannot
     take, thousands of them in a second.

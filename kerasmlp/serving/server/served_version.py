@@ -60,8 +60,8 @@ class ServedVersion:
                 came = " ".join(str(error).split()).replace(os.fspath(files), os.fspath(path))
                 reject_file(path, "must be a complete SavedModel", came[:200])
         self.signature_definitions = _signature_definitions(graph)
-        found = self._functions.items()
-        self.signatures = {name: tuple(f.structured_input_signature[1]) for name, f in found}
+        inputs = {name: f.structured_input_signature[1] for name, f in self._functions.items()}
+        self.signatures = {name: tuple(sorted(found)) for name, found in inputs.items()}
 
     @property
     def max_samples(self) -> int:

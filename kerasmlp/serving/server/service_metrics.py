@@ -1,5 +1,3 @@
-"""What an HTTP service counts, in Prometheus' text format."""
-
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -9,7 +7,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class ServiceMetrics:
-    """Counters of one service; `text` gives them all.
+    """Counters of one service; `text` gives them all in Prometheus' format.
 
     No label comes from a request: a model or signature that is not served
     counts as "".

@@ -1,5 +1,3 @@
-"""Who may begin, where there is room for few: whoever has been given least."""
-
 from __future__ import annotations
 
 import asyncio
