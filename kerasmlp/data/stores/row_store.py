@@ -37,14 +37,11 @@ class RowStore(ABC):
         InputError: if a label is out of range.
     """
 
-    FORMAT: ClassVar[str]
-    """That a file names."""
-    KIND: ClassVar[str]
-    """What such a file is, in words."""
-    COMMAND: ClassVar[str]
-    """What makes one of a table or of arrays."""
+    FORMAT: ClassVar[str]  # that a file names
+    KIND: ClassVar[str]  # what such a file is, in words
+    COMMAND: ClassVar[str]  # that makes one of a table or of arrays
+    # the dataset, what it holds in words, its dimensions and kinds, and its type in memory
     ROWS: ClassVar[tuple[str, str, int, str, type]]
-    """The dataset, what it holds in words, its dimensions and kinds, and its type in memory."""
     INFO: ClassVar[type[RowsInfo]] = RowsInfo
 
     def __init__(
