@@ -23,7 +23,7 @@ _STILL_SECONDS = 60
 _BUSY_SECONDS = 600
 
 
-class FacePool:
+class FacePool(Pool):
     """Processes of one core each that turn photos into embeddings, in the order of the tasks.
 
     A worker that dies or stands still takes nothing with it, see `Pool`: only a
@@ -56,7 +56,7 @@ class FacePool:
             "device": check_choice("device", device, DEVICES),
         }
         self._most_ahead = _REORDER * check_int("workers", workers, minimum=1)
-        self._pool = Pool(
+        super().__init__(
             "kerasmlp.faces.pool",
             workers,
             costly=2,
@@ -69,16 +69,13 @@ class FacePool:
 
     def __enter__(self) -> FacePool:
         try:
-            self._pool.start(self.settings)
-            ready = self._pool.first_ready()
+            self.start(self.settings)
+            ready = self.first_ready()
         except BaseException:
             self.__exit__()
             raise
         self.width, self.provider = ready["width"], ready["provider"]
         return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._pool.__exit__()
 
     def map(self, tasks: Sequence[tuple[Path, bool]]) -> Iterator[dict[str, Any]]:
         """Yields one answer per task, in their order.
@@ -102,7 +99,7 @@ class FacePool:
             given += 1
             return given - 1, {"path": str(path), "read_only": read_only}
 
-        for position, answer in self._pool.run(next_task, len(tasks)):
+        for position, answer in self.run(next_task, len(tasks)):
             if isinstance(answer, Lost):
                 reason = WORKER_STOOD_STILL if answer.still else WORKER_CRASHED
                 doubtful[position] = {"reason": reason}

@@ -249,7 +249,7 @@ def test_killed_worker_loses_nothing(utkface):
         for i, answer in enumerate(workers.map([(p, False) for p in photos])):
             answers.append(answer)
             if i in (10, 45):
-                workers._pool.workers[i % 2].process.kill()
+                workers.workers[i % 2].process.kill()
     assert [a["reason"] for a in answers] == [None] * 80
     order = {path: row for row, path in enumerate(utkface.labels["path"])}
     for photo, answer in zip(photos, answers, strict=True):
@@ -275,8 +275,8 @@ def test_photo_that_stops_its_worker_is_counted(tmp_path, monkeypatch):
     tasks = [(p, False) for p in sample(8)]
     tasks.insert(5, (tmp_path / "hang.jpg", False))
     with pool(1) as workers:
-        assert (workers._pool.still_seconds, workers._pool.busy_seconds) == (60, 600)
-        workers._pool.still_seconds, workers._pool.busy_seconds = 1.2, 12
+        assert (workers.still_seconds, workers.busy_seconds) == (60, 600)
+        workers.still_seconds, workers.busy_seconds = 1.2, 12
         monkeypatch.setattr("kerasmlp.utils.workers.LOOK_SECONDS", 0.5)
         answers = list(workers.map(tasks))
     reasons = [answer["reason"] for answer in answers]
