@@ -35,7 +35,9 @@ from kerasmlp.uncertainty.measures import gaussian_log_likelihood as gaussian_lo
 from kerasmlp.uncertainty.measures import predictive_mean as predictive_mean
 from kerasmlp.uncertainty.measures import regression_measures as regression_measures
 from kerasmlp.uncertainty.measures import uncertainty_measures as uncertainty_measures
+from kerasmlp.uncertainty.moments import MomentModel as MomentModel
 from kerasmlp.uncertainty.moments import predict_moments as predict_moments
+from kerasmlp.uncertainty.sampler import Sampler as Sampler
 from kerasmlp.uncertainty.samples import predict_samples as predict_samples
 from kerasmlp.uncertainty.samples import predict_uncertainty as predict_uncertainty
 from kerasmlp.utils.checks import InputError as InputError

@@ -88,6 +88,6 @@ def _set_trainable(variables: list[keras.Variable], trainable: bool) -> None:
     for variable in variables:
         variable.trainable = trainable
         # Keras leaves the gradient out of the update; TensorFlow, which watches by a flag
-        # of its own, would still trace it and all that leads there, to prune it later.
+        # of its own and without a public switch, would still trace it and all that leads there.
         if hasattr(variable.value, "_trainable"):
             variable.value._trainable = trainable

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 
 import keras
@@ -59,34 +58,18 @@ def forward(model: keras.Model, x: np.ndarray, *, xla: bool = False) -> np.ndarr
     Args:
         model: To be asked.
         x: Rows, shape `(rows, width)`.
-        xla: Compile the model for this, once, which pays for many rows or where runs share it.
-            Without, nothing is traced: that takes longer than a pass over many thousands of rows.
+        xla: By its `predict_on_batch`, which Keras compiles once if the model has
+            `jit_compile`: that pays for many rows or where runs share the model. Without,
+            nothing is traced: that takes longer than a pass over many thousands of rows.
     """
-    if not xla:
-        outputs = [model(part, training=False) for part in _parts(x, _ROWS_PER_PASS)]
-        return np.concatenate([keras.ops.convert_to_numpy(output) for output in outputs])
-    outputs = []
-    for part in _parts(x, _ROWS_PER_COMPILED_PASS):
-        # Of one shape, so that there is one compilation.
-        filled = np.zeros((_ROWS_PER_COMPILED_PASS, *x.shape[1:]), x.dtype)
-        filled[: len(part)] = part
-        outputs.append(_compiled(model)(filled)[: len(part)])
+    outputs, size = [], _ROWS_PER_COMPILED_PASS if xla else _ROWS_PER_PASS
+    for start in range(0, max(len(x), 1), size):
+        part = x[start : start + size]
+        if xla:
+            # Of one shape, so that there is one compilation.
+            filled = np.zeros((size, *x.shape[1:]), x.dtype)
+            filled[: len(part)] = part
+            outputs.append(model.predict_on_batch(filled)[: len(part)])
+        else:
+            outputs.append(keras.ops.convert_to_numpy(model(part, training=False)))
     return np.concatenate(outputs)
-
-
-def _parts(x: np.ndarray, rows: int) -> list[np.ndarray]:
-    return [x[i : i + rows] for i in range(0, max(len(x), 1), rows)]
-
-
-_functions: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-def _compiled(model: keras.Model):
-    import tensorflow as tf
-
-    if model not in _functions:
-        known = weakref.ref(model)  # or the dictionary would keep it
-        _functions[model] = tf.function(
-            lambda x: known()(x, training=False), jit_compile=True, autograph=False
-        )
-    return _functions[model]

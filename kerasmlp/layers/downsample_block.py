@@ -2,33 +2,25 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.layers.ic_layer import ICLayer, ic_dense
-from kerasmlp.layers.initializers import check_initializer, dense_initializers, spread_seed
-from kerasmlp.utils.checks import check_bool, check_int, check_positive, check_rate, check_seed
+from kerasmlp.layers.ic_block import ICBlock
+from kerasmlp.layers.initializers import spread_seed
+from kerasmlp.utils.checks import check_int
 
 
 @keras.saving.register_keras_serializable("kerasmlp")
-class DownsampleBlock(keras.layers.Layer):
+class DownsampleBlock(ICBlock):
     """An IC layer and a dense layer that changes the width, in the paper to half of it.
 
     `y = ReLU(W · IC(x))`
 
-    Training and sampling mean what they mean in `ICLayer`.
-
     Args:
         width: Number of output units.
-        dropout_rate: Of the IC layer, in [0, 1).
-        use_ic: False leaves the IC layer out.
-        momentum: Of the moving statistics.
-        epsilon: Added to the variance.
-        kernel_initializer: `"fan_in_uniform"` (the original's, biases too) or
-            the name of one of Keras' initialisers (biases zero).
-        seed: Integer or None, of initial weights and dropout masks.
+        dropout_rate, use_ic, momentum, epsilon, kernel_initializer, seed: As of
+            `ResidualBlock`.
 
     Call arguments:
         inputs: Tensor `(batch, input_width)`.
-        training: Bool.
-        sampling: Bool.
+        training, sampling, masks: As of `ICLayer`.
 
     Input shape: `(batch, input_width)`.
 
@@ -47,65 +39,22 @@ class DownsampleBlock(keras.layers.Layer):
     Connections", equation 6.
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        dropout_rate: float = 0.05,
-        use_ic: bool = True,
-        momentum: float = 0.9,
-        epsilon: float = 1e-5,
-        kernel_initializer: str = "fan_in_uniform",
-        seed: int | None = None,
-        **kwargs,
-    ):
+    def __init__(self, *, width: int, **kwargs):
         super().__init__(**kwargs)
         self.width = check_int("width", width, minimum=1)
-        self.dropout_rate = check_rate("dropout_rate", dropout_rate)
-        self.use_ic = check_bool("use_ic", use_ic)
-        self.momentum = check_rate("momentum", momentum)
-        self.epsilon = check_positive("epsilon", epsilon)
-        self.kernel_initializer = check_initializer(kernel_initializer)
-        self.seed = check_seed(seed)
 
     def build(self, input_shape):
         ic_seed, dense_seed = spread_seed(self.seed, 2)
-        self.ic = None
-        if self.use_ic:
-            self.ic = ICLayer(
-                dropout_rate=self.dropout_rate,
-                momentum=self.momentum,
-                epsilon=self.epsilon,
-                seed=ic_seed,
-                dtype=self.dtype_policy,
-                name="ic",
-            )
-            self.ic.build(input_shape)
-        self.dense = keras.layers.Dense(
-            self.width,
-            dtype=self.dtype_policy,
-            name="dense",
-            **dense_initializers(self.kernel_initializer, input_shape[-1], dense_seed),
-        )
-        self.dense.build(input_shape)
+        self.ic = self._make_ic("ic", input_shape, ic_seed) if self.use_ic else None
+        self.dense = self._make_dense("dense", self.width, input_shape, dense_seed)
         self.built = True
 
-    def call(self, inputs, training=False, sampling=False):
-        return keras.ops.relu(
-            ic_dense(self.ic, self.dense, inputs, training=training, sampling=sampling)
-        )
+    def call(self, inputs, training=False, sampling=False, masks=None):
+        x = self._through(self.ic, self.dense, inputs, masks, training=training, sampling=sampling)
+        return keras.ops.relu(x)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.width)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "width": self.width,
-            "dropout_rate": self.dropout_rate,
-            "use_ic": self.use_ic,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "kernel_initializer": self.kernel_initializer,
-            "seed": self.seed,
-        }
+        return {**super().get_config(), "width": self.width}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import keras
 
 from kerasmlp.layers.batch_norm import BatchNorm
-from kerasmlp.layers.masks import SampleMasks, dropout
+from kerasmlp.layers.masks import dropout
 from kerasmlp.utils.checks import check_positive, check_rate, check_seed, reject
 
 
@@ -34,7 +34,8 @@ class ICLayer(keras.layers.Layer):
     Call arguments:
         inputs: Tensor of rank 2 or more, channels last.
         training: Bool, as above.
-        sampling: Bool, as above, or the `SampleMasks` of many passes at once.
+        sampling: Bool, as above.
+        masks: `SampleMasks` of many passes that sample at once, or None.
         mask: Rows or steps that batch norm leaves out of its statistics.
 
     Input shape: `(batch, ..., channels)`.
@@ -89,11 +90,13 @@ class ICLayer(keras.layers.Layer):
         self.norm.build(input_shape)
         self.built = True
 
-    def call(self, inputs, training=False, sampling=False, mask=None):
+    def call(self, inputs, training=False, sampling=False, masks=None, mask=None):
         x = self.norm(inputs, training=training, mask=mask)
-        if self.dropout_rate and (training or sampling):
-            x = dropout(x, self.dropout_rate, self.seed_generator, sampling)
-        return x
+        if not self.dropout_rate:
+            return x
+        if masks is not None:
+            return masks.dropout(x, self.dropout_rate)
+        return dropout(x, self.dropout_rate, self.seed_generator) if training or sampling else x
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -106,12 +109,3 @@ class ICLayer(keras.layers.Layer):
             "epsilon": self.epsilon,
             "seed": self.seed,
         }
-
-
-def ic_dense(ic: ICLayer | None, dense: keras.layers.Dense, x, *, training, sampling):
-    """`dense(ic(x))`, or `dense(x)` without an IC layer."""
-    if ic is None:
-        return dense(x)
-    if isinstance(sampling, SampleMasks) and ic.dropout_rate:
-        return sampling.dropout_dense(ic.norm(x), ic.dropout_rate, dense)
-    return dense(ic(x, training=training, sampling=sampling))

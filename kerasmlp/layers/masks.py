@@ -65,10 +65,8 @@ def _threshold(rate: float) -> int:
     return min(round(rate * (1 << 32)), (1 << 32) - 1) - (1 << 31)
 
 
-def dropout(inputs, rate: float, seed_generator: keras.random.SeedGenerator, sampling=False):
+def dropout(inputs, rate: float, seed_generator: keras.random.SeedGenerator):
     """Sets units to zero with probability `rate` and scales the others by `1 / (1 - rate)`."""
-    if isinstance(sampling, SampleMasks):
-        return sampling.dropout(inputs, rate)
     if len(inputs.shape) > 2:
         # XLA is slow at convolutions: without it each step of the hash passes over the map
         # anew, and Keras' generator takes half the time.
@@ -139,27 +137,28 @@ def _pass_streams(hashed, keys, passes):
 
 
 class SampleMasks:
-    """Masks of many stochastic passes that run as one: given to a layer as `sampling`.
+    """Masks of one call of a model that runs many stochastic passes as one, drawn in their order.
 
-    Passes and rows share the batch axis, `(passes · rows, …)`, passes outermost.
-    Before the first dropout there is nothing random: a row is computed once,
-    and the first dropout repeats it for every pass. A skip connection around
-    a dropout must `expand` what it carries.
+    Made for that call and handed through the layers, as a generator is: each dropout
+    draws the next ones. Passes and rows share the batch axis, `(passes · rows, …)`,
+    passes outermost. Before the first dropout there is nothing random: a row is
+    computed once, and the first dropout repeats it for every pass. A skip
+    connection around a dropout must `expand` what it carries.
 
     A bit of a mask is a hash of the stream of its pass and row plus a key of
     its unit: it does not depend on how passes and rows are cut into chunks.
+
+    Args:
+        streams: As of `sample_streams`, of all passes.
+        num_rows: Number of rows, an integer or a tensor.
+        sparse: The streams are shared by many rows, see `dropout_dense`.
     """
 
-    def __init__(self, *, sparse: bool = False):
-        """`sparse`: the streams are shared by many rows, see `dropout_dense`."""
+    def __init__(self, streams, num_rows, *, sparse: bool = False):
+        self._streams = streams
+        self._num_rows = num_rows
         self._sparse = sparse
-        self._streams = None
-        self._num_rows = None
         self._num_units = 0
-
-    def bind(self, streams, num_rows) -> None:
-        """Begins a call: `streams` as of `sample_streams`, for so many rows."""
-        self._streams, self._num_rows, self._num_units = streams, num_rows, 0
 
     def expand(self, x, *, force: bool = False):
         """Repeats rows that do not differ between passes yet; others pass through.
@@ -220,10 +219,3 @@ class SampleMasks:
 
     def _merge(self, x):
         return ops.reshape(x, (-1, *x.shape[2:]))
-
-
-def add_skip(x, skip, sampling):
-    """`x + skip`, where `x` may have passed a dropout that `skip` has not."""
-    if isinstance(sampling, SampleMasks):
-        x, skip = sampling.expand(x), sampling.expand(skip)
-    return x + skip

@@ -2,19 +2,16 @@ from __future__ import annotations
 
 import keras
 
-from kerasmlp.layers.ic_layer import ICLayer, ic_dense
-from kerasmlp.layers.initializers import check_initializer, dense_initializers, spread_seed
-from kerasmlp.layers.masks import add_skip
-from kerasmlp.utils.checks import check_bool, check_positive, check_rate, check_seed
+from kerasmlp.layers.ic_block import ICBlock
+from kerasmlp.layers.initializers import spread_seed
+from kerasmlp.utils.checks import check_bool
 
 
 @keras.saving.register_keras_serializable("kerasmlp")
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(ICBlock):
     """Two dense layers, each behind an IC layer, with a skip connection around them.
 
     `y = ReLU(W2 · IC(ReLU(W1 · IC(x))) + x)`, both W square.
-
-    Training and sampling mean what they mean in `ICLayer`.
 
     Args:
         dropout_rate: Of both IC layers, in [0, 1).
@@ -30,8 +27,7 @@ class ResidualBlock(keras.layers.Layer):
 
     Call arguments:
         inputs: Tensor `(batch, width)`.
-        training: Bool.
-        sampling: Bool.
+        training, sampling, masks: As of `ICLayer`.
 
     Input shape: `(batch, width)`.
 
@@ -52,67 +48,28 @@ class ResidualBlock(keras.layers.Layer):
     Connections", equation 5.
     """
 
-    def __init__(
-        self,
-        *,
-        dropout_rate: float = 0.05,
-        use_ic: bool = True,
-        use_first_ic: bool = True,
-        use_residual: bool = True,
-        momentum: float = 0.9,
-        epsilon: float = 1e-5,
-        kernel_initializer: str = "fan_in_uniform",
-        seed: int | None = None,
-        **kwargs,
-    ):
+    def __init__(self, *, use_first_ic: bool = True, use_residual: bool = True, **kwargs):
         super().__init__(**kwargs)
-        self.dropout_rate = check_rate("dropout_rate", dropout_rate)
-        self.use_ic = check_bool("use_ic", use_ic)
         self.use_first_ic = check_bool("use_first_ic", use_first_ic)
         self.use_residual = check_bool("use_residual", use_residual)
-        self.momentum = check_rate("momentum", momentum)
-        self.epsilon = check_positive("epsilon", epsilon)
-        self.kernel_initializer = check_initializer(kernel_initializer)
-        self.seed = check_seed(seed)
 
     def build(self, input_shape):
-        width = input_shape[-1]
-        seeds = spread_seed(self.seed, 4)
-
-        def make_ic(index):
-            ic = ICLayer(
-                dropout_rate=self.dropout_rate,
-                momentum=self.momentum,
-                epsilon=self.epsilon,
-                seed=seeds[index],
-                dtype=self.dtype_policy,
-                name=f"ic_{index}",
-            )
-            ic.build(input_shape)
-            return ic
-
-        def make_dense(index):
-            dense = keras.layers.Dense(
-                width,
-                dtype=self.dtype_policy,
-                name=f"dense_{index}",
-                **dense_initializers(self.kernel_initializer, width, seeds[2 + index]),
-            )
-            dense.build(input_shape)
-            return dense
-
-        self.ic_0 = make_ic(0) if self.use_ic and self.use_first_ic else None
-        self.dense_0 = make_dense(0)
-        self.ic_1 = make_ic(1) if self.use_ic else None
-        self.dense_1 = make_dense(1)
+        width, seeds = input_shape[-1], spread_seed(self.seed, 4)
+        first_ic = self.use_ic and self.use_first_ic
+        self.ic_0 = self._make_ic("ic_0", input_shape, seeds[0]) if first_ic else None
+        self.dense_0 = self._make_dense("dense_0", width, input_shape, seeds[2])
+        self.ic_1 = self._make_ic("ic_1", input_shape, seeds[1]) if self.use_ic else None
+        self.dense_1 = self._make_dense("dense_1", width, input_shape, seeds[3])
         self.built = True
 
-    def call(self, inputs, training=False, sampling=False):
-        modes = {"training": training, "sampling": sampling}
-        x = keras.ops.relu(ic_dense(self.ic_0, self.dense_0, inputs, **modes))
-        x = ic_dense(self.ic_1, self.dense_1, x, **modes)
+    def call(self, inputs, training=False, sampling=False, masks=None):
+        modes = {"masks": masks, "training": training, "sampling": sampling}
+        x = keras.ops.relu(self._through(self.ic_0, self.dense_0, inputs, **modes))
+        x = self._through(self.ic_1, self.dense_1, x, **modes)
         if self.use_residual:
-            x = add_skip(x, inputs, sampling)
+            if masks is not None:  # only one of the two may have passed a dropout
+                x, inputs = masks.expand(x), masks.expand(inputs)
+            x = x + inputs
             # ReLU, in words that TensorFlow's remapper does not know: with oneDNN's fusions on, it
             # fuses MatMul, BiasAdd, Add and Relu into a node that has no kernel, prints a page of
             # errors in every fit and predict, and goes back to the graph as it was.
@@ -125,12 +82,6 @@ class ResidualBlock(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "dropout_rate": self.dropout_rate,
-            "use_ic": self.use_ic,
             "use_first_ic": self.use_first_ic,
             "use_residual": self.use_residual,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "kernel_initializer": self.kernel_initializer,
-            "seed": self.seed,
         }

@@ -98,63 +98,48 @@ def ResidualMLP(
     """
     width = check_int("width", width, minimum=1)
     num_blocks = check_int("num_blocks", num_blocks, minimum=0, maximum=MAX_BLOCKS)
-    residuals_per_block = check_int(
-        "residuals_per_block", residuals_per_block, minimum=0, maximum=MAX_RESIDUALS_PER_BLOCK
-    )
-    dropout_rate = check_rate("dropout_rate", dropout_rate)
-    use_ic = check_bool("use_ic", use_ic)
-    use_input_ic = check_bool("use_input_ic", use_input_ic)
-    use_output_ic = check_bool("use_output_ic", use_output_ic)
-    input_scale = check_positive("input_scale", input_scale)
-    check_initializer(kernel_initializer)
-    seed = check_seed(seed)
-    if (num_classes is None) == (num_targets is None):
-        reject("num_classes", "must be given, or else `num_targets`, but not both", num_classes)
-    if num_classes is not None:
-        num_outputs = check_int("num_classes", num_classes, minimum=2)
-    else:
-        num_outputs = check_int("num_targets", num_targets, minimum=1)
+    most = {"minimum": 0, "maximum": MAX_RESIDUALS_PER_BLOCK}
+    residuals_per_block = check_int("residuals_per_block", residuals_per_block, **most)
+    num_outputs = _num_outputs(num_classes, num_targets)
     if width < 2**num_blocks:
         reject("num_blocks", f"must leave a width of at least 1, starting at {width}", num_blocks)
-
-    shared = {"dropout_rate": dropout_rate, "momentum": momentum, "epsilon": epsilon}
-    block = {**shared, "kernel_initializer": kernel_initializer, "dtype": dtype}
-    seeds = iter(spread_seed(seed, num_blocks * (residuals_per_block + 1) + 2))
+    seeds = iter(spread_seed(check_seed(seed), num_blocks * (residuals_per_block + 1) + 2))
+    ic = {
+        "dropout_rate": check_rate("dropout_rate", dropout_rate),
+        "momentum": momentum,
+        "epsilon": epsilon,
+        "dtype": dtype,
+    }
+    block = ic | {"kernel_initializer": check_initializer(kernel_initializer)}
+    uses_ic = check_bool("use_ic", use_ic)
     # Where the IC layer in front of the first dense layer would sit.
-    first_ic = use_ic and use_input_ic
+    first_ic = check_bool("use_input_ic", use_input_ic) and uses_ic
 
+    input_scale = check_positive("input_scale", input_scale)
     inputs = x = keras.Input((width,), name="embedding")
     if input_scale != 1:
         x = keras.layers.Rescaling(input_scale, dtype=dtype, name="input_scale")(x)
     for i in range(num_blocks):
         for j in range(residuals_per_block):
-            x = ResidualBlock(
-                use_ic=use_ic,
-                use_first_ic=first_ic,
-                use_residual=use_residual,
-                seed=next(seeds),
-                name=f"residual_{i}_{j}",
-                **block,
-            )(x)
-            first_ic = use_ic
-        x = DownsampleBlock(
-            width=x.shape[-1] // 2,
-            use_ic=first_ic,
-            seed=next(seeds),
-            name=f"downsample_{i}",
-            **block,
-        )(x)
-        first_ic = use_ic
-
-    if use_ic and use_output_ic:
-        x = ICLayer(seed=next(seeds), name="output_ic", dtype=dtype, **shared)(x)
-    head = keras.layers.Dense(
-        num_outputs,
-        dtype="float32",
-        name="logits" if num_classes else "outputs",
-        **dense_initializers(kernel_initializer, x.shape[-1], next(seeds)),
-    )
-    x = head(x)
+            uses = {"use_ic": uses_ic, "use_first_ic": first_ic, "use_residual": use_residual}
+            x = ResidualBlock(**uses, seed=next(seeds), name=f"residual_{i}_{j}", **block)(x)
+            first_ic = uses_ic
+        halved = {"width": x.shape[-1] // 2, "use_ic": first_ic, "name": f"downsample_{i}"}
+        x = DownsampleBlock(**halved, seed=next(seeds), **block)(x)
+        first_ic = uses_ic
+    if check_bool("use_output_ic", use_output_ic) and uses_ic:
+        x = ICLayer(seed=next(seeds), name="output_ic", **ic)(x)
+    head = dense_initializers(kernel_initializer, x.shape[-1], next(seeds))
+    head |= {"name": "logits" if num_classes else "outputs", "dtype": "float32"}
+    x = keras.layers.Dense(num_outputs, **head)(x)
     if num_classes:
         x = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(inputs, x, name=name)
+
+
+def _num_outputs(num_classes: int | None, num_targets: int | None) -> int:
+    if (num_classes is None) == (num_targets is None):
+        reject("num_classes", "must be given, or else `num_targets`, but not both", num_classes)
+    if num_targets is not None:
+        return check_int("num_targets", num_targets, minimum=1)
+    return check_int("num_classes", num_classes, minimum=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from kerasmlp.runs.risk import judged_target, threshold_nats
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_settings
 from kerasmlp.uncertainty.measures import expected_age_years, median_age_years
+from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.uncertainty.samples import MAX_SAMPLES, check_rows, predict_uncertainty
 from kerasmlp.utils.checks import check_int, check_seed, reject, reject_file
 
@@ -27,10 +29,9 @@ _ROWS_PER_CHUNK = 1024
 class Predictor:
     """A finished run, ready to answer.
 
-    Beside `model`, the deterministic one, there is `mc_model`, whose samples
-    are those that answers come from: the same weights, but the logits are
-    divided by the `mc_temperature` of the run's calibration, because a mean of
-    passes is flatter than each of them.
+    Beside `model`, the deterministic one, there is `mc_model`, whose samples answers come
+    from: on the same weights, with the logits divided by the `mc_temperature` of the run's
+    calibration, because a mean of passes is flatter than each of them.
 
     Args:
         path: Run folder.
@@ -55,6 +56,10 @@ class Predictor:
             reject_file(run / "model.keras", requirement, "one from {} to {}".format(*shapes))
         temperature = self.calibration.mc_temperature if self.calibration else 1.0
         self.mc_model = with_temperature(self.model, temperature)
+
+    @cached_property
+    def sampler(self) -> Sampler:  # of `mc_model`, compiled for all calls
+        return Sampler(self.mc_model)
 
     def __repr__(self) -> str:
         calibrated = "calibrated" if self.calibration else "not calibrated"
@@ -119,11 +124,9 @@ class Predictor:
 
         Args:
             max_risk: Share of wrong answers, in (0, 1).
-            num_samples: Stochastic passes to answer from. Fewer than the run
-                was calibrated with give lower entropies, and a broken promise.
-            within_years: An age counts as right if it is at most so many years
-                off, and the classes are those of the head; None counts wrong
-                classes, and is what a label that is no age always does.
+            num_samples: Passes to answer from; fewer than calibrated with break the promise.
+            within_years: An age counts as right if it is at most so many years off, in
+                classes of the head; None, or a label that is no age: if its class is right.
 
         Raises:
             InputError: if the run holds no such data or cannot keep the risk.
@@ -149,7 +152,7 @@ class Predictor:
             chunk = embeddings[start : start + _ROWS_PER_CHUNK]
             if num_samples:
                 how = {"num_samples": num_samples, "seed": seed, "first_row": start}
-                measures = predict_uncertainty(self.mc_model, chunk, **how)
+                measures = predict_uncertainty(self.sampler, chunk, **how)
                 for values in measures.values():
                     self._sound(values)
                 yield measures
@@ -181,10 +184,9 @@ class Predictor:
         Every answer holds `<label>` (the likeliest class), `probability` and
         all measures of uncertainty, plain and scaled to 0..1; ages add
         `age_years` (expectation), `age_median_years`, `age_interval_50` and
-        `age_interval_90` (years); other classes add `probabilities`. With
-        `num_samples=0` the deterministic model answers, without measures
-        of uncertainty. `uncertainty` says how sure the answer is: the entropy
-        by which the model abstains, as a share of its maximum, 0 to 1. With
+        `age_interval_90` (years); other classes add `probabilities`. With `num_samples=0` the
+        deterministic model answers, without measures. `uncertainty` says how sure the answer is:
+        the entropy by which the model abstains, as a share of its maximum, 0 to 1. With
         `max_risk` (and `within_years`, as in `threshold_nats`) there are the
         `uncertainty_limit`, `class_entropy_nats` and `abstained`, and where
         that is True all but the measures is None.
@@ -247,9 +249,8 @@ class Predictor:
                 answer |= {k: v[i].tolist() for k, v in columns.items()}
         else:
             for answer, row in zip(answers, mean, strict=True):
-                answer["probabilities"] = {
-                    name: float(p) for name, p in zip(target.class_names, row, strict=True)
-                }
+                named = zip(target.class_names, row.tolist(), strict=True)
+                answer["probabilities"] = dict(named)
         return answers
 
 

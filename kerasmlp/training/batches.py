@@ -60,13 +60,8 @@ def training_chunks(
         num_epochs: Of the whole run.
         seed: Decides permutations, mixup and noise.
         first_epoch: Where to begin.
-        steps_per_epoch: At most `rows // batch_size`, the default; with fewer,
-            more rows are left out of each epoch.
-        mixup_alpha: Each row is mixed with another of its batch, with a share
-            from Beta(alpha, alpha) of its own; 0 turns it off.
-        noise_std: Each row gets normal noise of a standard deviation drawn
-            from U(0, noise_std), and is then brought back to the norm it had
-            before mixup and noise.
+        steps_per_epoch: At most, and by default, `rows // batch_size`.
+        mixup_alpha, noise_std: As of `_augmented`; 0 turns them off.
 
     Example:
 
@@ -74,46 +69,16 @@ def training_chunks(
     >>> chunks = training_chunks(x, y, batch_size=3, num_epochs=2, seed=0)
     >>> [(batches.shape, int(count)) for batches, _, count in chunks]
     [(TensorShape([3, 3, 4]), 3), (TensorShape([3, 3, 4]), 3)]
-
-    Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
-    Deviation: one share per row, not per batch.
     """
     rows, steps = len(x), steps_per_epoch or len(x) // batch_size
     chunks, size = chunks_of(steps, batch_size)
     counts = np.minimum(size, steps - size * np.arange(chunks)).astype(np.int32)
     data_x, data_y = tf.constant(x), tf.constant(y)
 
-    def drawn(draw: Callable, stream: int, numbers):
-        """What `draw` makes of one key per step."""
-
-        def of_step(number):
-            return draw(key=tf.stack([4 * seed + stream, number]))
-
-        return tf.map_fn(of_step, numbers, fn_output_signature=tf.float32)
-
-    def uniform(key):
-        return tf.random.stateless_uniform((batch_size, 1), key)
-
-    def normal(key):
-        return tf.random.stateless_normal((batch_size, x.shape[1]), key)
-
-    def share(key):
-        return _beta(mixup_alpha, batch_size, key)[:, None]
-
     @_as_it_is
     def gather(indices, numbers, count):
-        batch_x, batch_y = tf.gather(data_x, indices), tf.gather(data_y, indices)
-        norm = tf.norm(batch_x, axis=-1, keepdims=True) if noise_std else None
-        if mixup_alpha:
-            # The permutation makes neighbours in a batch random: a roll is a random partner.
-            shares = drawn(share, _MIXUP, numbers)
-            batch_x = shares * batch_x + (1 - shares) * tf.roll(batch_x, 1, 1)
-            batch_y = shares * batch_y + (1 - shares) * tf.roll(batch_y, 1, 1)
-        if noise_std:
-            std = noise_std * drawn(uniform, _NOISE, numbers)
-            batch_x += std * norm * drawn(normal, _NOISE + 1, numbers)
-            batch_x *= norm / tf.norm(batch_x, axis=-1, keepdims=True)
-        return batch_x, batch_y, count
+        batches = tf.gather(data_x, indices), tf.gather(data_y, indices)
+        return *_augmented(*batches, numbers, seed, mixup_alpha, noise_std), count
 
     @_as_it_is
     def epoch_of_indices(epoch):
@@ -128,6 +93,40 @@ def training_chunks(
 
     epochs = tf.data.Dataset.range(first_epoch, num_epochs)
     return epochs.flat_map(epoch_of_indices).map(gather).prefetch(1).with_options(_untuned())
+
+
+def _augmented(x, y, numbers, seed: int, mixup_alpha: float, noise_std: float):
+    """Batches of the steps of such numbers in the whole run, mixed, then with noise.
+
+    Each row is mixed with another of its batch, with a share from Beta(mixup_alpha,
+    mixup_alpha) of its own. Then it gets normal noise of a standard deviation drawn
+    from U(0, noise_std), and is brought back to the norm it had before both.
+
+    Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
+    Deviation: one share per row, not per batch.
+    """
+    rows, width = x.shape[1:]
+
+    def drawn(draw: Callable, stream: int):
+        """What `draw` makes of one key per step."""
+
+        def of_step(number):
+            return draw(tf.stack([4 * seed + stream, number]))
+
+        return tf.map_fn(of_step, numbers, fn_output_signature=tf.float32)
+
+    norm = tf.norm(x, axis=-1, keepdims=True) if noise_std else None
+    if mixup_alpha:
+        # The permutation makes neighbours in a batch random: a roll is a random partner.
+        shares = drawn(lambda key: _beta(mixup_alpha, rows, key)[:, None], _MIXUP)
+        x = shares * x + (1 - shares) * tf.roll(x, 1, 1)
+        y = shares * y + (1 - shares) * tf.roll(y, 1, 1)
+    if noise_std:
+        std = noise_std * drawn(lambda key: tf.random.stateless_uniform((rows, 1), key), _NOISE)
+        noise = drawn(lambda key: tf.random.stateless_normal((rows, width), key), _NOISE + 1)
+        x += std * norm * noise
+        x *= norm / tf.norm(x, axis=-1, keepdims=True)
+    return x, y
 
 
 def epoch_batches(

@@ -14,10 +14,10 @@ from kerasmlp.data.targets import in_groups
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.evaluation.metrics import nll
 from kerasmlp.runs.calibration import COVERAGES, RunCalibration, class_entropy_nats
-from kerasmlp.runs.mc_model import has_dropout
 from kerasmlp.uncertainty.abstention import Abstention
 from kerasmlp.uncertainty.conformal import conformal_offset_years
 from kerasmlp.uncertainty.measures import age_interval_years, entropy_nats, expected_age_years
+from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.uncertainty.samples import predict_samples
 from kerasmlp.uncertainty.temperature import fit_temperature, logits_of, mean_of_passes
 from kerasmlp.uncertainty.year_errors import YearErrors
@@ -42,21 +42,27 @@ def calibrate(model: keras.Model, part: Examples) -> float:
 
 
 def calibrate_answers(
-    model: keras.Model, part: Examples, probabilities: np.ndarray
+    sampler: Sampler | None, part: Examples, probabilities: np.ndarray
 ) -> RunCalibration:
-    """Fits age intervals and abstention on a part, for the model as it will answer."""
+    """Fits age intervals and abstention on a part, for the model as it will answer.
+
+    Args:
+        sampler: Of the model; None without dropout.
+        part: Rows kept back.
+        probabilities: Of the deterministic model on them.
+    """
     part = part.by(in_groups(part.target))
     of_model, temperature = {"deterministic": probabilities}, 1.0
-    if has_dropout(model):
+    if sampler is not None:
         chosen = np.linspace(0, len(part) - 1, MC_TEMPERATURE_ROWS).round().astype(int)
         some = part.subset(np.unique(chosen))
-        samples = predict_samples(model, some.inputs, num_samples=CALIBRATION_SAMPLES)
+        samples = predict_samples(sampler, some.inputs, num_samples=CALIBRATION_SAMPLES)
         temperature = fit_mc_temperature(some, samples)
         means = []
         for start in range(0, len(part), MC_TEMPERATURE_ROWS):
             rows = part.inputs[start : start + MC_TEMPERATURE_ROWS]
             how = {"num_samples": CALIBRATION_SAMPLES, "first_row": start}
-            means.append(mean_of_passes(predict_samples(model, rows, **how), temperature))
+            means.append(mean_of_passes(predict_samples(sampler, rows, **how), temperature))
         of_model["mc_mean"] = np.concatenate(means)
     return fit_calibration(part, of_model, CALIBRATION_SAMPLES, temperature)
 

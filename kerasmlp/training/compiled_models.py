@@ -7,10 +7,12 @@ import numpy as np
 
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.runs.mc_model import has_dropout
 from kerasmlp.runs.model import in_float32
 from kerasmlp.training.fit import compile_by_recipe
 from kerasmlp.training.optimizers import recipe_optimizer
 from kerasmlp.training.xla import xla_pays
+from kerasmlp.uncertainty.sampler import Sampler
 
 
 class Workbench:
@@ -42,7 +44,7 @@ class Workbench:
         self.max_models = max_models
         self.xla = xla
         self._models: dict[tuple, tuple[keras.Model, list[np.ndarray]]] = {}
-        self._plain: dict[tuple, keras.Model] = {}
+        self._plain: dict[tuple, tuple[keras.Model, Sampler | None]] = {}
 
     def model(
         self,
@@ -77,7 +79,7 @@ class Workbench:
                 self._models.pop(next(iter(self._models)))
                 gc.collect()  # a model and its traced steps refer to each other
             xla = xla_pays(recipe, steps) if self.xla is None else self.xla
-            compile_by_recipe(new, recipe, steps=steps, rps_weight=rps_weight, xla=xla)
+            new = compile_by_recipe(new, recipe, steps=steps, rps_weight=rps_weight, xla=xla)
             beginning = [np.array(v) for v in new.optimizer.variables]
             self._models[shape] = new, beginning
             return new
@@ -90,19 +92,22 @@ class Workbench:
         shared.reset_metrics()
         return shared
 
-    def in_float32(self, model: keras.Model, recipe: Recipe) -> keras.Model:
-        """Returns the model in float32.
+    def in_float32(self, model: keras.Model, recipe: Recipe) -> tuple[keras.Model, Sampler | None]:
+        """Returns the model in float32, and its sampler if it has dropout.
 
-        The one of a shape stays the same, and so does what is compiled for it
-        (the sampler above all). It is overwritten by the next call.
+        Those of a shape stay the same, and so does what is compiled for them.
+        They are overwritten by the next call.
 
         Args:
             model: Of `model`.
             recipe: Of its network.
         """
         num_classes, network = model.output_shape[-1], recipe.network(model.input_shape[-1])
-        shape = (*network.values(), num_classes)
+        shape = (*network.values(), num_classes, model.jit_compile)
         if shape not in self._plain:
             how = {"num_classes": num_classes, "seed": 0, "dtype": "float32"}
-            self._plain[shape] = ResidualMLP(**how, **network)
-        return in_float32(model, lambda: self._plain[shape])
+            plain = ResidualMLP(**how, **network)
+            plain.jit_compile = model.jit_compile
+            self._plain[shape] = plain, Sampler(plain) if has_dropout(plain) else None
+        plain, sampler = self._plain[shape]
+        return in_float32(model, lambda: plain), sampler

@@ -183,12 +183,13 @@ class EmbeddingTraining:
         self.workbench, self.init, self.pictures = workbench, init, pictures
         self.copied = self.before_training = None
         precision = default_policy()
+        self.steps = steps_of(len(rows.training), recipe.batch_size, settings["steps_per_epoch"])
         self.model = workbench.model(
             recipe,
             num_classes=target.num_classes,
             width=width,
             batch_size=min(recipe.batch_size, len(rows.training)),
-            steps=steps_of(len(rows.training), recipe.batch_size, settings["steps_per_epoch"]),
+            steps=self.steps,
             rps_weight=recipe.rps_weight if target.is_age else 0.0,
             precision=precision,
             seed=settings["seed"],
@@ -231,10 +232,10 @@ class EmbeddingTraining:
             return {name: result[of] for name, of in _KEPT.items() if of in result}
 
         return course_by_recipe(
-            model,
             self.rows.training.inputs,
             self.rows.training.soft_targets(self.recipe.label_sigma_years),
             self.recipe,
+            steps=self.steps,
             seed=self.settings["seed"],
             callbacks=[Validation(self.rows.part.inputs, measured, xla=self.xla)],
         )
@@ -242,7 +243,7 @@ class EmbeddingTraining:
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
         rows, part = self.rows, self.rows.part
         learned_from = np.concatenate([rows.training.inputs, part.inputs])  # also when to stop
-        model = self.workbench.in_float32(model, self.recipe)
+        model, sampler = self.workbench.in_float32(model, self.recipe)
         temperature, (probabilities, before) = 1.0, self._measured(model, part)
         measured = before
         if self.recipe.calibrate and len(part) >= MIN_TEMPERATURE_ROWS:
@@ -270,7 +271,7 @@ class EmbeddingTraining:
         report["notes"] = remarks(rows.whole, report)
         save_seen(run, learned_from, self.init)
         if self.recipe.calibrate:
-            answers = calibrate_answers(model, part, probabilities)
+            answers = calibrate_answers(sampler, part, probabilities)
             answers.save(run / "calibration.json")
         drawn = self._drawn(history, probabilities) if self.pictures else {}
         return Measured(model, report, drawn)

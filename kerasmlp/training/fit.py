@@ -16,7 +16,7 @@ from kerasmlp.callbacks.divergence import Divergence
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.batches import chunks_of, training_chunks
 from kerasmlp.training.losses import RankedCrossentropy
-from kerasmlp.training.optimizers import RecipeAdamW, recipe_optimizer
+from kerasmlp.training.optimizers import RecipeAdamW
 from kerasmlp.utils.checks import check_int, reject
 
 
@@ -153,34 +153,35 @@ def steps_of(rows: int, batch_size: int, steps_per_epoch: int | None = None) -> 
 
 
 def course_by_recipe(
-    model: keras.Model,
     x: np.ndarray,
     y: np.ndarray,
     recipe: Recipe,
     *,
+    steps: int,
     seed: int,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> Course:
-    """What a recipe has a model go through.
+    """What a recipe has a model of `compile_by_recipe` go through.
 
     Args:
-        model: Of `compile_by_recipe`.
         x: Embeddings.
         y: Target probabilities.
         recipe: Hyperparameters.
+        steps: Of an epoch.
         seed: Decides what is drawn.
         callbacks: The `Validation`, above all.
     """
+    batch_size = min(recipe.batch_size, len(x))
 
     def batches(epochs: range) -> tf.data.Dataset:
         return training_chunks(
             x,
             y,
-            batch_size=min(recipe.batch_size, len(x)),
+            batch_size=batch_size,
             num_epochs=epochs.stop,
             seed=seed,
             first_epoch=epochs.start,
-            steps_per_epoch=recipe_optimizer(model).steps_per_epoch,
+            steps_per_epoch=steps,
             mixup_alpha=recipe.mixup_alpha,
             noise_std=recipe.noise_std,
         )
@@ -188,27 +189,45 @@ def course_by_recipe(
     return Course(
         batches=batches,
         epochs=recipe.epochs,
-        steps=model.steps_per_execution,
+        steps=chunks_of(steps, batch_size)[0],
         learning_rate=recipe.learning_rate,
         patience=recipe.patience,
         callbacks=callbacks,
     )
 
 
+class ChunkModel(keras.Model):
+    """A functional model whose training step takes a chunk of `training_chunks`.
+
+    It runs Keras' own step on each of its batches, in a loop inside of the compiled
+    code: with `steps_per_execution` alone Keras comes back to TensorFlow between
+    batches, which costs a small network a fifth of its time.
+    """
+
+    def train_step(self, chunk):
+        x, y, count = chunk
+        step = super().train_step
+
+        def run(i):
+            step((x[i], y[i]))
+            return i + 1
+
+        tf.while_loop(lambda i: i < count, run, [0])
+        return self.get_metrics_result()
+
+
 def compile_by_recipe(
     model: keras.Model, recipe: Recipe, *, steps: int, rps_weight: float, xla: bool = True
-) -> None:
-    """Compiles a model for epochs of `steps` steps, which come in `training_chunks`.
+) -> ChunkModel:
+    """Returns the model, on the same layers, compiled for epochs of `steps` steps.
 
-    A step of Keras takes a batch. Here it takes a chunk and runs Keras' own step on
-    each of its batches, in a loop inside of the compiled code: to come back to
-    TensorFlow between batches costs a small network a tenth of its time. An epoch is
-    one call.
+    They come in `training_chunks`. Of its executions one is an epoch.
 
     XLA makes a step of a small network faster and takes seconds per network, the
     more the deeper it is: what is trained for a few epochs alone does without
     (see `xla_pays`).
     """
+    model = ChunkModel(model.input, model.output, name=model.name)
     compile_model(
         model,
         RecipeAdamW(recipe, steps_per_epoch=steps),
@@ -216,18 +235,4 @@ def compile_by_recipe(
         xla=xla,
         steps_per_execution=chunks_of(steps, recipe.batch_size)[0],
     )
-    _take_chunks(model)
-
-
-def _take_chunks(model: keras.Model) -> None:
-    def train_step(chunk):
-        x, y, count = chunk
-
-        def run(i):
-            type(model).train_step(model, (x[i], y[i]))
-            return i + 1
-
-        tf.while_loop(lambda i: i < count, run, [0])
-        return model.get_metrics_result()
-
-    model.train_step = train_step
+    return model

@@ -32,24 +32,33 @@ class RecipeAdamW(keras.optimizers.AdamW):
 
     def __init__(self, recipe: Recipe, *, steps_per_epoch: int):
         schedule = TableSchedule(learning_rates(recipe, steps_per_epoch), recipe.weight_decay)
-        super().__init__(schedule, epsilon=1e-8)
-        self.schedule = schedule
-        self.steps_per_epoch = steps_per_epoch
+        super().__init__(schedule, recipe.weight_decay, epsilon=1e-8)
+        self.recipe, self.steps_per_epoch, self.schedule = recipe, steps_per_epoch, schedule
         if not recipe.decay_all:
             self.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
 
     @property
     def weight_decay(self):
+        """A variable of the schedule's: the optimiser would save one of its own."""
         return self.schedule.weight_decay if self.schedule else 0.0
 
     @weight_decay.setter
-    def weight_decay(self, constant):
-        """The schedule's variable stands in for the constant that Keras sets."""
+    def weight_decay(self, value: float):
+        if self.schedule:  # Keras sets it before there is one
+            self.schedule.weight_decay.assign(value)
 
     def follow(self, recipe: Recipe) -> None:
         """Takes the rates and the weight decay of another recipe with as many steps."""
+        self.recipe = recipe
         self.schedule.table.assign(learning_rates(recipe, self.steps_per_epoch))
-        self.schedule.weight_decay.assign(recipe.weight_decay)
+        self.weight_decay = recipe.weight_decay
+
+    def get_config(self):
+        return {"recipe": self.recipe.to_config(), "steps_per_epoch": self.steps_per_epoch}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(Recipe(**config["recipe"]), steps_per_epoch=config["steps_per_epoch"])
 
 
 def recipe_optimizer(model: keras.Model) -> RecipeAdamW:

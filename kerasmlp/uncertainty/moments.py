@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
-
 import keras
 import numpy as np
 from keras import layers, ops
 
+from kerasmlp.uncertainty.graph import Graph, check_model
 from kerasmlp.uncertainty.moment_rules import full, rule_of, softmax_moments
-from kerasmlp.uncertainty.sampler import layers_state
 from kerasmlp.uncertainty.samples import check_rows
 from kerasmlp.utils.checks import reject
 
@@ -17,7 +15,7 @@ _ROWS_PER_PASS = 64
 _COVARIANCES_PER_PASS = 1 << 24  # bounds memory: 64 MiB each
 
 
-def predict_moments(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
+def predict_moments(model: keras.Model | MomentModel, x: np.ndarray) -> dict[str, np.ndarray]:
     """Mean and variance of the outputs under dropout, in one pass and without samples.
 
     The activations of a layer are taken for a multivariate Gaussian, whose
@@ -31,7 +29,8 @@ def predict_moments(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
         model: Functional or sequential, a chain of `ICLayer`, blocks of this
             package, and Keras' `Dense`, `Dropout`, `BatchNormalization`,
             `ReLU`, `Activation`, `Softmax`, `Rescaling`; its activations are
-            linear, ReLU, and a softmax at the end.
+            linear, ReLU, and a softmax at the end. It is compiled anew in every
+            call: for many of them make one `MomentModel` of it, once.
         x: Rows, shape `(batch, width)`.
 
     Returns:
@@ -54,13 +53,10 @@ def predict_moments(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     the covariances of a layer's units, which they leave out: in trained
     networks that halves the standard deviation.
     """
-    x = check_rows(model, x)
-    state = layers_state(model)
-    if model not in _networks or _networks[model][0] != state:
-        _networks[model] = state, _Moments(model)
-    network = _networks[model][1]
+    network = model if isinstance(model, MomentModel) else MomentModel(check_model(model))
+    x = check_rows(network.model, x)
     rows_per_pass = max(1, min(_ROWS_PER_PASS, _COVARIANCES_PER_PASS // network.widest**2))
-    shape = (len(x), model.output_shape[-1])
+    shape = (len(x), network.model.output_shape[-1])
     means, variances = np.zeros(shape), np.zeros(shape)
     for start in range(0, len(x), rows_per_pass):
         rows = slice(start, min(start + rows_per_pass, len(x)))
@@ -75,16 +71,34 @@ def predict_moments(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean": means, "variance": variances}
 
 
-class _Moments(keras.Model):
-    """From rows to the mean `(batch, width)` and covariance of what comes before the softmax."""
+class MomentModel(keras.Model):
+    """A model, ready for `predict_moments`: compiled once, whatever number of calls it serves.
+
+    It goes from rows to the mean `(batch, width)` and covariance of what comes before
+    the softmax, and follows the weights of the model, but no change of its layers.
+
+    Args:
+        model: As of `predict_moments`.
+
+    Raises:
+        InputError: if it holds another layer.
+
+    Example:
+
+    >>> from kerasmlp import ResidualMLP
+    >>> network = MomentModel(ResidualMLP(num_classes=3, width=16, seed=0))
+    >>> chunks = [predict_moments(network, np.ones((2, 16), "float32")) for _ in range(3)]
+    """
 
     def __init__(self, model: keras.Model):
         super().__init__(name="moments", dtype="float32", autocast=False)
-        steps = _steps(model)
+        self.model = check_model(model)
+        steps = _chain(Graph(model))
         self.softmax = steps[-1:] == [keras.activations.softmax]
         self._rules = [(rule_of(step), step) for step in steps[: len(steps) - self.softmax]]
         self.widest = max(n for w in model.weights for n in w.shape)
         self.jit_compile = True
+        self.built = True
 
     def call(self, inputs):
         mean, covariance = ops.cast(inputs, "float32"), None
@@ -93,20 +107,16 @@ class _Moments(keras.Model):
         return mean, full(covariance, mean)
 
 
-_networks: weakref.WeakKeyDictionary[keras.Model, tuple] = weakref.WeakKeyDictionary()
-
-
-def _steps(model: keras.Model) -> list:
+def _chain(graph: Graph) -> list:
     """Layers and activations of a chain in their order, nested models opened."""
-    model = keras.Model(model.inputs, model.outputs)
-    steps, ends = [], []
-
-    def call(layer, *args, **kwargs):
-        tensors = [t for t in keras.tree.flatten((args, kwargs)) if _is_tensor(t)]
-        if len(tensors) != 1 or (ends and tensors[0] is not ends[-1]):
+    steps, end = [], graph.inputs[0]
+    for step in graph.steps:
+        layer = step.operation
+        if len(step.inputs) != 1 or step.inputs[0] is not end:
             reject("model", "must be a chain of layers to have its moments computed", layer.name)
-        if isinstance(layer, keras.Model):
-            steps.extend(_steps(layer))
+        (end,) = step.outputs
+        if isinstance(layer, Graph):
+            steps.extend(_chain(layer))
         elif isinstance(layer, layers.Softmax):
             steps.append(keras.activations.softmax)
         elif isinstance(layer, layers.Activation):
@@ -115,12 +125,4 @@ def _steps(model: keras.Model) -> list:
             steps.append(layer)
             if isinstance(layer, layers.Dense) and layer.activation is not None:
                 steps.append(layer.activation)
-        ends.append(layer(*args, **kwargs))
-        return ends[-1]
-
-    keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
     return [s for s in steps if s is not keras.activations.linear]
-
-
-def _is_tensor(value) -> bool:
-    return isinstance(value, keras.KerasTensor)

@@ -1,9 +1,6 @@
-"""The compiled part of MC dropout: a second model on the same weights whose dropout stays on."""
+"""The compiled part of MC dropout: a model on whose weights many passes run as one."""
 
 from __future__ import annotations
-
-import threading
-import weakref
 
 import keras
 from keras import ops
@@ -12,24 +9,22 @@ from kerasmlp.layers.downsample_block import DownsampleBlock
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.masks import SampleMasks
 from kerasmlp.layers.residual_block import ResidualBlock
+from kerasmlp.uncertainty.graph import Graph, check_model
 from kerasmlp.utils.checks import reject
 
-_SAMPLING_LAYERS = (ICLayer, ResidualBlock, DownsampleBlock)
+OUTPUTS = ("samples", "classes", "moments")
 
 
-def sampling_model(model: keras.Model, *, masks: SampleMasks | None = None) -> keras.Model:
-    """Returns a model on the same weights in which dropout is always on.
+class Passes:
+    """Stochastic passes of a model: dropout is on, batch norm keeps its moving statistics.
 
-    Batch norm keeps its moving statistics, and the given model stays as
-    deterministic as it was. Do not look for this in `model(x, training=True)`:
-    that normalises each row with its neighbours and overwrites the moving
-    statistics.
+    The model stays as deterministic as it was. Do not look for this in
+    `model(x, training=True)`: that normalises each row with its neighbours and
+    overwrites the moving statistics.
 
     Args:
         model: Functional or sequential model, nested as you like, with
             `ICLayer`s, blocks of this package, or `keras.layers.Dropout`.
-        masks: For many passes at once; by default one pass per call, from the
-            layers' own generators.
 
     Raises:
         InputError: if nothing in it drops out, or another layer is random:
@@ -38,118 +33,130 @@ def sampling_model(model: keras.Model, *, masks: SampleMasks | None = None) -> k
     Example:
 
     >>> from kerasmlp import ResidualMLP
+    >>> from kerasmlp.layers.masks import sample_streams
     >>> model = ResidualMLP(num_classes=3, width=16, dropout_rate=0.5, seed=0)
-    >>> sampler = sampling_model(model)
-    >>> x = np.ones((1, 16), "float32")
-    >>> bool((np.array(sampler(x)) == np.array(sampler(x))).all())
-    False
-    >>> bool((np.array(model(x)) == np.array(model(x))).all())
-    True
+    >>> streams = sample_streams(0, np.arange(10), np.arange(2))
+    >>> Passes(model)(np.ones((2, 16), "float32"), SampleMasks(streams, num_rows=2)).shape
+    TensorShape([20, 3])
     """
-    converted: list[keras.layers.Layer] = []
-    sampler = _convert(model, True if masks is None else masks, converted)
-    known = {id(v) for layer in converted for v in _seed_states(layer)}
-    silent = [v.path for v in _seed_states(sampler) if id(v) not in known]
-    if silent:
-        reject("model", "must be random in ICLayer and Dropout only", silent[0])
-    if not known:
-        reject("model", "must have dropout with a rate above 0 to be sampled", model.name)
-    return sampler
+
+    def __init__(self, model: keras.Model):
+        self._graph = Graph(model)
+        sampled = list(_sampled_layers(self._graph))
+        known = {id(v) for layer in sampled for v in _seed_states(layer)}
+        silent = [v.path for v in _seed_states(model) if id(v) not in known]
+        if silent:
+            reject("model", "must be random in ICLayer and Dropout only", silent[0])
+        if not known:
+            reject("model", "must have dropout with a rate above 0 to be sampled", model.name)
+
+    def __call__(self, x, masks: SampleMasks):
+        """Outputs `(passes · rows, …)` of rows, as far as `masks` say that passes differ."""
+        (outputs,) = _run(self._graph, [x], masks)
+        return masks.expand(outputs, force=True)
 
 
-def _convert(
-    model: keras.Model, sampling: bool | SampleMasks, converted: list[keras.layers.Layer]
-) -> keras.Model:
-    # As it was before `compile`, which cloning would repeat, loss, optimiser and all.
-    model = keras.Model(model.inputs, model.outputs, name=model.name)
+def _run(graph: Graph, inputs: list, masks: SampleMasks) -> list:
+    """Outputs of a graph under masks."""
+    values = {id(t): ops.cast(x, t.dtype) for t, x in zip(graph.inputs, inputs, strict=True)}
+    for step in graph.steps:
+        layer, tensors = step.operation, [values[id(t)] for t in step.inputs]
+        if isinstance(layer, Graph):
+            results = _run(layer, tensors, masks)
+        elif type(layer) is keras.layers.Dropout:
+            x = ops.cast(*tensors, layer.compute_dtype)
+            results = masks.dropout(x, layer.rate, layer.noise_shape)
+        else:
+            if len(tensors) > 1:  # only some of them may have passed a dropout
+                tensors = [masks.expand(t) for t in tensors]
+            args, kwargs = step.arguments_with(tensors)
+            if isinstance(layer, _SAMPLING_LAYERS):
+                kwargs["masks"] = masks
+            kwargs |= {"training": False} if "training" in kwargs else {}
+            results = layer(*args, **kwargs)
+        results = keras.tree.flatten(results)
+        values |= {id(t): result for t, result in zip(step.outputs, results, strict=True)}
+    return [values[id(t)] for t in graph.outputs]
 
-    def share(layer):
-        if isinstance(layer, keras.Model):
-            return _convert(layer, sampling, converted)
-        if type(layer) is keras.layers.Dropout:
+
+_SAMPLING_LAYERS = (ICLayer, ResidualBlock, DownsampleBlock)
+
+
+def _sampled_layers(graph: Graph):
+    for step in graph.steps:
+        layer = step.operation
+        if isinstance(layer, Graph):
+            yield from _sampled_layers(layer)
+        elif type(layer) is keras.layers.Dropout:
             if layer.rate >= 1:
                 reject("model", "must have dropout with rates below 1 to be sampled", layer.name)
-            config = {"noise_shape": layer.noise_shape, "seed": layer.seed, "name": layer.name}
-            layer = _AlwaysDropout(layer.rate, sampling, dtype=layer.dtype_policy, **config)
-        if isinstance(layer, (*_SAMPLING_LAYERS, _AlwaysDropout)):
-            converted.append(layer)
-        return layer
-
-    def call(layer, *args, **kwargs):
-        if isinstance(layer, _SAMPLING_LAYERS):
-            kwargs["sampling"] = sampling
-        elif sampling is not True:
-            # Of the inputs of a merging layer only some may have passed a dropout.
-            tensors = keras.tree.flatten((args, kwargs))
-            if sum(isinstance(t, keras.KerasTensor) for t in tensors) > 1:
-                args, kwargs = _expand_all(sampling, args, kwargs)
-        return layer(*args, **kwargs)
-
-    return keras.models.clone_model(model, clone_function=share, call_function=call)
-
-
-def _expand_all(masks: SampleMasks, args, kwargs):
-    return keras.tree.map_structure(
-        lambda t: _Expand(masks)(t) if isinstance(t, keras.KerasTensor) else t, (args, kwargs)
-    )
+            yield layer
+        elif isinstance(layer, _SAMPLING_LAYERS):
+            yield layer
 
 
 def _seed_states(layer: keras.layers.Layer) -> list:
     return [v for v in layer.variables if v.path.endswith("seed_generator_state")]
 
 
-class _Expand(keras.layers.Layer):
-    def __init__(self, masks: SampleMasks):
-        super().__init__(dtype="float32", autocast=False)
-        self._masks = masks
+class Sampler:
+    """A model, ready to be sampled: compiled once, whatever number of calls and threads it serves.
 
-    def call(self, inputs):
-        return self._masks.expand(inputs)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-
-class _AlwaysDropout(keras.layers.Dropout):
-    # `Dropout(rate)(x, training=True)` is switched off by `predict`, which says training=False.
-    def __init__(self, rate, sampling, **kwargs):
-        super().__init__(rate, **kwargs)
-        self._sampling = sampling
-
-    def call(self, inputs, training=False):
-        if isinstance(self._sampling, SampleMasks):
-            return self._sampling.dropout(inputs, self.rate, self.noise_shape)
-        return super().call(inputs, training=True)
-
-
-class Sampler(keras.Model):
-    """Runs chunks of rows and passes of one model, compiled.
-
-    Its inputs are `x` `(rows, …)`, `streams` as of `sample_streams` and
-    `weights` `(passes,)`, 1 or 0 for passes that only fill up a chunk.
+    It follows the weights of the model; a change of its layers, such as another rate
+    of dropout, takes a new one.
 
     Args:
-        model: As in `sampling_model`.
-        output: `"samples"`, of shape `(passes, rows, num_outputs)`; or sums over the passes:
-            `"classes"`: of probabilities, entropies and votes; `"moments"`: mean
-            and squared deviations.
-        sparse: As of `SampleMasks`.
+        model: As of `Passes`.
+
+    Raises:
+        InputError: as `Passes`.
+
+    Example:
+
+    >>> from kerasmlp import ResidualMLP, predict_samples
+    >>> sampler = Sampler(ResidualMLP(num_classes=3, width=16, dropout_rate=0.5, seed=0))
+    >>> chunks = [predict_samples(sampler, np.ones((2, 16), "float32"), seed=s) for s in range(3)]
     """
 
-    def __init__(self, model: keras.Model, output: str, *, sparse: bool = False):
-        super().__init__(dtype="float32", autocast=False)
-        self._masks = SampleMasks(sparse=sparse)
-        self._passes = sampling_model(model, masks=self._masks)
-        self._output = output
-        self.jit_compile = all(layer.supports_jit for layer in self._passes.layers)
+    def __init__(self, model: keras.Model):
+        self.model, passes = check_model(model), Passes(model)
+        self._compiled = {
+            (output, sparse): _Compiled(model, passes, output, sparse)
+            for output in OUTPUTS
+            for sparse in (False, True)
+        }
+
+    def run(self, output: str, x, streams, weights, *, sparse: bool = False):
+        """Runs one chunk of rows and passes, compiled.
+
+        Args:
+            output: `"samples"`, of shape `(passes, rows, num_outputs)`; or sums over
+                the passes: `"classes"`: of probabilities, entropies and votes;
+                `"moments"`: mean and squared deviations.
+            x: `(rows, …)`.
+            streams: As of `sample_streams`.
+            weights: `(passes,)`, 1 or 0 for passes that only fill up a chunk.
+            sparse: As of `SampleMasks`.
+        """
+        inputs = {"x": x, "streams": streams, "weights": weights}
+        return self._compiled[output, sparse].predict_on_batch(inputs)
+
+
+class _Compiled(keras.Model):
+    def __init__(self, model: keras.Model, passes: Passes, output: str, sparse: bool):
+        super().__init__(name="sampler", dtype="float32", autocast=False)
+        self._model = model  # its weights are those of this one
+        self._passes, self._output, self._sparse = passes, output, sparse
+        self.jit_compile = all(layer.supports_jit for layer in model.layers)
+        self.built = True
 
     def call(self, inputs):
         x, weights = inputs["x"], inputs["weights"]
-        self._masks.bind(inputs["streams"], ops.shape(x)[0])
-        outputs = self._masks.expand(self._passes(x, training=False), force=True)
-        num_passes, width = ops.shape(weights)[0], outputs.shape[-1]
-        samples = ops.reshape(outputs, (num_passes, ops.shape(x)[0], width))
-        samples = ops.cast(samples, "float32")
+        num_passes, num_rows = ops.shape(weights)[0], ops.shape(x)[0]
+        masks = SampleMasks(inputs["streams"], num_rows, sparse=self._sparse)
+        samples = self._passes(x, masks)
+        width = samples.shape[-1]
+        samples = ops.cast(ops.reshape(samples, (num_passes, num_rows, width)), "float32")
         if self._output == "samples":
             return samples
         weights = ops.reshape(weights, (-1, 1, 1))
@@ -166,32 +173,3 @@ class Sampler(keras.Model):
             "entropies": -ops.sum(samples * logs * weights, axis=(0, 2)),
             "votes": ops.sum(ops.cast(numbers == first, "float32") * weights, axis=0),
         }
-
-
-lock = threading.Lock()
-"""Held while a sampler runs: tracing binds its masks."""
-
-_samplers: weakref.WeakKeyDictionary[keras.Model, dict] = weakref.WeakKeyDictionary()
-
-
-def sampler_of(model: keras.Model, output: str, *, sparse: bool = False) -> Sampler:
-    """The compiled sampler of a model, made once, and again when its layers have changed."""
-    state = layers_state(model)
-    samplers = _samplers.get(model)
-    if samplers is None or samplers["state"] != state:
-        samplers = _samplers[model] = {"state": state}
-    key = output, sparse
-    if key not in samplers:
-        samplers[key] = Sampler(model, output, sparse=sparse)
-    return samplers[key]
-
-
-def layers_state(model: keras.Model) -> tuple:
-    """What a compiled copy of a model depends on beside its weights."""
-    state = []
-    for layer in model.layers:
-        rates = [getattr(layer, name, None) for name in ("rate", "dropout_rate", "noise_shape")]
-        state.append((id(layer), *rates, str(layer.dtype_policy)))
-        if isinstance(layer, keras.Model):
-            state.extend(layers_state(layer))
-    return tuple(state)

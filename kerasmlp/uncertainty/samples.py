@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from kerasmlp.layers.masks import sample_streams
+from kerasmlp.uncertainty.graph import check_model
 from kerasmlp.uncertainty.measures import class_measures
-from kerasmlp.uncertainty.sampler import lock, sampler_of
+from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.utils.checks import check_choice, check_int, reject
 
 MAX_SAMPLES = 100_000
@@ -21,7 +22,7 @@ _SPARSE_ROWS = 16  # with fewer, fetching weights takes longer than the products
 
 
 def predict_samples(
-    model: keras.Model,
+    model: keras.Model | Sampler,
     x: np.ndarray,
     *,
     num_samples: int = 64,
@@ -32,11 +33,15 @@ def predict_samples(
 ) -> np.ndarray:
     """Draws outputs of the model under random dropout masks (Monte-Carlo dropout).
 
-    What comes before the first dropout is computed once per row. The model,
-    its moving statistics and its generators are afterwards as they were.
+    Batch norm keeps its moving statistics. Do not look for this in
+    `model(x, training=True)`: that normalises each row with its neighbours and
+    overwrites them. What comes before the first dropout is computed once per row.
+    The model and its generators are afterwards as they were.
 
     Args:
-        model: As in `sampling_model`.
+        model: Functional or sequential model, nested as you like, with `ICLayer`s,
+            blocks of this package, or `keras.layers.Dropout`. It is compiled
+            anew in every call: for many of them make one `Sampler` of it, once.
         x: Embeddings, shape `(batch, width)`, or what else the model takes.
         num_samples: Number of stochastic passes (the paper takes 512).
         seed: Decides all masks. The same seed gives the same samples, to
@@ -53,8 +58,8 @@ def predict_samples(
         Array `(num_samples, batch, num_outputs)`, float32.
 
     Raises:
-        InputError: if `x` does not fit the model, or the model cannot be
-            sampled (see `sampling_model`).
+        InputError: if `x` does not fit the model, nothing in it drops out, or
+            another layer is random: it would stay silent.
 
     Example:
 
@@ -66,17 +71,17 @@ def predict_samples(
 
     Reference: Gal and Ghahramani, "Dropout as a Bayesian Approximation", 2016.
     """
-    x = check_rows(model, x)
+    sampler, x = _ready(model, x)
     check_int("num_samples", num_samples, minimum=1, maximum=MAX_SAMPLES)
-    samples = np.empty((num_samples, len(x), model.output_shape[-1]), np.float32)
-    chunks = _run(model, "samples", x, num_samples, seed, masks, first_row, rows_per_pass)
+    samples = np.empty((num_samples, len(x), sampler.model.output_shape[-1]), np.float32)
+    chunks = _run(sampler, "samples", x, num_samples, seed, masks, first_row, rows_per_pass)
     for rows, passes, part in chunks:
         samples[passes, rows] = part[: passes.stop - passes.start, : rows.stop - rows.start]
     return samples
 
 
 def predict_uncertainty(
-    model: keras.Model,
+    model: keras.Model | Sampler,
     x: np.ndarray,
     *,
     num_samples: int = 64,
@@ -107,13 +112,13 @@ def predict_uncertainty(
     >>> answer["mean"].shape, answer["mutual_information_nats"].shape
     ((2, 3), (2,))
     """
-    x = check_rows(model, x)
+    sampler, x = _ready(model, x)
     check_int("num_samples", num_samples, minimum=1)
-    shape = (len(x), model.output_shape[-1])
+    shape = (len(x), sampler.model.output_shape[-1])
     arguments = (x, num_samples, seed, masks, first_row, rows_per_pass)
-    if ends_in_softmax(model):
+    if ends_in_softmax(sampler.model):
         mean, votes, entropy = np.zeros(shape), np.zeros(shape), np.zeros(len(x))
-        for rows, _, part in _run(model, "classes", *arguments):
+        for rows, _, part in _run(sampler, "classes", *arguments):
             size = rows.stop - rows.start
             mean[rows] += part["probabilities"][:size]
             votes[rows] += part["votes"][:size]
@@ -121,7 +126,7 @@ def predict_uncertainty(
         mean /= num_samples
         return {"mean": mean} | class_measures(mean, entropy / num_samples, votes / num_samples)
     mean, squares, done = np.zeros(shape), np.zeros(shape), 0
-    for rows, passes, part in _run(model, "moments", *arguments):
+    for rows, passes, part in _run(sampler, "moments", *arguments):
         size, count = rows.stop - rows.start, passes.stop - passes.start
         done = passes.start
         # Chan et al.'s update: no difference of large sums
@@ -131,8 +136,15 @@ def predict_uncertainty(
     return {"mean": mean, "epistemic_variance": squares / num_samples}
 
 
+def _ready(model: keras.Model | Sampler, x: np.ndarray) -> tuple[Sampler, np.ndarray]:
+    """The sampler of a model, and its rows, checked."""
+    if isinstance(model, Sampler):
+        return model, check_rows(model.model, x)
+    return Sampler(check_model(model)), check_rows(model, x)
+
+
 def _run(
-    model: keras.Model,
+    sampler: Sampler,
     output: str,
     x: np.ndarray,
     num_samples: int,
@@ -153,15 +165,14 @@ def _run(
     rows_per_pass = check_int("rows_per_pass", rows_per_pass, minimum=1)
     check_choice("masks", masks, MASKS)
     if x.ndim > 2:
-        rows_per_pass = min(rows_per_pass, max(1, _UNITS_PER_PASS // _widest(model)))
+        rows_per_pass = min(rows_per_pass, max(1, _UNITS_PER_PASS // _widest(sampler.model)))
     shared = masks == "shared"
     # Shared masks: many rows and few passes in a chunk; else all passes of few rows.
     most_rows = _SHARED_ROWS if shared else max(1, rows_per_pass // num_samples)
     rows_per_chunk = min(most_rows, rows_per_pass, 1 << (len(x) - 1).bit_length() if len(x) else 0)
     passes_per_chunk = max(1, rows_per_pass // max(rows_per_chunk, 1))
     passes_per_chunk = -(-num_samples // -(-num_samples // passes_per_chunk))
-    with lock:
-        sampler = sampler_of(model, output, sparse=shared and rows_per_chunk >= _SPARSE_ROWS)
+    sparse = shared and rows_per_chunk >= _SPARSE_ROWS
     for start in range(0, len(x), max(rows_per_chunk, 1)):
         rows = slice(start, min(start + rows_per_chunk, len(x)))
         chunk = x[rows]
@@ -171,13 +182,9 @@ def _run(
         for first in range(0, num_samples, passes_per_chunk):
             passes = slice(first, min(first + passes_per_chunk, num_samples))
             count = np.arange(first, first + passes_per_chunk)
-            inputs = {
-                "x": chunk,
-                "streams": sample_streams(seed, count, None if shared else numbers),
-                "weights": (count < num_samples).astype(np.float32),
-            }
-            with lock:
-                part = sampler.predict_on_batch(inputs)
+            streams = sample_streams(seed, count, None if shared else numbers)
+            weights = (count < num_samples).astype(np.float32)
+            part = sampler.run(output, chunk, streams, weights, sparse=sparse)
             yield rows, passes, part
 
 
@@ -205,10 +212,7 @@ def ends_in_softmax(model: keras.Model) -> bool:
 
 def check_rows(model: keras.Model, x: np.ndarray) -> np.ndarray:
     """Returns `x` as float32 rows that fit the model, or rejects it."""
-    if len(getattr(model, "inputs", None) or ()) != 1:
-        reject("model", "must be functional or sequential with one input", model.name)
-    if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
-        reject("model", "must have one input and one output of shape (batch, n)", model.name)
+    check_model(model)
     try:
         x = np.asarray(x)
     except ValueError:

@@ -152,7 +152,8 @@ def on_embeddings(path: Path) -> dict:
             keras.utils.set_random_seed(seed)
             network = recipe.network(store.width)
             model = ResidualMLP(num_classes=target.num_classes, seed=seed, **network)
-            compile_by_recipe(model, recipe, steps=steps, rps_weight=recipe.rps_weight, xla=False)
+            how = {"rps_weight": recipe.rps_weight, "xla": False}
+            model = compile_by_recipe(model, recipe, steps=steps, **how)
             chunks = training_chunks(
                 rows.inputs,
                 labels,

@@ -39,6 +39,7 @@ import numpy as np
 from kerasmlp.layers.masks import SampleMasks, sample_streams
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.uncertainty.samples import predict_uncertainty
 
 FACES, SAMPLES = 64, 512
@@ -57,11 +58,11 @@ def embeddings(rows: int) -> np.ndarray:
 
 
 def ours(model, masks: str):
-    x = embeddings(FACES)
+    sampler, x = Sampler(model), embeddings(FACES)
 
     def run() -> float:
         started = time.perf_counter()
-        predict_uncertainty(model, x, num_samples=SAMPLES, masks=masks)
+        predict_uncertainty(sampler, x, num_samples=SAMPLES, masks=masks)
         return time.perf_counter() - started
 
     return run
@@ -98,8 +99,7 @@ def random_numbers(model, rows: int = 8):
 
     @tf.function(jit_compile=True)
     def draw(streams):
-        masks = SampleMasks()
-        masks.bind(streams, rows)
+        masks = SampleMasks(streams, rows)
         ones = [keras.ops.ones((rows, width)) for width in widths]
         return [tf.reduce_sum(masks.dropout(one, 0.05), axis=1) for one in ones]
 

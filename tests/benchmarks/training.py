@@ -52,7 +52,7 @@ def our_round(batch_size: int):
     model = ResidualMLP(num_classes=101, seed=0, **PRESETS["paper-age"].network(512))
     steps = ROWS // batch_size
     recipe = PRESETS["paper-age"].replace(epochs=EPOCHS_PER_ROUND + 1, batch_size=batch_size)
-    compile_by_recipe(model, recipe, steps=steps, rps_weight=0.0)
+    model = compile_by_recipe(model, recipe, steps=steps, rps_weight=0.0)
     ends = []
     clock = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda *_: ends.append(time.perf_counter()),

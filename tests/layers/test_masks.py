@@ -85,8 +85,7 @@ def test_rates_close_to_one_do_not_overflow():
 
 def sample_masks(rate, passes, rows, units, seed=0, layers=1):
     """Booleans (layers, passes, rows, units) of dropped units."""
-    masks = SampleMasks()
-    masks.bind(sample_streams(seed, np.arange(passes), np.arange(rows)), rows)
+    masks = SampleMasks(sample_streams(seed, np.arange(passes), np.arange(rows)), rows)
     ones = np.ones((rows, units), "float32")
     found = [keras.ops.convert_to_numpy(masks.dropout(ones, rate)) for _ in range(layers)]
     return np.stack(found).reshape(layers, passes, rows, units) == 0

@@ -9,11 +9,11 @@ import tensorflow as tf
 from data_sets import ROOT
 from forked import fresh_python
 
-from kerasmlp import ICResNet, ICResNet50, InputError, predict_moments, predict_samples
+from kerasmlp import ICLayer, ICResNet, ICResNet50, InputError, predict_moments, predict_samples
 from kerasmlp.layers.batch_norm import BatchNorm
 from kerasmlp.models.arrangements import ARRANGEMENTS
 from kerasmlp.uncertainty import samples as uncertainty
-from kerasmlp.uncertainty.sampler import Sampler, sampling_model
+from kerasmlp.uncertainty.sampler import Sampler
 
 COUNTS = {  # (depth, bottleneck): trainable parameters with 10 classes
     (20, False): 272_282,
@@ -247,6 +247,15 @@ def sampled():
     return model
 
 
+def sampling(model):
+    """The model with every IC layer called with `sampling=True`."""
+
+    def call(layer, *args, **kwargs):
+        return layer(*args, **kwargs | {"sampling": True} if isinstance(layer, ICLayer) else kwargs)
+
+    return keras.models.clone_model(model, clone_function=lambda x: x, call_function=call)
+
+
 def test_samples_are_those_of_the_layers(sampled):
     """Many passes at once, masks from hashes, against one pass after the other by generators."""
     before = [np.array(v) for v in sampled.variables]
@@ -255,7 +264,7 @@ def test_samples_are_those_of_the_layers(sampled):
     assert samples.shape == (100, 3, 4)
     np.testing.assert_allclose(samples.sum(axis=-1), 1, atol=1e-5)
     keras.utils.set_random_seed(0)
-    single = keras.ops.convert_to_numpy(sampling_model(sampled)([np.repeat(X, 100, axis=0)]))
+    single = keras.ops.convert_to_numpy(sampling(sampled)(np.repeat(X, 100, axis=0)))
     single = single.reshape(3, 100, 4).transpose(1, 0, 2)
     error = np.sqrt((samples.var(axis=0) + single.var(axis=0)) / 100)
     assert (np.abs(samples.mean(axis=0) - single.mean(axis=0)) < 5 * error + 1e-6).all()
@@ -268,19 +277,21 @@ def test_samples_are_those_of_the_layers(sampled):
 
 def test_samples_do_not_depend_on_how_rows_are_cut(sampled, monkeypatch):
     settings = {"num_samples": 8, "seed": 1}
-    whole = predict_samples(sampled, X, **settings)
+    sampler = Sampler(sampled)
+    whole = predict_samples(sampler, X, **settings)
     for start in range(3):
-        part = predict_samples(sampled, X[start : start + 1], first_row=start, **settings)
+        part = predict_samples(sampler, X[start : start + 1], first_row=start, **settings)
         np.testing.assert_allclose(part, whole[:, start : start + 1], atol=2e-5)
     monkeypatch.setattr(uncertainty, "_UNITS_PER_PASS", 5 * 16 * 32 * 32)
     chunks = []
-    run = Sampler.predict_on_batch
-    monkeypatch.setattr(
-        Sampler,
-        "predict_on_batch",
-        lambda self, x: chunks.append(x["streams"].shape) or run(self, x),
-    )
-    few = predict_samples(sampled, X, **settings)
+    run = sampler.run
+
+    def counted(output, x, streams, *args, **kwargs):
+        chunks.append(streams.shape)
+        return run(output, x, streams, *args, **kwargs)
+
+    monkeypatch.setattr(sampler, "run", counted)
+    few = predict_samples(sampler, X, **settings)
     np.testing.assert_allclose(few, whole, atol=2e-5)
     assert chunks == [(4, 1)] * 6  # at most 5 rows × samples at once fit the memory
 

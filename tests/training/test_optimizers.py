@@ -1,5 +1,7 @@
 """The table of learning rates is Keras' own schedules, and variables change a compiled step."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -83,3 +85,14 @@ def test_rates_and_decay_are_in_no_checkpoint():
     optimizer = step_with(Recipe(epochs=1)).optimizer
     inside = {id(v) for v in optimizer.variables}
     assert id(optimizer.schedule.table) not in inside and id(optimizer.weight_decay) not in inside
+
+
+def test_an_optimizer_is_made_again_of_its_config():
+    recipe = Recipe(epochs=2, weight_decay=0.3, learning_rate=0.25)
+    optimizer = RecipeAdamW(Recipe(epochs=2), steps_per_epoch=3)
+    optimizer.follow(recipe)
+    again = RecipeAdamW.from_config(json.loads(json.dumps(optimizer.get_config())))
+    assert (
+        float(again.weight_decay) == np.float32(0.3) and again.get_config()["steps_per_epoch"] == 3
+    )
+    np.testing.assert_array_equal(np.array(again.schedule.table), learning_rates(recipe, 3))

@@ -177,7 +177,7 @@ def test_early_stopping_takes_the_best_weights(store):
     target = choose_target(store, "gender")
     model = ResidualMLP(num_classes=2, **recipe.network(store.width), seed=0)
     steps = steps_of(len(store), recipe.batch_size)
-    compile_by_recipe(model, recipe, steps=steps, rps_weight=0.0, xla=False)
+    model = compile_by_recipe(model, recipe, steps=steps, rps_weight=0.0, xla=False)
     weights = []
 
     def rising(_):
@@ -186,7 +186,8 @@ def test_early_stopping_takes_the_best_weights(store):
 
     y = Examples.of(store, target).soft_targets(0)
     validation = Validation(store.embeddings, rising)
-    course = course_by_recipe(model, store.embeddings, y, recipe, seed=0, callbacks=[validation])
+    how = {"steps": steps, "seed": 0, "callbacks": [validation]}
+    course = course_by_recipe(store.embeddings, y, recipe, **how)
     history, stopped = fit(model, course, checkpoint_path=_scratch())
     assert stopped and len(history) == 3
     for best, now in zip(weights[0], model.get_weights(), strict=True):
@@ -398,7 +399,7 @@ def test_a_chunk_trains_as_its_batches_one_by_one():
     ends = []
     for chunked, xla in ((False, False), (True, False), (True, True)):
         model = ResidualMLP(num_classes=2, seed=0, **recipe.network(8))
-        compile_by_recipe(model, recipe, steps=37, rps_weight=0.0, xla=xla)
+        model = compile_by_recipe(model, recipe, steps=37, rps_weight=0.0, xla=xla)
         if chunked:
             model.fit(chunks, epochs=2, steps_per_epoch=2, shuffle=False, verbose=0)
         else:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kerasmlp import ResidualMLP, predict_moments, predict_samples
+from kerasmlp import MomentModel, ResidualMLP, predict_moments, predict_samples
 from kerasmlp.uncertainty.moment_rules import _relu, softmax_moments
 
 WIDTH = 32
@@ -103,9 +103,10 @@ def test_without_dropout_it_is_predict():
 
 def test_new_weights_count_and_the_model_stays_as_it_was():
     model = trained(num_classes=2, dropout_rate=0.2)
-    before = predict_moments(model, X)["mean"]
+    network = MomentModel(model)
+    before = predict_moments(network, X)["mean"]
     model.get_layer("logits").set_weights([2 * w for w in model.get_layer("logits").get_weights()])
-    assert (predict_moments(model, X)["mean"] != before).any()
+    assert (predict_moments(network, X)["mean"] != before).any()
 
 
 def test_nested_models_and_repeated_layers():

@@ -20,7 +20,7 @@ from kerasmlp.uncertainty.measures import (
     regression_measures,
     uncertainty_measures,
 )
-from kerasmlp.uncertainty.sampler import sampling_model
+from kerasmlp.uncertainty.sampler import Sampler
 
 WIDTH = 16
 X = np.random.default_rng(0).normal(size=(40, WIDTH)).astype("float32")
@@ -34,11 +34,16 @@ def model():
     return model
 
 
-def test_same_seed_same_samples(model):
-    a, b = (predict_samples(model, X, num_samples=8, seed=4) for _ in range(2))
+@pytest.fixture(scope="module")
+def sampler(model):
+    return Sampler(model)
+
+
+def test_same_seed_same_samples(sampler):
+    a, b = (predict_samples(sampler, X, num_samples=8, seed=4) for _ in range(2))
     assert a.shape == (8, 40, 3)
     np.testing.assert_array_equal(a, b)
-    assert (a != predict_samples(model, X, num_samples=8, seed=5)).any()
+    assert (a != predict_samples(sampler, X, num_samples=8, seed=5)).any()
     assert (a[0] != a[1]).any()
 
 
@@ -51,10 +56,10 @@ def test_the_model_is_as_it_was(model):
         np.testing.assert_array_equal(value, keras.ops.convert_to_numpy(variable))
 
 
-def test_a_rows_distribution_does_not_depend_on_its_neighbours(model):
+def test_a_rows_distribution_does_not_depend_on_its_neighbours(sampler):
     """Means over many samples agree with those of the row alone, unlike under training=True."""
-    alone = predict_samples(model, X[:1], num_samples=4000, seed=1)[:, 0]
-    among = predict_samples(model, np.concatenate([X[:1], 5 * X[1:4]]), num_samples=4000, seed=2)
+    alone = predict_samples(sampler, X[:1], num_samples=4000, seed=1)[:, 0]
+    among = predict_samples(sampler, np.concatenate([X[:1], 5 * X[1:4]]), num_samples=4000, seed=2)
     among = among[:, 0]
     error = np.sqrt((alone.var(axis=0) + among.var(axis=0)) / 4000)
     assert (abs(alone.mean(axis=0) - among.mean(axis=0)) < 5 * error).all()
@@ -77,22 +82,25 @@ def test_one_layer_has_the_variance_of_the_formula():
     )
 
 
-def test_sampling_model_shares_weights_and_is_random_in_predict(model):
-    sampler = sampling_model(model)
-    assert {id(w) for w in sampler.weights} == {id(w) for w in model.weights}
-    a, b = sampler.predict(X, verbose=0), sampler.predict(X, verbose=0)
-    assert (a != b).any()
+def test_a_sampler_serves_many_calls_and_follows_the_weights():
+    model = ResidualMLP(num_classes=3, width=WIDTH, dropout_rate=0.3, seed=0)
+    sampler = Sampler(model)
+    for seed in (0, 1):
+        samples = predict_samples(sampler, X, num_samples=4, seed=seed)
+        np.testing.assert_array_equal(samples, predict_samples(model, X, num_samples=4, seed=seed))
+    model.get_layer("logits").bias.assign([9.0, 0.0, 0.0])
+    assert predict_samples(sampler, X, num_samples=4)[..., 0].min() > 0.9
 
 
-def test_rows_beyond_one_chunk(model):
+def test_rows_beyond_one_chunk(sampler):
     many = np.tile(X, (6, 1))
-    samples = predict_samples(model, many, num_samples=100, seed=0)
+    samples = predict_samples(sampler, many, num_samples=100, seed=0)
     assert samples.shape == (100, 240, 3)
     np.testing.assert_allclose(samples.sum(axis=2), 1, atol=1e-5)
 
 
-def test_no_rows(model):
-    assert predict_samples(model, X[:0], num_samples=5).shape == (5, 0, 3)
+def test_no_rows(sampler):
+    assert predict_samples(sampler, X[:0], num_samples=5).shape == (5, 0, 3)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +118,9 @@ def test_no_rows(model):
         (X, {"seed": 2**63}, "`seed` must be below 9223372036854775808"),
     ],
 )
-def test_bad_arguments(model, x, arguments, message):
+def test_bad_arguments(sampler, x, arguments, message):
     with pytest.raises(ValueError, match=message):
-        predict_samples(model, x, **arguments)
+        predict_samples(sampler, x, **arguments)
 
 
 @pytest.mark.parametrize("config", [{"use_ic": False}, {"dropout_rate": 0.0}])
@@ -155,12 +163,13 @@ def test_two_outputs_are_refused(model):
         predict_samples(two, X)
 
 
-def test_threads_do_not_disturb_each_other(model):
-    expected = [predict_samples(model, X, num_samples=4, seed=s) for s in range(4)]
+def test_threads_do_not_disturb_each_other(model, sampler):
+    expected = [predict_samples(sampler, X, num_samples=4, seed=s) for s in range(4)]
     before = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    sampler = Sampler(model)  # traced by whichever threads come first
     with ThreadPoolExecutor(4) as pool:
         seeds = [0, 1, 2, 3] * 5
-        results = pool.map(lambda s: predict_samples(model, X, num_samples=4, seed=s), seeds)
+        results = pool.map(lambda s: predict_samples(sampler, X, num_samples=4, seed=s), seeds)
         for seed, samples in zip(seeds, results, strict=True):
             np.testing.assert_array_equal(samples, expected[seed])
     for value, variable in zip(before, model.variables, strict=True):
@@ -168,31 +177,33 @@ def test_threads_do_not_disturb_each_other(model):
 
 
 @pytest.mark.parametrize("masks", ["independent", "shared"])
-def test_samples_do_not_depend_on_chunks(model, masks):
+def test_samples_do_not_depend_on_chunks(sampler, masks):
     """Whatever is computed together: the masks are those of the row, the pass and the seed."""
     rows = np.tile(X, (2, 1))
-    whole = predict_samples(model, rows, num_samples=50, seed=3, masks=masks)
+    whole = predict_samples(sampler, rows, num_samples=50, seed=3, masks=masks)
     for rows_per_pass in (5, 70, 1000):
         parts = predict_samples(
-            model, rows, num_samples=50, seed=3, masks=masks, rows_per_pass=rows_per_pass
+            sampler, rows, num_samples=50, seed=3, masks=masks, rows_per_pass=rows_per_pass
         )
         np.testing.assert_allclose(parts, whole, atol=2e-6)
-    later = predict_samples(model, rows[33:], num_samples=50, seed=3, masks=masks, first_row=33)
+    later = predict_samples(sampler, rows[33:], num_samples=50, seed=3, masks=masks, first_row=33)
     np.testing.assert_allclose(later, whole[:, 33:], atol=2e-6)
-    fewer = predict_samples(model, rows, num_samples=20, seed=3, masks=masks)
+    fewer = predict_samples(sampler, rows, num_samples=20, seed=3, masks=masks)
     np.testing.assert_allclose(fewer, whole[:20], atol=2e-6)
 
 
-def test_shared_masks_make_a_pass_one_function(model):
+def test_shared_masks_make_a_pass_one_function(sampler):
     twice = np.concatenate([X[:1], X[:1]])
-    shared = predict_samples(model, twice, num_samples=32, masks="shared")
+    shared = predict_samples(sampler, twice, num_samples=32, masks="shared")
     np.testing.assert_allclose(shared[:, 0], shared[:, 1], atol=1e-6)
-    own = predict_samples(model, twice, num_samples=32)
+    own = predict_samples(sampler, twice, num_samples=32)
     assert (own[:, 0] != own[:, 1]).any(axis=1).all()
 
 
-def test_shared_and_independent_masks_agree_on_a_row(model):
-    a, b = (predict_samples(model, X, num_samples=4000, masks=m) for m in ("shared", "independent"))
+def test_shared_and_independent_masks_agree_on_a_row(sampler):
+    a, b = (
+        predict_samples(sampler, X, num_samples=4000, masks=m) for m in ("shared", "independent")
+    )
     error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / 4000)
     assert (abs(a.mean(axis=0) - b.mean(axis=0)) < 5 * error).all()
     ratio = a.std(axis=0) / b.std(axis=0)
@@ -210,9 +221,9 @@ def test_what_many_rows_save_is_nothing_but_time():
 
 
 @pytest.mark.parametrize("rows_per_pass", [7, 4096])
-def test_uncertainty_is_what_the_samples_say(model, rows_per_pass):
-    samples = predict_samples(model, X, num_samples=30, seed=5)
-    answer = predict_uncertainty(model, X, num_samples=30, seed=5, rows_per_pass=rows_per_pass)
+def test_uncertainty_is_what_the_samples_say(sampler, rows_per_pass):
+    samples = predict_samples(sampler, X, num_samples=30, seed=5)
+    answer = predict_uncertainty(sampler, X, num_samples=30, seed=5, rows_per_pass=rows_per_pass)
     np.testing.assert_allclose(answer.pop("mean"), predictive_mean(samples), atol=1e-6)
     expected = uncertainty_measures(samples)
     assert answer.keys() == expected.keys()
@@ -308,12 +319,9 @@ def test_dropout_of_whole_channels():
 
 def sampling_many(model, x, num_samples):
     from kerasmlp.layers.masks import sample_streams
-    from kerasmlp.uncertainty.sampler import sampler_of
 
     streams = sample_streams(0, np.arange(num_samples), np.arange(len(x)))
-    weights = np.ones(num_samples, "float32")
-    inputs = {"x": x, "streams": streams, "weights": weights}
-    return sampler_of(model, "samples").predict_on_batch(inputs)
+    return Sampler(model).run("samples", x, streams, np.ones(num_samples, "float32"))
 
 
 def test_measures_against_plain_loops():

@@ -79,12 +79,13 @@ class TrialRunner:
             weights have an infinite loss.
         """
         started, plan = time.perf_counter(), self._plan
+        steps = steps_of(len(self.rows), recipe.batch_size)
         model = self.workbench.model(
             recipe,
             num_classes=plan.target.num_classes,
             width=self.rows.inputs.shape[1],
             batch_size=min(recipe.batch_size, len(self.rows)),
-            steps=steps_of(len(self.rows), recipe.batch_size),
+            steps=steps,
             rps_weight=recipe.rps_weight if plan.target.is_age else 0.0,
             precision=default_policy(),
             seed=plan.seed,
@@ -94,10 +95,10 @@ class TrialRunner:
             return {"loss": measure(self.part, probabilities)["nll"]}
 
         course = course_by_recipe(
-            model,
             self.rows.inputs,
             self.rows.soft_targets(recipe.label_sigma_years),
             recipe,
+            steps=steps,
             seed=plan.seed,
             callbacks=[Validation(self.part.inputs, measured)],
         )

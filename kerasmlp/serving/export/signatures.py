@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasmlp.data.targets import Target
 from kerasmlp.layers.masks import SampleMasks, seeded_streams
-from kerasmlp.uncertainty.sampler import sampling_model
+from kerasmlp.uncertainty.sampler import Passes
 
 MAX_SAMPLES = 4096
 """A request for more stochastic passes is refused."""
@@ -61,10 +61,10 @@ class Signatures(tf.Module):
         self._offsets_years = offsets_years or {"50": 0.0, "90": 0.0}
         embedding = tf.TensorSpec((None, model.input_shape[-1]), tf.float32, "embedding")
         specs = {"serving_default": (embedding,)}
-        self._logits = _Hidden(keras.Model(model.input, model.get_layer("logits").output))
+        logits = keras.Model(model.input, model.get_layer("logits").output)
+        self._logits = lambda x: logits(x, training=False)  # `tf.saved_model.save` finds no Keras
         if mc_model:
-            masks = SampleMasks()
-            self._masks, self._passes = masks, _Hidden(sampling_model(mc_model, masks=masks))
+            self._passes = Passes(mc_model)
             num_samples = tf.TensorSpec(None, tf.int32, "num_samples")
             specs["serve_mc"] = (embedding, num_samples, tf.TensorSpec(None, tf.int64, "seed"))
         self.functions = {
@@ -78,7 +78,7 @@ class Signatures(tf.Module):
 
     def serving_default(self, embedding):
         x, known = _known_rows(embedding)
-        return _only(known, self._answers(_softmax(self._logits(x, training=False))))
+        return _only(known, self._answers(_softmax(self._logits(x))))
 
     def serve_mc(self, embedding, num_samples, seed):
         rows = tf.shape(embedding)[0]
@@ -106,8 +106,7 @@ class Signatures(tf.Module):
 
         def add(first, probabilities, entropy):
             passes = first + tf.range(step)
-            self._masks.bind(seeded_streams(seed, passes), rows)
-            outputs = self._masks.expand(self._passes(x, training=False))
+            outputs = self._passes(x, SampleMasks(seeded_streams(seed, passes), rows))
             samples = tf.reshape(outputs, (step, rows, num_classes))
             # Passes beyond the last one only fill up the step.
             wanted = tf.cast(passes[:, None] < num_samples, tf.float32)
@@ -166,16 +165,6 @@ class Signatures(tf.Module):
         beyond = tf.gather(cumulative, year, batch_dims=1) - share
         inside = tf.maximum(tf.gather(spread, year, batch_dims=1), 1e-300)
         return tf.cast(year, tf.float64) + 0.5 - tf.clip_by_value(beyond / inside, 0.0, 1.0)
-
-
-class _Hidden:
-    """A Keras model that `tf.saved_model.save` does not find."""
-
-    def __init__(self, model: keras.Model):
-        self.call = model
-
-    def __call__(self, *args, **kwargs):
-        return self.call(*args, **kwargs)
 
 
 def _softmax(logits):
