@@ -14,6 +14,12 @@ from kerasmlp.training.optimizers import recipe_optimizer
 from kerasmlp.training.xla import xla_pays
 from kerasmlp.uncertainty.sampler import Sampler
 
+_FREE = (
+    "batch_size", "learning_rate", "weight_decay", "schedule", "warmup_share", "gamma", "patience",
+    "label_sigma_years", "rps_weight", "mixup_alpha", "noise_std", "calibrate",
+)  # fmt: skip
+"""Of a recipe, what no compiled step hangs on, or only by what it is given beside the recipe."""
+
 
 class Workbench:
     """Compiled models, one of each shape, handed out as if they were new.
@@ -33,9 +39,10 @@ class Workbench:
 
     Example:
 
+    >>> from kerasmlp.training.losses import recipe_loss
     >>> bench, recipe = Workbench(), Recipe()
     >>> shape = {"num_classes": 2, "width": 8, "batch_size": 4, "steps": 3}
-    >>> shape |= {"rps_weight": 0.0, "precision": "float32"}
+    >>> shape |= {"loss": recipe_loss(recipe, ordered=False), "precision": "float32"}
     >>> bench.model(recipe, **shape, seed=0) is bench.model(recipe, **shape, seed=1)
     True
     """
@@ -54,7 +61,7 @@ class Workbench:
         width: int,
         batch_size: int,
         steps: int,
-        rps_weight: float,
+        loss: keras.losses.Loss,
         precision: str,
         seed: int,
     ) -> keras.Model:
@@ -66,20 +73,21 @@ class Workbench:
             width: Of the embeddings.
             batch_size: Rows per step, which the step is compiled for.
             steps: Of an epoch; they are part of the trace and of the schedule.
-            rps_weight: Of the loss.
+            loss: To be minimised.
             precision: Policy of the blocks.
             seed: Of initial weights and dropout.
         """
         network = recipe.network(width)
         new = ResidualMLP(num_classes=num_classes, seed=seed, dtype=precision, **network)
-        fixed = (recipe.epochs, recipe.decay_all)  # length of the table of rates, what decays
-        shape = (*network.values(), *fixed, num_classes, batch_size, steps, rps_weight, precision)
+        fixed = recipe.replace(**{name: getattr(Recipe, name) for name in _FREE})
+        minimised = (type(loss), str(loss.get_config()))
+        shape = (fixed, width, num_classes, batch_size, steps, *minimised, precision)
         if shape not in self._models:
             if self.max_models is not None and len(self._models) >= self.max_models:
                 self._models.pop(next(iter(self._models)))
                 gc.collect()  # a model and its traced steps refer to each other
             xla = xla_pays(recipe, steps) if self.xla is None else self.xla
-            new = compile_by_recipe(new, recipe, steps=steps, rps_weight=rps_weight, xla=xla)
+            new = compile_by_recipe(new, recipe, steps=steps, loss=loss, xla=xla)
             beginning = [np.array(v) for v in new.optimizer.variables]
             self._models[shape] = new, beginning
             return new

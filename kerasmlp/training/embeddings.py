@@ -28,6 +28,7 @@ from kerasmlp.training.calibrating import MIN_TEMPERATURE_ROWS, calibrate, calib
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import Course, course_by_recipe, steps_of
 from kerasmlp.training.initial_weights import check_untested, copy_weights, same_head
+from kerasmlp.training.losses import recipe_loss
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.remarks import majority_of, remarks
 from kerasmlp.training.train_run import Measured, train_run
@@ -190,7 +191,7 @@ class EmbeddingTraining:
             width=width,
             batch_size=min(recipe.batch_size, len(rows.training)),
             steps=self.steps,
-            rps_weight=recipe.rps_weight if target.is_age else 0.0,
+            loss=recipe_loss(recipe, ordered=target.is_age),
             precision=precision,
             seed=settings["seed"],
         )

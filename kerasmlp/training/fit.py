@@ -15,7 +15,6 @@ from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.divergence import Divergence
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.batches import chunks_of, training_chunks
-from kerasmlp.training.losses import RankedCrossentropy
 from kerasmlp.training.optimizers import RecipeAdamW
 from kerasmlp.utils.checks import check_int, reject
 
@@ -217,7 +216,7 @@ class ChunkModel(keras.Model):
 
 
 def compile_by_recipe(
-    model: keras.Model, recipe: Recipe, *, steps: int, rps_weight: float, xla: bool = True
+    model: keras.Model, recipe: Recipe, *, steps: int, loss: keras.losses.Loss, xla: bool = True
 ) -> ChunkModel:
     """Returns the model, on the same layers, compiled for epochs of `steps` steps.
 
@@ -231,7 +230,7 @@ def compile_by_recipe(
     compile_model(
         model,
         RecipeAdamW(recipe, steps_per_epoch=steps),
-        RankedCrossentropy(rps_weight=rps_weight),
+        loss,
         xla=xla,
         steps_per_execution=chunks_of(steps, recipe.batch_size)[0],
     )

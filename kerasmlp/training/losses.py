@@ -5,7 +5,13 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from kerasmlp.models.presets import Recipe
 from kerasmlp.utils.checks import check_positive
+
+
+def recipe_loss(recipe: Recipe, *, ordered: bool) -> keras.losses.Loss:
+    """The loss of a recipe, for classes that stand in an order or do not."""
+    return RankedCrossentropy(rps_weight=recipe.rps_weight if ordered else 0.0)
 
 
 @keras.saving.register_keras_serializable("kerasmlp")

@@ -51,6 +51,7 @@ from kerasmlp.training.fit import compile_by_recipe, compile_model
 from kerasmlp.training.image_batches import augmented_batches, load_images
 from kerasmlp.training.images import scheduled_rate
 from kerasmlp.training.l2_sgd import L2SGD
+from kerasmlp.training.losses import recipe_loss
 from kerasmlp.training.precision import PRECISIONS, computing_in
 
 STEPS, PATTERNS = 10, 10
@@ -152,7 +153,7 @@ def on_embeddings(path: Path) -> dict:
             keras.utils.set_random_seed(seed)
             network = recipe.network(store.width)
             model = ResidualMLP(num_classes=target.num_classes, seed=seed, **network)
-            how = {"rps_weight": recipe.rps_weight, "xla": False}
+            how = {"loss": recipe_loss(recipe, ordered=True), "xla": False}
             model = compile_by_recipe(model, recipe, steps=steps, **how)
             chunks = training_chunks(
                 rows.inputs,

@@ -25,6 +25,7 @@ SAMPLE = ROOT / "data" / "fairface_sample.h5"
 MANY_EPOCHS = 25
 LOOP = """
 import statistics, sys, time
+import kerasmlp
 from kerasmlp import EmbeddingStore, load_model, predict_samples
 
 def median(call, rounds):
@@ -37,7 +38,7 @@ def median(call, rounds):
 
 x = EmbeddingStore.open(sys.argv[2]).embeddings[:64]
 print(median(lambda: EmbeddingStore.open(sys.argv[2]), 40))
-model = load_model(sys.argv[1])
+model = getattr(kerasmlp, "Sampler", lambda model: model)(load_model(sys.argv[1]))
 print(median(lambda: predict_samples(model, x, num_samples=256, seed=3), 12))
 """
 

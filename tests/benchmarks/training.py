@@ -38,6 +38,7 @@ from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.training.batches import training_chunks
 from kerasmlp.training.fit import compile_by_recipe
+from kerasmlp.training.losses import recipe_loss
 
 ROWS, EPOCHS_PER_ROUND = 16_384, 3
 
@@ -52,7 +53,7 @@ def our_round(batch_size: int):
     model = ResidualMLP(num_classes=101, seed=0, **PRESETS["paper-age"].network(512))
     steps = ROWS // batch_size
     recipe = PRESETS["paper-age"].replace(epochs=EPOCHS_PER_ROUND + 1, batch_size=batch_size)
-    model = compile_by_recipe(model, recipe, steps=steps, rps_weight=0.0)
+    model = compile_by_recipe(model, recipe, steps=steps, loss=recipe_loss(recipe, ordered=False))
     ends = []
     clock = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda *_: ends.append(time.perf_counter()),

@@ -35,6 +35,7 @@ from kerasmlp.training.calibrating import fit_calibration
 from kerasmlp.training.embeddings import train
 from kerasmlp.training.fit import compile_by_recipe, course_by_recipe, fit, steps_of
 from kerasmlp.training.initial_weights import check_init
+from kerasmlp.training.losses import recipe_loss
 from kerasmlp.uncertainty.samples import predict_uncertainty
 from kerasmlp.utils.checks import InputError
 from kerasmlp.utils.manifest import write_manifest
@@ -177,7 +178,9 @@ def test_early_stopping_takes_the_best_weights(store):
     target = choose_target(store, "gender")
     model = ResidualMLP(num_classes=2, **recipe.network(store.width), seed=0)
     steps = steps_of(len(store), recipe.batch_size)
-    model = compile_by_recipe(model, recipe, steps=steps, rps_weight=0.0, xla=False)
+    model = compile_by_recipe(
+        model, recipe, steps=steps, loss=recipe_loss(recipe, ordered=False), xla=False
+    )
     weights = []
 
     def rising(_):
@@ -399,7 +402,9 @@ def test_a_chunk_trains_as_its_batches_one_by_one():
     ends = []
     for chunked, xla in ((False, False), (True, False), (True, True)):
         model = ResidualMLP(num_classes=2, seed=0, **recipe.network(8))
-        model = compile_by_recipe(model, recipe, steps=37, rps_weight=0.0, xla=xla)
+        model = compile_by_recipe(
+            model, recipe, steps=37, loss=recipe_loss(recipe, ordered=False), xla=xla
+        )
         if chunked:
             model.fit(chunks, epochs=2, steps_per_epoch=2, shuffle=False, verbose=0)
         else:

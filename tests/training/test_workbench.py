@@ -63,7 +63,7 @@ def test_xla_compiles_where_it_is_earned_back():
         "num_classes": 2,
         "width": 8,
         "batch_size": 4,
-        "rps_weight": 0.0,
+        "loss": RankedCrossentropy(rps_weight=0.0),
         "precision": "float32",
     }
     for wanted, steps, compiled in ((None, 166, False), (None, 167, True), (False, 167, False)):
@@ -73,7 +73,8 @@ def test_xla_compiles_where_it_is_earned_back():
 
 def test_the_models_handed_out_last_are_kept():
     bench = Workbench(max_models=2, xla=False)
-    shape = {"num_classes": 2, "width": 8, "steps": 3, "rps_weight": 0.0, "precision": "float32"}
+    shape = {"num_classes": 2, "width": 8, "steps": 3, "precision": "float32"}
+    shape["loss"] = RankedCrossentropy(rps_weight=0.0)
     sizes = (4, 5, 4, 6, 4, 5)
     models = [bench.model(SMALL, **shape, batch_size=size, seed=0) for size in sizes]
     assert models[0] is models[2] is models[4]

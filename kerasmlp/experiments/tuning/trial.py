@@ -21,6 +21,7 @@ from kerasmlp.experiments.tuning.space import middle_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import course_by_recipe, fit, steps_of
+from kerasmlp.training.losses import recipe_loss
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import DivergedError, reject
 
@@ -86,7 +87,7 @@ class TrialRunner:
             width=self.rows.inputs.shape[1],
             batch_size=min(recipe.batch_size, len(self.rows)),
             steps=steps,
-            rps_weight=recipe.rps_weight if plan.target.is_age else 0.0,
+            loss=recipe_loss(recipe, ordered=plan.target.is_age),
             precision=default_policy(),
             seed=plan.seed,
         )
