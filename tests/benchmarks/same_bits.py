@@ -37,7 +37,8 @@ served = tf.saved_model.load(sys.argv[2]).signatures["serve_mc"]
 seed = tf.constant(5, tf.int64)
 outputs = served(embedding=tf.constant(x[:9]), num_samples=tf.constant(8), seed=seed)
 for name in sorted(outputs):
-    print(name, hashlib.sha256(np.ascontiguousarray(outputs[name].numpy())).hexdigest())
+    values = repr(outputs[name].numpy().tolist())  # of texts, an array holds addresses
+    print(name, hashlib.sha256(values.encode()).hexdigest())
 """
 
 
