@@ -127,11 +127,6 @@ class Examples:
     def divided(self, share: float, seed: int, group: str | None) -> tuple[np.ndarray, np.ndarray]:
         """Divides the rows with the label by whole groups: most of them, and those of a share.
 
-        Args:
-            share: Of the groups, in (0, 1).
-            seed: The same seed, the same rows.
-            group: As in `groups`.
-
         Raises:
             InputError: if fewer than two classes or groups are there.
         """

@@ -21,11 +21,7 @@ MEASURES = (
 
 
 def measure(rows: Examples, probabilities: np.ndarray) -> dict:
-    """Returns the metrics of head probabilities on the rows whose label is known.
-
-    Args:
-        rows: With the target of the model.
-        probabilities: Of the head, shape `(rows, num_classes)`.
+    """Returns the metrics of a head's probabilities `(rows, num_classes)` where the label is known.
 
     Returns:
         `rows`, `accuracy`, `nll`, `brier`, `ece`, in the measured classes; for

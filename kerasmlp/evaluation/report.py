@@ -52,15 +52,12 @@ def write_evaluation(
     """Measures a run on rows and writes report, groups and figures.
 
     Args:
-        folder: Existing, empty.
-        predictor: The run.
         rows: With its target, perhaps in other age classes; those without the label
             are left out.
         num_samples: Stochastic passes; 0 measures the deterministic model only.
         seed: Of the passes, and of the random vectors.
         others: Stores of another source, by name, which the model should be
             unsure about; at most 2,000 evenly spaced rows of each.
-        progress: Show a bar.
 
     Returns:
         The report, as in `report.json`.

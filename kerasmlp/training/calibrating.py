@@ -76,11 +76,8 @@ def fit_calibration(
     """Fits intervals and abstention on rows that were not trained on.
 
     Args:
-        part: Rows kept back.
         probabilities: Of the head, `(rows, num_classes)`, of the
             `deterministic` model and, if it has dropout, of the `mc_mean`.
-        num_samples: Passes of the `mc_mean`.
-        mc_temperature: That the passes had.
     """
     abstention, mean = None, probabilities.get("mc_mean")
     if mean is not None:

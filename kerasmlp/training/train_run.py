@@ -85,15 +85,10 @@ def train_run(
     """Trains into a run folder, or goes on with it; a finished run is not computed again.
 
     Args:
-        training: What differs from kind to kind.
-        run_dir: Folder to write; must be new, empty, resumed or forced.
-        resume: Go on with a killed run.
-        force: Replace what is in the folder.
         started: When the work began, which the report's seconds count from; None: now.
         keep_diverged: Whether weights that diverge are a result: then the report holds
             `diverged`, the sentence that says so, and no measures.
         on_epoch: Told the number of epochs done after each.
-        progress: Show a bar.
 
     Returns:
         The report, as in `report.json`.

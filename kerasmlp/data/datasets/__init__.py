@@ -13,11 +13,7 @@ _MODULES = {"csv": "photo_table", "imdb-wiki": "imdb_wiki"}
 
 
 def read_records(layout: str, source: str | os.PathLike) -> list[Record]:
-    """Lists every input of a data set.
-
-    Args:
-        layout: One of `LAYOUTS`.
-        source: The folder or table.
+    """Lists every input of a data set: of a folder or table in one of `LAYOUTS`.
 
     Raises:
         InputError: if the source does not have this layout or holds no input.

@@ -15,9 +15,6 @@ from kerasmlp.utils.files import write_json
 def removal_report(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts why entries fell out.
 
-    Args:
-        entries: One per input, whose `reason` is one of `REASONS`, or None where it was kept.
-
     Example:
 
     >>> removal_report([{"key": "a.jpg", "reason": None}, {"key": "b.jpg", "reason": "no age"}])

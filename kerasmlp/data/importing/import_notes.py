@@ -21,7 +21,6 @@ class ImportNotes:
     """Collects the sentences of one import; what is a doubt is said at once.
 
     Args:
-        path: The file.
         say: Receives each doubt as one sentence.
         strict: Whether a doubt is a refusal.
 

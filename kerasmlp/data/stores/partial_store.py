@@ -33,13 +33,9 @@ class PartialStore:
     from the first line on that was altered.
 
     Args:
-        target: Path of the store to be.
         settings: Everything that decides the result; a journal of other
             settings is refused.
-        width: Numbers per embedding.
         line: What each line must hold.
-        resume: Go on where an earlier process stopped.
-        force: Throw an earlier journal away.
 
     Raises:
         InputError: if another process works on it, the settings differ, or a

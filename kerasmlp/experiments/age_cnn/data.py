@@ -32,14 +32,7 @@ def faces_of(store: ImageStore, split: str) -> Examples:
 
 
 def some_faces(faces: Examples, count: int, name: str, seed: int) -> Examples:
-    """As many faces, drawn at random.
-
-    Args:
-        faces: To draw from.
-        count: At most as many as there are.
-        name: Of the argument that says it, for the error.
-        seed: The same seed, the same faces.
-    """
+    """As many faces, drawn at random."""
     if check_int(name, count, minimum=1) > len(faces):
         reject(name, f"must be at most the {len(faces)} images to train on", count)
     return faces.subset(np.sort(np.random.default_rng(seed).permutation(len(faces))[:count]))
