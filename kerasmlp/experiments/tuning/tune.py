@@ -124,11 +124,8 @@ class _Tuning:
             self.plan, any_epochs = replace(self.plan, max_epochs=chosen), False
         self._by_budget = any_epochs and self._seconds is not None
         self._open = self._by_budget or (before is not None and chosen is None)
-        return self._config() | ({"max_epochs": None} if self._open else {})
-
-    def _config(self) -> dict:
         plan, store = self.plan, self._store
-        return {
+        self._config = {
             "kind": KIND,
             **plan.to_config(),
             "dimensions": [f"{name}: {kind}" for name, kind in plan.dimensions.items()],
@@ -137,6 +134,7 @@ class _Tuning:
             "width": store.width,
             **store.info.of_embedder(),
         }
+        return self._config | ({"max_epochs": None} if self._open else {})
 
     def lay_out(self, say: Callable[[str], None]) -> None:
         """Measures what the plan costs, and chooses its epochs where they are open."""
@@ -146,14 +144,15 @@ class _Tuning:
             self.plan = longest_within(self.plan, rows, cost_of, self._seconds, at_once)
         cost = cost_of(self.plan.uses_xla(rows))
         if self._open:
-            write_json(self.folder / "config.json", self.folder.config() | self._config())
+            self._config |= {"max_epochs": self.plan.max_epochs}
+            write_json(self.folder / "config.json", self.folder.config() | self._config)
         say(describe(self.plan, cost, at_once))
         if self._seconds is not None and cost.seconds(self.plan, at_once) > self._seconds:
             say(f"it will be stopped after {self._seconds / 60:g} min with the best so far")
 
     def search(self, on_progress: Callable) -> Search:
         """Runs the trials, here or in workers, until there are no more or time is up."""
-        what = self.plan, self.folder, self._config()
+        what = self.plan, self.folder, self._config
         if self._workers is not None:
             paths = Path(self._path).resolve(), self.folder.path.resolve()
             pool = WorkerPool(*paths, self._workers)
@@ -175,7 +174,7 @@ class _Tuning:
         report = {
             "best": best,
             "complete": complete,
-            "project": project_name(self._config()),
+            "project": project_name(self._config),
             "trials": {
                 "run": len(rows),
                 "planned": plan.num_trials,
