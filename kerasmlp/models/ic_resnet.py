@@ -90,8 +90,5 @@ def ICResNet(
     )
     inputs = keras.Input((32, 32, channels), name="image")
     x = parts.stem(inputs, _FILTERS[0], 3)
-    for group, filters in enumerate(_FILTERS):
-        for unit in range(units):
-            stride = 2 if group and not unit else 1
-            x = parts.unit(x, filters, stride=stride, place=f"{group}_{unit}")
+    x = parts.groups(x, [(filters, units) for filters in _FILTERS])
     return keras.Model(inputs, parts.head(x, num_classes), name=name)

@@ -63,8 +63,5 @@ def ICResNet50(
     inputs = keras.Input((224, 224, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1, dtype=dtype, name="rescaling")(inputs)
     x = parts.stem(x, 64, 7, stride=2, pool=True)
-    for group, (filters, units) in enumerate(_GROUPS):
-        for unit in range(units):
-            stride = 2 if group and not unit else 1
-            x = parts.unit(x, filters, stride=stride, place=f"{group}_{unit}")
+    x = parts.groups(x, _GROUPS)
     return keras.Model(inputs, parts.head(x, num_classes), name=name)

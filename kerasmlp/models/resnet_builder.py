@@ -82,6 +82,14 @@ class ResNetBuilder:
         x = keras.layers.Add(dtype=self._dtype, name=f"sum_{place}")([x, skip])
         return self._add(x, ("relu",), place) if self._order.relu_after_sum else x
 
+    def groups(self, x, groups):
+        """Groups of so many units with so many filters; all but the first halve the sides."""
+        for group, (filters, units) in enumerate(groups):
+            for unit in range(units):
+                stride = 2 if group and not unit else 1
+                x = self.unit(x, filters, stride=stride, place=f"{group}_{unit}")
+        return x
+
     def head(self, x, num_classes: int):
         """Average over all pixels, dense layer, softmax."""
         x = self._add(x, self._order.before, "end")

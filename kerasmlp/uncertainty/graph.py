@@ -10,19 +10,12 @@ from kerasmlp.utils.checks import reject
 
 
 class Step(NamedTuple):
-    """A call in the graph of a model.
-
-    Attributes:
-        operation: A layer, or an operation of `keras.ops`; a `Graph` is a nested model.
-        inputs: The symbolic tensors that it takes.
-        outputs: Those that it gives.
-        arguments: Positional ones and those with names, symbolic tensors among them.
-    """
+    """A call in the graph of a model: of a layer, of `keras.ops`, or of a nested `Graph`."""
 
     operation: Any
     inputs: list[keras.KerasTensor]
     outputs: list[keras.KerasTensor]
-    arguments: tuple[tuple, dict]
+    arguments: tuple[tuple, dict]  # with the inputs in their places
 
     def arguments_with(self, tensors: list) -> tuple[tuple, dict]:
         """The arguments with such tensors as `inputs`."""
@@ -45,6 +38,7 @@ class Graph:
     """
 
     def __init__(self, model: keras.Model):
+        self.name = model.name
         self.steps: list[Step] = []
         # As it was before `compile`, which cloning would repeat, loss, optimiser and all.
         plain = keras.Model(model.inputs, model.outputs, name=model.name)
@@ -55,15 +49,11 @@ class Graph:
 
     def _record(self, operation, *args, **kwargs):
         outputs = operation(*args, **kwargs)
-        nested = isinstance(operation, keras.Model) and operation.inputs
-        self.steps.append(
-            Step(
-                Graph(operation) if nested else operation,
-                [a for a in keras.tree.flatten((args, kwargs)) if isinstance(a, keras.KerasTensor)],
-                keras.tree.flatten(outputs),
-                (args, kwargs),
-            )
-        )
+        inputs = keras.tree.flatten((args, kwargs))
+        inputs = [a for a in inputs if isinstance(a, keras.KerasTensor)]
+        if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
+            operation = Graph(operation)
+        self.steps.append(Step(operation, inputs, keras.tree.flatten(outputs), (args, kwargs)))
         return outputs
 
 

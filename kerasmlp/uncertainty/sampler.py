@@ -15,32 +15,27 @@ from kerasmlp.utils.checks import reject
 OUTPUTS = ("samples", "classes", "moments")
 
 
-class Passes:
-    """Stochastic passes of a model: dropout is on, batch norm keeps its moving statistics.
+class Sampler:
+    """A model, ready to be sampled: compiled once, whatever number of calls and threads it serves.
 
-    The model stays as deterministic as it was. Do not look for this in
-    `model(x, training=True)`: that normalises each row with its neighbours and
-    overwrites the moving statistics.
+    It follows the weights of the model; a change of its layers, such as another rate
+    of dropout, takes a new one.
 
     Args:
-        model: Functional or sequential model, nested as you like, with
-            `ICLayer`s, blocks of this package, or `keras.layers.Dropout`.
+        model: As of `predict_samples`.
 
     Raises:
-        InputError: if nothing in it drops out, or another layer is random:
-            it would stay silent.
+        InputError: if it cannot be sampled.
 
     Example:
 
-    >>> from kerasmlp import ResidualMLP
-    >>> from kerasmlp.layers.masks import sample_streams
-    >>> model = ResidualMLP(num_classes=3, width=16, dropout_rate=0.5, seed=0)
-    >>> streams = sample_streams(0, np.arange(10), np.arange(2))
-    >>> Passes(model)(np.ones((2, 16), "float32"), SampleMasks(streams, num_rows=2)).shape
-    TensorShape([20, 3])
+    >>> from kerasmlp import ResidualMLP, predict_samples
+    >>> sampler = Sampler(ResidualMLP(num_classes=3, width=16, dropout_rate=0.5, seed=0))
+    >>> chunks = [predict_samples(sampler, np.ones((2, 16), "float32"), seed=s) for s in range(3)]
     """
 
     def __init__(self, model: keras.Model):
+        self.model = check_model(model)
         self._graph = Graph(model)
         sampled = list(_sampled_layers(self._graph))
         known = {id(v) for layer in sampled for v in _seed_states(layer)}
@@ -49,11 +44,28 @@ class Passes:
             reject("model", "must be random in ICLayer and Dropout only", silent[0])
         if not known:
             reject("model", "must have dropout with a rate above 0 to be sampled", model.name)
+        ways = [(output, sparse) for output in OUTPUTS for sparse in (False, True)]
+        self._compiled = {way: _Compiled(self, *way) for way in ways}
 
-    def __call__(self, x, masks: SampleMasks):
-        """Outputs `(passes · rows, …)` of rows, as far as `masks` say that passes differ."""
+    def passes(self, x, masks: SampleMasks):
+        """Outputs `(passes · rows, n)` of rows; batch norm keeps its moving statistics."""
         (outputs,) = _run(self._graph, [x], masks)
         return masks.expand(outputs, force=True)
+
+    def run(self, output: str, x, streams, weights, *, sparse: bool = False):
+        """Runs one chunk of rows and passes, compiled.
+
+        Args:
+            output: `"samples"`, of shape `(passes, rows, num_outputs)`; or sums over
+                the passes: `"classes"`: of probabilities, entropies and votes;
+                `"moments"`: mean and squared deviations.
+            x: `(rows, …)`.
+            streams: As of `sample_streams`.
+            weights: `(passes,)`, 1 or 0 for passes that only fill up a chunk.
+            sparse: As of `SampleMasks`.
+        """
+        inputs = {"x": x, "streams": streams, "weights": weights}
+        return self._compiled[output, sparse].predict_on_batch(inputs)
 
 
 def _run(graph: Graph, inputs: list, masks: SampleMasks) -> list:
@@ -99,55 +111,12 @@ def _seed_states(layer: keras.layers.Layer) -> list:
     return [v for v in layer.variables if v.path.endswith("seed_generator_state")]
 
 
-class Sampler:
-    """A model, ready to be sampled: compiled once, whatever number of calls and threads it serves.
-
-    It follows the weights of the model; a change of its layers, such as another rate
-    of dropout, takes a new one.
-
-    Args:
-        model: As of `Passes`.
-
-    Raises:
-        InputError: as `Passes`.
-
-    Example:
-
-    >>> from kerasmlp import ResidualMLP, predict_samples
-    >>> sampler = Sampler(ResidualMLP(num_classes=3, width=16, dropout_rate=0.5, seed=0))
-    >>> chunks = [predict_samples(sampler, np.ones((2, 16), "float32"), seed=s) for s in range(3)]
-    """
-
-    def __init__(self, model: keras.Model):
-        self.model, passes = check_model(model), Passes(model)
-        self._compiled = {
-            (output, sparse): _Compiled(model, passes, output, sparse)
-            for output in OUTPUTS
-            for sparse in (False, True)
-        }
-
-    def run(self, output: str, x, streams, weights, *, sparse: bool = False):
-        """Runs one chunk of rows and passes, compiled.
-
-        Args:
-            output: `"samples"`, of shape `(passes, rows, num_outputs)`; or sums over
-                the passes: `"classes"`: of probabilities, entropies and votes;
-                `"moments"`: mean and squared deviations.
-            x: `(rows, …)`.
-            streams: As of `sample_streams`.
-            weights: `(passes,)`, 1 or 0 for passes that only fill up a chunk.
-            sparse: As of `SampleMasks`.
-        """
-        inputs = {"x": x, "streams": streams, "weights": weights}
-        return self._compiled[output, sparse].predict_on_batch(inputs)
-
-
 class _Compiled(keras.Model):
-    def __init__(self, model: keras.Model, passes: Passes, output: str, sparse: bool):
+    def __init__(self, sampler: Sampler, output: str, sparse: bool):
         super().__init__(name="sampler", dtype="float32", autocast=False)
-        self._model = model  # its weights are those of this one
-        self._passes, self._output, self._sparse = passes, output, sparse
-        self.jit_compile = all(layer.supports_jit for layer in model.layers)
+        self._model = sampler.model  # its weights are those of this one
+        self._passes, self._output, self._sparse = sampler.passes, output, sparse
+        self.jit_compile = all(layer.supports_jit for layer in sampler.model.layers)
         self.built = True
 
     def call(self, inputs):

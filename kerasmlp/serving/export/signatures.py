@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasmlp.data.targets import Target
 from kerasmlp.layers.masks import SampleMasks, seeded_streams
-from kerasmlp.uncertainty.sampler import Passes
+from kerasmlp.uncertainty.sampler import Sampler
 
 MAX_SAMPLES = 4096
 """A request for more stochastic passes is refused."""
@@ -64,7 +64,7 @@ class Signatures(tf.Module):
         logits = keras.Model(model.input, model.get_layer("logits").output)
         self._logits = lambda x: logits(x, training=False)  # `tf.saved_model.save` finds no Keras
         if mc_model:
-            self._passes = Passes(mc_model)
+            self._sampler = Sampler(mc_model)
             num_samples = tf.TensorSpec(None, tf.int32, "num_samples")
             specs["serve_mc"] = (embedding, num_samples, tf.TensorSpec(None, tf.int64, "seed"))
         self.functions = {
@@ -106,7 +106,7 @@ class Signatures(tf.Module):
 
         def add(first, probabilities, entropy):
             passes = first + tf.range(step)
-            outputs = self._passes(x, SampleMasks(seeded_streams(seed, passes), rows))
+            outputs = self._sampler.passes(x, SampleMasks(seeded_streams(seed, passes), rows))
             samples = tf.reshape(outputs, (step, rows, num_classes))
             # Passes beyond the last one only fill up the step.
             wanted = tf.cast(passes[:, None] < num_samples, tf.float32)
