@@ -1,7 +1,5 @@
 """`kerasmlp <command>` and the scripts in `bin/`: parse, call, print; errors as one sentence."""
 
-from __future__ import annotations
-
 import argparse
 import codecs
 import contextlib

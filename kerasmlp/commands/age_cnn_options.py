@@ -1,7 +1,5 @@
 """What `train-age-cnn` and `tune-age-cnn` share: options, and what follows from them."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What `predict` and `demo` share: the runs that answer, and who finds the faces."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

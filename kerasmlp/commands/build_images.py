@@ -7,8 +7,6 @@ y_train, x_test, y_test, or CIFAR's binary version, folder or .tar.gz.
 Images that cannot be read are left out and counted; STORE.removal.json lists them.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

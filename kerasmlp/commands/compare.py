@@ -4,8 +4,6 @@ p is that of the corrected resampled t-test (Nadeau and Bengio, 2003), which
 allows for training sets that overlap.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Folds come from the store's column `fold`, or each seed draws them from whole
 groups. Ends with the table of means and standard deviations.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 

@@ -7,8 +7,6 @@ log-in: for other machines, put a proxy before it, and name it with
 --allow-host. SIGTERM stops it.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import os

@@ -5,8 +5,6 @@ Writes report.json, groups.csv and figures into a folder, and prints tables. Wit
 under `mc_mean`.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import replace

@@ -7,8 +7,6 @@ are there already are kept. With `--format onnx` or `litert`, DEST is a file, `.
 or `.tflite`: the deterministic model for their runtimes.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -5,8 +5,6 @@ The store keeps each photo's relative path as label `path`: faces and their
 embeddings are personal data, guard them as such.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -1,7 +1,5 @@
 """What `train-cifar` and `train-layerout` share: their options, and from options to a table."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path

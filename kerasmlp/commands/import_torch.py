@@ -6,8 +6,6 @@ connections and dropout rate come from the arguments saved with it or from
 --config; without them they are the paper's.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

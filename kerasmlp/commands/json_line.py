@@ -1,7 +1,5 @@
 """`--json`: tables are for people, one line at the end for programs."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

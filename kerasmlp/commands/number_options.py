@@ -1,7 +1,5 @@
 """Options that take a number, a line for each, and what the commands of experiments share."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 from typing import Any

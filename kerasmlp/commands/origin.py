@@ -1,7 +1,5 @@
 """Options that say which model embeddings come from."""
 
-from __future__ import annotations
-
 import argparse
 
 from kerasmlp.utils.checks import reject

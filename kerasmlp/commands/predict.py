@@ -8,8 +8,6 @@ age is wrong where its group is, or with --within-years 5 where it is more than
 5 years off. On the screen numbers have six digits, in files (-o) all.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

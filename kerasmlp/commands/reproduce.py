@@ -5,8 +5,6 @@ the same experiment on them. Ends with the paper's claims, one per line, and
 one line of JSON.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Defaults change from version to version, and some hang on the store.
 """
 
-from __future__ import annotations
-
 import argparse
 
 _ASKED = ("target", "validation_share", "group")

@@ -8,8 +8,6 @@ proxy before it. While it listens on this machine only, or with --allow-host,
 requests under other names are refused. SIGTERM stops it once everything that it took is answered.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes

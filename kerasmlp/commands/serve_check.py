@@ -7,8 +7,6 @@ be equal to the bit, those of MC dropout equal to rounding for equal seeds.
 Exit code 2 where they are not.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from pathlib import Path

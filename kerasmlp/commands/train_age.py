@@ -5,8 +5,6 @@ store with years is learned by years and measured in groups; --classes says in
 which ones.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from kerasmlp.commands.training_options import (

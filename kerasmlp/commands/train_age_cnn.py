@@ -7,8 +7,6 @@ ages, and the best and worst answers on the test images.
 --overfit N instead learns N images by heart, to see that the network can.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from kerasmlp.commands.age_cnn_options import add_age_cnn_arguments, age_cnn_work

@@ -5,8 +5,6 @@ test.bin in it, or the .tar.gz), an .npz of x_train, y_train, x_test, y_test, or
 store of `build-images`. Ends with a table like the paper's and one line of JSON.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from kerasmlp.commands.image_options import add_image_arguments, run_images

@@ -4,8 +4,6 @@ Without arguments it trains on the sample that ships with the checkout. With
 --label it learns any other column of classes in the same way.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from kerasmlp.commands.training_options import (

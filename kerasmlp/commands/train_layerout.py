@@ -5,8 +5,6 @@ image store: grey images (MNIST) train the small network of 491,114 parameters, 
 images (CIFAR) VGG-16 or ResNet-110. Ends with a table like the paper's and one line of JSON.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from kerasmlp.commands.image_options import add_image_arguments, run_images

@@ -1,7 +1,5 @@
 """What `train-age` and `train-gender` share: their options, and from options to a run."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -5,8 +5,6 @@ RUN/best.json, that --preset of every training command accepts, and a picture of
 the trials. `--max-epochs`, `--budget-minutes` or both bound it.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 

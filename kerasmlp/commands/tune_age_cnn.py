@@ -5,8 +5,6 @@ its best, each 5 epochs on 500 images. Ends with the best values as a preset,
 RUN/best.json, that --preset of train-age-cnn accepts, and a picture of the trials.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from kerasmlp.commands.age_cnn_options import add_age_cnn_arguments, age_cnn_work

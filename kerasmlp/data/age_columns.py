@@ -1,7 +1,5 @@
 """Whether a column of numbers can be ages in years; what nobody called an age is looked at."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from kerasmlp.data.labels import NUM_YEARS, UNKNOWN

@@ -1,7 +1,5 @@
 """What a label means: gender codes, age in years, age groups, and what is not known."""
 
-from __future__ import annotations
-
 import enum
 import math
 import re

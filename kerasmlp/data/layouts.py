@@ -1,7 +1,5 @@
 """The data sets that are known, and what is to be said of each."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """Whether rows are such as a model has learned from, by their norms."""
 
-from __future__ import annotations
-
 import numpy as np
 
 _SURELY_NORMALISED = 1e-3

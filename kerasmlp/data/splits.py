@@ -1,7 +1,5 @@
 """Which rows train and which measure: indices only, and no group on both sides."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Measures a model on rows: overall and per group of people."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ summing to 1, `age_years` and `predicted_years` ages `(rows,)`, all known, `inte
 lower and upper ends `(rows, 2)`. What is none of these, or holds no rows, is an `InputError`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

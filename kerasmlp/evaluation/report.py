@@ -1,7 +1,5 @@
 """Everything that `evaluate` measures, and the folder's worth of files it writes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

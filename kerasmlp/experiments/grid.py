@@ -1,7 +1,5 @@
 """A grid of runs: a folder for each inside that of the whole, which holds what they come to."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path

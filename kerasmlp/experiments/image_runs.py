@@ -1,7 +1,5 @@
 """Many trainings on images, a run folder each, one table: what the experiments on images share."""
 
-from __future__ import annotations
-
 import functools
 import os
 import time

@@ -1,7 +1,5 @@
 """What the plans of experiments have in common: what is checked of them, and what is recorded."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Numbers of several runs as means, deviations and lines of a table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Photos → faces → embeddings → store: the whole way, resumable at any moment."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Faces in photos: detection, choice of a face, ArcFace embedding, all by insightface."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The .onnx files of a face model folder: which is which, and whether they are whole."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

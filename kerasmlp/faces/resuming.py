@@ -1,7 +1,5 @@
 """What an extraction finds of an earlier one: its journal, or its finished store."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace

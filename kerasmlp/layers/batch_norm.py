@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import keras
 
 _DTYPES = ("float16", "bfloat16", "float32")  # of the kernel

@@ -1,7 +1,5 @@
 """Initialisers of the original, expressed in Keras, and the seeds of sublayers."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

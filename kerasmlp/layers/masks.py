@@ -7,8 +7,6 @@ hash of (seed, step, position) fuses with its neighbours under XLA.
 `tests/benchmarks/training.py` measures what it saves.
 """
 
-from __future__ import annotations
-
 import math
 
 import keras

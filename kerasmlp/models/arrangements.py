@@ -1,7 +1,5 @@
 """Where batch norm, dropout and ReLU sit around the convolutions of a ResNet, and its depths."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from kerasmlp.utils.checks import check_bool, check_choice, check_int, reject

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import keras
 
 from kerasmlp.models.arrangements import units_per_group

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import keras
 
 from kerasmlp.models.resnet_builder import ResNetBuilder

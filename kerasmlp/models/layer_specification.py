@@ -1,7 +1,5 @@
 """Layers of an age CNN as plain values: what each kind takes, checked before anything is built."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

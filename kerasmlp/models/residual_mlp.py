@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import keras
 
 from kerasmlp.layers.downsample_block import DownsampleBlock

@@ -1,7 +1,5 @@
 """What a report says of the machine that it was made on."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -1,7 +1,5 @@
 """The folder that `evaluate` writes: it appears whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """The faces that a model is surest and least sure of, while photos go by."""
 
-from __future__ import annotations
-
 import bisect
 from typing import NamedTuple
 

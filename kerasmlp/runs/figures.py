@@ -1,7 +1,5 @@
 """Pictures of answers. Every function writes one PNG, whole or not at all."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Loads a `.keras` file after a look at what it holds, before Keras believes it."""
 
-from __future__ import annotations
-
 import io
 import math
 import os

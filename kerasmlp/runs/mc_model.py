@@ -1,7 +1,5 @@
 """The model whose samples a run answers from."""
 
-from __future__ import annotations
-
 import keras
 
 

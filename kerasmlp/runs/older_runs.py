@@ -1,7 +1,5 @@
 """Run folders of older versions, which name neither their kind nor what they may hold."""
 
-from __future__ import annotations
-
 _FILES = (
     "calibration.json", "seen.npy", "curves.png", "confusion_matrix.png", "runs.csv", "table.md",
     "best.json", "trials.csv", "trials.png", "ages.png", "faces.png", "seed*_fold*/", "*_seed*/",

@@ -1,7 +1,5 @@
 """What in a run folder is the run's own, by the names that its `config.json` gives."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase

@@ -1,7 +1,5 @@
 """Answers for photos and stores, and photos with the answers drawn on them."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence

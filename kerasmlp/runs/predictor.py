@@ -1,7 +1,5 @@
 """From a run and embeddings to answers a person can use: class, age, interval, uncertainty."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """From the risk a user accepts to the entropy above which a run abstains."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Run folders: one per command that works, complete when `DONE` is there."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterable, Iterator

@@ -4,8 +4,6 @@ A row is known again in half and in single precision. The embedding of another c
 a photo, or by another version of the embedder's runtime, is another row.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 

@@ -1,7 +1,5 @@
 """Reads the tensors of a PyTorch checkpoint, and of all else in it only plain values."""
 
-from __future__ import annotations
-
 import os
 import warnings
 import zipfile

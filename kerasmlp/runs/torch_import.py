@@ -1,7 +1,5 @@
 """From a checkpoint of the original PyTorch code to a run folder."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

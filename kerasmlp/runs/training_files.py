@@ -1,7 +1,5 @@
 """What `config.json` and `report.json` of a training on embeddings must hold."""
 
-from __future__ import annotations
-
 import os
 
 from kerasmlp.data.labels import age_classes

@@ -1,7 +1,5 @@
 """From arrays to the batches that a compiled step eats: shuffled, mixed, the same for one seed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """What rows kept back fit once the weights stand: temperatures, age intervals, abstention."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import keras

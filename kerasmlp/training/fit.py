@@ -1,7 +1,5 @@
 """One `model.fit`: how a model is compiled, what it is given, what is kept of every epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A training on images in two parts: what the experiments on images share."""
 
-from __future__ import annotations
-
 import time
 from abc import ABC, abstractmethod
 from typing import Any, Protocol

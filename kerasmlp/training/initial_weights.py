@@ -1,7 +1,5 @@
 """Which run's weights another one may begin with, and be tested after."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

@@ -1,7 +1,5 @@
 """SGD whose weight decay goes through the momentum, as in PyTorch."""
 
-from __future__ import annotations
-
 import keras
 
 

@@ -1,7 +1,5 @@
 """Losses over ordered classes."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

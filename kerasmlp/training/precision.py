@@ -1,7 +1,5 @@
 """In which precision a network computes. TensorFlow is not needed to name them."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """What a finished training should say of itself: sentences for people, from its report."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from kerasmlp.data.age_columns import count_clipped

@@ -1,7 +1,5 @@
 """One training in one run folder: make the model, fit it, measure it, write what came out."""
 
-from __future__ import annotations
-
 import math
 import os
 import time

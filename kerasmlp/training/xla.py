@@ -1,7 +1,5 @@
 """When compiling by XLA is earned back."""
 
-from __future__ import annotations
-
 from kerasmlp.models.presets import Recipe
 
 XLA_PAYS_STEPS = 500

@@ -1,7 +1,5 @@
 """Split-conformal age intervals: as wide as the rows kept back say that they must be."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

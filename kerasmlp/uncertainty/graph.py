@@ -1,7 +1,5 @@
 """What a functional model computes, step by step, so that each step may be computed otherwise."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import keras

@@ -6,8 +6,6 @@ or `(num_samples, batch, num_targets)` and return one value per row (of
 in nats.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from kerasmlp.utils.checks import is_number, reject

@@ -4,8 +4,6 @@ A covariance is None while nothing is random, `(batch, width)` while units are
 independent, else `(batch, width, width)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import keras

@@ -1,7 +1,5 @@
 """The compiled part of MC dropout: a model on whose weights many passes run as one."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """MC dropout: outputs of a model under random masks, all of them or what they say together."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Answering only where it is sure enough: curves, areas and thresholds; numpy only, floor 0."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

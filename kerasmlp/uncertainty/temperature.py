@@ -1,7 +1,5 @@
 """Temperature scaling of the deterministic model, and of the stochastic passes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Argument checks and the one form of error that a user of this package sees."""
 
-from __future__ import annotations
-
 import numbers
 import re
 import sys

@@ -1,7 +1,5 @@
 """Pictures that finished work can do without, and names as a picture can show them."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -1,7 +1,5 @@
 """How every picture is written: whole or not at all, and its names as they are."""
 
-from __future__ import annotations
-
 import os
 
 import matplotlib

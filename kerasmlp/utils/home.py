@@ -1,7 +1,5 @@
 """A place for what libraries keep in the home folder, where there is none that can be written."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Names of a package that load when they are first used, so that importing it costs nothing."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import sys

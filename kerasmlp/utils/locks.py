@@ -1,7 +1,5 @@
 """Locks that keep two processes out of one folder, where the file system has locks."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """The hashes of a folder's files, as `sha256sum -c` takes them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Worker processes, one core each."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

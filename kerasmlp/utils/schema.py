@@ -4,8 +4,6 @@ A schema is a dict of name → kind. A kind looks at a value and gives None, or 
 `Fault` that it found. Names that a schema does not have may hold anything.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """JSON as the standard has it: finite numbers, no name twice, and no more nesting than we write."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """Rows as JSON lines or CSV, to the screen or into a file that appears whole."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import os

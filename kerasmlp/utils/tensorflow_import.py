@@ -1,7 +1,5 @@
 """TensorFlow for a command: imported without its chatter and without what it does not need."""
 
-from __future__ import annotations
-
 import gc
 import importlib
 import os

@@ -1,7 +1,5 @@
 """A process that answers tasks, with a line of JSON for each: both ends of the line."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

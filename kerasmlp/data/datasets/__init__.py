@@ -1,7 +1,5 @@
 """Raw data sets as lists of records: every input is counted, kept or removed with a reason."""
 
-from __future__ import annotations
-
 import importlib
 import os
 

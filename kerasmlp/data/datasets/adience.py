@@ -1,7 +1,5 @@
 """Adience: photos from Flickr with age group and gender, in five folds."""
 
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """FairFace: age group, gender and race in a label table."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A folder of photos without labels."""
 
-from __future__ import annotations
-
 import os
 
 from kerasmlp.data.datasets.records import Record, records_below

@@ -1,7 +1,5 @@
 """IMDB-WIKI: photos of celebrities, with birth dates and the year of the photo."""
 
-from __future__ import annotations
-
 import datetime
 import math
 import os

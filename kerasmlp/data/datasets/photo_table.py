@@ -1,7 +1,5 @@
 """A CSV table of images and their labels."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence

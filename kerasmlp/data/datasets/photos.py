@@ -1,7 +1,5 @@
 """Which files are photos, how their bytes are read, and what their drawn copies are called."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections import deque

@@ -1,7 +1,5 @@
 """One image of a data set, before any face is looked for."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What was kept of a data set and what fell out, with reasons that sum to the inputs."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """UTKFace: age, gender and race are in the file's name."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """CIFAR-10 and CIFAR-100, their own binary versions → image store, unpacked or not."""
 
-from __future__ import annotations
-
 import os
 import tarfile
 import zlib

@@ -1,7 +1,5 @@
 """TIFF files of floats in three channels, or of 64 bits: what Pillow has no mode for."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 

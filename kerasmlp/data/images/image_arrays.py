@@ -1,7 +1,5 @@
 """`.npz` arrays → image store, never by pickle."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

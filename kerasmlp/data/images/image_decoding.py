@@ -1,7 +1,5 @@
 """From the bytes of an image file to pixels: one decoder, for faces and for image stores."""
 
-from __future__ import annotations
-
 import io
 import os
 import struct

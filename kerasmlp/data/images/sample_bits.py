@@ -1,7 +1,5 @@
 """What a picture's numbers of 16 bits mean: which is white, and whether the file says so."""
 
-from __future__ import annotations
-
 import struct
 
 from PIL import Image

@@ -1,7 +1,5 @@
 """What attributes such as `race_codes` of a file say: which number of a label is which name."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Embeddings in pieces: a column per dimension or an array per row, never one for the other."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor

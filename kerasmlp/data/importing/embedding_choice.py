@@ -1,7 +1,5 @@
 """Which array of a file is the embedding: by its name, and else only if nothing else can be."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Arrays of other programs → EmbeddingStore: which column means what, and a report of it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

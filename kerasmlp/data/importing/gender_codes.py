@@ -1,7 +1,5 @@
 """What the attribute `gender_codes` of a file says: which number is which gender."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

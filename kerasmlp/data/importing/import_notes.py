@@ -1,7 +1,5 @@
 """What an import took and why, what it left out, and what it was not sure of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

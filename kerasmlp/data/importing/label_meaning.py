@@ -1,7 +1,5 @@
 """What each label column of another program means: classes, numbers, years, and what is unknown."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

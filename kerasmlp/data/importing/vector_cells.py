@@ -1,7 +1,5 @@
 """Vectors written into cells: JSON, what NumPy prints, bytes, lists → one array of rows."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

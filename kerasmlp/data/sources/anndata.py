@@ -1,7 +1,5 @@
 """AnnData (`.h5ad`): `X` and `obsm` are arrays, `obs` the labels, categories by their names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

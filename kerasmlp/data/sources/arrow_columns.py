@@ -1,7 +1,5 @@
 """Arrow columns → arrays, with the names that dictionaries and Hugging Face features declare."""
 
-from __future__ import annotations
-
 import json
 import re
 import zlib

@@ -1,7 +1,5 @@
 """Text tables in the dialects that spreadsheets, pandas and R write."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

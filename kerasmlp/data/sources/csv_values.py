@@ -1,7 +1,5 @@
 """What the texts of a CSV column are: whole numbers, fractions, bools, or the texts themselves."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence

@@ -1,7 +1,5 @@
 """Plain HDF5: data sets by their names, compound tables by their fields, links inside the file."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path

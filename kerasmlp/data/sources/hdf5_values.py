@@ -1,7 +1,5 @@
 """Values of HDF5 data sets, by the names that enums declare and no larger than the file allows."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from pathlib import Path

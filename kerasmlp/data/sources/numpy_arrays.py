@@ -1,7 +1,5 @@
 """`.npz` and `.npy`, never by pickle, and no larger than their bytes."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tokenize

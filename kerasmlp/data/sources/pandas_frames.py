@@ -1,7 +1,5 @@
 """Data frames as `DataFrame.to_hdf` lays them out, without pandas and without its pickles."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

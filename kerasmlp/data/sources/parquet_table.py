@@ -1,7 +1,5 @@
 """Parquet: only the columns that can mean something, and no more than the file can hold."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a file of another program holds, and how much of it may be taken into memory."""
 
-from __future__ import annotations
-
 import codecs
 import os
 import stat

@@ -1,7 +1,5 @@
 """Arrays as other programs write them, read by the kind of file, never by pickle."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection
 from pathlib import Path

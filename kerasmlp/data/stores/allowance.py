@@ -1,7 +1,5 @@
 """How much memory a file may ask for: what it says about sizes is not believed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kerasmlp.utils.checks import reject_file

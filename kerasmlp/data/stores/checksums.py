@@ -1,7 +1,5 @@
 """Checksums of arrays by block of rows, quick enough to be compared whenever a file is read."""
 
-from __future__ import annotations
-
 import zlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """HDF5 files, opened once and with one kind of error; what they hold is not believed."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

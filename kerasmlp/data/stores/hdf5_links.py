@@ -1,7 +1,5 @@
 """HDF5 files that reach outside themselves: refused before anything else is opened."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Label columns in one of three forms: integers, floats, text. Unknown is -1, NaN, ""."""
 
-from __future__ import annotations
-
 import numbers
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rows with their labels, in memory and in one HDF5 file: what the stores of all kinds share."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """What the files of all stores share: format and version, labels, one dataset of rows."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from pathlib import Path

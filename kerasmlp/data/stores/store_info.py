@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import datetime
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """From an image store to the images and ages of a training."""
 
-from __future__ import annotations
-
 import numpy as np
 import tensorflow as tf
 

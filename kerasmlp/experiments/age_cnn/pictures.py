@@ -1,7 +1,5 @@
 """Pictures of a training of ages: its course, the ages it saw, its best and worst answers."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Searches learning rate and regularisation of an age CNN in two stages, into one run folder."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import math

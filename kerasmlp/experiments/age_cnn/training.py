@@ -1,7 +1,5 @@
 """Trains an age CNN on an image store into one run folder."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Two cross-validations side by side on the same test rows."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

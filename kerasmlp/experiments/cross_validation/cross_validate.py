@@ -1,7 +1,5 @@
 """Cross-validates one recipe: seeds × folds, a run folder each, one table."""
 
-from __future__ import annotations
-
 import collections
 import math
 import os

@@ -1,7 +1,5 @@
 """Whether one procedure beats another, when its runs shared training rows."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

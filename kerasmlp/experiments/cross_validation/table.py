@@ -1,7 +1,5 @@
 """The results of a cross-validation as rows, means and a table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from kerasmlp.experiments.summary import markdown_lines, mean_and_std

@@ -1,7 +1,5 @@
 """The IC paper's experiments on CIFAR: arrangements × seeds, a run folder each, one table."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

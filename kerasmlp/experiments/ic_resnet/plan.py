@@ -1,7 +1,5 @@
 """What the IC paper's experiments on CIFAR are: arrangements × seeds of one network."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

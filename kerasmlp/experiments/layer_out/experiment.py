@@ -1,7 +1,5 @@
 """The LayerOut paper's experiments: modes × seeds, a run folder each, one table."""
 
-from __future__ import annotations
-
 import functools
 
 import keras

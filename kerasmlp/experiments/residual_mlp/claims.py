@@ -1,7 +1,5 @@
 """What the paper claims, each as a comparison of two cross-validations."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 

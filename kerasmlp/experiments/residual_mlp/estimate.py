@@ -1,7 +1,5 @@
 """How long an experiment will take, from a short run of it."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The faces that the pre-trained networks are surest and least sure of, as in Figure 5."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

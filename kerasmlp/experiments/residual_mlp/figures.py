@@ -1,7 +1,5 @@
 """Pictures of the experiment. Every function writes one PNG."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Table 3 of the paper: 25 runs on Adience, loss and accuracy on all three parts."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from kerasmlp.data.labels import UNKNOWN

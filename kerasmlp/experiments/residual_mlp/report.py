@@ -1,7 +1,5 @@
 """The report of an experiment: one HTML file with its pictures in it."""
 
-from __future__ import annotations
-
 import base64
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Runs the whole experiment in one folder, and goes on where it was killed."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

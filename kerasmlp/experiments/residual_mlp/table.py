@@ -1,7 +1,5 @@
 """Table 3: every variant from both initialisations, the paper's numbers beside ours on Adience."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore

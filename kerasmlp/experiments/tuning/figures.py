@@ -1,7 +1,5 @@
 """The picture of a search."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """What our oracles change in Keras Tuner's, so that a killed search ends as one that was not."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Hyperband as an oracle of Keras Tuner: the same search however it is interrupted or spread."""
 
-from __future__ import annotations
-
 import copy
 import time
 from pathlib import Path

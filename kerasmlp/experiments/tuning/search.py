@@ -1,7 +1,5 @@
 """A Keras Tuner search whose trials are trained by `TrialRunner`."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

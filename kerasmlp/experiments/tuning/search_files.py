@@ -1,7 +1,5 @@
 """The files of a search: what they must hold, and how they are written."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What a search varies: ranges and choices of hyperparameters on top of a recipe."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

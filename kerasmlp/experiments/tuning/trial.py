@@ -1,7 +1,5 @@
 """Trains the trials of a search; those of one network share a compiled step."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """What the clients of a served model have in common: checked questions, answers as arrays."""
 
-from __future__ import annotations
-
 import abc
 import contextlib
 import time

@@ -1,7 +1,5 @@
 """A running server held against the same model here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What passes between a browser and the demo: few addresses, small bodies, nothing from outside."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

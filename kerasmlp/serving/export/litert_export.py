@@ -1,7 +1,5 @@
 """The deterministic model of a run as one LiteRT (TensorFlow Lite) file, for phones and boards."""
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """A run's deterministic model as one new file of another format."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The deterministic model of a run as one ONNX file."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

@@ -1,7 +1,5 @@
 """From a run folder to a SavedModel that TensorFlow Serving takes as it is."""
 
-from __future__ import annotations
-
 import os
 import re
 import tempfile

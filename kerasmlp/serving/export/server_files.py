@@ -1,7 +1,5 @@
 """What TensorFlow Serving wants to know beside a model: configuration, batching, a container."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

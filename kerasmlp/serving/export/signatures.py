@@ -1,7 +1,5 @@
 """The functions of an exported model: plain TensorFlow; no request changes another's answer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import keras

@@ -1,7 +1,5 @@
 """Numbered folders, each of which appears whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

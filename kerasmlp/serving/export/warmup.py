@@ -5,8 +5,6 @@ TFRecords of `PredictionLog` protocol buffers. Their package,
 read them with it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Where a service listens, and what it is called there."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 from collections.abc import Iterator

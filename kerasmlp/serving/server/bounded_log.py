@@ -1,7 +1,5 @@
 """Sentences of a service about others: one of each kind in ten seconds, without tracebacks."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

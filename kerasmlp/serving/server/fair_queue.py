@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field

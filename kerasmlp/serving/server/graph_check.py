@@ -1,7 +1,5 @@
 """What a SavedModel would do, read before anything of it is loaded."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Collection, Iterator

@@ -1,7 +1,5 @@
 """What the parts of a SavedModel's answering half are made of, field by field."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A service on a port, until it is told to stop."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ipaddress

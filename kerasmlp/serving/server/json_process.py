@@ -1,7 +1,5 @@
 """Decodes large bodies in a process of its own: in this one nobody else would be answered."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 
 from kerasmlp.utils.checks import check_int, check_positive

@@ -1,7 +1,5 @@
 """Temporary folders that do not outlive a killed process for longer than to the next start."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

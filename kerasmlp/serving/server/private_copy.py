@@ -1,7 +1,5 @@
 """The files of an export, copied to where nobody else can change them between check and use."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import math

@@ -1,7 +1,5 @@
 """Answers in JSON, and refusals."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 

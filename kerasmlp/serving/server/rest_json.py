@@ -1,7 +1,5 @@
 """Requests and answers of `:predict` in TensorFlow Serving's JSON, checked to the last number."""
 
-from __future__ import annotations
-
 import base64
 import reprlib
 from collections.abc import Mapping, Sequence

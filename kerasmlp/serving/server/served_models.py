@@ -1,7 +1,5 @@
 """What a server is told to serve: folders of versions, run folders, or a `models.config`."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

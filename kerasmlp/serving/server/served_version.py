@@ -1,7 +1,5 @@
 """One version of an exported model in memory, asked with arrays."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Mapping
