@@ -37,8 +37,27 @@ class DownsampleBlock(ICBlock):
     Connections", equation 6.
     """
 
-    def __init__(self, *, width: int, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        width: int,
+        dropout_rate: float = 0.05,
+        use_ic: bool = True,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        kernel_initializer: str = "fan_in_uniform",
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            dropout_rate=dropout_rate,
+            use_ic=use_ic,
+            momentum=momentum,
+            epsilon=epsilon,
+            kernel_initializer=kernel_initializer,
+            seed=seed,
+            **kwargs,
+        )
         self.width = check_int("width", width, minimum=1)
 
     def build(self, input_shape):

@@ -14,12 +14,12 @@ class ICBlock(keras.layers.Layer):
     def __init__(
         self,
         *,
-        dropout_rate: float = 0.05,
-        use_ic: bool = True,
-        momentum: float = 0.9,
-        epsilon: float = 1e-5,
-        kernel_initializer: str = "fan_in_uniform",
-        seed: int | None = None,
+        dropout_rate: float,
+        use_ic: bool,
+        momentum: float,
+        epsilon: float,
+        kernel_initializer: str,
+        seed: int | None,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -21,7 +21,7 @@ class ICLayer(keras.layers.Layer):
 
     `training=True` at prediction is *not* MC dropout: it would normalise each
     row with its neighbours in the batch and overwrite the moving statistics.
-    `sampling=True` is; `kerasmlp.predict_samples` uses it.
+    `sampling=True` is, one pass at a time; `kerasmlp.predict_samples` runs many at once.
 
     Args:
         dropout_rate: Probability to drop a unit, in [0, 1).
@@ -33,8 +33,9 @@ class ICLayer(keras.layers.Layer):
         inputs: Tensor of rank 2 or more, channels last.
         training: Bool, as above.
         sampling: Bool, as above.
-        masks: `SampleMasks` of many passes that sample at once, or None.
         mask: Rows or steps that batch norm leaves out of its statistics.
+        masks: `SampleMasks` of many passes that sample at once, or None. They are for
+            calls on arrays: a functional model that is built with some cannot be saved.
 
     Input shape: `(batch, ..., channels)`.
 
@@ -88,7 +89,7 @@ class ICLayer(keras.layers.Layer):
         self.norm.build(input_shape)
         self.built = True
 
-    def call(self, inputs, training=False, sampling=False, masks=None, mask=None):
+    def call(self, inputs, training=False, sampling=False, mask=None, masks=None):
         x = self.norm(inputs, training=training, mask=mask)
         if not self.dropout_rate:
             return x

@@ -46,8 +46,28 @@ class ResidualBlock(ICBlock):
     Connections", equation 5.
     """
 
-    def __init__(self, *, use_first_ic: bool = True, use_residual: bool = True, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        use_first_ic: bool = True,
+        use_residual: bool = True,
+        dropout_rate: float = 0.05,
+        use_ic: bool = True,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        kernel_initializer: str = "fan_in_uniform",
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            dropout_rate=dropout_rate,
+            use_ic=use_ic,
+            momentum=momentum,
+            epsilon=epsilon,
+            kernel_initializer=kernel_initializer,
+            seed=seed,
+            **kwargs,
+        )
         self.use_first_ic = check_bool("use_first_ic", use_first_ic)
         self.use_residual = check_bool("use_residual", use_residual)
 

@@ -56,7 +56,8 @@ class Predictor:
         self.mc_model = with_temperature(self.model, temperature)
 
     @cached_property
-    def sampler(self) -> Sampler:  # of `mc_model`, compiled for all calls
+    def sampler(self) -> Sampler:
+        """Of `mc_model`, compiled once for all calls."""
         return Sampler(self.mc_model)
 
     def __repr__(self) -> str:

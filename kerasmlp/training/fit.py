@@ -193,6 +193,7 @@ def course_by_recipe(
     )
 
 
+@keras.saving.register_keras_serializable("kerasmlp")
 class ChunkModel(keras.Model):
     """A functional model whose training step takes a chunk of `training_chunks`.
 

@@ -8,6 +8,7 @@ import numpy as np
 from kerasmlp.models.presets import Recipe
 
 
+@keras.saving.register_keras_serializable("kerasmlp")
 class RecipeAdamW(keras.optimizers.AdamW):
     """AdamW whose learning rates and weight decay are variables, and the original's epsilon.
 

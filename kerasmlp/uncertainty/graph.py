@@ -1,5 +1,6 @@
 """What a functional model computes, step by step, so that each step may be computed otherwise."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -55,8 +56,34 @@ class Graph:
         return outputs
 
 
+def kept(model: keras.Model, kind: Callable[[keras.Model], Any]) -> Any:
+    """What a class makes of a model, kept on the model as Keras keeps its `predict_function`.
+
+    It is made anew where the model's layers have changed, and goes when the model goes.
+    """
+    state, name = _layers_state(check_model(model)), f"_{kind.__name__.lower()}"
+    made = model.__dict__[name]() if name in model.__dict__ else (None, None)
+    if made[0] != state:
+        made = state, kind(model)
+        model.__dict__[name] = lambda: made  # neither a layer that is tracked nor one to save
+    return made[1]
+
+
+def _layers_state(model: keras.Model) -> tuple:
+    """What is compiled of a model hangs on this, beside its weights."""
+    state = []
+    for layer in model.layers:
+        rates = [getattr(layer, name, None) for name in ("rate", "dropout_rate", "noise_shape")]
+        state.append((id(layer), *rates, str(layer.dtype_policy)))
+        if isinstance(layer, keras.Model):
+            state.extend(_layers_state(layer))
+    return tuple(state)
+
+
 def check_model(model: keras.Model) -> keras.Model:
     """Returns the model if it is functional or sequential, from one input to `(batch, n)`."""
+    if not isinstance(model, keras.Model):
+        reject("model", "must be a keras.Model", type(model).__name__)
     if len(getattr(model, "inputs", None) or ()) != 1:
         reject("model", "must be functional or sequential with one input", model.name)
     if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:

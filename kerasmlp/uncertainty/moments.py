@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from kerasmlp.uncertainty.graph import Graph, check_model
+from kerasmlp.uncertainty.graph import Graph, check_model, kept
 from kerasmlp.uncertainty.moment_rules import full, rule_of, softmax_moments
 from kerasmlp.uncertainty.samples import check_rows
 from kerasmlp.utils.checks import reject
@@ -29,8 +29,8 @@ def predict_moments(model: keras.Model | MomentModel, x: np.ndarray) -> dict[str
         model: Functional or sequential, a chain of `ICLayer`, blocks of this
             package, and Keras' `Dense`, `Dropout`, `BatchNormalization`,
             `ReLU`, `Activation`, `Softmax`, `Rescaling`; its activations are
-            linear, ReLU, and a softmax at the end. It is compiled anew in every
-            call: for many of them make one `MomentModel` of it, once.
+            linear, ReLU, and a softmax at the end. It keeps what is compiled of
+            it; or one `MomentModel` of it, for threads.
         x: Rows, shape `(batch, width)`.
 
     Returns:
@@ -53,7 +53,7 @@ def predict_moments(model: keras.Model | MomentModel, x: np.ndarray) -> dict[str
     the covariances of a layer's units, which they leave out: in trained
     networks that halves the standard deviation.
     """
-    network = model if isinstance(model, MomentModel) else MomentModel(check_model(model))
+    network = model if isinstance(model, MomentModel) else kept(model, MomentModel)
     x = check_rows(network.model, x)
     rows_per_pass = max(1, min(_ROWS_PER_PASS, _COVARIANCES_PER_PASS // network.widest**2))
     shape = (len(x), network.model.output_shape[-1])

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kerasmlp.layers.masks import sample_streams
-from kerasmlp.uncertainty.graph import check_model
+from kerasmlp.uncertainty.graph import check_model, kept
 from kerasmlp.uncertainty.measures import class_measures
 from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.utils.checks import check_choice, check_int, reject
@@ -38,8 +38,8 @@ def predict_samples(
 
     Args:
         model: Functional or sequential model, nested as you like, with `ICLayer`s,
-            blocks of this package, or `keras.layers.Dropout`. It is compiled
-            anew in every call: for many of them make one `Sampler` of it, once.
+            blocks of this package, or `keras.layers.Dropout`. It keeps what is
+            compiled of it; or one `Sampler` of it, for threads.
         x: Embeddings, shape `(batch, width)`, or what else the model takes.
         num_samples: Number of stochastic passes (the paper takes 512).
         seed: Decides all masks. The same seed gives the same samples, to
@@ -136,9 +136,8 @@ def predict_uncertainty(
 
 def _ready(model: keras.Model | Sampler, x: np.ndarray) -> tuple[Sampler, np.ndarray]:
     """The sampler of a model, and its rows, checked."""
-    if isinstance(model, Sampler):
-        return model, check_rows(model.model, x)
-    return Sampler(check_model(model)), check_rows(model, x)
+    sampler = model if isinstance(model, Sampler) else kept(model, Sampler)
+    return sampler, check_rows(sampler.model, x)
 
 
 def _run(

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.hdf5 import open_hdf5
 from kerasmlp.data.stores.hdf5_links import refuse_outside
 from kerasmlp.utils.checks import InputError
@@ -93,3 +94,14 @@ def test_groups_in_groups_take_no_time(tmp_path):
         group["x"] = np.arange(3)
         with pytest.raises(InputError, match="must hold groups in at most 100 levels"):
             refuse_outside("a.h5", file)
+
+
+@pytest.mark.parametrize("name", ["labels", "labels/gender", "embedding"])
+def test_a_type_without_values_is_no_part_of_a_store(name, tmp_path):
+    path = tmp_path / "a.h5"
+    EmbeddingStore(np.eye(3), {"gender": [0, 1, 0]}).save(path)
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file[name] = np.dtype("f4")
+    with pytest.raises(InputError, match=f"must hold a group or values as '{name}'"):
+        EmbeddingStore.open(path)

@@ -691,3 +691,13 @@ def test_text_of_no_characters_is_refused(shape, tmp_path):
 def test_separators_that_could_be_two(tmp_path):
     with pytest.raises(InputError, match="one separator.*',' and ';'"):
         import_embeddings(text(tmp_path, "e0,e1;e2\n1,2;3\n"))
+
+
+def test_an_unnamed_code_in_a_field_of_a_table_is_unknown(tmp_path):
+    path = tmp_path / "a.h5"
+    named = h5py.enum_dtype({"a": 0, "b": 1}, basetype="i1")
+    table = np.zeros(4, [("embedding", "f4", (3,)), ("race", named)])
+    table["embedding"], table["race"] = np.eye(4, 3) + 1, [0, 1, -1, 0]
+    with h5py.File(path, "w") as file:
+        file["table"] = table
+    assert import_embeddings(path).labels["race"].tolist() == ["a", "b", "", "a"]

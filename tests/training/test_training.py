@@ -665,3 +665,15 @@ def test_rows_on_both_sides_of_a_test_are_said(store, tmp_path, workbench):
     common = len(test) - (same - len(test))
     assert report["rows"]["test_learned_from"] == common > 20
     assert f"{common} of the 40 rows held out as a test are among" in " ".join(report["notes"])
+
+
+def test_a_compiled_model_is_saved_and_loaded_with_its_optimiser(tmp_path):
+    recipe = SMALL.replace(weight_decay=0.25)
+    model = ResidualMLP(num_classes=2, seed=0, **recipe.network(8))
+    model = compile_by_recipe(model, recipe, steps=3, loss=recipe_loss(recipe, ordered=True))
+    model.save(tmp_path / "a.keras")
+    loaded = keras.models.load_model(tmp_path / "a.keras")
+    assert float(loaded.optimizer.weight_decay) == 0.25
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    x = np.ones((2, 8), "float32")
+    np.testing.assert_array_equal(loaded(x), model(x))

@@ -21,6 +21,7 @@ from kerasmlp.uncertainty.measures import (
     uncertainty_measures,
 )
 from kerasmlp.uncertainty.sampler import Sampler
+from kerasmlp.utils.checks import InputError
 
 WIDTH = 16
 X = np.random.default_rng(0).normal(size=(40, WIDTH)).astype("float32")
@@ -467,3 +468,25 @@ def test_log_likelihood_follows_the_unit_of_the_target():
 def test_bad_regression_arguments(y, samples, noise_variance, message):
     with pytest.raises(ValueError, match=message):
         gaussian_log_likelihood(y, samples, noise_variance)
+
+
+def test_a_model_keeps_what_is_compiled_of_it_until_its_layers_change():
+    model, x = ResidualMLP(num_classes=3, width=8, dropout_rate=0.5, seed=0), np.ones((2, 8), "f4")
+    first = predict_samples(model, x, num_samples=4)
+    calls = len(model.layers[-1]._inbound_nodes)
+    np.testing.assert_array_equal(predict_samples(model, x, num_samples=4), first)
+    assert len(model.layers[-1]._inbound_nodes) == calls
+    assert not any("sampler" in w.path for w in model.weights)
+    for layer in model.layers:
+        if hasattr(layer, "dropout_rate"):
+            layer.dropout_rate = 0.0
+            for ic in (getattr(layer, name, None) for name in ("ic", "ic_0", "ic_1")):
+                if ic is not None:
+                    ic.dropout_rate = 0.0
+    changed = predict_samples(model, x, num_samples=4)
+    assert len(np.unique(changed, axis=0)) == 1 < len(np.unique(first, axis=0))
+
+
+def test_what_is_no_model_is_one_sentence():
+    with pytest.raises(InputError, match="`model` must be a keras.Model"):
+        predict_samples("model.keras", np.ones((2, 8), "f4"))

@@ -105,10 +105,11 @@ def _told_splits(
 ) -> list[str | None]:
     """The split of each record, "" if it is to be drawn: either all are told or none."""
     told = [_split_of(source, record) for record in records]
-    if split is None and not any(told):
+    images = [folder for record, folder in zip(records, told, strict=True) if record.needs_image]
+    if split is None and not any(images):
         requirement = f"must hold folders {', '.join(SPLITS)}, or --split must be given"
         reject_file(source, requirement, f"images such as {records[0].key!r}")
-    if split is not None and any(told):
+    if split is not None and any(images):
         first = next(r.key for r, folder in zip(records, told, strict=True) if folder)
         reject("--split", f"must be left out where folders say it, as in {first!r}", split)
     return told if split is None else [""] * len(told)

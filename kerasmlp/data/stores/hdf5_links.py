@@ -77,9 +77,11 @@ def own_part(path: Any, group: h5py.Group, key: str) -> h5py.Group | h5py.Datase
     what = _LINKS.get(kind, "a link") if kind != h5py.h5l.TYPE_HARD else None
     part = None if what else _opened(h5py.h5o.open(group.id, name))
     what = what or stored_elsewhere(part)
+    where = f"{group.name}/{key}".lstrip("/")
     if what:
-        where = f"{group.name}/{key}".lstrip("/")
         reject_file(path, "must hold all of its data itself", f"{what} in {where!r}")
+    if part is None:
+        reject_file(path, f"must hold a group or values as {where!r}", "a type of values alone")
     return part
 
 

@@ -107,7 +107,11 @@ class WorkerPool(Pool):
         self._logs.mkdir(exist_ok=True)
         ip, names = os.environ[IP], list(enumerate(self.names))
         self.begin(lambda worker: names.pop(0) if names else None)
-        self.start(self._where | {"ip": "127.0.0.1" if ip == "0.0.0.0" else ip})
+        try:
+            self.start(self._where | {"ip": "127.0.0.1" if ip == "0.0.0.0" else ip})
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def watch(self, seconds: float) -> None:

@@ -169,7 +169,7 @@ class _Tuning:
         """Writes what was found; returns the report."""
         plan, rows = self.plan, search.state.rows()
         if not rows:
-            reject("--budget-minutes", "must be enough for one trial", self._seconds / 60)
+            reject("--budget-minutes", "must be enough for one trial", (self._seconds or 0) / 60)
         best, complete = best_of(plan, rows), len(rows) == plan.num_trials
         report = {
             "best": best,

@@ -1,6 +1,5 @@
 import importlib.util
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -16,14 +15,22 @@ class GrpcClient(Client):
     Args:
         address: Host and port, such as `"127.0.0.1:8500"`; not encrypted.
         model: Its name.
-        how: As of `RestClient`.
+        version, timeout_s, retries: As of `RestClient`.
 
     Raises:
         InputError: if an argument is no such thing, or a package is missing.
     """
 
-    def __init__(self, address: str, model: str, **how: Any):
-        super().__init__(**how)
+    def __init__(
+        self,
+        address: str,
+        model: str,
+        *,
+        version: int | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 3,
+    ):
+        super().__init__(version=version, timeout_s=timeout_s, retries=retries)
         for module, package in (("grpc", "grpcio"), ("tensorflow_serving", None)):
             if not importlib.util.find_spec(module):
                 package = package or "tensorflow-serving-api"

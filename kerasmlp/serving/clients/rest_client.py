@@ -3,7 +3,6 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -23,14 +22,24 @@ class RestClient(Client):
     Args:
         url: Of the server, such as `"http://127.0.0.1:8501"`.
         model: Its name.
-        how: `version` (None: the latest), `timeout_s` of one try (30) and `retries` (3).
+        version: To ask; None takes the latest.
+        timeout_s: Of one try.
+        retries: Further tries where no server is found, or one that is too busy.
 
     Raises:
         InputError: if an argument is no such thing, or urllib3 is missing.
     """
 
-    def __init__(self, url: str, model: str, **how: Any):
-        super().__init__(**how)
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        version: int | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 3,
+    ):
+        super().__init__(version=version, timeout_s=timeout_s, retries=retries)
         if not importlib.util.find_spec("urllib3"):
             reject("urllib3", "must be installed for the REST client (extra `serve`)", None)
         import urllib3
