@@ -1,7 +1,6 @@
 """One pool of worker processes for all that is spread over cores."""
 
-from __future__ import annotations
-
+import contextlib
 import selectors
 import tempfile
 from collections import Counter, deque
@@ -21,7 +20,7 @@ class Lost(NamedTuple):
     words: str
 
 
-class Pool:
+class Pool(contextlib.AbstractContextManager):
     """Processes that each use one core, and answer tasks as they are done.
 
     They are plain child processes with JSON lines, not `multiprocessing`: that would
@@ -65,9 +64,6 @@ class Pool:
         self._lost = self._wanted = 0
         self._settings: Any = None
         self.begin(_nothing)
-
-    def __enter__(self) -> Pool:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         while self.workers:

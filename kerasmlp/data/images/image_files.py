@@ -1,7 +1,6 @@
 """The image files of a data set, in folders or in a zip archive."""
 
-from __future__ import annotations
-
+import contextlib
 import os
 import zipfile
 import zlib
@@ -29,7 +28,7 @@ _BY_NAME = {"folder": lambda record: record, "utkface": labelled}
 """What makes a record of the layouts whose labels, if any, are in the names."""
 
 
-class ImageFiles:
+class ImageFiles(contextlib.AbstractContextManager):
     """The inputs of a data set, and the bytes of each.
 
     Args:
@@ -95,9 +94,6 @@ class ImageFiles:
                 return begins_as_image(file.read(32), plain_name=not Path(name).suffix)
         except ZIP_DAMAGE:
             return False
-
-    def __enter__(self) -> ImageFiles:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()

@@ -1,7 +1,5 @@
 """A store in the making, which survives a kill at any moment."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -24,7 +22,7 @@ from kerasmlp.utils.strict_json import loads
 _LINE = fields({"key": text()})
 
 
-class PartialStore:
+class PartialStore(contextlib.AbstractContextManager):
     """Journal of inputs done so far, in the folder `<store>.partial` beside the store.
 
     One JSON line per input, in input order, and one raw float32 row per
@@ -140,9 +138,6 @@ class PartialStore:
             with contextlib.suppress(OSError):
                 file.close()
         self._files = []
-
-    def __enter__(self) -> PartialStore:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()

@@ -1,7 +1,6 @@
 """A file that is opened once, for everything that is read of it."""
 
-from __future__ import annotations
-
+import contextlib
 import os
 import stat
 import struct
@@ -15,7 +14,7 @@ _HEAP = b"GCOL\1\0\0\0"
 _MOST_OF_A_HEAP = 1 << 20
 
 
-class RawFile:
+class RawFile(contextlib.AbstractContextManager):
     """A regular file, open for reading, also as the Python file that h5py reads by.
 
     Whatever comes to lie at the path meanwhile, all that is read is of the
@@ -48,9 +47,6 @@ class RawFile:
         if not stat.S_ISREG(status.st_mode):
             self.close()
             reject_file(path, f"must be {what}", what_is(path))
-
-    def __enter__(self) -> RawFile:
-        return self
 
     def __exit__(self, *exception: Any) -> None:
         self.close()

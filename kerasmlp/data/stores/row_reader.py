@@ -1,7 +1,6 @@
 """The rows of a file, read past h5py's global lock on all cores."""
 
-from __future__ import annotations
-
+import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ _PIECE_BYTES = 1 << 21  # measured: the cache of a core is smaller, but calls co
 _THREADS = min(4, os.cpu_count() or 1)
 
 
-class RowReader:
+class RowReader(contextlib.AbstractContextManager):
     """Reads the rows of a dataset on all cores, and compares their checksums.
 
     The rows start to flow at once. A block of rows is done with before the
@@ -50,9 +49,6 @@ class RowReader:
         self._pool = ThreadPoolExecutor(_THREADS)
         starts = range(0, len(self.rows), step)
         self._reads = [self._pool.submit(self._read, s, s + step) for s in starts]
-
-    def __enter__(self) -> RowReader:
-        return self
 
     def __exit__(self, *exception: Any) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -42,7 +42,7 @@ def pause_s(tried: int, wanted_s: str | None = None) -> float:
     return float(min(int(wanted) if known else _FIRST_PAUSE_S * 2**tried, _LONGEST_PAUSE_S))
 
 
-class Client(abc.ABC):
+class Client(contextlib.AbstractContextManager):
     """Asks one served model.
 
     Embeddings are checked before they travel: the width is that of the
@@ -180,9 +180,6 @@ class Client(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Ends its connections."""
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()
