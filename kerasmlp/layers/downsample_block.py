@@ -13,8 +13,12 @@ class DownsampleBlock(ICBlock):
 
     Args:
         width: Number of output units.
-        dropout_rate, use_ic, momentum, epsilon, kernel_initializer, seed: As of
-            `ResidualBlock`.
+        dropout_rate: Of the IC layer, in [0, 1).
+        use_ic: False leaves the IC layer out.
+        momentum: Of the moving statistics.
+        epsilon: Added to the variance.
+        kernel_initializer: As of `ResidualBlock`.
+        seed: Integer or None, of initial weights and dropout masks.
 
     Call arguments:
         inputs: Tensor `(batch, input_width)`.

@@ -1,5 +1,7 @@
 """The compiled part of MC dropout: a model on whose weights many passes run as one."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -50,14 +52,14 @@ class Sampler:
         (outputs,) = _run(self._graph, [x], masks)
         return masks.expand(outputs, force=True)
 
-    def run(self, output: str, x, streams, weights, *, sparse: bool = False):
+    def run(self, output: str, x: Any, streams: Any, weights: Any, *, sparse: bool = False) -> Any:
         """Runs one chunk of rows and passes, compiled.
 
         Args:
             output: `"samples"`, of shape `(passes, rows, num_outputs)`; or sums over
                 the passes: `"classes"`: of probabilities, entropies and votes;
                 `"moments"`: mean and squared deviations.
-            x: `(rows, …)`.
+            x: Rows, `(rows, …)`.
             streams: As of `sample_streams`.
             weights: `(passes,)`, 1 or 0 for passes that only fill up a chunk.
             sparse: As of `SampleMasks`.

@@ -15,7 +15,9 @@ class GrpcClient(Client):
     Args:
         address: Host and port, such as `"127.0.0.1:8500"`; not encrypted.
         model: Its name.
-        version, timeout_s, retries: As of `RestClient`.
+        version: To ask; None takes the latest.
+        timeout_s: Of one try.
+        retries: As of `RestClient`.
 
     Raises:
         InputError: if an argument is no such thing, or a package is missing.
