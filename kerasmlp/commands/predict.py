@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_answer_arguments(parser)
     parser.add_argument("inputs", type=Path, nargs="+", help="photos, folders of photos, stores")
     parser.add_argument("--seed", type=int, default=0, help="of the samples; default: 0")
-    parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
+    text = "default: csv where FILE ends so, else jsonl"
+    parser.add_argument("--format", choices=("jsonl", "csv"), help=text)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: to the screen")
     parser.add_argument("--force", action="store_true", help="replace what it wrote before")
     photos = parser.add_argument_group("photos")
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
                 if len(unreadable) > 1:
                     print(f"also: {one_sentence(error)}", file=sys.stderr)
 
-    with row_writer(args.output, args.format) as write:
+    by_name = "csv" if args.output and args.output.suffix.lower() == ".csv" else "jsonl"
+    with row_writer(args.output, args.format or by_name) as write:
         for row in rows():
             write(row if args.output else _rounded(row))
     if extremes and extremes[0].lowest:

@@ -78,6 +78,7 @@ def load_images(path: str | os.PathLike) -> ImageSet:
     classes = store.labels.get("class")
     if classes is None or classes.dtype.kind not in "iu" or classes.min() < 0:
         came = f"labels {', '.join(sorted(store.labels))}"
+        came = came if classes is None else f"{min(classes.tolist())!r} among them"
         reject_file(path, "must hold classes 0, 1, … as label 'class'", came)
     if classes.max() >= _MOST_CLASSES:
         requirement = f"must hold classes 0, 1, …, fewer than {_MOST_CLASSES}"

@@ -92,7 +92,16 @@ class Checkout:
 
     def answers(self, runs: Path) -> str:
         where = self.folder / f"answers-{runs.name}.csv"
-        self.command("predict", runs / "gender", self.data / "sample.h5", "-o", where, "--force")
+        self.command(
+            "predict",
+            runs / "gender",
+            self.data / "sample.h5",
+            "-o",
+            where,
+            "--force",
+            "--format",
+            "csv",
+        )
         return hashlib.sha256(where.read_bytes()).hexdigest()
 
 

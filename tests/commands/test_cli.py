@@ -151,7 +151,7 @@ def test_predict_a_store_as_json_lines_and_as_csv(age_run, gender_run, store, fo
     assert measures <= set(age) and measures <= set(gender)
 
     output = folder / "answers.csv"
-    assert run_command("predict", [*arguments, "--format", "csv", "-o", str(output)]) == 0
+    assert run_command("predict", [*arguments, "-o", str(output)]) == 0
     with open(output, newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 400

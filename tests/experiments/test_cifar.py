@@ -254,6 +254,8 @@ def test_bad_input_is_one_sentence(cifar10, tmp_path, capsys):
     faces = ImageStore(np.zeros((3, 32, 32, 1), "uint8"), {"split": ["train", "train", "test"]})
     faces.save(tmp_path / "faces.h5")
     assert "as label 'class'. Received: labels split" in refused(tmp_path / "faces.h5")
+    ImageStore(faces.images, faces.labels | {"class": ["b", "a", "b"]}).save(tmp_path / "text.h5")
+    assert "as label 'class'. Received: 'a' among them" in refused(tmp_path / "text.h5")
     images = {f"x_{part}": np.zeros((3, 32, 32, 3), "uint8") for part in ("train", "test")}
     for y_train, y_test, came in (
         ([0, 0, 0], [0, 0, 0], "must hold 2 classes or more to train on. Received: 1 in 3 images"),

@@ -105,7 +105,7 @@ def _told_splits(
 ) -> list[str | None]:
     """The split of each record, "" if it is to be drawn: either all are told or none."""
     told = [_split_of(source, record) for record in records]
-    images = [folder for record, folder in zip(records, told, strict=True) if record.needs_image]
+    images = [folder for record, folder in zip(records, told, strict=True) if needs_image(record)]
     if split is None and not any(images):
         requirement = f"must hold folders {', '.join(SPLITS)}, or --split must be given"
         reject_file(source, requirement, f"images such as {records[0].key!r}")
