@@ -3,6 +3,8 @@ from kerasmlp.data.importing.embedding_files import ColumnNames as ColumnNames
 from kerasmlp.data.importing.embedding_files import import_embeddings as import_embeddings
 from kerasmlp.data.labels import Gender as Gender
 from kerasmlp.data.labels import age_classes as age_classes
+from kerasmlp.data.other_targets import NumberTarget as NumberTarget
+from kerasmlp.data.other_targets import SeveralTargets as SeveralTargets
 from kerasmlp.data.stores.embedding_store import EmbeddingStore as EmbeddingStore
 from kerasmlp.data.stores.image_store import ImageStore as ImageStore
 from kerasmlp.data.stores.store_info import StoreInfo as StoreInfo
@@ -15,6 +17,7 @@ from kerasmlp.experiments.cross_validation.cross_validate import cross_validate 
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan as CrossValidationPlan
 from kerasmlp.faces.embedder import FaceEmbedder as FaceEmbedder
 from kerasmlp.layers.downsample_block import DownsampleBlock as DownsampleBlock
+from kerasmlp.layers.gaussian_head import GaussianHead as GaussianHead
 from kerasmlp.layers.ic_layer import ICLayer as ICLayer
 from kerasmlp.layers.random_erasing import RandomErasing as RandomErasing
 from kerasmlp.layers.residual_block import ResidualBlock as ResidualBlock

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from kerasmlp.data.labels import NUM_YEARS, is_unknown
-from kerasmlp.data.splits import grouped_split
+from kerasmlp.data.other_targets import AnyTarget, NumberTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.row_store import digest_of
 from kerasmlp.data.targets import Target, around_years, blurred_groups, truth_years
@@ -24,7 +24,7 @@ class Examples:
 
     Attributes:
         inputs: Embeddings or images, `(rows, …)`.
-        targets: The class of each row, -1 where it is unknown; or a number such as an age.
+        targets: The class of each row, -1 where it is unknown; or a number, NaN where it is.
         labels: All columns of the store.
         target: By which `targets` are encoded, in the classes that are measured; None of
             images.
@@ -43,10 +43,10 @@ class Examples:
     inputs: np.ndarray
     targets: np.ndarray
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
-    target: Target | None = None
+    target: Target | NumberTarget | None = None
 
     @classmethod
-    def of(cls, store: EmbeddingStore, target: Target) -> Examples:
+    def of(cls, store: EmbeddingStore, target: Target | NumberTarget) -> Examples:
         """The rows of a store, also those without the label.
 
         Raises:
@@ -88,13 +88,18 @@ class Examples:
         return self.target.measured(probabilities).argmax(axis=1) != self.targets
 
     def soft_targets(self, sigma_years: float) -> np.ndarray:
-        """Target probabilities per row, shape `(rows, num_classes)`, float32; all labels known.
+        """Target probabilities per row, shape `(rows, num_classes)`, float32; zeros if unknown.
 
         A head of years gets a normal distribution around the age, cut to
         0..100. Where only the group is known, each of its years counts alike
         (those of the last group fade out) and the edges are blurred. Other
         heads get ones at the class.
         """
+        known = self.known
+        if not known.all():
+            found = np.zeros((len(self), self.target.num_classes), np.float32)
+            found[known] = self.subset(known).soft_targets(sigma_years)
+            return found
         target = self.target
         if target.head != "years" or sigma_years == 0:
             classes = self.by(replace(target, classes=target.head)).targets
@@ -117,42 +122,40 @@ class Examples:
             InputError: if fewer than two classes are there.
         """
         rows = np.flatnonzero(self.known)
-        present = np.unique(self.targets[rows])
-        if len(present) < 2:
-            names = [self.target.measured_names[k] for k in present]
-            requirement = "must hold at least two classes to be trained on"
-            reject_column(self.target.label, requirement, names)
+        self.require_two(rows, "must hold at least two {} to be trained on")
         return rows
 
-    def divided(self, share: float, seed: int, group: str | None) -> tuple[np.ndarray, np.ndarray]:
-        """Divides the rows with the label by whole groups: most of them, and those of a share.
-
-        Raises:
-            InputError: if fewer than two classes or groups are there.
-        """
-        rows = self.labelled()
-        rest, part = grouped_split(self.groups(group)[rows], share, seed)
-        return rows[rest], rows[part]
-
-    def hold_out(self, share: float, seed: int, group: str | None) -> tuple[Examples, Examples]:
-        """The rows without those of a test, and those, which all have the label; as `divided`."""
-        _, test = self.divided(share, seed, group)
-        return self.subset(np.delete(np.arange(len(self)), test)), self.subset(test)
-
-    def split(self, share: float, seed: int, group: str | None) -> tuple[Examples, Examples]:
-        """The rows to train on and those kept back, as `divided`, all with the label.
-
-        Raises:
-            InputError: also if fewer than two classes are left to train on.
-        """
-        rest, part = self.divided(share, seed, group)
-        if len(rest) < 2 or len(np.unique(self.targets[rest])) < 2:
-            came = f"{len(rest)} rows to train on after the split"
-            requirement = "must hold two classes on both sides of the split"
-            reject_column(self.target.label, requirement, came)
-        return self.subset(rest), self.subset(part)
+    def require_two(self, rows: np.ndarray, requirement: str) -> None:
+        """Rejects rows of fewer than two classes, or numbers."""
+        present = np.unique(self.targets[rows])
+        present = present[~is_unknown(present)]
+        if len(present) < 2:
+            number = self.target.is_number
+            came = present.tolist() if number else [self.target.measured_names[k] for k in present]
+            what = "different numbers" if number else "classes"
+            reject_column(self.target.label, requirement.format(what), came)
 
 
-def count_labelled(store: EmbeddingStore, target: Target) -> int:
-    """How many rows of a store have the label."""
-    return int(Examples.of(store, target).known.sum())
+TRAINABLE = "must hold two {} among the rows to train on after the split"
+
+
+def examples_of(store: EmbeddingStore, target: AnyTarget) -> tuple[Examples, ...]:
+    """The rows of a store once for each head of a target."""
+    return tuple(Examples.of(store, head) for head in target.heads)
+
+
+def known_in_any(heads: Sequence[Examples]) -> np.ndarray:
+    """Mask of the rows with one of the labels."""
+    return np.any([rows.known for rows in heads], axis=0)
+
+
+def labelled(heads: Sequence[Examples]) -> np.ndarray:
+    """The rows with one of the labels, each of which must have two classes, or numbers."""
+    for rows in heads:
+        rows.labelled()
+    return np.flatnonzero(known_in_any(heads))
+
+
+def count_labelled(store: EmbeddingStore, target: AnyTarget) -> int:
+    """How many rows of a store have the label, or one of several."""
+    return int(known_in_any(examples_of(store, target)).sum())

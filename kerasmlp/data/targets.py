@@ -58,6 +58,8 @@ class Target:
     head: str | None = None
     classes: str | None = None
 
+    is_number = False
+
     def to_config(self) -> dict:
         """As JSON gives it back."""
         return vars(self) | {"class_names": list(self.class_names)}
@@ -67,8 +69,20 @@ class Target:
         return cls(**{**config, "class_names": tuple(config["class_names"])})
 
     @property
+    def heads(self) -> tuple[Target, ...]:
+        """Itself alone; see `SeveralTargets`."""
+        return (self,)
+
+    @property
+    def name(self) -> str:
+        """What is predicted: `age`, `gender` or another label."""
+        return "age" if self.is_age else self.label
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    network_head = num_outputs = num_classes
 
     @property
     def is_age(self) -> bool:
@@ -108,7 +122,7 @@ class Target:
         """
         if self.is_age:
             return _encode_ages(store, self.label, self.classes)
-        column = _column(store, self.label)
+        column = column_of(store, self.label)
         if self.label == "gender":
             return column.astype(int)
         values, codes = np.unique(_classes_of(column), return_inverse=True)
@@ -186,7 +200,7 @@ def choose_age_target(
         if label is None:
             known = ", ".join(store.labels) or "no labels"
             reject("label", f"must be an age column; the store holds {known}", label)
-    column = _column(store, label)
+    column = column_of(store, label)
     if column.dtype.kind == "U":
         groups = _groups_of(label, column)
         if classes not in (None, groups):
@@ -201,7 +215,7 @@ def choose_age_target(
 
 def choose_target(store: Labelled, label: str) -> Target:
     """The classes that a column holds: gender, or whatever its values are."""
-    column = _column(store, label)
+    column = column_of(store, label)
     if label == "gender":
         return Target(label, GENDER_NAMES)
     column = column if label in _AGE_LABELS else _classes_of(column)
@@ -232,7 +246,8 @@ def _has(store: Labelled, key: str) -> bool:
     return key in store.labels and not is_unknown(store.labels[key]).all()
 
 
-def _column(store: Labelled, label: str) -> np.ndarray:
+def column_of(store: Labelled, label: str) -> np.ndarray:
+    """A column of a store, which must be there."""
     if label not in store.labels:
         known = ", ".join(store.labels) or "no labels"
         reject("label", f"must be a column of the store, which holds {known}", label)

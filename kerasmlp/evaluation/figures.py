@@ -19,6 +19,7 @@ _NAMES = {
     "random_unit_vectors": "random unit vectors",
 }
 _MIN_ROWS = 10
+_MOST_BARS = 200
 _COLORS = {"deterministic": "tab:orange", "mc_mean": "tab:blue"}
 
 
@@ -157,6 +158,32 @@ def uncertainty(
         panel.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+    save_png(figure, path)
+
+
+def predicted(numbers: np.ndarray, answers: np.ndarray, name: str, path: str | os.PathLike) -> None:
+    """Draws predicted numbers over true ones, with predicted standard deviations of some.
+
+    Args:
+        numbers: True ones, `(rows,)`.
+        answers: Mean and standard deviation, `(rows, 2)`.
+        name: Of the label, and its unit.
+        path: PNG to write.
+    """
+    mean, std = np.asarray(answers, np.float64).T
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    low, high = min(numbers.min(), mean.min()), max(numbers.max(), mean.max())
+    axes.plot([low, high], [low, high], color="gray", linewidth=1, linestyle="--")
+    some = np.unique(np.linspace(0, len(mean) - 1, _MOST_BARS).round().astype(int))
+    axes.errorbar(
+        numbers[some], mean[some], std[some], fmt="none", ecolor="tab:blue", alpha=0.25,
+        elinewidth=1,
+    )  # fmt: skip
+    axes.plot(numbers, mean, ".", markersize=3, color="tab:blue")
+    axes.set_xlabel(label(f"true {name}"))
+    axes.set_ylabel(label(f"predicted {name}"))
+    axes.grid(alpha=0.3)
     save_png(figure, path)
 
 

@@ -13,7 +13,8 @@ from kerasmlp.uncertainty.measures import expected_age_years
 from kerasmlp.utils.checks import InputError, reject, reject_column
 
 MEASURES = (
-    "mae_years", "accuracy", "exact_year_accuracy", "one_off_accuracy", "nll", "brier", "ece"
+    "rmse", "mae", "r2", "mae_years", "accuracy", "exact_year_accuracy", "one_off_accuracy", "nll",
+    "brier", "ece",
 )  # fmt: skip
 """What is told of a finished training, in this order."""
 
@@ -22,6 +23,7 @@ def measure(rows: Examples, probabilities: np.ndarray) -> dict:
     """Returns the metrics of a head's probabilities `(rows, num_classes)` where the label is known.
 
     Returns:
+        Of numbers, see `measure_numbers`. Else
         `rows`, `accuracy`, `nll`, `brier`, `ece`, in the measured classes; for
         ages also `one_off_accuracy` and, where years are known, `mae_years`,
         `cumulative_score_5` and, of a head of years, `exact_year_accuracy`: the
@@ -31,6 +33,8 @@ def measure(rows: Examples, probabilities: np.ndarray) -> dict:
         InputError: if no row holds the label.
     """
     target, known = require_known(rows), rows.known
+    if target.is_number:
+        return measure_numbers(rows.targets[known], probabilities[known])
     labels, measured = rows.targets[known], target.measured(probabilities)[known]
     predicted = measured.argmax(axis=1)
     result = {"rows": int(known.sum())}
@@ -41,6 +45,36 @@ def measure(rows: Examples, probabilities: np.ndarray) -> dict:
     if target.is_age:
         result["one_off_accuracy"] = metrics.one_off_accuracy(labels, predicted)
     result |= {name: getattr(metrics, name)(labels, measured) for name in ("nll", "brier", "ece")}
+    return {k: v if isinstance(v, int) else float(v) for k, v in result.items()}
+
+
+def measure_numbers(numbers: np.ndarray, answers: np.ndarray) -> dict:
+    """Returns the metrics of predicted normal distributions, in the unit of the label.
+
+    Args:
+        numbers: True ones, `(rows,)`.
+        answers: Mean and standard deviation, `(rows, 2)`.
+
+    Returns:
+        `rows`, `rmse`, `mae`, `r2` (NaN where the numbers are all the same is left out) and
+        `nll`, nats of the density.
+
+    Example:
+
+    >>> measured = measure_numbers(np.array([1.0, 3.0]), np.array([[1.0, 1.0], [2.0, 1.0]]))
+    >>> measured["mae"], measured["r2"], round(measured["nll"], 4)
+    (0.5, 0.5, 1.1689)
+    """
+    mean, std = np.asarray(answers, np.float64).T
+    errors, varied = numbers - mean, numbers.var()
+    result = {
+        "rows": len(numbers),
+        "rmse": np.sqrt(np.mean(errors**2)),
+        "mae": np.abs(errors).mean(),
+    }
+    if varied > 0:
+        result["r2"] = 1 - np.mean(errors**2) / varied
+    result["nll"] = np.mean(0.5 * (errors / std) ** 2 + np.log(std) + 0.5 * np.log(2 * np.pi))
     return {k: v if isinstance(v, int) else float(v) for k, v in result.items()}
 
 

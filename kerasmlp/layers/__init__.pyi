@@ -1,5 +1,6 @@
 from kerasmlp.layers.batch_norm import BatchNorm as BatchNorm
 from kerasmlp.layers.downsample_block import DownsampleBlock as DownsampleBlock
+from kerasmlp.layers.gaussian_head import GaussianHead as GaussianHead
 from kerasmlp.layers.ic_layer import ICLayer as ICLayer
 from kerasmlp.layers.random_erasing import RandomErasing as RandomErasing
 from kerasmlp.layers.residual_block import ResidualBlock as ResidualBlock

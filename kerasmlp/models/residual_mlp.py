@@ -1,6 +1,11 @@
+import re
+import zlib
+from collections.abc import Mapping
+
 import keras
 
 from kerasmlp.layers.downsample_block import DownsampleBlock
+from kerasmlp.layers.gaussian_head import GaussianHead
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.initializers import check_initializer, dense_initializers, spread_seed
 from kerasmlp.layers.residual_block import ResidualBlock
@@ -19,6 +24,7 @@ def ResidualMLP(
     *,
     num_classes: int | None = None,
     num_targets: int | None = None,
+    heads: int | str | Mapping[str, int | str] | None = None,
     width: int = 512,
     num_blocks: int = 1,
     residuals_per_block: int = 1,
@@ -52,8 +58,10 @@ def ResidualMLP(
 
     Args:
         num_classes: Size of the softmax head `probabilities`.
-        num_targets: Size of a linear head `outputs` for regression. Give
-            either this or `num_classes`.
+        num_targets: Size of a linear head `outputs` for regression.
+        heads: In place of these two: a number of classes, `"gaussian"` for a
+            `GaussianHead`, or several of them by name: one trunk, and a dense
+            layer and an output per name.
         width: Length of an embedding, and the width of the first stage.
         num_blocks: Number of stages, 0 or more.
         residuals_per_block: Residual blocks in each stage, 0 or more.
@@ -78,7 +86,8 @@ def ResidualMLP(
     Returns:
         A `keras.Model` with input `embedding` of shape `(batch, width)` and
         output `(batch, num_classes)`, float32 probabilities, or
-        `(batch, num_targets)`.
+        `(batch, num_targets)`, or `(batch, 2)`, mean and standard deviation;
+        of several heads a dict of outputs.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -90,6 +99,9 @@ def ResidualMLP(
     877602
     >>> model.predict(np.ones((3, 512), "float32"), verbose=0).shape
     (3, 2)
+    >>> model = ResidualMLP(heads={"gender": 2, "height": "gaussian"}, width=16, seed=0)
+    >>> {name: output.shape for name, output in model.output.items()}
+    {'gender': (None, 2), 'height': (None, 2)}
 
     Reference: "Generalizing MLPs With Dropouts, Batch Normalization, and Skip
     Connections", section 3.2.
@@ -98,10 +110,11 @@ def ResidualMLP(
     num_blocks = check_int("num_blocks", num_blocks, minimum=0, maximum=MAX_BLOCKS)
     most = {"minimum": 0, "maximum": MAX_RESIDUALS_PER_BLOCK}
     residuals_per_block = check_int("residuals_per_block", residuals_per_block, **most)
-    num_outputs = _num_outputs(num_classes, num_targets)
+    heads = _checked_heads(num_classes, num_targets, heads)
     if width < 2**num_blocks:
         reject("num_blocks", f"must leave a width of at least 1, starting at {width}", num_blocks)
-    seeds = iter(spread_seed(check_seed(seed), num_blocks * (residuals_per_block + 1) + 2))
+    number = num_blocks * (residuals_per_block + 1) + 1 + len(heads)
+    seeds = iter(spread_seed(check_seed(seed), number))
     ic = {
         "dropout_rate": check_rate("dropout_rate", dropout_rate),
         "momentum": momentum,
@@ -127,17 +140,57 @@ def ResidualMLP(
         first_ic = uses_ic
     if check_bool("use_output_ic", use_output_ic) and uses_ic:
         x = ICLayer(seed=next(seeds), name="output_ic", **ic)(x)
-    head = dense_initializers(kernel_initializer, x.shape[-1], next(seeds))
-    head |= {"name": "logits" if num_classes else "outputs", "dtype": "float32"}
-    x = keras.layers.Dense(num_outputs, **head)(x)
-    if num_classes:
-        x = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(x)
-    return keras.Model(inputs, x, name=name)
+    outputs = {
+        name: _answer(x, head, name, kernel_initializer, next(seeds))
+        for name, head in heads.items()
+    }
+    return keras.Model(inputs, outputs.get(None, outputs), name=name)
 
 
-def _num_outputs(num_classes: int | None, num_targets: int | None) -> int:
-    if (num_classes is None) == (num_targets is None):
-        reject("num_classes", "must be given, or else `num_targets`, but not both", num_classes)
+def head_layer(kind: str, name: str | None) -> str:
+    """What a layer of a head is called: by its kind, and by the head where there are several.
+
+    Example:
+
+    >>> head_layer("logits", None), head_layer("logits", "gender"), head_layer("logits", "a/b")
+    ('logits', 'logits_gender', 'logits_a_b_e8d81ee3')
+    """
+    if name is None:
+        return kind
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)  # what TensorFlow takes in a name
+    return f"{kind}_{plain}" if plain == name else f"{kind}_{plain}_{zlib.crc32(name.encode()):x}"
+
+
+def _answer(x, head: int | str | tuple, name: str | None, kernel: str, seed: int | None):
+    """The output of a head on the last layer of the trunk."""
+    classes, linear = isinstance(head, int), isinstance(head, tuple)
+    size = head if classes else head[0] if linear else 2
+    kind = "logits" if classes else "outputs"
+    initializers = dense_initializers(kernel, x.shape[-1], seed)
+    dense = {"name": head_layer(kind, name), "dtype": "float32", **initializers}
+    x = keras.layers.Dense(size, **dense)(x)
+    if linear:
+        return x
+    if classes:
+        named = {"dtype": "float32", "name": head_layer("probabilities", name)}
+        return keras.layers.Activation("softmax", **named)(x)
+    return GaussianHead(dtype="float32", name=head_layer("gaussian", name))(x)
+
+
+def _checked_heads(num_classes, num_targets, heads) -> dict:
+    """What is to be answered by the names of heads, in their order; None is the only one's."""
+    if (num_classes, num_targets, heads).count(None) != 2:
+        requirement = "must be given, or else `num_targets` or `heads`, and only one of them"
+        reject("num_classes", requirement, num_classes)
     if num_targets is not None:
-        return check_int("num_targets", num_targets, minimum=1)
-    return check_int("num_classes", num_classes, minimum=2)
+        return {None: (check_int("num_targets", num_targets, minimum=1),)}
+    if num_classes is not None:
+        return {None: check_int("num_classes", num_classes, minimum=2)}
+    several = isinstance(heads, Mapping)
+    found = dict(sorted(heads.items())) if several else {None: heads}
+    for head in found.values():
+        if head != "gaussian":
+            check_int("heads", head, minimum=2)
+    if several and (len(found) < 2 or not all(isinstance(name, str) for name in found)):
+        reject("heads", "must be two or more, by their names", list(found))
+    return found

@@ -30,6 +30,8 @@ from kerasmlp.utils.schema import (
 )
 
 FORMAT = "kerasmlp.calibration"
+HEADS = "kerasmlp.calibrations"
+"""Of the file where a run has several heads."""
 COVERAGES = (50, 90)
 """Of the age intervals, in percent."""
 _MOST_NATS = 20.0
@@ -103,8 +105,11 @@ class RunCalibration:
     abstention_classes: str | None = None
     year_errors: YearErrors | None = None
 
+    def to_json(self) -> dict:
+        return {"format": FORMAT, **asdict(self)}
+
     def save(self, path: str | os.PathLike) -> None:
-        write_json(path, {"format": FORMAT, **asdict(self)})
+        write_json(path, self.to_json())
 
     @classmethod
     def open(cls, path: str | os.PathLike, target: Target | None = None) -> RunCalibration:

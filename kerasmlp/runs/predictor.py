@@ -1,31 +1,29 @@
 """From a run and embeddings to answers a person can use: class, age, interval, uncertainty."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 
 import numpy as np
 
-from kerasmlp.data.norms import are_others
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder
-from kerasmlp.data.targets import Target, in_groups
-from kerasmlp.runs.calibration import RunCalibration, age_intervals, class_entropy_nats
-from kerasmlp.runs.mc_model import with_temperature
-from kerasmlp.runs.model import load_model
+from kerasmlp.data.stores.store_info import StoreInfo
+from kerasmlp.data.targets import Target
+from kerasmlp.runs.answering_model import AnsweringModel
+from kerasmlp.runs.calibration import age_intervals, class_entropy_nats
+from kerasmlp.runs.head_answers import class_answers, number_answers
 from kerasmlp.runs.risk import judged_target, threshold_nats
-from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.runs.training_files import read_settings
-from kerasmlp.uncertainty.measures import expected_age_years, median_age_years
+from kerasmlp.uncertainty.numbers import number_intervals
 from kerasmlp.uncertainty.sampler import Sampler
-from kerasmlp.uncertainty.samples import MAX_SAMPLES, check_rows, predict_uncertainty
-from kerasmlp.utils.checks import check_int, check_seed, reject, reject_file
+from kerasmlp.uncertainty.samples import MAX_SAMPLES
+from kerasmlp.utils.checks import check_int, check_seed, reject
 
 _ROWS_PER_CHUNK = 1024
 
 
 class Predictor:
-    """A finished run, ready to answer.
+    """One head of a finished run, ready to answer.
 
     Beside `model`, the deterministic one, there is `mc_model`, whose samples answers come
     from: on the same weights, with the logits divided by the `mc_temperature` of the run's
@@ -33,53 +31,60 @@ class Predictor:
 
     Args:
         path: Run folder.
+        label: Of the head, where the run has several; see `Predictor.heads`.
 
     Raises:
         InputError: if there is no finished run, or one of its files is damaged or altered.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        run = RunFolder(path)
-        self.path = run.path
-        self.config, target = read_settings(run)
-        self.target = in_groups(target)
-        path, self.calibration = run / "calibration.json", None
-        if (value := run.read_optional_json(path.name)) is not None:
-            self.calibration = RunCalibration.from_json(path, value, target)
-        self.model = load_model(run.path)
-        shapes = self.model.input_shape, self.model.output_shape
-        expected = (None, self.config["width"]), (None, self.target.num_classes)
-        if shapes != expected:
-            requirement = "must hold a model from {} to {}, as config.json says".format(*expected)
-            reject_file(run / "model.keras", requirement, "one from {} to {}".format(*shapes))
-        temperature = self.calibration.mc_temperature if self.calibration else 1.0
-        self.mc_model = with_temperature(self.model, temperature)
+    def __init__(self, path: str | os.PathLike, label: str | None = None):
+        self._of(AnsweringModel(path), label)
 
-    @cached_property
+    def _of(self, answering: AnsweringModel, label: str | None) -> None:
+        labels = list(answering.targets)
+        if label is None and len(labels) == 1:
+            label = labels[0]
+        if label not in labels:
+            reject("label", f"must be one of {', '.join(labels)}, which the run answers", label)
+        self._answering, self.label = answering, label
+        self.path, self.config = answering.path, answering.config
+        self.target, self.calibration = answering.targets[label], answering.calibrations[label]
+        self.model, self.mc_model = answering.model, answering.mc_model
+
+    @classmethod
+    def heads(cls, path: str | os.PathLike) -> list[Predictor]:
+        """All heads of a run, in the order of its labels; they share each pass.
+
+        Args:
+            path: Run folder.
+        """
+        answering, found = AnsweringModel(path), []
+        for label in answering.targets:
+            predictor = cls.__new__(cls)
+            predictor._of(answering, label)
+            found.append(predictor)
+        return found
+
+    @property
     def sampler(self) -> Sampler:
         """Of `mc_model`, compiled once for all calls."""
-        return Sampler(self.mc_model)
+        return self._answering.sampler
 
     def __repr__(self) -> str:
         calibrated = "calibrated" if self.calibration else "not calibrated"
-        classes = f"{self.target.num_classes} classes of {self.target.label}"
-        width = self.config["width"]
-        return f"Predictor({str(self.path)!r}: {classes}, width {width}, {calibrated})"
+        target, width = self.target, self.config["width"]
+        what = target.measured_in if target.is_number else f"{target.num_classes} classes of "
+        what += "" if target.is_number else target.label
+        return f"Predictor({str(self.path)!r}: {what}, width {width}, {calibrated})"
 
     @property
     def name(self) -> str:
         """What it predicts: `age`, `gender` or another label."""
-        return "age" if self.target.is_age else self.target.label
+        return self.target.name
 
     def check(self, name: str | os.PathLike, width: int, info: StoreInfo) -> None:
         """Rejects embeddings that the model was not trained for."""
-        if width != self.config["width"]:
-            reject_file(name, f"must hold embeddings of width {self.config['width']}", f"{width}")
-        known = {k: self.config[k] for k in ("embedder", "embedder_sha256", "normalized")}
-        check_same_embedder(name, info, StoreInfo(**known))
-        if info.normalized != known["normalized"]:
-            words = {n: f"embeddings that are {'not ' * (not n)}normalised" for n in (True, False)}
-            reject_file(name, f"must hold {words[known['normalized']]}", words[info.normalized])
+        self._answering.check(name, width, info)
 
     def checked(self, embeddings: np.ndarray | EmbeddingStore) -> np.ndarray:
         """Rows as float32, if their width and norms are such as the model has learned from.
@@ -87,34 +92,14 @@ class Predictor:
         Raises:
             InputError: if not, if there is a NaN, or a store is of another embedder.
         """
-        if isinstance(embeddings, EmbeddingStore):
-            self.check("the store", embeddings.width, embeddings.info)
-            embeddings = embeddings.embeddings
-        embeddings = check_rows(self.model, embeddings)
-        if len(embeddings):
-            info = StoreInfo(normalized=self.config["normalized"])
-            embeddings = EmbeddingStore(embeddings, info=info).embeddings
-        share = self.config.get("norm_1_share")  # of a run of an older version it is not known
-        if share is not None and are_others(embeddings, share):
-            requirement = "must hold rows that are not normalised, as the model has learned from"
-            reject_file("embeddings", requirement, f"{len(embeddings)} rows of norm 1")
-        return embeddings
+        return self._answering.checked(embeddings)
 
     def probabilities(self, embeddings: np.ndarray | EmbeddingStore) -> np.ndarray:
-        """Deterministic probabilities of the head, shape `(rows, num_classes)`."""
-        return self._deterministic(self.checked(embeddings))
+        """Deterministic probabilities of the head, shape `(rows, num_classes)`.
 
-    def _deterministic(self, embeddings: np.ndarray) -> np.ndarray:
-        if not len(embeddings):
-            return np.empty((0, self.target.num_classes), np.float32)
-        return self._sound(self.model.predict(embeddings, batch_size=8192, verbose=0))
-
-    def _sound(self, probabilities: np.ndarray) -> np.ndarray:
-        """NaN passes every comparison with a threshold: nothing is answered from it."""
-        if not np.isfinite(probabilities).all():
-            requirement = "must hold a model whose answers are numbers"
-            reject_file(self.path / "model.keras", requirement, "NaN or infinity for some rows")
-        return probabilities
+        Of numbers mean and standard deviation, `(rows, 2)`.
+        """
+        return self._answering.answers(self.checked(embeddings))[self.label]["mean"]
 
     def threshold_nats(
         self, max_risk: float, *, num_samples: int, within_years: float | None = None
@@ -130,7 +115,9 @@ class Predictor:
         Raises:
             InputError: if the run holds no such data or cannot keep the risk.
         """
-        which = self.calibration, self.target, self.config["target"].get("classes")
+        if self.target.is_number:
+            reject("max_risk", f"must be left out for {self.label}, a number", max_risk)
+        which = self.calibration, self.target, self._answering.trained[self.label].classes
         return threshold_nats(
             self.path, *which, max_risk, num_samples=num_samples, within_years=within_years
         )
@@ -149,24 +136,21 @@ class Predictor:
     def _chunks(self, embeddings: np.ndarray, num_samples: int, seed: int) -> Iterator[dict]:
         for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
             chunk = embeddings[start : start + _ROWS_PER_CHUNK]
-            if num_samples:
-                how = {"num_samples": num_samples, "seed": seed, "first_row": start}
-                measures = predict_uncertainty(self.sampler, chunk, **how)
-                for values in measures.values():
-                    self._sound(values)
-                yield measures
-            else:
-                yield {"mean": self._deterministic(chunk)}
+            how = {"num_samples": num_samples, "seed": seed, "first_row": start}
+            yield dict(self._answering.answers(chunk, **how)[self.label])
 
     def intervals(self, probabilities: np.ndarray, *, sampled: bool) -> dict[int, np.ndarray]:
-        """Age intervals by percent, `(rows, 2)`, conformal where the run was calibrated on years.
+        """Intervals of ages or numbers by percent, `(rows, 2)`, conformal where calibrated.
 
         Args:
-            probabilities: Of the head, `(rows, num_classes)`.
+            probabilities: Of the head, `(rows, num_classes)`, or `(rows, 2)` of numbers.
             sampled: Whether they are a mean over stochastic passes.
         """
-        offsets = self.calibration.offsets_years if self.calibration else {}
         model = "mc_mean" if sampled else "deterministic"
+        if self.target.is_number:
+            quantiles = self.calibration.quantiles if self.calibration else {}
+            return number_intervals(*np.asarray(probabilities, float).T, quantiles.get(model))
+        offsets = self.calibration.offsets_years if self.calibration else {}
         return age_intervals(self.target, probabilities, offsets.get(model))
 
     def rows(
@@ -190,16 +174,23 @@ class Predictor:
         `uncertainty_limit`, `class_entropy_nats` and `abstained`, and where
         that is True all but the measures is None.
 
+        A number is answered with `<label>`, its `unit`, the standard deviations `total_std`,
+        `aleatoric_std` and `epistemic_std`, `interval_50` and `interval_90`; `uncertainty` is
+        `total_std` as a share of that of the numbers trained on, at most 1. There is no
+        abstention from it.
+
         Raises:
             InputError: if the rows are not such as the model has learned from (see
                 `checked`), or its answers are no numbers.
         """
         threshold = None
+        chunks = self.uncertainty(embeddings, num_samples=num_samples, seed=seed)
+        sampled = num_samples > 0
+        if self.target.is_number:
+            return self._numbers(chunks, sampled)
         if max_risk is not None:
             how = {"num_samples": num_samples, "within_years": within_years}
             threshold = self.threshold_nats(max_risk, **how)
-        chunks = self.uncertainty(embeddings, num_samples=num_samples, seed=seed)
-        sampled = num_samples > 0
         return self._rows(chunks, judged_target(self.target, within_years), threshold, sampled)
 
     def _rows(
@@ -209,7 +200,7 @@ class Predictor:
         for measures in chunks:
             mean = measures.pop("mean")
             entropies = class_entropy_nats(judged, mean)
-            for i, answer in enumerate(self._answers(mean, sampled=sampled)):
+            for i, answer in enumerate(self._answers(mean, sampled)):
                 sure = {"uncertainty": float(entropies[i] / largest)}
                 if threshold is not None:
                     unsure = not entropies[i] <= threshold  # so that a NaN is never sure
@@ -225,32 +216,16 @@ class Predictor:
                     row |= {"vote_mean": None, "vote_mean_scaled": None}
                 yield answer | row
 
-    def _answers(self, mean: np.ndarray, *, sampled: bool) -> list[dict]:
-        target = self.target
-        measured = target.measured(mean)
-        winners = measured.argmax(axis=1)
-        answers = [
-            {
-                "age_group" if target.is_age else target.label: target.measured_names[k],
-                "probability": float(measured[i, k]),
-            }
-            for i, k in enumerate(winners)
-        ]
-        if target.is_age:
-            ages = target.head_ages
-            columns = {
-                "age_years": expected_age_years(mean, ages.centers),
-                "age_median_years": median_age_years(mean, np.asarray(ages.year_to_class)),
-            }
-            for percent, ends in self.intervals(mean, sampled=sampled).items():
-                columns[f"age_interval_{percent}"] = ends
-            for i, answer in enumerate(answers):
-                answer |= {k: v[i].tolist() for k, v in columns.items()}
-        else:
-            for answer, row in zip(answers, mean, strict=True):
-                named = zip(target.class_names, row.tolist(), strict=True)
-                answer["probabilities"] = dict(named)
-        return answers
+    def _answers(self, mean: np.ndarray, sampled: bool) -> list[dict]:
+        ends = self.intervals(mean, sampled=sampled) if self.target.is_age else {}
+        return class_answers(self.target, mean, ends)
+
+    def _numbers(self, chunks: Iterator[dict], sampled: bool) -> Iterator[dict]:
+        spread = self._answering.spread_of(self.label)
+        for measures in chunks:
+            mean = measures.pop("mean")
+            intervals = self.intervals(mean, sampled=sampled)
+            yield from number_answers(self.target, mean, intervals, measures, spread)
 
 
 def open_predictors(
@@ -274,7 +249,7 @@ def open_predictors(
             cannot promise the risk; if nothing is abstained by the years, or
             there is no model of ages.
     """
-    predictors = [Predictor(path) for path in paths]
+    predictors = [head for path in paths for head in Predictor.heads(path)]
     names = [p.name for p in predictors]
     if len(set(names)) < len(names):
         reject("--also", "must be runs of different labels", names)
@@ -284,8 +259,10 @@ def open_predictors(
         reject("within_years", "must come with a model of ages", within_years)
     if max_risk is not None:
         how = {"num_samples": num_samples, "within_years": within_years}
+        several = not all(p.target.is_number for p in predictors)
         for predictor in predictors:
-            predictor.threshold_nats(max_risk, **how)
+            if not (several and predictor.target.is_number):
+                predictor.threshold_nats(max_risk, **how)
     return predictors
 
 

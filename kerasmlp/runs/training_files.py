@@ -3,9 +3,10 @@
 import os
 
 from kerasmlp.data.labels import age_classes
+from kerasmlp.data.other_targets import AnyTarget, target_from_config
 from kerasmlp.data.targets import Target
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.utils.checks import DivergedError, reject_file
+from kerasmlp.utils.checks import DivergedError, InputError, reject_file
 from kerasmlp.utils.schema import (
     check_object,
     check_same,
@@ -16,6 +17,7 @@ from kerasmlp.utils.schema import (
     list_of,
     made_by,
     number,
+    one_of,
     optional,
     text,
     whole,
@@ -28,12 +30,17 @@ FILES = ("calibration.json", "seen.npy", "curves.png", "confusion_matrix.png")
 MAX_WIDTH = 1 << 16
 _MOST_CLASSES = 100_000
 _AGES = made_by(age_classes, "the name of age classes")
+_TEXT = text(1000)
 TARGET = {
-    "label": text(1000),
+    "label": _TEXT,
     "class_names": list_of(text(10_000), _MOST_CLASSES),
     "head": optional(_AGES),
     "classes": optional(_AGES),
 }
+_ANYTHING = kind("anything", lambda value: True)
+_NUMBER = {"kind": one_of("number"), "label": _TEXT, "unit": optional(text(100))}
+
+
 _SETTINGS = {
     "width": whole(1, MAX_WIDTH),
     "normalized": flag,
@@ -41,7 +48,7 @@ _SETTINGS = {
     "embedder_sha256": optional(text()),
     "data_digest": optional(text()),
     "norm_1_share": optional(number(0, 1)),
-    "target": fields(TARGET),
+    "target": dict_of(_ANYTHING),
 }
 _PLAIN = kind("a text or a finite number", lambda v: isinstance(v, str | int | float))
 _MEASURES = dict_of(number())
@@ -62,7 +69,7 @@ def require_training(run: RunFolder) -> None:
     run.require_kind(KIND, "a training on embeddings")
 
 
-def read_settings(run: RunFolder) -> tuple[dict, Target]:
+def read_settings(run: RunFolder) -> tuple[dict, AnyTarget]:
     """The settings of a run that learned from embeddings, and what it predicts.
 
     Raises:
@@ -77,17 +84,35 @@ def read_settings(run: RunFolder) -> tuple[dict, Target]:
     return config, target_of(path, config, what)
 
 
-def target_of(path: str | os.PathLike, config: dict, what: str) -> Target:
+def target_of(path: str | os.PathLike, config: dict, what: str) -> AnyTarget:
     """The target in the settings of a run, whose file is `what` in words.
 
     Raises:
         InputError: naming the file, if its classes do not fit each other.
     """
-    check_object(path, config, {"target": fields(TARGET)}, what)
+    target = config.get("target")
+    heads = [target]
+    if isinstance(target, dict) and target.get("kind") == "several":
+        several = {"kind": one_of("several"), "heads": list_of(dict_of(_ANYTHING), 100)}
+        check_object(path, config, {"target": fields(several)}, what)
+        heads = target["heads"]
+    for head in heads:
+        of_number = isinstance(head, dict) and head.get("kind") == "number"
+        schema = fields(_NUMBER if of_number else TARGET)
+        check_object(path, {"target": head}, {"target": schema}, what)
     try:
-        target = Target.from_config(config["target"])
+        found = target_from_config(target)
     except TypeError:
         reject_file(path, f"must be {what}", "one with another kind of target")
+    except InputError as error:
+        reject_file(path, f"must be {what}", f"{error}")
+    for head in found.heads:
+        if not head.is_number:
+            _check_classes(path, head, what)
+    return found
+
+
+def _check_classes(path: str | os.PathLike, target: Target, what: str) -> None:
     names = target.class_names
     if len(names) < 2 or len(set(names)) < len(names):
         reject_file(path, f"must be {what} in two or more classes", f"{len(names)} class names")
@@ -96,7 +121,6 @@ def target_of(path: str | os.PathLike, config: dict, what: str) -> Target:
         if names != target.head_ages.class_names or target.classes is None or not allowed:
             came = f"a head of {target.head!r} with {len(names)} names and {target.classes!r}"
             reject_file(path, f"must be {what} whose classes are those of its head", came)
-    return target
 
 
 def check_taken_over(run: RunFolder, settings: dict) -> None:

@@ -12,11 +12,13 @@ from kerasmlp.data.targets import in_groups
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.evaluation.metrics import nll
 from kerasmlp.runs.calibration import COVERAGES, RunCalibration, class_entropy_nats
+from kerasmlp.runs.number_calibration import NumberCalibration
 from kerasmlp.uncertainty.abstention import Abstention
 from kerasmlp.uncertainty.conformal import conformal_offset_years
 from kerasmlp.uncertainty.measures import age_interval_years, entropy_nats, expected_age_years
+from kerasmlp.uncertainty.numbers import conformal_quantiles, fit_spread, number_measures
 from kerasmlp.uncertainty.sampler import Sampler
-from kerasmlp.uncertainty.samples import predict_samples
+from kerasmlp.uncertainty.samples import predict_samples, predict_uncertainty
 from kerasmlp.uncertainty.temperature import fit_temperature, logits_of, mean_of_passes
 from kerasmlp.uncertainty.year_errors import YearErrors
 
@@ -29,18 +31,16 @@ CALIBRATION_SAMPLES = 64
 MC_TEMPERATURE_ROWS = 1024
 
 
-def calibrate(model: keras.Model, part: Examples) -> float:
-    """Fits a temperature on a part and divides the head's weights by it."""
-    logits_of = keras.Model(model.input, model.get_layer("logits").output)
-    logits = forward(logits_of, part.inputs)
-    temperature = fit_temperature(logits, lambda p: measure(part, p)["nll"])
-    head = model.get_layer("logits")
-    head.set_weights([w / temperature for w in head.get_weights()])
+def calibrate(model: keras.Model, part: Examples, logits: keras.layers.Layer) -> float:
+    """Fits a temperature on a part and divides the weights of a layer of logits by it."""
+    outputs = forward(keras.Model(model.input, logits.output), part.inputs)
+    temperature = fit_temperature(outputs, lambda p: measure(part, p)["nll"])
+    logits.set_weights([w / temperature for w in logits.get_weights()])
     return temperature
 
 
 def calibrate_answers(
-    sampler: Sampler | None, part: Examples, probabilities: np.ndarray
+    sampler: Sampler | None, part: Examples, probabilities: np.ndarray, name: str | None = None
 ) -> RunCalibration:
     """Fits age intervals and abstention on a part, for the model as it will answer.
 
@@ -48,21 +48,52 @@ def calibrate_answers(
         sampler: Of the model; None without dropout.
         part: Rows kept back.
         probabilities: Of the deterministic model on them.
+        name: Of the head, where the model has several.
     """
     part = part.by(in_groups(part.target))
     of_model, temperature = {"deterministic": probabilities}, 1.0
     if sampler is not None:
         chosen = np.linspace(0, len(part) - 1, MC_TEMPERATURE_ROWS).round().astype(int)
         some = part.subset(np.unique(chosen))
-        samples = predict_samples(sampler, some.inputs, num_samples=CALIBRATION_SAMPLES)
+        samples = _samples(sampler, some.inputs, name)
         temperature = fit_mc_temperature(some, samples)
         means = []
         for start in range(0, len(part), MC_TEMPERATURE_ROWS):
             rows = part.inputs[start : start + MC_TEMPERATURE_ROWS]
-            how = {"num_samples": CALIBRATION_SAMPLES, "first_row": start}
-            means.append(mean_of_passes(predict_samples(sampler, rows, **how), temperature))
+            samples = _samples(sampler, rows, name, first_row=start)
+            means.append(mean_of_passes(samples, temperature))
         of_model["mc_mean"] = np.concatenate(means)
     return fit_calibration(part, of_model, CALIBRATION_SAMPLES, temperature)
+
+
+def _samples(
+    sampler: Sampler, x: np.ndarray, name: str | None, *, first_row: int = 0
+) -> np.ndarray:
+    how = {"num_samples": CALIBRATION_SAMPLES, "first_row": first_row}
+    samples = predict_samples(sampler, x, **how)
+    return samples if name is None else samples[name]
+
+
+def calibrate_numbers(
+    sampler: Sampler | None, part: Examples, answers: np.ndarray, name: str | None = None
+) -> NumberCalibration:
+    """Fits intervals on a part, for a head of numbers as it will answer; as `calibrate_answers`."""
+    mean, std = np.asarray(answers, np.float64).T
+    of_model, temperature = {"deterministic": (mean, std)}, 1.0
+    if sampler is not None:
+        found = predict_uncertainty(sampler, part.inputs, num_samples=CALIBRATION_SAMPLES)
+        moments = number_measures(found if name is None else found[name])
+        own, fixed = moments["aleatoric_variance"], moments["epistemic_variance"]
+        if len(part) >= MIN_TEMPERATURE_ROWS:
+            temperature = fit_spread(part.targets, moments["mean"], own, fixed)
+        of_model["mc_mean"] = moments["mean"], np.sqrt(temperature**2 * own + fixed)
+    quantiles = {k: conformal_quantiles(part.targets, *v) for k, v in of_model.items()}
+    return NumberCalibration(
+        rows=len(part),
+        num_samples=0 if sampler is None else CALIBRATION_SAMPLES,
+        mc_temperature=temperature,
+        quantiles={k: v for k, v in quantiles.items() if v},
+    )
 
 
 def fit_calibration(

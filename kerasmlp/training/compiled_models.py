@@ -1,4 +1,5 @@
 import gc
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.runs.mc_model import has_dropout
 from kerasmlp.runs.model import in_float32
 from kerasmlp.training.fit import compile_by_recipe
+from kerasmlp.training.heads import side_by_side
 from kerasmlp.training.optimizers import recipe_optimizer
 from kerasmlp.training.xla import xla_pays
 from kerasmlp.uncertainty.sampler import Sampler
@@ -39,7 +41,7 @@ class Workbench:
 
     >>> from kerasmlp.training.losses import recipe_loss
     >>> bench, recipe = Workbench(), Recipe()
-    >>> shape = {"num_classes": 2, "width": 8, "batch_size": 4, "steps": 3}
+    >>> shape = {"heads": 2, "width": 8, "batch_size": 4, "steps": 3}
     >>> shape |= {"loss": recipe_loss(recipe, ordered=False), "precision": "float32"}
     >>> bench.model(recipe, **shape, seed=0) is bench.model(recipe, **shape, seed=1)
     True
@@ -49,13 +51,13 @@ class Workbench:
         self.max_models = max_models
         self.xla = xla
         self._models: dict[tuple, tuple[keras.Model, list[np.ndarray]]] = {}
-        self._plain: dict[tuple, tuple[keras.Model, Sampler | None]] = {}
+        self._plain: dict[tuple, tuple[keras.Model, keras.Model, Sampler | None]] = {}
 
     def model(
         self,
         recipe: Recipe,
         *,
-        num_classes: int,
+        heads: int | str | Mapping[str, int | str],
         width: int,
         batch_size: int,
         steps: int,
@@ -63,11 +65,11 @@ class Workbench:
         precision: str,
         seed: int,
     ) -> keras.Model:
-        """Returns a compiled model in the state of a new one of this seed.
+        """Returns a compiled model in the state of a new one of this seed, its heads side by side.
 
         Args:
             recipe: Network and optimiser.
-            num_classes: Of the head.
+            heads: As of `ResidualMLP`.
             width: Of the embeddings.
             batch_size: Rows per step, which the step is compiled for.
             steps: Of an epoch; they are part of the trace and of the schedule.
@@ -76,10 +78,11 @@ class Workbench:
             seed: Of initial weights and dropout.
         """
         network = recipe.network(width)
-        new = ResidualMLP(num_classes=num_classes, seed=seed, dtype=precision, **network)
+        new = ResidualMLP(heads=heads, seed=seed, dtype=precision, **network)
+        new = side_by_side(new)
         fixed = recipe.replace(**{name: getattr(Recipe, name) for name in _FREE})
         minimised = (type(loss), str(loss.get_config()))
-        shape = (fixed, width, num_classes, batch_size, steps, *minimised, precision)
+        shape = (fixed, width, str(heads), batch_size, steps, *minimised, precision)
         if shape not in self._models:
             if self.max_models is not None and len(self._models) >= self.max_models:
                 self._models.pop(next(iter(self._models)))
@@ -98,8 +101,11 @@ class Workbench:
         shared.reset_metrics()
         return shared
 
-    def in_float32(self, model: keras.Model, recipe: Recipe) -> tuple[keras.Model, Sampler | None]:
-        """Returns the model in float32, and its sampler if it has dropout.
+    def in_float32(
+        self, model: keras.Model, recipe: Recipe, heads: int | str | Mapping[str, int | str]
+    ) -> tuple[keras.Model, keras.Model, Sampler | None]:
+        """Returns the model in float32, the same with its heads side by side, and its sampler,
+        None without dropout.
 
         Those of a shape stay the same, and so does what is compiled for them.
         They are overwritten by the next call.
@@ -107,13 +113,14 @@ class Workbench:
         Args:
             model: Of `model`.
             recipe: Of its network.
+            heads: Of its network.
         """
-        num_classes, network = model.output_shape[-1], recipe.network(model.input_shape[-1])
-        shape = (*network.values(), num_classes, model.jit_compile)
+        network = recipe.network(model.input_shape[-1])
+        shape = (*network.values(), str(heads), model.jit_compile)
         if shape not in self._plain:
-            how = {"num_classes": num_classes, "seed": 0, "dtype": "float32"}
-            plain = ResidualMLP(**how, **network)
-            plain.jit_compile = model.jit_compile
-            self._plain[shape] = plain, Sampler(plain) if has_dropout(plain) else None
-        plain, sampler = self._plain[shape]
-        return in_float32(model, lambda: plain), sampler
+            plain = ResidualMLP(heads=heads, seed=0, dtype="float32", **network)
+            joined = side_by_side(plain)
+            plain.jit_compile = joined.jit_compile = model.jit_compile
+            self._plain[shape] = plain, joined, Sampler(plain) if has_dropout(plain) else None
+        plain, joined, sampler = self._plain[shape]
+        return in_float32(model, lambda: plain), joined, sampler

@@ -7,41 +7,37 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
 from kerasmlp.callbacks.validation import Validation, forward
-from kerasmlp.data.examples import VALIDATION_SHARE, Examples
+from kerasmlp.data.examples import VALIDATION_SHARE
 from kerasmlp.data.norms import norm_1_share
+from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
-from kerasmlp.data.targets import Target
-from kerasmlp.evaluation.measuring import measure, measure_groups
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
 from kerasmlp.runs.training_files import FILES, KIND
-from kerasmlp.training.calibrating import MIN_TEMPERATURE_ROWS, calibrate, calibrate_answers
 from kerasmlp.training.compiled_models import Workbench
+from kerasmlp.training.drawings import drawings, picture_names
 from kerasmlp.training.fit import Course, course_by_recipe, steps_of
+from kerasmlp.training.head_results import calibrations_of, head_results, notes_of, report_of
+from kerasmlp.training.heads import Heads
 from kerasmlp.training.initial_weights import check_untested, copy_weights, same_head
-from kerasmlp.training.losses import recipe_loss
 from kerasmlp.training.precision import default_policy
-from kerasmlp.training.remarks import majority_of, remarks
+from kerasmlp.training.rows import Rows
 from kerasmlp.training.train_run import Measured, train_run
 from kerasmlp.utils.checks import check_int, check_seed, reject
-from kerasmlp.utils.files import sha256_file
-
-_KEPT = {"loss": "nll", **{k: k for k in ("accuracy", "exact_year_accuracy", "mae_years")}}
-"""Names in a history, and those of the measures."""
+from kerasmlp.utils.files import sha256_file, write_json
 
 
 def train(
     store: EmbeddingStore,
-    target: Target,
+    target: AnyTarget,
     recipe: Recipe,
     run_dir: str | os.PathLike,
     *,
@@ -110,50 +106,14 @@ def train(
     }
     started, rows = time.time(), Rows.of(store, target, test, settings)
     # All that can be refused is refused before anything in the folder changes.
-    settings["test_digest"] = None if rows.test is None else rows.test.digest()
+    settings["test_digest"] = rows.test_digest
     settings["data_digest"] = store.digest()
     training = EmbeddingTraining(
-        rows, recipe, settings, store.info, workbench or Workbench(),
+        rows, target, recipe, settings, store.info, workbench or Workbench(),
         None if init is None else RunFolder(init), pictures,
     )  # fmt: skip
     how = {"resume": resume, "force": force, "keep_diverged": keep_diverged}
     return train_run(training, run_dir, started=started, progress=progress, **how)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows with their labels, divided.
-
-    Attributes:
-        whole: All of them but the test.
-        training: To learn from.
-        part: Kept back.
-        test: Measured on once, or None.
-    """
-
-    whole: Examples
-    training: Examples
-    part: Examples
-    test: Examples | None
-
-    @classmethod
-    def of(
-        cls,
-        store: EmbeddingStore,
-        target: Target,
-        test: EmbeddingStore | None,
-        settings: Mapping[str, Any],
-    ) -> Rows:
-        """Divides a store as the settings of `train` say."""
-        for name in ("validation_share", "test_share"):
-            if settings[name] is not None and not 0 < settings[name] < 1:
-                reject(name, "must be in (0, 1)", settings[name])
-        whole = Examples.of(store, target)
-        held_out = None if test is None else Examples.of(test, target)
-        seed, group = settings["seed"], settings["group"]
-        if settings["test_share"] is not None:
-            whole, held_out = whole.hold_out(settings["test_share"], seed, group)
-        return cls(whole, *whole.split(settings["validation_share"], seed, group), held_out)
 
 
 class EmbeddingTraining:
@@ -167,11 +127,10 @@ class EmbeddingTraining:
         InputError: if `init` does not fit, or there are too few rows for the steps.
     """
 
-    files = FILES
-
     def __init__(
         self,
         rows: Rows,
+        target: AnyTarget,
         recipe: Recipe,
         settings: Mapping[str, Any],
         info: StoreInfo,
@@ -179,24 +138,26 @@ class EmbeddingTraining:
         init: RunFolder | None,
         pictures: bool,
     ):
-        target, width = rows.whole.target, rows.whole.inputs.shape[1]
+        width = rows.inputs.shape[1]
         self.rows, self.target, self.recipe, self.settings = rows, target, recipe, settings
         self.workbench, self.init, self.pictures = workbench, init, pictures
         self.copied = self.before_training = None
+        self.heads = Heads(rows, recipe)
+        self.files = (*FILES, *picture_names(target))
         precision = default_policy()
-        self.steps = steps_of(len(rows.training), recipe.batch_size, settings["steps_per_epoch"])
+        self.steps = steps_of(len(rows.inputs), recipe.batch_size, settings["steps_per_epoch"])
         self.model = workbench.model(
             recipe,
-            num_classes=target.num_classes,
+            heads=target.network_head,
             width=width,
-            batch_size=min(recipe.batch_size, len(rows.training)),
+            batch_size=min(recipe.batch_size, len(rows.inputs)),
             steps=self.steps,
-            loss=recipe_loss(recipe, ordered=target.is_age),
+            loss=self.heads.loss,
             precision=precision,
             seed=settings["seed"],
         )
         # A test looks at every row, and at some more than once.
-        self.xla = rows.test is not None and self.model.jit_compile
+        self.xla = rows.test_inputs is not None and self.model.jit_compile
         self.config = {
             "kind": KIND,
             "target": target.to_config(),
@@ -208,18 +169,21 @@ class EmbeddingTraining:
             **info.of_embedder(),
         }
         if not info.normalized:
-            self.config["norm_1_share"] = norm_1_share(rows.whole.inputs)
+            self.config["norm_1_share"] = norm_1_share(rows.heads[0].whole.inputs)
         if init is not None:
             self.copied = copy_weights(init, self.model, self.config)
-            if rows.test is not None:
-                check_untested(init, rows.test.inputs)
+            for head in self.heads.heads:
+                if head.target.is_number:
+                    head.go_on_from(self.model)
+            if rows.test_inputs is not None:
+                check_untested(init, rows.test_inputs)
             self.config["init"] = sha256_file(init / "model.keras")
 
     def make(self) -> keras.Model:
         if self.init is not None and not self.copied["new"] and same_head(self.init, self.target):
-            part = self.rows.part
-            _, measured = self._measured(self.model, part)
-            learned_from = count_seen(self.init, part.inputs)
+            part = self.rows.part_inputs
+            measured = self.heads.measured(forward(self.model, part, xla=self.xla))
+            learned_from = count_seen(self.init, part)
             self.before_training = measured | {"rows_learned_from": learned_from}
         if self.pictures:
             # Needed last and slow to import: the compiler leaves Python time for it.
@@ -228,70 +192,35 @@ class EmbeddingTraining:
         return self.model
 
     def course(self, model: keras.Model) -> Course:
-        def measured(probabilities: np.ndarray) -> dict:
-            result = measure(self.rows.part, probabilities)
-            return {name: result[of] for name, of in _KEPT.items() if of in result}
-
         return course_by_recipe(
-            self.rows.training.inputs,
-            self.rows.training.soft_targets(self.recipe.label_sigma_years),
+            self.rows.inputs,
+            self.heads.targets,
             self.recipe,
             steps=self.steps,
             seed=self.settings["seed"],
-            callbacks=[Validation(self.rows.part.inputs, measured, xla=self.xla)],
+            callbacks=[Validation(self.rows.part_inputs, self.heads.validation, xla=self.xla)],
         )
 
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
-        rows, part = self.rows, self.rows.part
-        learned_from = np.concatenate([rows.training.inputs, part.inputs])  # also when to stop
-        model, sampler = self.workbench.in_float32(model, self.recipe)
-        temperature, (probabilities, before) = 1.0, self._measured(model, part)
-        measured = before
-        if self.recipe.calibrate and len(part) >= MIN_TEMPERATURE_ROWS:
-            temperature = calibrate(model, part)
-            probabilities, measured = self._measured(model, part)
-        report = {
-            "validation": measured,
-            "validation_groups": measure_groups(part, probabilities),
-            "majority": majority_of(rows.training, part, probabilities),
+        learned_from = np.concatenate([self.rows.inputs, self.rows.part_inputs])  # when to stop
+        how = self.workbench.in_float32(model, self.recipe, self.target.network_head)
+        results = head_results(self.heads, *how, calibrated=self.recipe.calibrate, xla=self.xla)
+        report = report_of(results) | {
             "before_training": self.before_training,
-            "before_temperature": {k: before[k] for k in ("nll", "ece")},
-            "temperature": temperature,
             "rows": {
-                "training": len(rows.training),
-                "validation": len(part),
-                "unlabelled": int((~rows.whole.known).sum()),
+                "training": len(self.rows.inputs),
+                "validation": len(self.rows.part_inputs),
+                "unlabelled": self.rows.unlabelled,
             },
             "weights_from_init": self.copied,
         }
-        if rows.test is not None:
-            for name, some in (("training", rows.training), ("test", rows.test)):
-                report[name] = self._measured(model, some)[1]
-            known = count_common(rows.test.inputs, learned_from)
+        if self.rows.test_inputs is not None:
+            known = count_common(self.rows.test_inputs, learned_from)
             report["rows"]["test_learned_from"] = known
-        report["notes"] = remarks(rows.whole, report)
+        wholes = [head.rows.whole for head in self.heads.heads]
+        report["notes"] = notes_of(wholes, results, report)
         save_seen(run, learned_from, self.init)
         if self.recipe.calibrate:
-            answers = calibrate_answers(sampler, part, probabilities)
-            answers.save(run / "calibration.json")
-        drawn = self._drawn(history, probabilities) if self.pictures else {}
-        return Measured(model, report, drawn)
-
-    def _measured(self, model: keras.Model, rows: Examples) -> tuple[np.ndarray, dict]:
-        """Answers on rows, and their measures."""
-        probabilities = forward(model, rows.inputs, xla=self.xla)
-        return probabilities, measure(rows, probabilities)
-
-    def _drawn(self, history: list[dict], probabilities: np.ndarray) -> dict:
-        def draw_curves(path):
-            from kerasmlp.training.figures import curves
-
-            curves(history, path)
-
-        def draw_confusion(path):
-            from kerasmlp.evaluation.figures import confusion
-
-            predicted = self.target.measured(probabilities).argmax(axis=1)
-            confusion(self.rows.part.targets, predicted, self.target.measured_names, path)
-
-        return {"curves.png": draw_curves, "confusion_matrix.png": draw_confusion}
+            write_json(run / "calibration.json", calibrations_of(results))
+        drawn = drawings(history, self.target, results) if self.pictures else {}
+        return Measured(how[0], report, drawn)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from kerasmlp.data.targets import Target
+from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.runs.model import load_model
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen, load_seen
@@ -76,11 +76,14 @@ def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
     return {"copied": copied, "new": left}
 
 
-def same_head(init: RunFolder, target: Target) -> bool:
+def same_head(init: RunFolder, target: AnyTarget) -> bool:
     """Whether a run answers with the same classes, so that the two can be measured alike."""
     _, other = read_settings(init)
-    return (other.label, other.class_names) == (target.label, target.class_names) or (
-        other.is_age and target.is_age and other.class_names == target.class_names
+    if other.is_age and target.is_age:
+        return other.class_names == target.class_names
+    return (other.label, other.network_head) == (target.label, target.network_head) and all(
+        a.is_number or a.class_names == b.class_names
+        for a, b in zip(other.heads, target.heads, strict=True)
     )
 
 

@@ -1,15 +1,21 @@
-"""Losses over ordered classes."""
+"""Losses: over ordered classes, of normal distributions, of several heads together."""
+
+from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from kerasmlp.models.presets import Recipe
-from kerasmlp.utils.checks import check_positive
+from kerasmlp.utils.checks import check_bool, check_positive, check_rate
+
+_HALF_LOG_2_PI = float(0.5 * np.log(2 * np.pi))
 
 
-def recipe_loss(recipe: Recipe, *, ordered: bool) -> keras.losses.Loss:
-    """The loss of a recipe, for classes that stand in an order or do not."""
-    return RankedCrossentropy(rps_weight=recipe.rps_weight if ordered else 0.0)
+def recipe_loss(recipe: Recipe, *, ordered: bool, partial: bool = False) -> keras.losses.Loss:
+    """The loss of a recipe, for classes that stand in an order or do not; see the class."""
+    weight = recipe.rps_weight if ordered else 0.0
+    return RankedCrossentropy(rps_weight=weight, partial=partial)
 
 
 @keras.saving.register_keras_serializable("kerasmlp")
@@ -23,6 +29,8 @@ class RankedCrossentropy(keras.losses.Loss):
 
     Args:
         rps_weight: Of the ranked probability score, 0 or more.
+        partial: Rows count by the sum of their target probabilities, 0 where
+            the label is unknown; else all sum to 1.
         name: Of the loss.
 
     Call arguments:
@@ -44,16 +52,126 @@ class RankedCrossentropy(keras.losses.Loss):
     Categories", 1969.
     """
 
-    def __init__(self, *, rps_weight: float = 1.0, name: str = "ranked_crossentropy", **kwargs):
+    def __init__(
+        self,
+        *,
+        rps_weight: float = 1.0,
+        partial: bool = False,
+        name: str = "ranked_crossentropy",
+        **kwargs,
+    ):
         super().__init__(name=name, **kwargs)
         self.rps_weight = check_positive("rps_weight", rps_weight, zero=True)
+        self.partial = check_bool("partial", partial)
 
     def call(self, y_true, y_pred):
         loss = keras.losses.categorical_crossentropy(y_true, y_pred)
         if self.rps_weight:
+            if self.partial:
+                y_pred *= ops.sum(y_true, axis=-1, keepdims=True)
             distance = ops.cumsum(y_pred - y_true, axis=-1)
             loss += self.rps_weight * ops.sum(ops.square(distance), axis=-1)
         return loss
 
     def get_config(self):
-        return {**super().get_config(), "rps_weight": self.rps_weight}
+        own = {"rps_weight": self.rps_weight, "partial": self.partial}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("kerasmlp")
+class GaussianNLL(keras.losses.Loss):
+    """Negative log-likelihood of normal distributions, each weighted by `std ** (2 · beta)`.
+
+    Without the weight, rows that are predicted badly get a large standard deviation and are
+    not learned any more; at 1 the mean is learned as by the squared error.
+
+    Args:
+        beta: Of the weight, in [0, 1).
+        name: Of the loss.
+
+    Call arguments:
+        y_true: `(batch, 2)`: the number times the weight of its row, and that weight, which
+            is 0 where the number is unknown.
+        y_pred: Mean and standard deviation, `(batch, 2)`.
+
+    Raises:
+        ValueError: if `beta` is out of range.
+
+    Example:
+
+    >>> y, answer = np.float32([[3, 1], [0, 0]]), np.float32([[1, 2], [9, 1]])
+    >>> GaussianNLL(beta=0.0).call(y, answer).numpy().round(4)
+    array([2.1121, 0.    ], dtype=float32)
+
+    Reference: Seitzer et al., "On the Pitfalls of Heteroscedastic Uncertainty Estimation
+    with Probabilistic Neural Networks", 2022.
+    """
+
+    def __init__(self, *, beta: float = 0.5, name: str = "gaussian_nll", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.beta = check_rate("beta", beta)
+
+    def call(self, y_true, y_pred):
+        weight, mean, std = y_true[:, 1], y_pred[:, 0], y_pred[:, 1]
+        number = y_true[:, 0] / ops.where(weight > 0, weight, 1.0)
+        nll = (
+            0.5 * ops.square((number - mean) / std) + ops.log(std) + 0.5 * float(np.log(2 * np.pi))
+        )
+        if self.beta:
+            nll *= ops.stop_gradient(std ** (2 * self.beta))
+        return weight * nll
+
+    def get_config(self):
+        return {**super().get_config(), "beta": self.beta}
+
+
+@keras.saving.register_keras_serializable("kerasmlp")
+class JointLoss(keras.losses.Loss):
+    """The weighted sum of the losses of several heads, whose outputs lie side by side.
+
+    A row whose targets of a head are zeros, since its label is unknown, counts for the others.
+
+    Args:
+        losses: One per head.
+        sizes: Columns of each head, of targets as of outputs.
+        weights: Of the losses, above 0.
+        name: Of the loss.
+
+    Call arguments:
+        y_true: Targets of all heads, `(batch, columns)`.
+        y_pred: Outputs of the same shape.
+
+    Example:
+
+    >>> loss = JointLoss([RankedCrossentropy(rps_weight=0.0)] * 2, sizes=[2, 2], weights=[1, 3])
+    >>> y = np.float32([[1, 0, 0, 0]])  # the second label is unknown
+    >>> round(float(loss(y, np.float32([[0.5, 0.5, 0.9, 0.1]]))), 4)
+    0.6931
+    """
+
+    def __init__(
+        self,
+        losses: Sequence[keras.losses.Loss],
+        *,
+        sizes: Sequence[int],
+        weights: Sequence[float],
+        name: str = "joint_loss",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.losses = [keras.losses.get(loss) for loss in losses]
+        self.sizes = list(sizes)
+        self.weights = [check_positive("weights", weight) for weight in weights]
+
+    def call(self, y_true, y_pred):
+        total, start = 0.0, 0
+        for loss, size, weight in zip(self.losses, self.sizes, self.weights, strict=True):
+            columns = slice(start, start + size)
+            total += weight * loss.call(y_true[:, columns], y_pred[:, columns])
+            start += size
+        return total
+
+    def get_config(self):
+        losses = [keras.saving.serialize_keras_object(loss) for loss in self.losses]
+        own = {"losses": losses, "sizes": self.sizes, "weights": self.weights}
+        return {**super().get_config(), **own}

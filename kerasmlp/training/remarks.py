@@ -22,6 +22,8 @@ def majority_of(rows: Examples, part: Examples, probabilities: np.ndarray) -> di
         rows where only the model is right, and where only the majority is),
         and `beaten`: whether so many against so few are more than chance.
     """
+    if rows.target.is_number:
+        return _mean_of(rows, part, probabilities)
     rows, part = (some.by(in_groups(some.target)) for some in (rows, part))
     winner = int(np.bincount(rows.targets[rows.known]).argmax())
     model, always = ~part.wrong(probabilities), part.targets == winner
@@ -37,12 +39,29 @@ def majority_of(rows: Examples, part: Examples, probabilities: np.ndarray) -> di
     }
 
 
+def _mean_of(rows: Examples, part: Examples, answers: np.ndarray) -> dict:
+    """As `majority_of`, of a number: always answering the mean of the rows trained on."""
+    mean = float(rows.targets[rows.known].mean())
+    model, always = np.abs(part.targets - answers[:, 0]), np.abs(part.targets - mean)
+    right, wrong = int((model < always).sum()), int((always < model).sum())
+    chance = binomial_cdf(wrong, right + wrong, 0.5) if right + wrong else 1.0
+    beaten = bool(right > wrong and chance <= _CHANCE)
+    rmse = float(np.sqrt(np.mean(always**2)))
+    return {"mean": mean, "rmse": rmse, "right": right, "wrong": wrong, "beaten": beaten}
+
+
 def remarks(whole: Examples, report: dict) -> list[str]:
     """Returns the sentences that a report asks for, the gravest first."""
     found = []
     majority, rows = report["majority"], report["rows"]["validation"]
     accuracy = report["validation"].get("accuracy")
-    if not majority["beaten"]:
+    if not majority["beaten"] and whole.target.is_number:
+        found.append(
+            f"not surely better than always answering {majority['mean']:.4g}, the mean of the "
+            f"rows trained on, which is off by {majority['rmse']:.4g} (RMSE) in the rows kept "
+            f"back: {_what_to_try(whole.inputs, rows)}"
+        )
+    elif not majority["beaten"]:
         found.append(
             f"not surely better than always answering {majority['class']!r}, the commonest class "
             f"trained on, which is right in {majority['accuracy']:.1%} of the rows kept back: "

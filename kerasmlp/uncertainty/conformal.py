@@ -46,8 +46,7 @@ def conformal_offset_years(
         reject("coverage", "must be in (0, 1)", coverage)
     age_years = np.minimum(age_years, NUM_YEARS - 1)
     scores = np.sort(np.maximum(intervals[:, 0] - age_years, age_years - intervals[:, 1]))
-    # 0.9 · 10 must not become 10 by the last bit
-    rank = math.ceil(round((len(scores) + 1) * coverage, 9))
+    rank = conformal_rank(len(scores), coverage)
     return float(scores[rank - 1]) if rank <= len(scores) else None
 
 
@@ -65,3 +64,17 @@ def grown_interval_years(intervals: np.ndarray, offset_years: float) -> np.ndarr
     half = np.diff(intervals, axis=1) / 2 + offset_years
     ends = middle + np.maximum(half, 0.0) * [-1, 1]
     return np.clip(ends, 0.0, NUM_YEARS - 1.0)
+
+
+def conformal_rank(rows: int, coverage: float) -> int:
+    """Which of so many sorted scores holds a further row with a share of `coverage`.
+
+    More than there are rows, with too few of them.
+
+    Example:
+
+    >>> conformal_rank(9, 0.9), conformal_rank(8, 0.9)
+    (9, 9)
+    """
+    # 0.9 · 10 must not become 10 by the last bit
+    return math.ceil(round((rows + 1) * coverage, 9))

@@ -81,11 +81,21 @@ def _layers_state(model: keras.Model) -> tuple:
 
 
 def check_model(model: keras.Model) -> keras.Model:
-    """Returns the model if it is functional or sequential, from one input to `(batch, n)`."""
+    """Returns the model if it is functional or sequential, from one input to `(batch, n)`, or to
+    a dict of these."""
     if not isinstance(model, keras.Model):
         reject("model", "must be a keras.Model", type(model).__name__)
     if len(getattr(model, "inputs", None) or ()) != 1:
         reject("model", "must be functional or sequential with one input", model.name)
-    if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
+    single = len(model.outputs) == 1 and output_names(model) is None
+    flat = all(len(output.shape) == 2 for output in model.outputs)
+    if not flat or not (single or len(output_names(model) or ()) == len(model.outputs)):
         reject("model", "must have one input and one output of shape (batch, n)", model.name)
     return model
+
+
+def output_names(model: keras.Model) -> list[str] | None:
+    """The names of a model's outputs in the order of `model.outputs`; None of a single one."""
+    if isinstance(model, keras.Sequential):
+        return None
+    return sorted(model.output) if isinstance(model.output, dict) else None

@@ -12,7 +12,7 @@ from kerasmlp.layers.residual_block import ResidualBlock
 from kerasmlp.uncertainty.graph import Graph, check_model
 from kerasmlp.utils.checks import reject
 
-OUTPUTS = ("samples", "classes", "moments")
+OUTPUTS = ("samples", "summary")
 
 
 class Sampler:
@@ -44,21 +44,22 @@ class Sampler:
             reject("model", "must be random in ICLayer and Dropout only", silent[0])
         if not known:
             reject("model", "must have dropout with a rate above 0 to be sampled", model.name)
+        self.of_classes = [gives_classes(output) for output in model.outputs]
         ways = [(output, sparse) for output in OUTPUTS for sparse in (False, True)]
         self._compiled = {way: _Compiled(self, *way) for way in ways}
 
-    def passes(self, x, masks: SampleMasks):
-        """Outputs `(passes · rows, n)` of rows; batch norm keeps its moving statistics."""
-        (outputs,) = _run(self._graph, [x], masks)
-        return masks.expand(outputs, force=True)
+    def passes(self, x, masks: SampleMasks) -> list:
+        """Outputs `(passes · rows, n)` of rows, in the order of `model.outputs`; batch norm keeps
+        its moving statistics."""
+        return [masks.expand(y, force=True) for y in _run(self._graph, [x], masks)]
 
-    def run(self, output: str, x: Any, streams: Any, weights: Any, *, sparse: bool = False) -> Any:
-        """Runs one chunk of rows and passes, compiled.
+    def run(self, output: str, x: Any, streams: Any, weights: Any, *, sparse: bool = False) -> list:
+        """Runs one chunk of rows and passes, compiled; a list of what comes of each output.
 
         Args:
-            output: `"samples"`, of shape `(passes, rows, num_outputs)`; or sums over
-                the passes: `"classes"`: of probabilities, entropies and votes;
-                `"moments"`: mean and squared deviations.
+            output: `"samples"`, of shape `(passes, rows, num_outputs)`; or `"summary"`, sums
+                over the passes: of classes, probabilities, entropies and votes; of others,
+                mean and squared deviations.
             x: Rows, `(rows, …)`.
             streams: As of `sample_streams`.
             weights: `(passes,)`, 1 or 0 for passes that only fill up a chunk.
@@ -116,29 +117,47 @@ class _Compiled(keras.Model):
         super().__init__(name="sampler", dtype="float32", autocast=False)
         self._model = sampler.model  # its weights are those of this one
         self._passes, self._output, self._sparse = sampler.passes, output, sparse
+        self._of_classes = sampler.of_classes
         self.jit_compile = all(layer.supports_jit for layer in sampler.model.layers)
         self.built = True
 
     def call(self, inputs):
         x, weights = inputs["x"], inputs["weights"]
-        num_passes, num_rows = ops.shape(weights)[0], ops.shape(x)[0]
-        masks = SampleMasks(inputs["streams"], num_rows, sparse=self._sparse)
-        samples = self._passes(x, masks)
-        width = samples.shape[-1]
-        samples = ops.cast(ops.reshape(samples, (num_passes, num_rows, width)), "float32")
-        if self._output == "samples":
-            return samples
-        weights = ops.reshape(weights, (-1, 1, 1))
-        if self._output == "moments":
-            mean = ops.sum(samples * weights, axis=0) / ops.sum(weights)
-            return {"mean": mean, "squares": ops.sum((samples - mean) ** 2 * weights, axis=0)}
-        logs = ops.log(ops.where(samples > 0, samples, 1.0))
-        # The first of the largest, as `argmax`, which XLA does not vectorise on a CPU.
-        numbers = ops.arange(width, dtype="int32")
-        largest = samples == ops.max(samples, axis=-1, keepdims=True)
-        first = ops.min(ops.where(largest, numbers, width), axis=-1, keepdims=True)
-        return {
-            "probabilities": ops.sum(samples * weights, axis=0),
-            "entropies": -ops.sum(samples * logs * weights, axis=(0, 2)),
-            "votes": ops.sum(ops.cast(numbers == first, "float32") * weights, axis=0),
-        }
+        shape = ops.shape(weights)[0], ops.shape(x)[0]
+        masks = SampleMasks(inputs["streams"], shape[1], sparse=self._sparse)
+        found, weights = [], ops.reshape(weights, (-1, 1, 1))
+        for samples, of_classes in zip(self._passes(x, masks), self._of_classes, strict=True):
+            samples = ops.cast(ops.reshape(samples, (*shape, samples.shape[-1])), "float32")
+            if self._output == "summary":
+                samples = (_class_sums if of_classes else _moments)(samples, weights)
+            found.append(samples)
+        return found
+
+
+def _moments(samples, weights) -> dict:
+    mean = ops.sum(samples * weights, axis=0) / ops.sum(weights)
+    return {"mean": mean, "squares": ops.sum((samples - mean) ** 2 * weights, axis=0)}
+
+
+def _class_sums(samples, weights) -> dict:
+    width = samples.shape[-1]
+    logs = ops.log(ops.where(samples > 0, samples, 1.0))
+    # The first of the largest, as `argmax`, which XLA does not vectorise on a CPU.
+    numbers = ops.arange(width, dtype="int32")
+    largest = samples == ops.max(samples, axis=-1, keepdims=True)
+    first = ops.min(ops.where(largest, numbers, width), axis=-1, keepdims=True)
+    return {
+        "probabilities": ops.sum(samples * weights, axis=0),
+        "entropies": -ops.sum(samples * logs * weights, axis=(0, 2)),
+        "votes": ops.sum(ops.cast(numbers == first, "float32") * weights, axis=0),
+    }
+
+
+def gives_classes(output: keras.KerasTensor) -> bool:
+    """Whether an output of a functional or sequential model is probabilities of classes."""
+    last, _, index = output._keras_history
+    if isinstance(last, keras.Model):
+        return gives_classes(last.outputs[index])
+    if type(last).__name__ == "Softmax":  # the layer or `keras.ops.softmax`
+        return True
+    return getattr(last, "activation", None) is keras.activations.softmax

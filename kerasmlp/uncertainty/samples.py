@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kerasmlp.layers.masks import sample_streams
-from kerasmlp.uncertainty.graph import check_model, kept
+from kerasmlp.uncertainty.graph import check_model, kept, output_names
 from kerasmlp.uncertainty.measures import class_measures
 from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.utils.checks import check_choice, check_int, reject
@@ -28,7 +28,7 @@ def predict_samples(
     masks: str = "independent",
     first_row: int = 0,
     rows_per_pass: int = 8192,
-) -> np.ndarray:
+) -> np.ndarray | dict[str, np.ndarray]:
     """Draws outputs of the model under random dropout masks (Monte-Carlo dropout).
 
     Batch norm keeps its moving statistics. Do not look for this in
@@ -53,7 +53,8 @@ def predict_samples(
             of images: bounds the memory beside the result.
 
     Returns:
-        Array `(num_samples, batch, num_outputs)`, float32.
+        Array `(num_samples, batch, num_outputs)`, float32; of a model with several outputs
+        a dict of them by name, which share their masks.
 
     Raises:
         InputError: if `x` does not fit the model, nothing in it drops out, or
@@ -71,11 +72,13 @@ def predict_samples(
     """
     sampler, x = _ready(model, x)
     check_int("num_samples", num_samples, minimum=1, maximum=MAX_SAMPLES)
-    samples = np.empty((num_samples, len(x), sampler.model.output_shape[-1]), np.float32)
+    widths = [output.shape[-1] for output in sampler.model.outputs]
+    found = [np.empty((num_samples, len(x), width), np.float32) for width in widths]
     chunks = _run(sampler, "samples", x, num_samples, seed, masks, first_row, rows_per_pass)
-    for rows, passes, part in chunks:
-        samples[passes, rows] = part[: passes.stop - passes.start, : rows.stop - rows.start]
-    return samples
+    for rows, passes, parts in chunks:
+        for samples, part in zip(found, parts, strict=True):
+            samples[passes, rows] = part[: passes.stop - passes.start, : rows.stop - rows.start]
+    return _named(sampler.model, found)
 
 
 def predict_uncertainty(
@@ -87,7 +90,7 @@ def predict_uncertainty(
     masks: str = "independent",
     first_row: int = 0,
     rows_per_pass: int = 8192,
-) -> dict[str, np.ndarray]:
+) -> dict:
     """What `num_samples` stochastic passes say together; they are never held at once.
 
     Args:
@@ -97,7 +100,8 @@ def predict_uncertainty(
         Of a model that ends in a softmax: `mean`, probabilities
         `(batch, num_classes)`, and all of `uncertainty_measures`,
         each `(batch,)`. Of another: `mean` and `epistemic_variance`,
-        `(batch, num_outputs)`. All float64.
+        `(batch, num_outputs)`. All float64. Of a model with several outputs
+        a dict of these by name.
 
     Raises:
         InputError: as `predict_samples`.
@@ -112,26 +116,60 @@ def predict_uncertainty(
     """
     sampler, x = _ready(model, x)
     check_int("num_samples", num_samples, minimum=1)
-    shape = (len(x), sampler.model.output_shape[-1])
-    arguments = (x, num_samples, seed, masks, first_row, rows_per_pass)
-    if ends_in_softmax(sampler.model):
-        mean, votes, entropy = np.zeros(shape), np.zeros(shape), np.zeros(len(x))
-        for rows, _, part in _run(sampler, "classes", *arguments):
-            size = rows.stop - rows.start
-            mean[rows] += part["probabilities"][:size]
-            votes[rows] += part["votes"][:size]
-            entropy[rows] += part["entropies"][:size]
-        mean /= num_samples
-        return {"mean": mean} | class_measures(mean, entropy / num_samples, votes / num_samples)
-    mean, squares, done = np.zeros(shape), np.zeros(shape), 0
-    for rows, passes, part in _run(sampler, "moments", *arguments):
+    kinds = [_Classes if of_classes else _Moments for of_classes in sampler.of_classes]
+    sums = [
+        kind(len(x), output.shape[-1])
+        for kind, output in zip(kinds, sampler.model.outputs, strict=True)
+    ]
+    chunks = _run(sampler, "summary", x, num_samples, seed, masks, first_row, rows_per_pass)
+    for rows, passes, parts in chunks:
+        for kept_sums, part in zip(sums, parts, strict=True):
+            kept_sums.add(rows, passes, part)
+    return _named(sampler.model, [kept_sums.measures(num_samples) for kept_sums in sums])
+
+
+class _Classes:
+    """Sums over the passes of probabilities."""
+
+    def __init__(self, rows: int, width: int):
+        self.mean, self.votes = np.zeros((rows, width)), np.zeros((rows, width))
+        self.entropy = np.zeros(rows)
+
+    def add(self, rows: slice, passes: slice, part: dict) -> None:
+        size = rows.stop - rows.start
+        self.mean[rows] += part["probabilities"][:size]
+        self.votes[rows] += part["votes"][:size]
+        self.entropy[rows] += part["entropies"][:size]
+
+    def measures(self, num_samples: int) -> dict[str, np.ndarray]:
+        mean = self.mean / num_samples
+        entropy, votes = self.entropy / num_samples, self.votes / num_samples
+        return {"mean": mean} | class_measures(mean, entropy, votes)
+
+
+class _Moments:
+    """Mean and squared deviations over the passes."""
+
+    def __init__(self, rows: int, width: int):
+        self.mean, self.squares = np.zeros((rows, width)), np.zeros((rows, width))
+
+    def add(self, rows: slice, passes: slice, part: dict) -> None:
         size, count = rows.stop - rows.start, passes.stop - passes.start
         done = passes.start
         # Chan et al.'s update: no difference of large sums
-        shift = part["mean"][:size] - mean[rows]
-        mean[rows] += shift * count / (done + count)
-        squares[rows] += part["squares"][:size] + shift**2 * done * count / (done + count)
-    return {"mean": mean, "epistemic_variance": squares / num_samples}
+        shift = part["mean"][:size] - self.mean[rows]
+        self.mean[rows] += shift * count / (done + count)
+        squares = part["squares"][:size] + shift**2 * done * count / (done + count)
+        self.squares[rows] += squares
+
+    def measures(self, num_samples: int) -> dict[str, np.ndarray]:
+        return {"mean": self.mean, "epistemic_variance": self.squares / num_samples}
+
+
+def _named(model: keras.Model, found: list):
+    """What was found of the outputs, by their names; of a single one as it is."""
+    names = output_names(model)
+    return found[0] if names is None else dict(zip(names, found, strict=True))
 
 
 def _ready(model: keras.Model | Sampler, x: np.ndarray) -> tuple[Sampler, np.ndarray]:
@@ -149,8 +187,8 @@ def _run(
     masks: str,
     first_row: int,
     rows_per_pass: int,
-) -> Iterator[tuple[slice, slice, np.ndarray | dict[str, np.ndarray]]]:
-    """Yields slices of rows and passes and what the sampler gives for them, filled up.
+) -> Iterator[tuple[slice, slice, list]]:
+    """Yields slices of rows and passes and what the sampler gives of each output, filled up.
 
     Chunks are filled up to one shape, because every shape is compiled.
     """
@@ -181,8 +219,7 @@ def _run(
             count = np.arange(first, first + passes_per_chunk)
             streams = sample_streams(seed, count, None if shared else numbers)
             weights = (count < num_samples).astype(np.float32)
-            part = sampler.run(output, chunk, streams, weights, sparse=sparse)
-            yield rows, passes, part
+            yield rows, passes, sampler.run(output, chunk, streams, weights, sparse=sparse)
 
 
 def _widest(model: keras.Model) -> int:
@@ -194,17 +231,6 @@ def _widest(model: keras.Model) -> int:
         for layer in model.layers
     ]
     return max(widths)
-
-
-def ends_in_softmax(model: keras.Model) -> bool:
-    """Whether the outputs of a functional or sequential model are probabilities of classes."""
-    steps = model.layers if isinstance(model, keras.Sequential) else model.operations
-    last = steps[-1]
-    if isinstance(last, keras.Model):
-        return ends_in_softmax(last)
-    if type(last).__name__ == "Softmax":  # the layer or `keras.ops.softmax`
-        return True
-    return getattr(last, "activation", None) is keras.activations.softmax
 
 
 def check_rows(model: keras.Model, x: np.ndarray) -> np.ndarray:

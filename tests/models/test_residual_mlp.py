@@ -131,7 +131,7 @@ def test_any_width(width, num_blocks):
     ("arguments", "message"),
     [
         ({}, "`num_classes` must be given, or else `num_targets`"),
-        ({"num_classes": 2, "num_targets": 1}, "but not both"),
+        ({"num_classes": 2, "num_targets": 1}, "only one of them"),
         ({"num_classes": 1}, "`num_classes` must be an integer >= 2"),
         ({"num_targets": 0}, "`num_targets` must be an integer >= 1"),
         ({"num_classes": 2, "width": 4, "num_blocks": 3}, "`num_blocks` must leave a width"),

@@ -36,6 +36,7 @@ from kerasmlp.training.embeddings import train
 from kerasmlp.training.fit import compile_by_recipe, course_by_recipe, fit, steps_of
 from kerasmlp.training.initial_weights import check_init
 from kerasmlp.training.losses import recipe_loss
+from kerasmlp.training.rows import Rows
 from kerasmlp.uncertainty.samples import predict_uncertainty
 from kerasmlp.utils.checks import InputError
 from kerasmlp.utils.manifest import write_manifest
@@ -71,9 +72,15 @@ def test_a_run_folder_is_complete(age_run, store):
     assert sum(row["rows"] for row in report["validation_groups"]) == 40
 
 
+def kept_back(store, target, share: float, seed: int) -> Examples:
+    """The rows that `train` keeps back."""
+    how = {"validation_share": share, "seed": seed, "group": None}
+    return Rows.of(store, target, None, how).heads[0].part
+
+
 def test_a_run_is_calibrated_as_it_answers(age_run, store):
     path, target, report = age_run
-    _, part = Examples.of(store, target).split(0.1, 1, None)
+    part = kept_back(store, target, 0.1, 1)
     predictor = Predictor(path)
     model = load_model(path)
     mean = predict_uncertainty(model, part.inputs, num_samples=64)["mean"]
@@ -234,7 +241,7 @@ def test_before_and_after_are_measured_on_the_same_rows(
         )
         report = train(store, target, SMALL.replace(epochs=1), tmp_path / "run", **how)
     assert encoded == [target]  # once, for training, measures, calibration and remarks together
-    _, part = Examples.of(store, target).split(0.1, 1, None)
+    part = kept_back(store, target, 0.1, 1)
     expected = measure(part, Predictor(path).probabilities(part.inputs))
     before = report["before_training"]
     assert before.pop("rows_learned_from") == 40 == report["validation"]["rows"]
@@ -273,9 +280,11 @@ def test_defaults_are_gentle_and_options_win(words, rows, changes):
 
 def test_groups_are_never_split():
     store = make_store(group=np.repeat(np.arange(100), 4))
-    parts = Examples.of(store, choose_target(store, "gender")).split(0.2, 0, "group")
-    rest, kept_back = (set(part.labels["group"]) for part in parts)
-    assert not rest & kept_back and len(rest | kept_back) == 100
+    how = {"validation_share": 0.2, "seed": 0, "group": "group"}
+    (head,) = Rows.of(store, choose_target(store, "gender"), None, how).heads
+    parts = head.training, head.part
+    rest, others = (set(part.labels["group"]) for part in parts)
+    assert not rest & others and len(rest | others) == 100
     assert sum(map(len, parts)) == 400
 
 
@@ -660,7 +669,8 @@ def test_rows_on_both_sides_of_a_test_are_said(store, tmp_path, workbench):
     target, recipe = choose_target(twice, "gender"), SMALL.replace(epochs=1)
     how = {"workbench": workbench, "pictures": False, "test_share": 0.2}
     report = train(twice, target, recipe, tmp_path / "run", **how)
-    _, test = Examples.of(twice, target).hold_out(0.2, 0, None)
+    how = {"validation_share": 0.1, "test_share": 0.2, "seed": 0, "group": None}
+    test = Rows.of(twice, target, None, how).heads[0].test
     same = (test.inputs[:, None] == test.inputs).all(axis=2).sum()  # with themselves
     common = len(test) - (same - len(test))
     assert report["rows"]["test_learned_from"] == common > 20

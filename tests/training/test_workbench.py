@@ -60,7 +60,7 @@ def test_runs_of_one_shape_trace_once_and_another_shape_anew(tmp_path, monkeypat
 
 def test_xla_compiles_where_it_is_earned_back():
     shape = {
-        "num_classes": 2,
+        "heads": 2,
         "width": 8,
         "batch_size": 4,
         "loss": RankedCrossentropy(rps_weight=0.0),
@@ -73,7 +73,7 @@ def test_xla_compiles_where_it_is_earned_back():
 
 def test_the_models_handed_out_last_are_kept():
     bench = Workbench(max_models=2, xla=False)
-    shape = {"num_classes": 2, "width": 8, "steps": 3, "precision": "float32"}
+    shape = {"heads": 2, "width": 8, "steps": 3, "precision": "float32"}
     shape["loss"] = RankedCrossentropy(rps_weight=0.0)
     sizes = (4, 5, 4, 6, 4, 5)
     models = [bench.model(SMALL, **shape, batch_size=size, seed=0) for size in sizes]

@@ -322,7 +322,7 @@ def sampling_many(model, x, num_samples):
     from kerasmlp.layers.masks import sample_streams
 
     streams = sample_streams(0, np.arange(num_samples), np.arange(len(x)))
-    return Sampler(model).run("samples", x, streams, np.ones(num_samples, "float32"))
+    return Sampler(model).run("samples", x, streams, np.ones(num_samples, "float32"))[0]
 
 
 def test_measures_against_plain_loops():

@@ -1,5 +1,6 @@
 """Two cross-validations side by side on the same test rows."""
 
+import json
 import os
 
 import numpy as np
@@ -94,6 +95,8 @@ def comparison_table(result: dict) -> str:
 
 def _measured(config: dict) -> str:
     target = config["target"]
+    if "class_names" not in target:  # numbers, or several heads
+        return json.dumps(target)
     return target["classes"] or ", ".join(target["class_names"])
 
 

@@ -24,7 +24,7 @@ from kerasmlp.experiments.cross_validation.trainer import TrainingPool
 from kerasmlp.experiments.grid import Grid
 from kerasmlp.experiments.summary import summarize
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.runs.training_files import TARGET, read_report
+from kerasmlp.runs.training_files import read_report, target_of
 from kerasmlp.training.initial_weights import check_init, check_untested
 from kerasmlp.utils.checks import DivergedError, is_number, reject_file
 from kerasmlp.utils.files import sha256_file
@@ -51,7 +51,7 @@ _CONFIG = {
     "num_folds": whole(2, 1_000_000),
     "folds_from": one_of("column", "seed"),
     "folds_digest": text(200),
-    "target": fields(TARGET),
+    "target": dict_of(kind("anything", lambda value: True)),
 }
 _MEASURE = kind("a finite number, or true or false", lambda v: is_number(v) or v is True)
 _REPORT = {
@@ -203,6 +203,7 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
     folder.require_kind(KIND, "the folder of a cross-validation")
     config, report = folder.config(), folder.report()
     check_object(folder / "config.json", config, _CONFIG, "that of a cross-validation")
+    target_of(folder / "config.json", config, "that of a cross-validation")
     report.setdefault("precision", report.get("dtype", "unknown"))  # as older versions say it
     check_object(folder / "report.json", report, _REPORT, "that of a cross-validation")
     count, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kerasmlp.data.examples import Examples
+from kerasmlp.data.examples import examples_of, labelled
 from kerasmlp.data.labels import is_unknown
+from kerasmlp.data.other_targets import AnyTarget, target_from_config
 from kerasmlp.data.splits import group_codes, grouped_folds, grouped_split
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.data.targets import Target
 from kerasmlp.experiments.settings import Recorded, check_drawing
 from kerasmlp.models.presets import Recipe
 from kerasmlp.utils.checks import reject, reject_column
@@ -37,7 +37,7 @@ class CrossValidationPlan(Recorded):
         init: Run whose weights to begin with, or None.
     """
 
-    target: Target
+    target: AnyTarget
     recipe: Recipe
     seeds: tuple[int, ...]
     num_folds: int | None = None
@@ -50,7 +50,7 @@ class CrossValidationPlan(Recorded):
         return cls(
             **config
             | {
-                "target": Target.from_config(config["target"]),
+                "target": target_from_config(config["target"]),
                 "recipe": Recipe(**config["recipe"]),
                 "seeds": tuple(config["seeds"]),
             }
@@ -110,23 +110,19 @@ def plan_runs(store: EmbeddingStore, plan: CrossValidationPlan) -> list[PlannedR
         reject("seeds", "must be one or more different integers", list(plan.seeds))
     plan.recipe.check_width(store.width)
     check_drawing(plan.seeds, plan.validation_share)
-    examples = Examples.of(store, plan.target)
-    rows = examples.labelled()
+    heads = examples_of(store, plan.target)
+    rows = labelled(heads)
     if has_folds(store):
         rows = rows[~is_unknown(store.labels["fold"][rows])]
-    groups = examples.groups(plan.group)[rows]
+    groups = heads[0].groups(plan.group)[rows]
     runs, sizes = [], []
     for seed in plan.seeds:
         for fold, test in _folds(store, plan, groups, rows, seed):
             training = ~np.isin(rows, test)
             rest, _ = grouped_split(groups[training], plan.validation_share, seed)
-            present = np.unique(examples.targets[rows[training]][rest])
-            if len(present) < 2:
+            for head in heads:
                 where = f"where seed {seed} tests fold {fold}"
-                names = [plan.target.measured_names[k] for k in present]
-                reject_column(
-                    plan.target.label, f"must hold two classes to train on {where}", names
-                )
+                head.require_two(rows[training][rest], f"must hold two {{}} to train on {where}")
             runs.append(PlannedRun(seed, fold, rows[training], test))
             sizes.append(len(rest))
     steps = shared_steps(sizes, plan.recipe.batch_size)

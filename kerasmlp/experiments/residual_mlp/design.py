@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasmlp.data.examples import VALIDATION_SHARE, Examples
+from kerasmlp.data.examples import VALIDATION_SHARE
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import check_same_embedder
 from kerasmlp.data.targets import Target, age_target, choose_age_target, choose_target
@@ -20,6 +20,7 @@ from kerasmlp.experiments.cross_validation.plan import (
 from kerasmlp.experiments.tuning.plan import LONGEST_EPOCHS, TuningPlan
 from kerasmlp.models.presets import Recipe, find_recipe
 from kerasmlp.runs.seen import row_hashes
+from kerasmlp.training.rows import Rows
 from kerasmlp.utils.checks import check_choice, check_int, check_optional_int, reject, reject_file
 
 VARIANTS = {
@@ -159,8 +160,8 @@ class Experiment:
             search.check(pretraining.width)
         for task in self.tasks:
             plan_runs(store, self.plan(task))
-            rows = Examples.of(pretraining, task.pretraining_target)
-            rows.split(VALIDATION_SHARE, self.seed, None)
+            how = {"validation_share": VALIDATION_SHARE, "seed": self.seed, "group": None}
+            Rows.of(pretraining, task.pretraining_target, None, how)
 
 
 def make_tasks(

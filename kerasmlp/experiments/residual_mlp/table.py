@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from kerasmlp.data.other_targets import target_from_config
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.data.targets import Target
 from kerasmlp.experiments.cross_validation.cross_validate import open_finished
 from kerasmlp.experiments.cross_validation.table import PARTS
 from kerasmlp.experiments.residual_mlp.design import Folders
@@ -45,7 +45,7 @@ def long_table(folders: Folders, store: EmbeddingStore) -> list[dict]:
             for name in (*_SHOWN, *(f"test_{measure}" for measure in _MORE)):
                 if name in summary:
                     row |= {f"{name}_{k}": summary[name][k] for k in ("mean", "std")}
-        if is_comparable(store, Target.from_config(config["target"])):
+        if is_comparable(store, target_from_config(config["target"])):
             row |= {f"paper_{k}": v for k, v in paper_results(task, init, variant).items()}
     return rows
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from kerasmlp.data.targets import Target
+from kerasmlp.data.other_targets import AnyTarget, target_from_config
 from kerasmlp.experiments.settings import Recorded, check_drawing
 from kerasmlp.experiments.tuning.space import SPACES
 from kerasmlp.models.presets import Recipe
@@ -44,7 +44,7 @@ class TuningPlan(Recorded):
     (46, 170)
     """
 
-    target: Target
+    target: AnyTarget
     base: Recipe
     space: str
     max_epochs: int = MAX_EPOCHS
@@ -124,7 +124,7 @@ class TuningPlan(Recorded):
     @classmethod
     def from_config(cls, config: dict) -> TuningPlan:
         known = {k: config[k] for k in cls.__dataclass_fields__ if k in config}
-        target, base = Target.from_config(config["target"]), Recipe(**config["base"])
+        target, base = target_from_config(config["target"]), Recipe(**config["base"])
         return cls(**known | {"target": target, "base": base})
 
 

@@ -11,16 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp.callbacks.validation import Validation
-from kerasmlp.data.examples import Examples
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.evaluation.measuring import measure
 from kerasmlp.experiments.tuning.plan import Cost, TuningPlan
 from kerasmlp.experiments.tuning.space import middle_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import course_by_recipe, fit, steps_of
-from kerasmlp.training.losses import recipe_loss
+from kerasmlp.training.heads import Heads
 from kerasmlp.training.precision import default_policy
+from kerasmlp.training.rows import Rows
 from kerasmlp.utils.checks import DivergedError, reject
 
 MAX_MODELS = 12
@@ -45,11 +44,11 @@ class TrialRunner:
     def __init__(self, store: EmbeddingStore, plan: TuningPlan):
         self._plan = plan
         store = _without_fold(store, plan.leave_out_fold)
-        rows = Examples.of(store, plan.target)
-        self.rows, self.part = rows.split(plan.validation_share, plan.seed, plan.group)
+        how = {name: getattr(plan, name) for name in ("validation_share", "seed", "group")}
+        self.rows = Rows.of(store, plan.target, None, how)
         # A search traces many networks, which TensorFlow takes for one that is traced too often.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        self.use_compiler(xla=plan.uses_xla(len(self.rows)))
+        self.use_compiler(xla=plan.uses_xla(len(self.rows.inputs)))
 
     def use_compiler(self, *, xla: bool) -> None:
         self.workbench = Workbench(max_models=MAX_MODELS, xla=xla)
@@ -78,28 +77,25 @@ class TrialRunner:
             weights have an infinite loss.
         """
         started, plan = time.perf_counter(), self._plan
-        steps = steps_of(len(self.rows), recipe.batch_size)
+        inputs, heads = self.rows.inputs, Heads(self.rows, recipe)
+        steps = steps_of(len(inputs), recipe.batch_size)
         model = self.workbench.model(
             recipe,
-            num_classes=plan.target.num_classes,
-            width=self.rows.inputs.shape[1],
-            batch_size=min(recipe.batch_size, len(self.rows)),
+            heads=plan.target.network_head,
+            width=inputs.shape[1],
+            batch_size=min(recipe.batch_size, len(inputs)),
             steps=steps,
-            loss=recipe_loss(recipe, ordered=plan.target.is_age),
+            loss=heads.loss,
             precision=default_policy(),
             seed=plan.seed,
         )
-
-        def measured(probabilities: np.ndarray) -> dict[str, float]:
-            return {"loss": measure(self.part, probabilities)["nll"]}
-
         course = course_by_recipe(
-            self.rows.inputs,
-            self.rows.soft_targets(recipe.label_sigma_years),
+            inputs,
+            heads.targets,
             recipe,
             steps=steps,
             seed=plan.seed,
-            callbacks=[Validation(self.part.inputs, measured)],
+            callbacks=[Validation(self.rows.part_inputs, heads.validation_loss)],
         )
         # The search stops what does not improve.
         course = replace(course, epochs=stop_after, patience=None)

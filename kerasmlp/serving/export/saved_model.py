@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp import __version__
-from kerasmlp.runs.mc_model import has_dropout, with_temperature
+from kerasmlp.runs.mc_model import has_dropout, with_temperatures
 from kerasmlp.runs.model import in_float32
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.risk import abstention_of
@@ -79,7 +79,8 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
 def _signatures(predictor: Predictor) -> Signatures:
     calibration, model, mc_model = predictor.calibration, in_float32(predictor.model), None
     if has_dropout(model):
-        mc_model = with_temperature(model, calibration.mc_temperature if calibration else 1.0)
+        temperature = calibration.mc_temperature if calibration else 1.0
+        mc_model = with_temperatures(model, {None: temperature})
     offsets_years = calibration.offsets_years.get("mc_mean") if calibration else None
     return Signatures(model, predictor.target, offsets_years=offsets_years, mc_model=mc_model)
 

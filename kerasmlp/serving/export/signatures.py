@@ -104,7 +104,7 @@ class Signatures(tf.Module):
 
         def add(first, probabilities, entropy):
             passes = first + tf.range(step)
-            outputs = self._sampler.passes(x, SampleMasks(seeded_streams(seed, passes), rows))
+            (outputs,) = self._sampler.passes(x, SampleMasks(seeded_streams(seed, passes), rows))
             samples = tf.reshape(outputs, (step, rows, num_classes))
             # Passes beyond the last one only fill up the step.
             wanted = tf.cast(passes[:, None] < num_samples, tf.float32)

@@ -1,0 +1,157 @@
+"""What came of one head of a finished training: its measures, and what rows kept back fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasmlp.callbacks.validation import forward
+from kerasmlp.data.examples import Examples
+from kerasmlp.evaluation.measuring import measure, measure_groups
+from kerasmlp.runs.calibration import HEADS
+from kerasmlp.training.calibrating import (
+    MIN_TEMPERATURE_ROWS,
+    calibrate,
+    calibrate_answers,
+    calibrate_numbers,
+)
+from kerasmlp.training.heads import Heads, LearningHead
+from kerasmlp.training.remarks import majority_of, remarks
+from kerasmlp.uncertainty.numbers import fit_spread
+from kerasmlp.uncertainty.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """One head of a finished model.
+
+    Attributes:
+        report: What `report.json` says of it.
+        part: Rows kept back that have its label.
+        answers: Of the deterministic model on them.
+        calibration: Of the run, or None.
+    """
+
+    report: dict[str, Any]
+    part: Examples
+    answers: np.ndarray
+    calibration: Any
+
+
+def head_result(
+    head: LearningHead,
+    model: keras.Model,
+    sampler: Sampler | None,
+    outputs: Callable[[np.ndarray], np.ndarray],
+    *,
+    calibrated: bool,
+) -> HeadResult:
+    """Measures a head of a finished model, and fits what comes after its weights.
+
+    Args:
+        head: Of the training.
+        model: In float32; the head's layers change.
+        sampler: Of the model; None without dropout.
+        outputs: From embeddings to what the head answers.
+        calibrated: Fit a temperature, intervals and abstention.
+    """
+    rows = head.rows
+    part = rows.part.subset(rows.part.known)
+    answers = outputs(part.inputs)
+    before, temperature, calibration = measure(part, answers), 1.0, None
+    if calibrated and len(part) >= MIN_TEMPERATURE_ROWS:
+        temperature = _fit_temperature(head, model, part, answers)
+        answers = outputs(part.inputs)
+    measured = measure(part, answers) if temperature != 1 else before
+    report = {
+        "validation": measured,
+        "validation_groups": measure_groups(part, answers),
+        "majority": majority_of(rows.training, part, answers),
+        "before_temperature": {k: before[k] for k in ("nll", "ece") if k in before},
+        "temperature": temperature,
+    }
+    if rows.test is not None:
+        for name, some in (("training", rows.training), ("test", rows.test)):
+            known = some.subset(some.known)
+            report[name] = measure(known, outputs(known.inputs))
+    if calibrated:
+        fit = calibrate_numbers if head.target.is_number else calibrate_answers
+        calibration = fit(sampler, part, answers, head.name)
+    return HeadResult(report, part, answers, calibration)
+
+
+def head_results(
+    heads: Heads,
+    model: keras.Model,
+    joined: keras.Model,
+    sampler: Sampler | None,
+    *,
+    calibrated: bool,
+    xla: bool,
+) -> list[HeadResult]:
+    """What came of every head; the model is brought to the units of its labels.
+
+    Args:
+        heads: Of the training.
+        model: In float32, an output per head.
+        joined: The same with its heads side by side.
+        sampler: Of the model; None without dropout.
+        calibrated: As of `head_result`.
+        xla: As of `forward`.
+    """
+    results = []
+    for head, columns in zip(heads.heads, heads.columns, strict=True):
+        if head.target.is_number:
+            head.finish(model)
+
+        def outputs(x: np.ndarray, columns: slice = columns) -> np.ndarray:
+            return forward(joined, x, xla=xla)[:, columns]
+
+        results.append(head_result(head, model, sampler, outputs, calibrated=calibrated))
+    return results
+
+
+def report_of(results: list[HeadResult]) -> dict[str, Any]:
+    """What a report says of its heads: of one as it is, of several by their names."""
+    if len(results) == 1:
+        return results[0].report
+    by_name = {result.part.target.name: result.report for result in results}
+    report: dict[str, Any] = {"heads": by_name, "validation_groups": []}
+    for part in ("validation", "training", "test"):
+        found = {name: one[part] for name, one in by_name.items() if part in one}
+        flat = {f"{name}_{k}": v for name, one in found.items() for k, v in one.items()}
+        report |= {part: flat} if flat else {}
+    return report
+
+
+def notes_of(wholes: list[Examples], results: list[HeadResult], report: dict) -> list[str]:
+    """The sentences of `remarks`, of several heads under their labels."""
+    notes = []
+    for whole, result in zip(wholes, results, strict=True):
+        several = f"{whole.target.label}: " * (len(results) > 1)
+        rows = report["rows"] | {"validation": len(result.part)}
+        notes += [several + note for note in remarks(whole, result.report | {"rows": rows})]
+    return notes
+
+
+def calibrations_of(results: list[HeadResult]) -> dict:
+    """What `calibration.json` holds."""
+    if len(results) == 1:
+        return results[0].calibration.to_json()
+    heads = {result.part.target.label: result.calibration.to_json() for result in results}
+    return {"format": HEADS, "heads": heads}
+
+
+def _fit_temperature(
+    head: LearningHead, model: keras.Model, part: Examples, answers: np.ndarray
+) -> float:
+    if not head.target.is_number:
+        return calibrate(model, part, head.layer(model, "logits"))
+    mean, std = np.asarray(answers, np.float64).T
+    spread = fit_spread(part.targets, mean, std**2, np.zeros(len(part)))
+    head.finish(model, spread=spread)
+    return spread

@@ -1,0 +1,164 @@
+"""The heads of a network while it learns: their targets, their loss, their answers."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from kerasmlp.evaluation.measuring import measure
+from kerasmlp.layers.gaussian_head import GaussianHead
+from kerasmlp.models.presets import Recipe
+from kerasmlp.models.residual_mlp import head_layer
+from kerasmlp.training.losses import GaussianNLL, JointLoss, recipe_loss
+from kerasmlp.training.rows import HeadRows, Rows
+
+_KEPT = ("accuracy", "exact_year_accuracy", "mae_years", "rmse")
+"""Of the measures, in a history."""
+
+
+class LearningHead:
+    """One head: what it is to learn from which rows, and what its outputs mean.
+
+    Numbers are learned in units of their own spread, from their mean on; `finish` tells the
+    layer of the model the unit.
+
+    Args:
+        rows: As the head sees them.
+        recipe: Hyperparameters.
+        name: Of several heads, that of this one; else None.
+    """
+
+    def __init__(self, rows: HeadRows, recipe: Recipe, name: str | None):
+        self.rows, self.target, self.name = rows, rows.training.target, name
+        self.center, self.scale = 0.0, 1.0
+        if self.target.is_number:
+            numbers = rows.training.targets[rows.training.known]
+            self.center, self.scale = float(numbers.mean()), float(numbers.std())
+            self.loss: keras.losses.Loss = GaussianNLL()
+        else:
+            partial = name is not None
+            self.loss = recipe_loss(recipe, ordered=self.target.is_age, partial=partial)
+        self._sigma_years = recipe.label_sigma_years
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What the loss takes, `(rows, outputs)`, zeros where the label is unknown."""
+        training, known = self.rows.training, self.rows.training.known
+        if not self.target.is_number:
+            return training.soft_targets(self._sigma_years)
+        standard = np.where(known, (training.targets - self.center) / self.scale, 0.0)
+        return np.stack([standard, known], axis=1).astype(np.float32)
+
+    def go_on_from(self, model: keras.Model) -> None:
+        """Keeps the unit of the weights that a model begins with."""
+        layer = self.layer(model, "gaussian")
+        center, scale, _ = map(float, layer.get_weights())
+        if (center, scale) != (0, 1):
+            self.center, self.scale = center, scale
+            layer.set_unit(center=0.0, scale=1.0)
+
+    def constant_loss(self) -> float:
+        """The loss of the best answer that is the same for all rows, where the label is known."""
+        known = self.targets[self.rows.training.known]
+        constant = np.array([[0, 1]]) if self.target.is_number else known.mean(axis=0)[None]
+        answers = np.repeat(constant, len(known), axis=0).astype(np.float32)
+        return float(keras.ops.convert_to_numpy(self.loss(known, answers)))
+
+    def in_unit(self, outputs: np.ndarray) -> np.ndarray:
+        """Outputs of the model in training as those of the finished one."""
+        if not self.target.is_number:
+            return outputs
+        return np.asarray(outputs, np.float64) * self.scale + [self.center, 0.0]
+
+    def layer(self, model: keras.Model, kind: str) -> keras.layers.Layer:
+        """A layer of this head, such as its `logits`."""
+        return model.get_layer(head_layer(kind, self.name))
+
+    def finish(self, model: keras.Model, *, spread: float = 1.0) -> None:
+        """Tells the model the unit of its answers, and a factor on standard deviations."""
+        layer = self.layer(model, "gaussian")
+        assert isinstance(layer, GaussianHead)
+        layer.set_unit(center=self.center, scale=self.scale, spread=spread)
+
+
+class Heads:
+    """All heads of a network, whose outputs lie side by side while it learns.
+
+    Several losses are summed, each divided by that of the best constant answer on the rows
+    trained on: each head begins at about 1, and none counts more for having more classes.
+
+    Args:
+        rows: Of the training.
+        recipe: Hyperparameters.
+    """
+
+    def __init__(self, rows: Rows, recipe: Recipe):
+        several = len(rows.heads) > 1
+        heads = [
+            LearningHead(head, recipe, head.training.target.label if several else None)
+            for head in rows.heads
+        ]
+        self.heads = sorted(heads, key=lambda head: head.name or "")  # as the model has them
+        ends = np.cumsum([head.target.num_outputs for head in self.heads])
+        starts = [0, *ends[:-1]]
+        self.columns = [slice(*both) for both in zip(starts, ends, strict=True)]
+        self._weights = [1.0]
+        if several:
+            self._weights = [1 / head.constant_loss() for head in self.heads]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Of all heads, `(rows, outputs)`."""
+        if len(self.heads) == 1:
+            return self.heads[0].targets
+        return np.concatenate([head.targets for head in self.heads], axis=1)
+
+    @property
+    def loss(self) -> keras.losses.Loss:
+        if len(self.heads) == 1:
+            return self.heads[0].loss
+        sizes = [head.target.num_outputs for head in self.heads]
+        losses = [head.loss for head in self.heads]
+        return JointLoss(losses, sizes=sizes, weights=self._weights)
+
+    def measured(self, outputs: np.ndarray) -> dict[str, float]:
+        """Measures on the rows kept back, from outputs side by side; of several under names."""
+        return self._named(self._measured(outputs))
+
+    def validation(self, outputs: np.ndarray) -> dict[str, float]:
+        """Those that a history keeps, and the loss that says when to stop."""
+        each = self._measured(outputs)
+        kept = [{name: one[name] for name in _KEPT if name in one} for one in each]
+        return self._loss(each) | self._named(kept)
+
+    def validation_loss(self, outputs: np.ndarray) -> dict[str, float]:
+        """That loss alone."""
+        return self._loss(self._measured(outputs))
+
+    def _loss(self, each: list[dict]) -> dict[str, float]:
+        return {"loss": sum(w * one["nll"] for w, one in zip(self._weights, each, strict=True))}
+
+    def _named(self, each: list[dict]) -> dict:
+        if len(each) == 1:
+            return each[0]
+        named = zip(self.heads, each, strict=True)
+        return {f"{head.target.name}_{k}": v for head, one in named for k, v in one.items()}
+
+    def _measured(self, outputs: np.ndarray) -> list[dict]:
+        both = zip(self.heads, self.answers(outputs), strict=True)
+        return [measure(head.rows.part, answers) for head, answers in both]
+
+    def answers(self, outputs: np.ndarray) -> list[np.ndarray]:
+        """Of each head, in the unit of its label, from outputs side by side."""
+        return [
+            head.in_unit(outputs[:, columns])
+            for head, columns in zip(self.heads, self.columns, strict=True)
+        ]
+
+
+def side_by_side(model: keras.Model) -> keras.Model:
+    """A model on the same layers whose outputs lie side by side, one array; one has it already."""
+    if len(model.outputs) == 1:
+        return model
+    joined = keras.layers.Concatenate(dtype="float32", name="side_by_side")(model.outputs)
+    return keras.Model(model.input, joined, name=model.name)

@@ -1,0 +1,113 @@
+"""The rows of a training, divided once, and what each head of the network knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerasmlp.data.examples import TRAINABLE, Examples, examples_of, known_in_any, labelled
+from kerasmlp.data.other_targets import AnyTarget
+from kerasmlp.data.splits import grouped_split
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.utils.checks import reject
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """The rows of a training as one head sees them; of several heads some lack its label.
+
+    Attributes:
+        whole: All of them but the test.
+        training: To learn from.
+        part: Kept back.
+        test: Measured on once, or None.
+    """
+
+    whole: Examples
+    training: Examples
+    part: Examples
+    test: Examples | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows with their labels, divided; see `HeadRows`."""
+
+    heads: tuple[HeadRows, ...]
+
+    @classmethod
+    def of(
+        cls,
+        store: EmbeddingStore,
+        target: AnyTarget,
+        test: EmbeddingStore | None,
+        settings: Mapping[str, Any],
+    ) -> Rows:
+        """Divides a store as the settings of `train` say, which names are those of its arguments.
+
+        Raises:
+            InputError: if a share is none, or there are too few rows or classes.
+        """
+        shares = {name: settings.get(name) for name in ("validation_share", "test_share")}
+        for name, share in shares.items():
+            if share is not None and not 0 < share < 1:
+                reject(name, "must be in (0, 1)", share)
+        whole = examples_of(store, target)
+        held_out: Sequence[Examples | None] = [None] * len(whole)
+        if test is not None:
+            held_out = examples_of(test, target)
+        seed, group = settings["seed"], settings["group"]
+        if shares["test_share"] is not None:
+            _, rows = divided(whole, shares["test_share"], seed, group)
+            held_out = [head.subset(rows) for head in whole]
+            rest = np.delete(np.arange(len(whole[0])), rows)
+            whole = [head.subset(rest) for head in whole]
+        rest, part = divided(whole, shares["validation_share"], seed, group)
+        for head in whole:
+            head.require_two(rest, TRAINABLE)
+        parts = [(head.subset(rest), head.subset(part)) for head in whole]
+        heads = zip(whole, *zip(*parts, strict=True), held_out, strict=True)
+        return cls(tuple(HeadRows(*head) for head in heads))
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """Embeddings to learn from."""
+        return self.heads[0].training.inputs
+
+    @property
+    def part_inputs(self) -> np.ndarray:
+        """Embeddings of the rows kept back."""
+        return self.heads[0].part.inputs
+
+    @property
+    def test_inputs(self) -> np.ndarray | None:
+        """Embeddings of the test."""
+        test = self.heads[0].test
+        return None if test is None else test.inputs
+
+    @property
+    def test_digest(self) -> str | None:
+        """Of inputs and labels of the test."""
+        test = self.heads[0].test
+        return None if test is None else test.digest()
+
+    @property
+    def unlabelled(self) -> int:
+        """Rows without any label."""
+        return int((~known_in_any([head.whole for head in self.heads])).sum())
+
+
+def divided(
+    heads: Sequence[Examples], share: float, seed: int, group: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides the rows with any of the labels by whole groups: most of them, and those of a share.
+
+    Raises:
+        InputError: if fewer than two classes or groups are there.
+    """
+    rows = labelled(heads)
+    rest, part = grouped_split(heads[0].groups(group)[rows], share, seed)
+    return rows[rest], rows[part]
