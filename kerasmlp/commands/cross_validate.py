@@ -10,11 +10,10 @@ import os
 from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.number_options import add_fold_options, add_number, how_to_work
 from kerasmlp.commands.resumed import resumed_settings
+from kerasmlp.commands.task_options import add_task_arguments, choose_task
 from kerasmlp.commands.training_options import (
     SAMPLE,
-    add_age_arguments,
     add_training_arguments,
-    choose_task,
     choose_validation_share,
     open_run,
     open_store,
@@ -22,8 +21,8 @@ from kerasmlp.commands.training_options import (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_training_arguments(parser)
-    add_age_arguments(parser)
+    add_training_arguments(parser, several=True)
+    add_task_arguments(parser)
     group = parser.add_argument_group("cross-validation")
     add_number(group, "--seeds", int, "default: %(default)s", default=5)
     add_fold_options(group)

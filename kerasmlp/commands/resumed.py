@@ -35,11 +35,3 @@ def resumed_settings(args: argparse.Namespace) -> dict:
     kinds = {"validation_share": share, "test_share": optional(share), "group": optional(text())}
     check_object(path, config, kinds, what)
     return config | {"recipe": recipe_of(path, values), "target": target_of(path, config, what)}
-
-
-def resumed_target(args: argparse.Namespace, *, age: bool):
-    """The target of the run that is resumed, where nothing else is asked for."""
-    target = resumed_settings(args).get("target")
-    if target is None or target.is_age != age or getattr(args, "classes", None) is not None:
-        return None
-    return target if args.label in (None, target.label) else None

@@ -6,16 +6,15 @@ from pathlib import Path
 
 from kerasmlp.commands.json_line import add_json_argument, print_json
 from kerasmlp.commands.number_options import add_hyperparameters, add_number, how_to_work
-from kerasmlp.commands.resumed import resumed_settings, resumed_target
+from kerasmlp.commands.resumed import resumed_settings
 from kerasmlp.runs.run_folder import RunFolder, next_free
 from kerasmlp.utils.checks import reject
 from kerasmlp.utils.tensorflow_import import import_tensorflow
 
-AGE_LABELS = (None, "age_years", "age_group")
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "fairface_sample.h5"
 
 _FEW_ROWS = 1000
-_HYPERPARAMETERS = {  # name: kind, what it is
+HYPERPARAMETERS = {  # name: kind, what it is
     "epochs": (int, "passes over the data, at most"),
     "batch_size": (int, "rows per step"),
     "learning_rate": (float, "of AdamW, at the start"),
@@ -29,19 +28,22 @@ _HYPERPARAMETERS = {  # name: kind, what it is
 }
 
 
-def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    add_data_arguments(parser)
+def add_training_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    add_data_arguments(parser, several=several)
     run = add_run_arguments(parser)
     run.add_argument("--init", type=Path, metavar="RUN", help="begin with another run's weights")
     recipe = parser.add_argument_group("recipe", "single values go on top of the preset")
     recipe.add_argument("--preset", metavar="NAME", help="a preset's name, or a JSON file of one")
-    add_hyperparameters(recipe, _HYPERPARAMETERS)
+    add_hyperparameters(recipe, HYPERPARAMETERS)
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+def add_data_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Those of the store; `several` labels may be given where a command learns them at once."""
     data = parser.add_argument_group("data")
     data.add_argument("--store", type=Path, help="embedding store (default: the shipped sample)")
-    data.add_argument("--label", metavar="COLUMN", help="label column of the store")
+    text = "label column of the store" + ", or several, a head for each" * several
+    number = {"nargs": "+"} if several else {}
+    data.add_argument("--label", metavar="COLUMN", help=text, **number)
     text = "default: 0.1, with --init 0.2 of fewer than 1,000 rows with the label"
     add_number(data, "--validation-share", float, text)
     data.add_argument(
@@ -89,33 +91,6 @@ def add_test_argument(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "--test-share", float, text)
 
 
-def choose_recipe(args: argparse.Namespace, default: str):
-    """The preset with the single hyperparameters that were given on top.
-
-    The default preset is made gentle where weights are given to begin with; what was
-    given stays. A run that is resumed keeps its recipe.
-    """
-    from kerasmlp.models.presets import FINE_TUNING, find_recipe
-
-    names = [n for n in (*_HYPERPARAMETERS, "label_sigma_years") if hasattr(args, n)]
-    changes = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
-    if args.preset is None and (before := resumed_settings(args)):
-        return before["recipe"].replace(**changes)
-    if args.preset is None and getattr(args, "init", None) is not None:
-        changes = FINE_TUNING | changes
-    return find_recipe(args.preset or default).replace(**changes)
-
-
-def for_rows(args: argparse.Namespace, recipe, rows: int):
-    """The default preset with smaller batches where few rows have the label."""
-    from kerasmlp.models.presets import SMALL_STORE, SMALL_STORE_ROWS
-
-    given = [getattr(args, name, None) for name in ("preset", "init", "batch_size")]
-    if rows >= SMALL_STORE_ROWS or given != [None] * 3 or resumed_settings(args):
-        return recipe
-    return recipe.replace(**SMALL_STORE)
-
-
 def choose_validation_share(args: argparse.Namespace, rows: int) -> float:
     """Of few rows with the label, more are kept back to begin with other weights.
 
@@ -129,59 +104,6 @@ def choose_validation_share(args: argparse.Namespace, rows: int) -> float:
         return before["validation_share"]
     few = getattr(args, "init", None) is not None and rows < _FEW_ROWS
     return 2 * VALIDATION_SHARE if few else VALIDATION_SHARE
-
-
-def add_age_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--classes",
-        metavar="C",
-        help="groups to measure, answer and abstain in: adience, fairface, bins such as "
-        "0-12,13-19,20+, or years (default: adience, or the groups that the store names)",
-    )
-    parser.add_argument(
-        "--task",
-        choices=("years",),
-        help="the label holds ages in years, though its numbers do not look like it",
-    )
-    text = "spread of the soft label around an age; 0: learn the classes themselves"
-    add_number(parser, "--label-sigma-years", float, text)
-
-
-def choose_age_task(args: argparse.Namespace, store):
-    """Target and recipe of the age label of a store."""
-    from kerasmlp.data.examples import count_labelled
-    from kerasmlp.data.targets import choose_age_target
-
-    years = "age_years" in store.labels if args.label is None else args.label == "age_years"
-    recipe = choose_recipe(args, "age" if years else "age-groups")
-    target = resumed_target(args, age=True)
-    if target is None:
-        by_years = recipe.label_sigma_years > 0
-        how = {"by_years": by_years, "are_years": args.task == "years"}
-        target = choose_age_target(store, args.label, args.classes, **how)
-    return target, for_rows(args, recipe, count_labelled(store, target))
-
-
-def choose_other_task(args: argparse.Namespace, store, label: str):
-    """Target and recipe of a label that is no age."""
-    from kerasmlp.data.examples import count_labelled
-    from kerasmlp.data.targets import choose_target
-
-    target = resumed_target(args, age=False) or choose_target(store, label)
-    recipe = choose_recipe(args, "gender")
-    return target, for_rows(args, recipe, count_labelled(store, target))
-
-
-def choose_task(args: argparse.Namespace, store):
-    """Target and recipe of any label of a store; age where none is given."""
-    other = resumed_target(args, age=False)
-    if args.label in AGE_LABELS and other is None:
-        return choose_age_task(args, store)
-    for option in ("classes", "label_sigma_years", "task"):
-        if getattr(args, option) is not None:
-            flag = f"--{option.replace('_', '-')}"
-            reject(flag, "must be left out for a label that is no age", getattr(args, option))
-    return choose_other_task(args, store, args.label)
 
 
 def open_store(args: argparse.Namespace):
@@ -229,21 +151,23 @@ def _print_report(args: argparse.Namespace, run_dir: Path, target, recipe, repor
         stop = f"stops after {recipe.patience} epochs without a better loss on the rows kept back"
         stop = stop if recipe.patience else "trains to the end"
         print(f"from {args.init}: learning rate {recipe.learning_rate:g}, {stop}")
-    held_out = f", {report['test']['rows']} held out as a test" if "test" in report else ""
+    held_out = f", {rows['test']} held out as a test" if "test" in rows else ""
     print(
         f"{rows['training']} rows trained on, {rows['validation']} kept back{held_out}, "
         f"{rows['unlabelled']} without the label\n"
     )
     for note in report.get("notes", ()):  # a run of an older version has none
         print(f"note: {note}\n")
-    print(f"on the rows kept back, measured in {target.measured_in}:")
-    print(groups_table(report["validation_groups"]))
-    before = report.get("before_training")
-    results = {"before": before, "after": report["validation"]} if before else {}
-    results = results or {"kept back": report["validation"]}
-    if "test" in report:
-        results["test"] = report["test"]
-    print(f"\n{measures_table(results, MEASURES)}")
+    for head in target.heads:
+        part = report["heads"][head.name] if "heads" in report else report
+        print(f"on the rows kept back, measured in {head.measured_in}:")
+        print(groups_table(part["validation_groups"]))
+        before = report.get("before_training") if part is report else None
+        results = {"before": before, "after": part["validation"]} if before else {}
+        results = results or {"kept back": part["validation"]}
+        if "test" in part:
+            results["test"] = part["test"]
+        print(f"\n{measures_table(results, MEASURES)}" + "\n" * (part is not report))
     if before and before["rows_learned_from"]:
         print(
             f"note: {args.init} has learned from {before['rows_learned_from']} of the rows kept "

@@ -11,13 +11,11 @@ import importlib
 from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.number_options import add_number, how_to_work
 from kerasmlp.commands.resumed import resumed_settings
+from kerasmlp.commands.task_options import AGE_LABELS, add_task_arguments, choose_task
 from kerasmlp.commands.training_options import (
-    AGE_LABELS,
     SAMPLE,
-    add_age_arguments,
     add_data_arguments,
     add_run_arguments,
-    choose_task,
     choose_validation_share,
     open_run,
     open_store,
@@ -25,9 +23,9 @@ from kerasmlp.commands.training_options import (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_data_arguments(parser)
+    add_data_arguments(parser, several=True)
     add_run_arguments(parser)
-    add_age_arguments(parser)
+    add_task_arguments(parser)
     group = parser.add_argument_group("search")
     group.add_argument(
         "--space",
@@ -71,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
         return
     run_dir = open_run(args, "tune")
     if args.preset is None and args.space == "paper":
-        args.preset = "paper-age" if args.label in AGE_LABELS else "paper-gender"
+        of_ages = set(args.label or ()) <= set(AGE_LABELS)
+        args.preset = "paper-age" if of_ages else "paper-gender"
     target, base = choose_task(args, store)
     plan = TuningPlan(
         target=target,

@@ -195,11 +195,7 @@ def choose_age_target(
         InputError: if there is no such column, its numbers are hardly ages
             (see `check_age_years`), or the classes are not its own.
     """
-    if label is None:
-        label = next((k for k in _AGE_LABELS if _has(store, k)), None)
-        if label is None:
-            known = ", ".join(store.labels) or "no labels"
-            reject("label", f"must be an age column; the store holds {known}", label)
+    label = age_label_of(store) if label is None else label
     column = column_of(store, label)
     if column.dtype.kind == "U":
         groups = _groups_of(label, column)
@@ -211,6 +207,15 @@ def choose_age_target(
     if classes is None:
         return replace(age_target(label, "years", by_years=True), classes=ANSWER_GROUPS)
     return age_target(label, classes, by_years=by_years)
+
+
+def age_label_of(store: Labelled) -> str:
+    """The column of a store that holds ages, in years where there are two."""
+    label = next((k for k in _AGE_LABELS if _has(store, k)), None)
+    if label is None:
+        known = ", ".join(store.labels) or "no labels"
+        reject("label", f"must be an age column; the store holds {known}", label)
+    return label
 
 
 def choose_target(store: Labelled, label: str) -> Target:

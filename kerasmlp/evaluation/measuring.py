@@ -163,7 +163,7 @@ def groups_table(rows: list[dict]) -> str:
     """The metrics per group as a short text table, led by the error in years where it is known."""
     there = {key for row in rows for key in row}
     accuracy = "accuracy" if "accuracy" in there else "exact_year_accuracy"
-    shown = [c for c in ("rows", "mae_years", accuracy, "nll") if c in there]
+    shown = [c for c in ("rows", "rmse", "mae_years", accuracy, "nll") if c in there]
     columns = {c: max(12, len(c)) for c in (*named_groups(rows), *shown)}
     lines = [" ".join(f"{c:>{width}}" for c, width in columns.items())]
     for row in rows:

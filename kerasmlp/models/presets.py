@@ -173,6 +173,7 @@ PRESETS = {
     "age": Recipe(),
     "age-groups": Recipe(epochs=30, label_sigma_years=1.0),
     "gender": Recipe(),
+    "number": Recipe(),
     "paper-age": _PAPER.replace(
         num_blocks=2,
         batch_size=128,
@@ -188,7 +189,8 @@ PRESETS = {
         gamma=0.0662042,
     ),
 }
-"""`age`, `age-groups` (no years known) and `gender` are ours, the others the original's."""
+"""`age`, `age-groups` (no years known), `gender` and `number` are ours, the others the
+original's."""
 
 
 FINE_TUNING = {"learning_rate": 3e-4, "patience": 25}

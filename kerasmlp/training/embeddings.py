@@ -216,7 +216,7 @@ class EmbeddingTraining:
         }
         if self.rows.test_inputs is not None:
             known = count_common(self.rows.test_inputs, learned_from)
-            report["rows"]["test_learned_from"] = known
+            report["rows"] |= {"test": self.rows.test_labelled, "test_learned_from": known}
         wholes = [head.rows.whole for head in self.heads.heads]
         report["notes"] = notes_of(wholes, results, report)
         save_seen(run, learned_from, self.init)

@@ -95,6 +95,11 @@ class Rows:
         return None if test is None else test.digest()
 
     @property
+    def test_labelled(self) -> int:
+        """Rows of the test with one of the labels."""
+        return int(known_in_any([head.test for head in self.heads]).sum())
+
+    @property
     def unlabelled(self) -> int:
         """Rows without any label."""
         return int((~known_in_any([head.whole for head in self.heads])).sum())
