@@ -15,9 +15,9 @@ from kerasmlp.commands.number_options import add_number
 from kerasmlp.runs.run_folder import RunFolder
 
 _SUMMARY = (
-    "mae_years", "accuracy", "exact_year_accuracy", "nll", "brier", "ece",
+    "rmse", "mae", "r2", "mae_years", "accuracy", "exact_year_accuracy", "nll", "brier", "ece",
     "aurc", "aurc_random", "aurc_oracle",
-    "interval_50_coverage", "interval_90_coverage", "interval_90_width_years",
+    "interval_50_coverage", "interval_90_coverage", "interval_90_width", "interval_90_width_years",
 )  # fmt: skip
 
 
@@ -51,8 +51,10 @@ def run(args: argparse.Namespace) -> None:
     if args.num_samples and not report["num_samples"]:
         print("note: the model has no dropout, nothing to sample", file=sys.stderr)
     _, trained = read_settings(RunFolder(args.run))
-    target = replace(trained, classes=report["classes"]) if trained.is_age else trained
-    _print_tables(report, target, trained)
+    for head in trained.heads:
+        part = report["heads"][head.name] if "heads" in report else report
+        target = replace(head, classes=part["classes"]) if head.is_age else head
+        _print_tables(part, target, head)
     print(f"\n{report['output']}")
     rest = {k: report[k] for k in ("mc_mean", "ood_auroc") if k in report}
     print_json(args, {**report["deterministic"], **rest, "output": report["output"]})

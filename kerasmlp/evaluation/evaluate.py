@@ -48,7 +48,8 @@ def evaluate(
 
     Returns:
         The report, as in `report.json`: measures under `deterministic` and
-        `mc_mean`, `groups`, and more (see `write_evaluation`); `output` is the folder.
+        `mc_mean`, `groups`, and more (see `write_evaluation`); `output` is the folder. Of a
+        run with several heads that of each is under its name in `heads`.
 
     Raises:
         InputError: if the run, a store or the folder cannot be used.
@@ -63,33 +64,37 @@ def evaluate(
         paths = [Path(path) for path in (store, ood) if path is not None]
         stores = {path: EmbeddingStore.open(path, verify=True) for path in paths}
         import_tensorflow()  # what can be refused before is refused at once
-        from kerasmlp.evaluation.report import write_evaluation
+        from kerasmlp.evaluation.report import write_evaluation, write_evaluations
         from kerasmlp.runs.mc_model import has_dropout
 
-        predictor, rows = _predictor_and_rows(run_dir, stores, classes)
-        report = write_evaluation(
-            folder,
-            predictor,
-            rows,
-            num_samples=num_samples if has_dropout(predictor.model) else 0,
-            seed=seed,
-            others={path.stem: stores[path] for path in paths[1:]},
-            progress=progress,
-        )
+        heads = _heads_and_rows(run_dir, stores, classes)
+        sampled = num_samples if has_dropout(heads[0][0].model) else 0
+        how = {"num_samples": sampled, "seed": seed, "progress": progress}
+        how["others"] = {path.stem: stores[path] for path in paths[1:]}
+        if len(heads) == 1:
+            report = write_evaluation(folder, *heads[0], **how)
+        else:
+            report = write_evaluations(folder, heads, **how)
     return report | {"output": str(output)}
 
 
-def _predictor_and_rows(
+def _heads_and_rows(
     run_dir: str | os.PathLike, stores: Mapping[Path, EmbeddingStore], classes: str | None
-) -> tuple[Predictor, Examples]:
-    """The run, and the rows of the first store in the classes that are measured."""
+) -> list[tuple[Predictor, Examples]]:
+    """The heads of a run, and the rows of the first store in the classes that are measured."""
     from kerasmlp.evaluation.measuring import fitting_classes
     from kerasmlp.runs.predictor import Predictor
 
-    predictor = Predictor(run_dir)
+    predictors = Predictor.heads(run_dir)
     for path, opened in stores.items():
-        predictor.check(path, opened.width, opened.info)
-    target, rows = predictor.target, next(iter(stores.values()))
-    if classes is not None and not target.is_age:
-        reject("classes", f"must be left out for a model of {target.label}", classes)
-    return predictor, Examples.of(rows, fitting_classes(target, rows, classes))
+        predictors[0].check(path, opened.width, opened.info)
+    rows, found = next(iter(stores.values())), []
+    if classes is not None and not any(p.target.is_age for p in predictors):
+        label = ", ".join(p.label for p in predictors)
+        reject("classes", f"must be left out for a model of {label}", classes)
+    for predictor in predictors:
+        target = predictor.target
+        if target.is_age:
+            target = fitting_classes(target, rows, classes)
+        found.append((predictor, Examples.of(rows, target)))
+    return found

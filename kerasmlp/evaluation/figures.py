@@ -88,9 +88,10 @@ def intervals(
     nominal_percent: Sequence[int],
     observed: Mapping[str, Sequence[float]],
     conformal: Mapping[str, Mapping[int, float]],
+    of_numbers: bool,
     path: str | os.PathLike,
 ) -> None:
-    """Draws which share of ages lies in intervals of which nominal coverage.
+    """Draws which share of ages or numbers lies in intervals of which nominal coverage.
 
     Args:
         conformal: Per model, percent to coverage of the answered intervals;
@@ -108,7 +109,8 @@ def intervals(
             [c / 100 for c in points], list(points.values()), marker, markersize=8,
             fillstyle="none", color=_COLORS[name], label=f"{_NAMES[name]}, conformal",
         )  # fmt: skip
-    _label_shares(axes, "nominal coverage of age intervals", "observed coverage")
+    what = "intervals" if of_numbers else "age intervals"
+    _label_shares(axes, f"nominal coverage of {what}", "observed coverage")
     axes.legend(fontsize=8)
     save_png(figure, path)
 

@@ -1,7 +1,8 @@
 """Everything that `evaluate` measures, and the folder's worth of files it writes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -10,22 +11,24 @@ from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import NUM_YEARS, is_unknown
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.evaluation import metrics
+from kerasmlp.evaluation.evaluation_pictures import LEVELS, draw_evaluation, measures_of
 from kerasmlp.evaluation.measuring import (
     groups_of_people,
     measure,
     named_groups,
     require_known,
 )
+from kerasmlp.evaluation.number_measuring import measure_number_answers, normal_coverages
+from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.runs.calibration import class_entropy_nats
 from kerasmlp.runs.environment import environment
-from kerasmlp.runs.evaluation_folder import FORMAT
+from kerasmlp.runs.evaluation_folder import FORMAT, HEAD
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen
-from kerasmlp.uncertainty.measures import UNCERTAINTIES, age_interval_years, entropy_nats
+from kerasmlp.uncertainty.measures import age_interval_years, entropy_nats
 from kerasmlp.uncertainty.selective import aurc, auroc, risk_coverage
 from kerasmlp.utils.checks import reject
-from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import write_json
 from kerasmlp.utils.tables import row_writer
 
@@ -34,7 +37,6 @@ OOD_ROWS = 2000
 
 BINNING = f"{metrics.NUM_BINS} bins of equal width by top probability, bin k holding (k/n, (k+1)/n]"
 RANDOM = "random_unit_vectors"
-_LEVELS = tuple(range(10, 100, 10))
 
 
 def write_evaluation(
@@ -69,8 +71,10 @@ def write_evaluation(
     models = {"deterministic": drawn["store"]["deterministic"]}
     if num_samples:
         models["mc_mean"] = drawn["store"]["mean"]
-    measured = {name: target.measured(p) for name, p in models.items()}
-    bins = {name: metrics.reliability_bins(rows.targets, p) for name, p in measured.items()}
+    bins: dict = {}
+    if not target.is_number:
+        measured = {name: target.measured(p) for name, p in models.items()}
+        bins = {name: metrics.reliability_bins(rows.targets, p) for name, p in measured.items()}
     report = {
         "format": FORMAT,
         "run": str(predictor.path),
@@ -80,7 +84,7 @@ def write_evaluation(
         "rows_without_label": total - len(rows),
         "rows_learned_from": count_seen(RunFolder(predictor.path), rows.inputs),
         "ece_binning": BINNING,
-        "conformal": bool(predictor.calibration and predictor.calibration.offsets_years),
+        "conformal": _is_conformal(predictor),
         **_measured(predictor, rows, models),
         "reliability": {name: _plain(columns) for name, columns in bins.items()},
         **_central_intervals(rows, models),
@@ -90,8 +94,43 @@ def write_evaluation(
     }
     write_json(folder / "report.json", report)
     _write_groups(folder / "groups.csv", report["groups"])
-    _draw_figures(folder, rows, models, bins, report, drawn)
+    draw_evaluation(folder, rows, models, bins, report, drawn)
     return report
+
+
+def write_evaluations(
+    folder: Path, heads: Sequence[tuple[Predictor, Examples]], **how: Any
+) -> dict:
+    """Writes the evaluation of each head of a run into a folder of its own.
+
+    Args:
+        folder: Of them all, which gets a report too.
+        heads: Each with its rows.
+        how: Arguments of `write_evaluation`.
+
+    Returns:
+        `heads`, from their names to their reports, and their measures under `deterministic`
+        and `mc_mean`, named `<name>_<measure>`.
+    """
+    found = {}
+    for predictor, rows in heads:
+        inner = folder / head_layer(HEAD, predictor.name)
+        inner.mkdir()
+        found[predictor.name] = write_evaluation(inner, predictor, rows, **how)
+    report = {"format": FORMAT, "heads": found, "num_samples": how["num_samples"]}
+    for model in ("deterministic", "mc_mean"):
+        each = {name: one[model] for name, one in found.items() if model in one}
+        flat = {f"{name}_{k}": v for name, one in each.items() for k, v in one.items()}
+        report |= {model: flat} if flat else {}
+    write_json(folder / "report.json", report)
+    return report
+
+
+def _is_conformal(predictor: Predictor) -> bool:
+    calibration = predictor.calibration
+    if calibration is None:
+        return False
+    return bool(calibration.quantiles if predictor.target.is_number else calibration.offsets_years)
 
 
 def _write_groups(path: Path, groups: list[dict]) -> None:
@@ -112,8 +151,11 @@ def measure_answers(
     Returns:
         Also `aurc` beside `aurc_random` and `aurc_oracle`, in shares of wrong
         classes, `accuracy_at_80` (of the 80% most certain rows), and per
-        interval `interval_90_coverage` and `interval_90_width_years`.
+        interval `interval_90_coverage` and `interval_90_width_years`. Of numbers
+        see `measure_number_answers`.
     """
+    if rows.target.is_number:
+        return measure_number_answers(rows, probabilities, intervals)
     result, wrong = measure(rows, probabilities), rows.wrong(probabilities)
     curve = risk_coverage(wrong, class_entropy_nats(rows.target, probabilities))
     result |= {
@@ -132,12 +174,13 @@ def measure_answers(
 
 def _measured(predictor: Predictor, rows: Examples, models: Mapping[str, np.ndarray]) -> dict:
     """The measures of each model, on all rows and in `groups` of people."""
-    of_ages = predictor.target.is_age and np.isfinite(rows.years).any()
+    target = predictor.target
+    spread = target.is_number or (target.is_age and np.isfinite(rows.years).any())
     people, report = list(_all_groups(rows)), {}
     groups: list[dict] = []
     for name, p in models.items():
         sampled = name == "mc_mean"
-        intervals = predictor.intervals(p, sampled=sampled) if of_ages else {}
+        intervals = predictor.intervals(p, sampled=sampled) if spread else {}
         report[name] = measure_answers(rows, p, intervals)
         for group, chosen in people:
             ends = {percent: both[chosen] for percent, both in intervals.items()}
@@ -187,19 +230,18 @@ def _draw_all(
             columns = chunks[0] if chunks else {}
             drawn[name] = {k: np.concatenate([c[k] for c in chunks]) for k in columns}
             drawn[name]["deterministic"] = deterministic
-            drawn[name]["deterministic_entropy_nats"] = entropy_nats(deterministic)
+            if predictor.target.is_number:
+                drawn[name]["deterministic_std"] = deterministic[:, 1].astype(float)
+            else:
+                drawn[name]["deterministic_entropy_nats"] = entropy_nats(deterministic)
     return drawn
-
-
-def _measures(values: Mapping[str, np.ndarray]) -> list[str]:
-    return [k for k in (*UNCERTAINTIES, "deterministic_entropy_nats") if k in values]
 
 
 def _ood_auroc(drawn: Mapping[str, Mapping[str, np.ndarray]]) -> dict:
     """How well each measure of uncertainty tells the rows from those of other sources."""
     rows, *others = drawn
     auroc_of = {
-        name: {key: auroc(drawn[rows][key], drawn[name][key]) for key in _measures(drawn[name])}
+        name: {key: auroc(drawn[rows][key], drawn[name][key]) for key in measures_of(drawn[name])}
         for name in others
     }
     return {"ood_auroc": auroc_of} if auroc_of else {}
@@ -207,6 +249,9 @@ def _ood_auroc(drawn: Mapping[str, Mapping[str, np.ndarray]]) -> dict:
 
 def _central_intervals(rows: Examples, models: Mapping[str, np.ndarray]) -> dict:
     """Coverage of the predictive distribution's own central intervals, level by level."""
+    if rows.target.is_number:
+        coverages = {k: normal_coverages(rows.targets, p, LEVELS) for k, p in models.items()}
+        return {"central_intervals": {"nominal_percent": list(LEVELS), **coverages}}
     known = np.isfinite(rows.years)
     if not rows.target.is_age or not known.any():
         return {}
@@ -214,11 +259,11 @@ def _central_intervals(rows: Examples, models: Mapping[str, np.ndarray]) -> dict
     year_to_class = np.asarray(rows.target.head_ages.year_to_class)
 
     def observed(probabilities: np.ndarray) -> list[float]:
-        ends = (age_interval_years(probabilities, year_to_class, c / 100) for c in _LEVELS)
+        ends = (age_interval_years(probabilities, year_to_class, c / 100) for c in LEVELS)
         return [metrics.interval_coverage(ages, both) for both in ends]
 
     coverages = {name: observed(p[known]) for name, p in models.items()}
-    return {"central_intervals": {"nominal_percent": list(_LEVELS), **coverages}}
+    return {"central_intervals": {"nominal_percent": list(LEVELS), **coverages}}
 
 
 def _all_groups(rows: Examples):
@@ -232,28 +277,3 @@ def _all_groups(rows: Examples):
 def _plain(columns: Mapping[str, np.ndarray]) -> dict[str, list]:
     """JSON knows no NaN."""
     return {k: [None if x != x else x for x in v.tolist()] for k, v in columns.items()}
-
-
-def _draw_figures(folder, rows: Examples, models, bins, report, drawn) -> None:
-    from kerasmlp.evaluation import figures as plots
-
-    with drawing(folder / "reliability.png") as path:
-        plots.reliability(bins, {k: report[k]["ece"] for k in bins}, path)
-    wrong = {k: rows.wrong(p) for k, p in models.items()}
-    entropies = {k: class_entropy_nats(rows.target, p) for k, p in models.items()}
-    curves = {k: risk_coverage(wrong[k], entropies[k]) for k in models}
-    last = list(models)[-1]
-    oracle = risk_coverage(wrong[last], wrong[last])
-    with drawing(folder / "risk_coverage.png") as path:
-        plots.risk_coverage(curves, oracle, path)
-    if "central_intervals" in report:
-        observed = {k: report["central_intervals"][k] for k in models}
-        conformal = {
-            k: {c: report[k][f"interval_{c}_coverage"] for c in (50, 90)} for k in models
-        } if report["conformal"] else {}  # fmt: skip
-        with drawing(folder / "intervals.png") as path:
-            plots.intervals(_LEVELS, observed, conformal, path)
-    if "ood_auroc" in report:
-        values = {k: {s: drawn[s][k] for s in drawn} for k in _measures(drawn["store"])}
-        with drawing(folder / "uncertainty.png") as path:
-            plots.uncertainty(values, report["ood_auroc"], path)

@@ -14,8 +14,10 @@ from kerasmlp.utils.files import read_json, what_is
 FORMAT = "kerasmlp.evaluation"
 FILES = (
     "report.json", "groups.csv", "reliability.png", "risk_coverage.png", "intervals.png",
-    "uncertainty.png",
+    "uncertainty.png", "predicted.png",
 )  # fmt: skip
+HEAD = "head"
+"""How the folder of each head begins, where a run has several."""
 _IN_RUN = re.compile(r"\.?evaluation-.+")
 _TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
 
@@ -70,8 +72,9 @@ def _holds_evaluation(path: Path) -> bool:
     """Whether a folder is empty, or has a report of ours and beside it only what belongs to it."""
     if path.is_symlink() or not path.is_dir():
         return False
-    names = {p.name for p in path.iterdir() if not _TEMPORARY.fullmatch(p.name)}
-    if not names:
+    left = [p for p in path.iterdir() if not _TEMPORARY.fullmatch(p.name)]
+    names = {p.name for p in left if not (p.name.startswith(f"{HEAD}_") and _holds_evaluation(p))}
+    if not left:
         return True
     try:
         report = read_json(path / "report.json")
