@@ -21,4 +21,6 @@ class Recorded:
 
     def to_config(self) -> dict[str, Any]:
         """The settings as JSON gives them back: lists, no tuples."""
-        return json.loads(json.dumps(asdict(self)))
+        target = getattr(self, "target", None)  # knows itself what it is
+        own = {} if target is None else {"target": target.to_config()}
+        return json.loads(json.dumps(asdict(self) | own))

@@ -5,13 +5,16 @@ import os
 
 import numpy as np
 
+from kerasmlp.data.other_targets import target_from_config
 from kerasmlp.experiments.cross_validation.cross_validate import open_finished
 from kerasmlp.experiments.cross_validation.significance import corrected_t_test
+from kerasmlp.experiments.cross_validation.table import of_heads
 from kerasmlp.experiments.summary import mean_and_std, p_value, summarize
 from kerasmlp.utils.checks import InputError, reject_file
 
 MEASURES = (
-    "mae_years", "nll", "accuracy", "exact_year_accuracy", "one_off_accuracy", "ece", "brier"
+    "rmse", "mae", "mae_years", "nll", "accuracy", "exact_year_accuracy", "one_off_accuracy", "ece",
+    "brier",
 )  # fmt: skip
 _SAME = ("data_digest", "seeds", "num_folds", "folds_from", "folds_digest")
 
@@ -66,7 +69,7 @@ def compare(a: str | os.PathLike, b: str | os.PathLike) -> dict:
         )
     summary_a, summary_b = (summarize(runs) for runs in zip(*pairs, strict=True))
     result = {}
-    for measure in MEASURES:
+    for measure, _ in of_heads(MEASURES, target_from_config(config_a["target"])):
         name = f"test_{measure}"
         if name not in summary_a or name not in summary_b:
             continue

@@ -19,7 +19,12 @@ from kerasmlp.experiments.cross_validation.plan import (
     plan_runs,
     settings_of,
 )
-from kerasmlp.experiments.cross_validation.table import markdown_of, row_of, with_exact_years
+from kerasmlp.experiments.cross_validation.table import (
+    markdown_of,
+    of_heads,
+    row_of,
+    with_exact_years,
+)
 from kerasmlp.experiments.cross_validation.trainer import TrainingPool
 from kerasmlp.experiments.grid import Grid
 from kerasmlp.experiments.summary import summarize
@@ -180,7 +185,9 @@ def _finish(
 
         curves_with_bands([read_csv(grid.runs[n] / "history.csv") for n in sound], path)
 
-    return grid.finish(rows, markdown_of(rows, summary), report, draw if sound else None)
+    return grid.finish(
+        rows, markdown_of(rows, summary, plan.target), report, draw if sound else None
+    )
 
 
 def _precision_of(grid: Grid) -> str | None:
@@ -203,10 +210,12 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
     folder.require_kind(KIND, "the folder of a cross-validation")
     config, report = folder.config(), folder.report()
     check_object(folder / "config.json", config, _CONFIG, "that of a cross-validation")
-    target_of(folder / "config.json", config, "that of a cross-validation")
+    target = target_of(folder / "config.json", config, "that of a cross-validation")
     report.setdefault("precision", report.get("dtype", "unknown"))  # as older versions say it
     check_object(folder / "report.json", report, _REPORT, "that of a cross-validation")
-    count, sound = len(config["seeds"]) * config["num_folds"], [_is_run(r) for r in report["runs"]]
+    losses = [f"test_{name}" for name, _ in of_heads(["nll"], target)]
+    count = len(config["seeds"]) * config["num_folds"]
+    sound = [_is_run(row, losses) for row in report["runs"]]
     if len(sound) != count or not all(sound):
         reject_file(folder / "report.json", f"must hold {count} runs", f"{sum(sound)}")
     if report["diverged"] != sum("diverged" in run for run in report["runs"]):
@@ -222,11 +231,13 @@ def open_finished(path: str | os.PathLike) -> tuple[dict, dict]:
     return config, report
 
 
-def _is_run(row) -> bool:
+def _is_run(row, losses: list[str]) -> bool:
     """Whether a row of a report is one of `row_of`."""
     if not (isinstance(row, dict) and is_number(row.get("seed")) and is_number(row.get("fold"))):
         return False
-    return "diverged" in row or (is_number(row.get("test_nll")) and math.isfinite(row["test_nll"]))
+    return "diverged" in row or all(
+        is_number(row.get(name)) and math.isfinite(row[name]) for name in losses
+    )
 
 
 def _test_share(runs) -> float:

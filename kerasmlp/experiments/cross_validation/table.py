@@ -1,11 +1,14 @@
 """The results of a cross-validation as rows, means and a table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.experiments.summary import markdown_lines, mean_and_std
 
 PARTS = ("training", "validation", "test")
 _SHOWN = {  # measure: its name in the table, the parts it is shown for
+    "rmse": ("RMSE", ("test",)),
+    "mae": ("MAE", ("test",)),
     "mae_years": ("MAE (years)", ("test",)),
     "nll": ("loss (NLL)", PARTS),
     "accuracy": ("accuracy", PARTS),
@@ -37,13 +40,32 @@ def with_exact_years(row: dict, classes: str | None) -> dict:
     return {older.get(name, name): value for name, value in row.items()}
 
 
-def markdown_of(rows: Sequence[dict], summary: dict) -> str:
+def of_heads(measures: Iterable[str], target: AnyTarget) -> list[tuple[str, str]]:
+    """Names of measures in a report with what they are, those of several heads under names.
+
+    Example:
+
+    >>> from kerasmlp.data.other_targets import NumberTarget
+    >>> of_heads(["rmse"], SeveralTargets((NumberTarget("a"), NumberTarget("b"))))
+    [('a_rmse', 'rmse'), ('b_rmse', 'rmse')]
+    """
+    if len(target.heads) == 1:
+        return [(measure, measure) for measure in measures]
+    return [(f"{head.name}_{measure}", measure) for head in target.heads for measure in measures]
+
+
+def markdown_of(rows: Sequence[dict], summary: dict, target: AnyTarget) -> str:
     """Means on top, then every run."""
     sound = [row for row in rows if "diverged" not in row]
     lines = [f"Mean ± standard deviation of {len(sound)} runs.", ""]
     if len(sound) < len(rows):
         lines[:1] = [f"{lines[0]} {len(rows) - len(sound)} more diverged and are left out."]
-    measured = {k: v for k, v in _SHOWN.items() if f"test_{k}" in summary}
+    measured = {}
+    for name, measure in of_heads(_SHOWN, target):
+        if f"test_{name}" in summary:
+            called, parts = _SHOWN[measure]
+            head = name.removesuffix(measure).rstrip("_")
+            measured[name] = f"{head} {called}".strip(), parts
     means = [
         [name, *(mean_and_std(summary[f"{p}_{k}"]) if p in parts else "" for p in PARTS)]
         for k, (name, parts) in measured.items()
