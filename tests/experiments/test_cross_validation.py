@@ -393,9 +393,10 @@ def test_means_are_those_of_numpy_and_one_run_has_no_deviation():
     ]  # fmt: skip
     summary = summarize(rows)
     assert summary["test_nll"] == {"mean": 2.0, "std": 1.0}
-    assert "| loss (NLL) | 2.0000 ± 1.0000 |" in markdown_of(rows, summary)
+    gender = choose_target(make_store(), "gender")
+    assert "| loss (NLL) | 2.0000 ± 1.0000 |" in markdown_of(rows, summary, gender)
     assert summarize(rows[:1])["test_nll"] == {"mean": 1.0, "std": None}
-    assert "| loss (NLL) | 1.0000 |" in markdown_of(rows[:1], summarize(rows[:1]))
+    assert "| loss (NLL) | 1.0000 |" in markdown_of(rows[:1], summarize(rows[:1]), gender)
 
 
 def test_bands_of_runs_that_stop_at_different_epochs(tmp_path):

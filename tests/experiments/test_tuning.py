@@ -421,7 +421,8 @@ def test_a_fold_that_is_left_out_is_not_seen(tmp_path):
     fold = np.array([-1, *np.arange(299) % 3])
     store = make_store(rows=300, width=16, fold=fold)
     runner = TrialRunner(store, plan_of(store, leave_out_fold=1))
-    seen = [*runner.rows.labels["fold"], *runner.part.labels["fold"]]
+    (head,) = runner.rows.heads
+    seen = [*head.training.labels["fold"], *head.part.labels["fold"]]
     assert len(seen) == 200 and set(seen) == {-1, 0, 2}
     with pytest.raises(InputError, match="`leave_out_fold` must be one of 0, 1, 2"):
         TrialRunner(store, plan_of(store, leave_out_fold=3))

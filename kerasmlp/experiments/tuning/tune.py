@@ -138,7 +138,7 @@ class _Tuning:
 
     def lay_out(self, say: Callable[[str], None]) -> None:
         """Measures what the plan costs, and chooses its epochs where they are open."""
-        rows, at_once = len(self._runner.rows), max(self._workers or 1, 1)
+        rows, at_once = len(self._runner.rows.inputs), max(self._workers or 1, 1)
         cost_of = cache(lambda xla: self._runner.measure_cost(xla=xla))
         if self._by_budget:
             self.plan = longest_within(self.plan, rows, cost_of, self._seconds, at_once)
@@ -185,7 +185,10 @@ class _Tuning:
                 "run": sum(row["epochs"] - row["first_epoch"] for row in rows),
                 "planned": plan.num_epochs,
             },
-            "rows": {"training": len(self._runner.rows), "validation": len(self._runner.part)},
+            "rows": {
+                "training": len(self._runner.rows.inputs),
+                "validation": len(self._runner.rows.part_inputs),
+            },
             "seconds": {
                 "total": time.time() - self._started,
                 "trials": sum(row["seconds"] for row in rows),
