@@ -112,7 +112,7 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     _check_output(args.output, _TABLE, [*stores, *photos], args.force)
     _check_output(args.extremes, _PICTURE, [*stores, *photos], args.force)
     if photos and args.model_dir is None and args.embedder is None:
-        requirement = f"or --embedder must be given for photos ({LICENCE_NOTICE})"
+        requirement = f"must be given for photos, or --embedder ({LICENCE_NOTICE})"
         reject("--model-dir", requirement, None)
     for option in ("annotate", "extremes"):
         if getattr(args, option) and not photos:

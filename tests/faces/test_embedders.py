@@ -86,8 +86,9 @@ def test_gray_and_channels_last(tmp_path):
     )
     model.graph.node[1].input[0] = "first"
     gray = {"colour_order": "gray", "mean": [100], "std": [50]}
-    last = write_embedder(tmp_path / "last", model=model.SerializeToString(), layout="nhwc", **gray)
-    first = write_embedder(tmp_path / "first", model=tiny_onnx(channels=1), **gray)
+    content = model.SerializeToString()
+    last = write_embedder(tmp_path / "last", content=content, layout="nhwc", **gray)
+    first = write_embedder(tmp_path / "first", content=tiny_onnx(channels=1), **gray)
     picture = pictures(1)[0]
     one, other = (finder_of(folder).find(picture)[0].embedding for folder in (last, first))
     np.testing.assert_allclose(one, other, atol=1e-6)
@@ -191,7 +192,7 @@ def test_what_is_no_description(tmp_path):
     ],
 )  # fmt: skip
 def test_a_model_that_does_not_fit_is_one_sentence(tmp_path, model, changes, message):
-    folder = write_embedder(tmp_path, model=tiny_onnx(**model), **changes)
+    folder = write_embedder(tmp_path, content=tiny_onnx(**model), **changes)
     with pytest.raises(InputError) as error:
         finder_of(folder)
     assert message in str(error.value) and "tiny.onnx" in str(error.value)
@@ -200,7 +201,7 @@ def test_a_model_that_does_not_fit_is_one_sentence(tmp_path, model, changes, mes
 def test_damaged_and_split_models(tmp_path):
     import onnx
 
-    folder = write_embedder(tmp_path / "half", model=tiny_onnx()[:300])
+    folder = write_embedder(tmp_path / "half", content=tiny_onnx()[:300])
     with pytest.raises(InputError, match=r"tiny.onnx` must be a "):
         finder_of(folder)
     model = onnx.load_from_string(tiny_onnx())
@@ -253,7 +254,7 @@ def test_batches_answer_as_one_by_one(tmp_path):
     ],
 )
 def test_models_that_take_no_batch_say_so(tmp_path, model, size, note):
-    folder = write_embedder(tmp_path, model=tiny_onnx(**model), normalize=False)
+    folder = write_embedder(tmp_path, content=tiny_onnx(**model), normalize=False)
     finder, images = finder_of(folder, batch_size=4), pictures(5)
     assert (finder.network.batch_size, finder.network.note) == (size, note)
     if model.get("kind") != "mixed":
@@ -276,3 +277,29 @@ def test_pictures_become_a_store(tmp_path):
     assert again.info == store.info and again.info.preprocessing["alignment"] == "none"
     with pytest.raises(InputError, match=r"made with flip=False. Received: .* flip=True"):
         type(store).concatenate([store, flipped], names=["a", "b"])
+
+
+def test_a_keras_file_embeds_and_runs_no_code(tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs = keras.Input((24, 24, 3))
+    x = layers.Conv2D(6, 3, strides=2, activation="relu")(inputs)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(WIDTH, name="vectors")(x))
+    folder, said = tmp_path / "e", {"layout": "nhwc", "model": "net.keras", "normalize": False}
+    write_embedder(folder, **said)
+    model.save(folder / "net.keras")
+    finder, images = finder_of(folder, batch_size=4), pictures(5)
+    small = [cv2.resize(i, (24, 24), interpolation=cv2.INTER_AREA)[..., ::-1] for i in images]
+    expected = model.predict((np.stack(small).astype(np.float32) - 127.5) / 64, verbose=0)
+    came = np.stack([face.embedding for _, face in finder.find_in(images)])
+    np.testing.assert_allclose(came, expected, rtol=1e-4, atol=1e-5)
+    assert finder.provider == "CPU (TensorFlow)" and set(finder.info.versions) == {
+        "keras", "tensorflow", "opencv",
+    }  # fmt: skip
+    lambdas = keras.Model(inputs, layers.Lambda(lambda t: t[:, 0, 0])(inputs))
+    lambdas.save(folder / "net.keras")
+    with pytest.raises(InputError, match=r"net.keras` must be a saved model without code"):
+        finder_of(folder)

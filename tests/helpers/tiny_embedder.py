@@ -25,9 +25,9 @@ def says(**changes):
     return {k: v for k, v in {**SAYS, **changes}.items() if v is not None}
 
 
-def write_embedder(folder, *, model=None, **changes):
+def write_embedder(folder, *, content=None, **changes):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tiny.onnx").write_bytes(tiny_onnx() if model is None else model)
+    (folder / "tiny.onnx").write_bytes(tiny_onnx() if content is None else content)
     (folder / "embedder.json").write_text(json.dumps(says(**changes)))
     return folder
 
