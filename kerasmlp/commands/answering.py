@@ -35,13 +35,15 @@ def open_answering(args: argparse.Namespace, seed: int = 0) -> tuple[list, dict[
     return open_predictors((args.run, *args.also), **how), how | {"seed": seed}
 
 
-def open_finder(model_dir: Path, predictors: list, **how: Any):
-    """The finder of the embedder that the predictors know."""
+def open_finder(model_dir: Path | None, predictors: list, **how: Any):
+    """The finder of the embedder that the predictors know, which embeds as they have learned."""
     from kerasmlp.faces.finder import FaceFinder
 
-    finder = FaceFinder(model_dir, **how)
+    flips = {bool((p.config["preprocessing"] or {}).get("flip")) for p in predictors}
+    finder = FaceFinder(model_dir, flip=flips == {True}, **how)
+    folder = how.get("embedder") or model_dir
     for predictor in predictors:
-        predictor.check(model_dir, finder.width, finder.info)
+        predictor.check(folder, finder.width, finder.info)
         if predictor.config["embedder"] is None:
             about = f"{predictor.path} does not say which embedder it was trained on"
             print(f"note: {about}: with another one its answers mean nothing", file=sys.stderr)

@@ -10,9 +10,9 @@ log-in: for other machines, put a proxy before it, and name it with
 import argparse
 import importlib.util
 import os
-from pathlib import Path
 
 from kerasmlp.commands.answering import add_answer_arguments, open_answering, open_finder
+from kerasmlp.commands.face_options import add_face_arguments, finder_of
 from kerasmlp.commands.serve import add_address_arguments
 from kerasmlp.utils.checks import check_int, reject
 
@@ -21,9 +21,7 @@ _MAX_PIXELS = 1 << 26
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_answer_arguments(parser)
-    parser.add_argument(
-        "--model-dir", type=Path, metavar="DIR", help="insightface's .onnx models, for photos"
-    )
+    add_face_arguments(parser, "insightface's .onnx models, for photos")
     add_address_arguments(parser, 7860, "NAME[:PORT]")
 
 
@@ -34,7 +32,9 @@ def run(args: argparse.Namespace) -> None:
     # read by OpenCV when it is loaded: a file of some kilobytes may hold gigabytes
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(_MAX_PIXELS)
     predictors, how = open_answering(args)
-    finder = None if args.model_dir is None else open_finder(args.model_dir, predictors)
+    finder = None
+    if args.model_dir is not None or args.embedder is not None:
+        finder = open_finder(args.model_dir, predictors, **finder_of(args))
     from kerasmlp.serving.demo.answers import DemoAnswers
     from kerasmlp.serving.demo.page import serve_demo
 

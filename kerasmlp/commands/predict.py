@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasmlp.commands.answering import add_answer_arguments, open_answering, open_finder
+from kerasmlp.commands.face_options import add_face_arguments, finder_of
 from kerasmlp.utils.checks import InputError, check_int, one_sentence, reject, reject_file
 from kerasmlp.utils.files import require_file_place, what_is
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: to the screen")
     parser.add_argument("--force", action="store_true", help="replace what it wrote before")
     photos = parser.add_argument_group("photos")
-    photos.add_argument("--model-dir", type=Path, metavar="DIR", help="insightface's .onnx models")
+    add_face_arguments(photos, "insightface's .onnx models")
     photos.add_argument("--min-det-score", type=float, default=0.5, metavar="SCORE")
     photos.add_argument("--annotate", type=Path, metavar="DIR", help="write photos with boxes here")
     photos.add_argument(
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
 
     finder, pictures = None, [None] * len(photos)
     if photos:
-        finder = open_finder(args.model_dir, predictors, min_det_score=args.min_det_score)
+        how_found = {"min_det_score": args.min_det_score} | finder_of(args)
+        finder = open_finder(args.model_dir, predictors, **how_found)
     if args.annotate:
         args.annotate.mkdir(mode=0o700, parents=True, exist_ok=True)
         pictures = picture_paths(photos, args.annotate)
@@ -109,8 +111,9 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
     _check_output(args.output, _TABLE, [*stores, *photos], args.force)
     _check_output(args.extremes, _PICTURE, [*stores, *photos], args.force)
-    if photos and args.model_dir is None:
-        reject("--model-dir", f"must be given for photos ({LICENCE_NOTICE})", None)
+    if photos and args.model_dir is None and args.embedder is None:
+        requirement = f"must be given for photos, or --embedder ({LICENCE_NOTICE})"
+        reject("--model-dir", requirement, None)
     for option in ("annotate", "extremes"):
         if getattr(args, option) and not photos:
             reject(f"--{option}", "must come with photos", str(getattr(args, option)))

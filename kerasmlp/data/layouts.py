@@ -20,6 +20,7 @@ class Layout:
 
 LAYOUTS = {
     "folder": Layout(None, None, "only"),
+    "classes": Layout(None, None, "only"),
     "csv": Layout(None, None, "only"),
     "adience": Layout("Adience", "research only", "centre"),
     "imdb-wiki": Layout("IMDB-WIKI", "academic research only", "only"),

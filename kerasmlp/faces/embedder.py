@@ -12,8 +12,14 @@ class FaceEmbedder:
 
     Args:
         model_dir: Folder with a detector and an ArcFace embedder as .onnx.
+        embedder: Folder of another embedder, .onnx or .keras, with its `embedder.json`;
+            the detector is that of `model_dir` then.
+        detector: `"auto"`, or None: every picture is embedded whole.
+        flip: Whether the mirrored crop is embedded too, and the mean taken.
         min_det_score: Faces below this score do not count.
         device: `"auto"`, `"cpu"` or `"cuda"`, as for `FaceFinder`.
+        batch_size: Crops, of however many photos, in one call of the embedder; None: one
+            on a CPU, 32 on a GPU.
 
     Raises:
         InputError: if a model is missing or damaged, or the device is not there.
@@ -28,32 +34,45 @@ class FaceEmbedder:
 
     def __init__(
         self,
-        model_dir: str | os.PathLike,
+        model_dir: str | os.PathLike | None = None,
         *,
+        embedder: str | os.PathLike | None = None,
+        detector: str | None = "auto",
+        flip: bool = False,
         min_det_score: float = MIN_DET_SCORE,
         device: str = "auto",
+        batch_size: int | None = None,
     ):
-        self.finder = FaceFinder(model_dir, min_det_score=min_det_score, device=device)
+        self.finder = FaceFinder(
+            model_dir,
+            embedder=embedder,
+            detector=detector,
+            flip=flip,
+            min_det_score=min_det_score,
+            device=device,
+            batch_size=batch_size,
+        )
 
     def embed(self, *photos: str | os.PathLike) -> EmbeddingStore:
         """Returns the faces of photos, best first in each, as a store that knows its embedder.
 
-        Its labels are `path`, `det_score`, and the box `left`, `top`, `right`, `bottom` in
-        pixels. A photo without a face adds no row.
+        Its labels are `path` and, with a detector, `det_score` and the box `left`, `top`,
+        `right`, `bottom` in pixels. A photo without a face adds no row.
+
+        Args:
+            photos: Files.
 
         Raises:
             InputError: if a photo cannot be read, or none shows a face.
         """
-        found = [(path, face) for path in photos for face in self.finder.find(read_image(path))]
+        found = list(self.finder.find_in(map(read_image, photos)))
         if not found:
             reject("photos", "must show a face", ", ".join(map(str, photos)))
         faces = [face for _, face in found]
-        edges = np.stack([face.box for face in faces]).T
-        labels = {
-            "path": [str(path) for path, _ in found],
-            "det_score": [face.det_score for face in faces],
-            **dict(zip(("left", "top", "right", "bottom"), edges, strict=True)),
-        }
-        return EmbeddingStore(
-            np.stack([face.embedding for face in faces]), labels, self.finder.info, name="photos"
-        )
+        labels = {"path": [str(photos[number]) for number, _ in found]}
+        if self.finder.models.detector is not None:
+            edges = np.stack([face.box for face in faces]).T
+            labels |= {"det_score": [face.det_score for face in faces]}
+            labels |= dict(zip(("left", "top", "right", "bottom"), edges, strict=True))
+        embeddings = np.stack([face.embedding for face in faces])
+        return EmbeddingStore(embeddings, labels, self.finder.info, name="photos")

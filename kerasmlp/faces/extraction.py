@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from kerasmlp.data.datasets.records import (
 from kerasmlp.data.datasets.removal import removal_report, write_removals
 from kerasmlp.data.stores.partial_store import PartialStore, partial_folder
 from kerasmlp.data.stores.store_info import StoreInfo
+from kerasmlp.faces.finder import MIN_DET_SCORE
 from kerasmlp.faces.models import find_models
 from kerasmlp.faces.pool import FacePool
 from kerasmlp.faces.resuming import (
@@ -28,7 +30,7 @@ from kerasmlp.faces.resuming import (
     inputs_digest,
     journal_line,
 )
-from kerasmlp.utils.checks import InputError, reject_file
+from kerasmlp.utils.checks import InputError, check_rate, reject, reject_file
 from kerasmlp.utils.processes import number_of_workers
 
 _COMMIT_SECONDS = 1.0
@@ -36,10 +38,13 @@ _COMMIT_SECONDS = 1.0
 
 def extract_embeddings(
     records: Sequence[Record],
-    model_dir: str | os.PathLike,
+    model_dir: str | os.PathLike | None,
     store_path: str | os.PathLike,
     *,
     workers: int | None = None,
+    face: str = "only",
+    views: int = 1,
+    min_det_score: float = MIN_DET_SCORE,
     origin: StoreInfo | None = None,
     resume: bool = False,
     force: bool = False,
@@ -54,18 +59,22 @@ def extract_embeddings(
 
     Args:
         records: The inputs, as `kerasmlp.data.datasets.read_records` gives them.
-        model_dir: Folder with insightface's detector and embedder.
+        model_dir: Folder with insightface's detector and embedder, or None.
         store_path: The store to write.
         workers: Processes, each on one core; None takes all cores.
+        face: Which face to take, as for `choose_face`.
+        views: Rows of each face, of slightly different crops, numbered in the label `view`.
+        min_det_score: Faces below this score do not count.
         origin: Says `source` and `licence` of the data.
         resume: Go on with a killed run; a finished store is left as it is.
         force: Begin anew and replace a store that exists.
         progress: Show a bar on standard error.
-        how: `face`, `min_det_score` and `device` of `FacePool`.
+        how: `embedder`, `detector`, `flip`, `device` and `batch_size` of `FaceFinder`.
 
     Returns:
         `inputs`, `kept`, `removed` (reason to number), `store`, `removal_list`, `resumed_at`,
-        `provider` and `seconds`; of a store that was finished before, see `finished_store`.
+        `provider`, `seconds` and `note`, a sentence or None on how the embedder is asked; of
+        a store that was finished before, see `finished_store`.
 
     Raises:
         InputError: if an argument is no such thing, no face is kept, or workers are lost
@@ -73,87 +82,104 @@ def extract_embeddings(
     """
     began, store_path = time.monotonic(), Path(store_path)
     workers = min(number_of_workers(workers), max(len(records), 1))
-    pool = FacePool(model_dir, workers=workers, **how)
+    how |= {"min_det_score": check_rate("min_det_score", min_det_score)}
+    pool = FacePool(model_dir, workers=workers, face=face, views=views, **how)
     if resume and force:
         reject_file("--resume", "must not be given together with --force", "both")
     exists = store_path.exists() and not force
     if exists and not resume:
         reject_file(store_path, "must not exist yet (or --force)", "an existing file")
+    if views > 1 and any("view" in record.extra for record in records):
+        reject("views", "must be 1 where a column `view` is there already", views)
     info, settings = _settings(records, pool)
     if exists and not partial_folder(store_path).exists():
         return finished_store(store_path, settings, len(records))
-    kept = {"settings": settings, "line": journal_line, "resume": resume, "force": force}
-    with pool, PartialStore(store_path, width=pool.width, **kept) as partial:
-        check_keys(partial, records)
-        resumed_at = len(partial)
-        _run(records, pool, partial, progress)
+    line = partial(journal_line, detected=info.detector is not None)
+    kept = {"settings": settings, "line": line, "resume": resume, "force": force}
+    with pool, PartialStore(store_path, width=pool.width, **kept) as journal:
+        check_keys(journal, records)
+        resumed_at = len(journal)
+        _run(records, pool, journal, progress)
         origin = origin or StoreInfo()
-        info = replace(info, source=origin.source, licence=origin.licence, extraction=settings)
-        report = _finish(records, partial, info)
-    seconds = round(time.monotonic() - began, 3)
-    return report | {"provider": pool.provider, "resumed_at": resumed_at, "seconds": seconds}
+        of_data = {"source": origin.source, "licence": origin.licence}
+        info = replace(info, **of_data, extraction=settings, versions=pool.versions)
+        report = _finish(records, journal, info, views)
+    report |= {"provider": pool.provider, "note": pool.note, "resumed_at": resumed_at}
+    return report | {"seconds": round(time.monotonic() - began, 3)}
 
 
 def _settings(records: Sequence[Record], pool: FacePool) -> tuple[StoreInfo, dict[str, Any]]:
     """What the store will say of its models, and what decides its rows."""
-    models = find_models(pool.settings["model_dir"])
-    face, min_det_score = pool.settings["face"], pool.settings["min_det_score"]
-    return models.info(min_det_score=min_det_score), {
+    how = pool.settings["finder"]
+    names = ("model_dir", "embedder", "detector", "flip")
+    models = find_models(**{name: how[name] for name in names if name in how})
+    info = models.info(min_det_score=how["min_det_score"])
+    settings = {
         "inputs": inputs_digest(records),
-        "face": face,
-        "min_det_score": min_det_score,
+        "face": pool.settings["face"],
+        "min_det_score": how["min_det_score"],
         "embedder": models.embedder_sha256,
         "detector": models.detector_sha256,
         "kerasmlp": __version__,
     }
+    # Stores of before there was another way say nothing of theirs.
+    if models.source or models.detector is None or models.preprocessing.flip:
+        settings |= {"preprocessing": info.preprocessing, "normalize": models.normalize}
+    if pool.settings["views"] > 1:
+        settings["views"] = pool.settings["views"]
+    return info, settings
 
 
-def _finish(records: Sequence[Record], partial: PartialStore, info: StoreInfo) -> dict[str, Any]:
+def _finish(
+    records: Sequence[Record], journal: PartialStore, info: StoreInfo, views: int
+) -> dict[str, Any]:
     """Writes the list of what was removed, and the store."""
-    store_path, counts = partial.target, removal_report(partial.entries)
-    removal_list = write_removals(store_path, partial.entries)
+    store_path, counts = journal.target, removal_report(journal.entries)
+    removal_list = write_removals(store_path, journal.entries)
     if not counts["kept"]:
-        partial.remove()
+        journal.remove()
         reject_file(store_path, "must hold at least one face", f"none ({counts['removed']})")
-    both = zip(records, partial.entries, strict=True)
+    both = zip(records, journal.entries, strict=True)
     rows, done = zip(*(row for row in both if row[1]["reason"] is None), strict=True)
-    labels = {
-        **label_columns(rows),
-        "det_score": np.array([entry["det_score"] for entry in done], np.float32),
-        "group": joined_groups([r.group for r in rows], [entry["sha256"] for entry in done]),
-    }
-    partial.finish(labels, replace(info, removal_report=counts))
+    labels: dict[str, Any] = label_columns(rows)
+    if info.detector is not None:
+        labels["det_score"] = np.array([e["det_score"] for e in done], np.float32)
+    labels["group"] = joined_groups([r.group for r in rows], [e["sha256"] for e in done])
+    if views > 1:
+        labels = {name: np.repeat(column, views) for name, column in labels.items()}
+        labels["view"] = np.tile(np.arange(views), len(rows))
+    journal.finish(labels, replace(info, removal_report=counts), rows_per_input=views)
     return {**counts, "store": str(store_path), "removal_list": str(removal_list)}
 
 
-def _run(records: Sequence[Record], pool: FacePool, partial: PartialStore, progress: bool) -> None:
+def _run(records: Sequence[Record], pool: FacePool, journal: PartialStore, progress: bool) -> None:
     from tqdm import tqdm
 
-    todo = records[len(partial) :]
+    todo = records[len(journal) :]
     tasks = [(r.image, r.removed in READ_FIRST) for r in todo if needs_image(r)]
     answers = pool.map(tasks)
     bar = tqdm(
-        total=len(records), initial=len(partial), unit="img", disable=None if progress else True
+        total=len(records), initial=len(journal), unit="img", disable=None if progress else True
     )
     committed = time.monotonic()
-    reported = len(partial)
+    reported = len(journal)
     try:
         with bar:
             for record in todo:
                 answer = next(answers) if needs_image(record) else {"reason": None}
                 embedding = answer.pop("embedding", None)
                 reason = answer["reason"] or record.removed
-                partial.append({"key": record.key, **answer, "reason": reason}, embedding)
+                journal.append({"key": record.key, **answer, "reason": reason}, embedding)
                 if time.monotonic() - committed > _COMMIT_SECONDS:
-                    partial.commit()
-                    bar.update(len(partial) - reported)
-                    reported, committed = len(partial), time.monotonic()
-            partial.commit()
-            bar.update(len(partial) - reported)
+                    journal.commit()
+                    bar.update(len(journal) - reported)
+                    reported, committed = len(journal), time.monotonic()
+            journal.commit()
+            bar.update(len(journal) - reported)
     except KeyboardInterrupt:
-        partial.commit()
+        journal.commit()
         raise
     except InputError as error:
-        partial.commit()
+        journal.commit()
         error.args = (f"{error}; --resume goes on from here",)
         raise

@@ -1,10 +1,10 @@
-"""Faces in photos: detection, choice of a face, ArcFace embedding, all by insightface."""
+"""Faces in photos: which are there, which one is meant, and their embeddings."""
 
 import os
-import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,15 +12,24 @@ from kerasmlp.data.datasets.photos import read_photo
 from kerasmlp.data.datasets.records import (
     FAILED_TO_READ,
     LOW_DET_SCORE,
-    NO_EMBEDDING,
     NO_FACE,
     SEVERAL_FACES,
     TOO_LARGE,
 )
 from kerasmlp.data.images.image_decoding import decode_image, max_pixels
 from kerasmlp.data.stores.store_info import StoreInfo
-from kerasmlp.faces.models import FaceModels, exact_fast_prelu, find_models, missing_package
-from kerasmlp.utils.checks import check_choice, check_int, check_rate, reject, reject_file
+from kerasmlp.faces.crops import crops_of
+from kerasmlp.faces.detector import Face, FaceDetector
+from kerasmlp.faces.models import FaceModels, find_models
+from kerasmlp.faces.network import EmbedderNetwork, providers_of, session_options
+from kerasmlp.utils.checks import (
+    check_bool,
+    check_choice,
+    check_int,
+    check_rate,
+    reject,
+    reject_file,
+)
 from kerasmlp.utils.files import what_is
 
 CHOICES = ("only", "centre", "biggest")
@@ -29,43 +38,22 @@ MIN_DET_SCORE = 0.5
 """Fits SCRFD detectors, which score the crops of FairFace 0.56 to 0.84 (1% to 90%); the paper's
 0.9 belongs to RetinaFace-R50."""
 
-_CANDIDATE_SCORE = 0.3
-_LARGE, _SMALL = 640, 320
-_SHARE = 0.6  # of the view that the second look gives to the photo
-
-
-@dataclass(frozen=True)
-class Face:
-    """One face in a photo.
-
-    Attributes:
-        box: Left, top, right, bottom in pixels.
-        landmarks: Eyes, nose, corners of the mouth, shape `(5, 2)`.
-        det_score: The detector's score, on the detector's own scale.
-        embedding: Norm 1, or None where it was not asked for or cannot be computed.
-    """
-
-    box: np.ndarray
-    landmarks: np.ndarray
-    det_score: float
-    embedding: np.ndarray | None = None
-
 
 class FaceFinder:
-    """Finds the faces in a photo and embeds them.
-
-    A photo whose longer side exceeds 320 pixels is brought to 640 for the
-    detector, as insightface does; if that shows no face, a second look takes
-    it small, with a margin. Smaller pictures are looked at as they are, in
-    the middle of 320: enlarged to 640, a tight crop fills the detector's
-    whole view and no face is found in any of UTKFace's or FairFace's.
+    """Finds the faces in a photo and embeds them; without a detector, whole pictures.
 
     Args:
         model_dir: Folder with a detector and an ArcFace embedder as .onnx.
+        embedder: Folder of an embedder with its `embedder.json`, instead of the one in
+            `model_dir`; see `find_models`.
+        detector: `"auto"`, or None: every picture is taken whole, as one face.
+        flip: Whether the mirrored crop is embedded too, and the mean taken.
         min_det_score: Faces below this score do not count.
         device: `"auto"` takes a GPU where onnxruntime has one; `"cuda"`
             insists on it.
         threads: CPU threads for the networks; 0 leaves it to onnxruntime.
+        batch_size: Crops that the embedder is given in one call, where it takes several;
+            None: one on a CPU, 32 on a GPU.
 
     Raises:
         InputError: if a model is missing or damaged, or the device is not there.
@@ -73,125 +61,91 @@ class FaceFinder:
 
     def __init__(
         self,
-        model_dir: str | os.PathLike,
+        model_dir: str | os.PathLike | None = None,
         *,
+        embedder: str | os.PathLike | None = None,
+        detector: str | None = "auto",
+        flip: bool = False,
         min_det_score: float = MIN_DET_SCORE,
         device: str = "auto",
         threads: int = 0,
+        batch_size: int | None = None,
     ):
         self.min_det_score = check_rate("min_det_score", min_det_score)
-        self.models: FaceModels = find_models(model_dir)
-        self.threads = check_int("threads", threads, minimum=0)
-        self._detector, self._embedder = self._load(check_choice("device", device, DEVICES))
-        self._detector.prepare(
-            0, input_size=(_LARGE, _LARGE), det_thresh=min(_CANDIDATE_SCORE, self.min_det_score)
+        check_choice("device", device, DEVICES)
+        check_int("threads", threads, minimum=0)
+        self.models: FaceModels = find_models(
+            model_dir, embedder=embedder, detector=detector, flip=check_bool("flip", flip)
         )
-        self.provider = self._embedder.session.get_providers()[0]
+        self._detector = None
+        if self.models.detector is not None:
+            self._detector = FaceDetector(
+                self.models.detector,
+                min_det_score=self.min_det_score,
+                providers=providers_of(device),
+                options=session_options(threads),
+            )
+        how = {"device": device, "threads": threads, "batch_size": batch_size}
+        self.network = EmbedderNetwork(self.models, **how)
+        self.provider, self.width = self.network.provider, self.network.width
         if device == "cuda" and not self.provider.startswith("CUDA"):
             reject("device", f"must be one that works (onnxruntime chose {self.provider})", device)
-        self.width = self._features(np.zeros((112, 112, 3), np.uint8)).size
 
     @property
     def info(self) -> StoreInfo:
         """What a store of these embeddings says about their origin."""
-        return self.models.info(min_det_score=self.min_det_score)
+        import cv2
+
+        info = self.models.info(min_det_score=self.min_det_score)
+        return replace(info, versions=self.network.versions | {"opencv": cv2.__version__})
 
     def find(self, image: np.ndarray) -> list[Face]:
         """Returns the faces of at least `min_det_score` that can be embedded, best first."""
-        faces = [f for f in self.detect(image) if f.det_score >= self.min_det_score]
-        embedded = [self.embed(image, face) for face in faces]
-        return [face for face in embedded if face.embedding is not None]
+        return [face for _, face in self.find_in([image])]
+
+    def find_in(self, images: Iterable[np.ndarray]) -> Iterator[tuple[int, Face]]:
+        """Yields the number of the image and the face, as `find` of each, embedded in batches."""
+        crops = (
+            (number, face, cut[0])
+            for number, image in enumerate(images)
+            for face in self.detect(image)
+            if face.det_score is None or face.det_score >= self.min_det_score
+            if (cut := self.crops(image, face)) is not None
+        )
+        while batch := list(islice(crops, self.network.batch_size)):
+            embeddings = self.embeddings([crop for *_, crop in batch])
+            for (number, face, _), embedding in zip(batch, embeddings, strict=True):
+                if embedding is not None:
+                    yield number, replace(face, embedding=embedding)
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """Returns faces and doubtful candidates of a BGR image, best first, without embeddings."""
-        longer, shorter = max(image.shape[:2]), min(image.shape[:2])
-        if longer <= _SMALL:
-            return self._look_in_the_middle(image)
-        if shorter * _LARGE < longer:  # insightface would shrink it to a height of 0
-            return []
-        faces = self._look(image, _LARGE)
-        if faces and faces[0].det_score >= self.min_det_score:
-            return faces
-        again = self._look_in_the_middle(image, scale=_SHARE * _SMALL / longer)
-        return max(faces, again, key=lambda found: found[0].det_score if found else 0)
+        if self._detector is None:
+            height, width = image.shape[:2]
+            return [Face(np.array([0, 0, width, height], np.float32), None, None)]
+        return self._detector.detect(image)
 
-    def embed(self, image: np.ndarray, face: Face) -> Face:
-        """Returns the face with its embedding, None where the landmarks cannot be aligned."""
-        from insightface.utils.face_align import norm_crop
+    def crops(
+        self, image: np.ndarray, face: Face, *, views: int = 1, seed: int = 0
+    ) -> list[np.ndarray] | None:
+        """What the embedder sees of a face, as `crops_of`."""
+        return crops_of(image, face, self.models.preprocessing, views=views, seed=seed)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # insightface calls scikit-image in its old way
-            try:
-                crop = norm_crop(image, face.landmarks, self._embedder.input_size[0])
-            except (ValueError, np.linalg.LinAlgError):
-                return face
-        features = self._features(crop)
-        norm = np.linalg.norm(features)
-        if not np.isfinite(norm) or norm == 0:
-            return face
-        return replace(face, embedding=features / norm)
+    def embeddings(self, crops: Sequence[np.ndarray]) -> list[np.ndarray | None]:
+        """One for each crop; None where it is not finite or without a direction."""
+        rows = self.network.features(crops)
+        if self.models.preprocessing.flip:
+            rows = (rows + self.network.features([crop[:, ::-1] for crop in crops])) / 2
+        embeddings: list[np.ndarray | None] = []
+        for row in rows:
+            norm = np.linalg.norm(row)
+            good = np.isfinite(norm) and norm > 0
+            embeddings.append((row / norm if self.models.normalize else row) if good else None)
+        return embeddings
 
     def choose(self, image: np.ndarray, choice: str) -> tuple[Face | None, str | None]:
-        """Returns the face that `choice` means, embedded, or the reason why there is none."""
-        face, reason = choose_face(self.detect(image), image.shape, choice, self.min_det_score)
-        if face is None:
-            return None, reason
-        face = self.embed(image, face)
-        return (face, None) if face.embedding is not None else (None, NO_EMBEDDING)
-
-    def _features(self, crop: np.ndarray) -> np.ndarray:
-        return self._embedder.get_feat(crop).astype(np.float32).ravel()
-
-    def _look(self, image: np.ndarray, size: int) -> list[Face]:
-        rows, landmarks = self._detector.detect(image, input_size=(size, size))
-        if landmarks is None:
-            reject_file(self.models.detector, "must find landmarks", "boxes only")
-        return [
-            Face(row[:4], points, float(row[4]))
-            for row, points in zip(rows, landmarks, strict=True)
-        ]
-
-    def _look_in_the_middle(self, image: np.ndarray, scale: float = 1.0) -> list[Face]:
-        import cv2
-
-        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-        small = image if scale == 1 else cv2.resize(image, (width, height))
-        left, top = (_SMALL - width) // 2, (_SMALL - height) // 2
-        canvas = np.zeros((_SMALL, _SMALL, 3), np.uint8)
-        canvas[top : top + height, left : left + width] = small
-        offset = np.array([left, top], np.float32)
-        return [
-            replace(
-                face,
-                box=((face.box.reshape(2, 2) - offset) / scale).ravel(),
-                landmarks=(face.landmarks - offset) / scale,
-            )
-            for face in self._look(canvas, _SMALL)
-        ]
-
-    def _load(self, device: str) -> tuple[Any, Any]:
-        try:
-            import onnxruntime
-            from insightface.model_zoo import get_model
-            from insightface.model_zoo.arcface_onnx import ArcFaceONNX
-        except ImportError as error:
-            missing_package(error)
-        onnxruntime.set_default_logger_severity(4)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 4
-        available = onnxruntime.get_available_providers()
-        gpu = device != "cpu" and "CUDAExecutionProvider" in available
-        providers = ["CUDAExecutionProvider"] * gpu + ["CPUExecutionProvider"]
-        current = self.models.detector
-        try:
-            detector = get_model(str(current), providers=providers, sess_options=options)
-            current = self.models.embedder
-            content = current.read_bytes() if gpu else exact_fast_prelu(current)
-            session = onnxruntime.InferenceSession(content, options, providers=providers)
-            return detector, ArcFaceONNX(str(current), session)
-        except Exception as error:  # onnxruntime raises its own kinds, none of them public
-            reject_file(current, "must be a working ONNX model", " ".join(str(error).split())[:200])
+        """Returns the face that `choice` means, without embedding, or why there is none."""
+        return choose_face(self.detect(image), image.shape, choice, self.min_det_score)
 
 
 def choose_face(
@@ -221,6 +175,8 @@ def choose_face(
     check_choice("face", choice, CHOICES)
     if not faces:
         return None, NO_FACE
+    if faces[0].det_score is None:  # the whole picture
+        return faces[0], None
     faces = [face for face in faces if face.det_score >= min_det_score]
     if not faces:
         return None, LOW_DET_SCORE

@@ -1,12 +1,15 @@
-"""The .onnx files of a face model folder: which is which, and whether they are whole."""
+"""The models of faces in a folder: which is which, and whether they are whole."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kerasmlp.data.stores.store_info import StoreInfo
-from kerasmlp.utils.checks import InputError, reject_file
+from kerasmlp.faces.embedder_json import has_description, read_embedder
+from kerasmlp.faces.preprocessing import Preprocessing
+from kerasmlp.utils.checks import InputError, check_choice, reject, reject_file
 from kerasmlp.utils.files import sha256_file
 
 LICENCE_NOTICE = (
@@ -14,34 +17,86 @@ LICENCE_NOTICE = (
     "(https://github.com/deepinsight/insightface#license)"
 )
 PACKS = ("buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc", "antelopev2")
+DETECTORS = ("auto", None)
+
+_SCALING = (("Sub", "_minus"), ("Mul", "_mul"))
 
 
 @dataclass(frozen=True)
 class FaceModels:
-    """A detector and an embedder, with the hashes of their files."""
+    """An embedder with the hash of its file and how it is asked, and a detector where there is one.
 
-    detector: Path
-    detector_sha256: str
+    Attributes:
+        embedder: Its file.
+        embedder_sha256: Hash of that.
+        preprocessing: Of the pictures that it takes.
+        normalize: Whether its answers are brought to norm 1.
+        detector: File of the detector; None where whole pictures are embedded.
+        detector_sha256: Hash of that.
+        licence: Of the embedder, where `embedder.json` says it.
+        source: Where it came from, likewise.
+    """
+
     embedder: Path
     embedder_sha256: str
+    preprocessing: Preprocessing
+    normalize: bool = True
+    detector: Path | None = None
+    detector_sha256: str | None = None
+    licence: str | None = None
+    source: str | None = None
 
     def info(self, *, min_det_score: float) -> StoreInfo:
         """What a store says about the origin of its embeddings."""
+        detected = self.detector is not None
         return StoreInfo(
             embedder=self.embedder.name,
             embedder_sha256=self.embedder_sha256,
-            detector=self.detector.name,
+            detector=self.detector.name if detected else None,
             detector_sha256=self.detector_sha256,
-            min_det_score=float(min_det_score),
+            min_det_score=float(min_det_score) if detected else None,
+            normalized=self.normalize,
+            preprocessing=self.preprocessing.to_json(),
+            embedder_licence=self.licence,
+            embedder_source=self.source,
         )
 
 
-def find_models(model_dir: str | os.PathLike) -> FaceModels:
-    """Finds the detector and the ArcFace embedder in a folder, as insightface tells them apart.
+def find_models(
+    model_dir: str | os.PathLike | None = None,
+    *,
+    embedder: str | os.PathLike | None = None,
+    detector: str | None = "auto",
+    flip: bool = False,
+) -> FaceModels:
+    """Finds a detector and an embedder.
+
+    Args:
+        model_dir: Folder of insightface's models, told apart as insightface does. An
+            `embedder.json` in it counts as `embedder`.
+        embedder: Folder of an embedder with its `embedder.json`; the detector is that of
+            `model_dir` then.
+        detector: `"auto"`, or None: pictures are embedded whole.
+        flip: Whether mirrored pictures are embedded too.
 
     Raises:
-        InputError: if the folder or one of them is missing, or a file is not whole.
+        InputError: if a folder or one of the models is missing, a file is not whole, or
+            they do not go together.
     """
+    check_choice("detector", detector, DETECTORS)
+    if embedder is None and model_dir is not None and has_description(model_dir):
+        embedder = model_dir
+    if embedder is None:
+        models = _pack(model_dir, detector)
+    else:
+        models = _described(model_dir, embedder, detector)
+    return replace(models, preprocessing=replace(models.preprocessing, flip=flip))
+
+
+def _pack(model_dir: str | os.PathLike | None, detector: str | None) -> FaceModels:
+    """insightface's detector and embedder; of that all but the file is known."""
+    if model_dir is None:
+        reject("model_dir", "must be given, or an embedder with its embedder.json", None)
     folder = Path(model_dir).expanduser()
     if not folder.is_dir():
         reject_file(
@@ -51,22 +106,70 @@ def find_models(model_dir: str | os.PathLike) -> FaceModels:
             f"--download buffalo_l. Mind that {LICENCE_NOTICE}",
             "no such folder",
         )
-    found: dict[str, Path] = {}
+    kinds = ("embedder",) if detector is None else ("detector", "embedder")
+    found = _by_kind(folder, kinds)
+    path, graph = found["embedder"]
+    preprocessing = arcface_preprocessing(graph)
+    if detector is None:
+        preprocessing = replace(preprocessing, alignment="none")
+    models = FaceModels(path, sha256_file(path), preprocessing)
+    return models if detector is None else _with_detector(models, found["detector"][0])
+
+
+def _described(
+    model_dir: str | os.PathLike | None, embedder: str | os.PathLike, detector: str | None
+) -> FaceModels:
+    """An embedder by its `embedder.json`, with the detector of a folder where it needs one."""
+    said = read_embedder(embedder)
+    preprocessing, whole = said.preprocessing, detector is None
+    if whole:
+        preprocessing = replace(preprocessing, alignment="none", margin=None)
+    models = FaceModels(
+        said.path, sha256_file(said.path), preprocessing, said.normalize,
+        licence=said.licence, source=said.source,
+    )  # fmt: skip
+    alone = model_dir is None or Path(model_dir) == Path(embedder)
+    if preprocessing.alignment == "none":
+        if not alone:
+            requirement = "must be left out where pictures are embedded whole, without a detector"
+            reject("model_dir", requirement, os.fspath(model_dir))
+        return models
+    if model_dir is None:
+        requirement = f"must be given for its detector (alignment {preprocessing.alignment!r})"
+        reject("model_dir", requirement, None)
+    found = _by_kind(Path(model_dir).expanduser(), ("detector",))
+    return _with_detector(models, found["detector"][0])
+
+
+def _with_detector(models: FaceModels, path: Path) -> FaceModels:
+    return replace(models, detector=path, detector_sha256=sha256_file(path))
+
+
+def _by_kind(folder: Path, kinds: Sequence[str]) -> dict[str, tuple[Path, Any]]:
+    """The first .onnx of each kind, with its graph."""
+    found: dict[str, tuple[Path, Any]] = {}
     paths = sorted(folder.glob("*.onnx"))
     for path in paths:
-        kind = _kind(_read_onnx(path).graph)
-        if kind:
-            found.setdefault(kind, path)
-    for kind in ("detector", "embedder"):
+        graph = read_onnx(path).graph
+        if kind := _kind(graph):
+            found.setdefault(kind, (path, graph))
+    for kind in kinds:
         if kind not in found:
             names = ", ".join(path.name for path in paths) or "no .onnx file"
             reject_file(folder, f"must hold a face {kind} (.onnx)", names)
-    return FaceModels(
-        found["detector"],
-        sha256_file(found["detector"]),
-        found["embedder"],
-        sha256_file(found["embedder"]),
-    )
+    return found
+
+
+def arcface_preprocessing(graph: Any) -> Preprocessing:
+    """How insightface asks its embedders: those of MXNet subtract and divide themselves."""
+    names = [node.name for node in graph.node[:8]]
+    inside = all(any(n.startswith(words) for n in names) for words in _SCALING)
+    mean, std = (0.0, 1.0) if inside else (127.5, 127.5)
+    side = graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    return Preprocessing(
+        input_size=(side, side), layout="nchw", colour_order="rgb", mean=(mean,) * 3,
+        std=(std,) * 3, alignment="arcface", output=graph.output[0].name,
+    )  # fmt: skip
 
 
 def download_models(name: str, root: str | os.PathLike = "~/.insightface") -> Path:
@@ -99,7 +202,7 @@ def exact_fast_prelu(path: Path) -> bytes:
     """
     import onnx
 
-    model = _read_onnx(path)
+    model = read_onnx(path)
     slopes = {i.name: i for i in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
@@ -115,7 +218,7 @@ def exact_fast_prelu(path: Path) -> bytes:
     return model.SerializeToString()
 
 
-def _read_onnx(path: Path) -> Any:
+def read_onnx(path: Path) -> Any:
     try:
         import onnx
     except ImportError as error:
@@ -126,6 +229,9 @@ def _read_onnx(path: Path) -> Any:
         reject_file(path, "must be a whole ONNX file (download it again)", f"{error}")
     if not model.graph.output:
         reject_file(path, "must be a whole ONNX file (download it again)", "one without outputs")
+    if any(len(tensor.external_data) for tensor in model.graph.initializer):
+        requirement = "must hold its weights itself (`onnx.save(onnx.load(a), b)` puts them in)"
+        reject_file(path, requirement, "weights in another file")
     return model
 
 

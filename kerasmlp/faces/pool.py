@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,14 @@ from typing import Any
 import numpy as np
 
 from kerasmlp.data.datasets.photos import read_photo
-from kerasmlp.data.datasets.records import FAILED_TO_READ, WORKER_CRASHED, WORKER_STOOD_STILL
-from kerasmlp.faces.finder import CHOICES, DEVICES, MIN_DET_SCORE, FaceFinder, decode_photo
-from kerasmlp.utils.checks import check_choice, check_int, check_rate
+from kerasmlp.data.datasets.records import (
+    FAILED_TO_READ,
+    NO_EMBEDDING,
+    WORKER_CRASHED,
+    WORKER_STOOD_STILL,
+)
+from kerasmlp.faces.finder import CHOICES, FaceFinder, decode_photo
+from kerasmlp.utils.checks import check_choice, check_int
 from kerasmlp.utils.worker import Task, Worker, serve
 from kerasmlp.utils.workers import Lost, Pool
 
@@ -21,6 +27,8 @@ _WINDOW = 4  # tasks given ahead to a worker: one in work, two decoded, one bein
 _REORDER = 64
 _STILL_SECONDS = 60
 _BUSY_SECONDS = 600
+_SAID = ("provider", "versions", "note")
+MOST_VIEWS = 64
 
 
 class FacePool(Pool):
@@ -31,9 +39,12 @@ class FacePool(Pool):
     answers nor computes for a minute; one that computes has ten.
 
     Args:
-        model_dir: As for `FaceFinder`, like `min_det_score` and `device`.
+        model_dir: As for `FaceFinder`, like `embedder`.
         workers: Number of processes.
         face: Which face to take, as for `choose_face`.
+        views: Embeddings of each, of slightly different crops, one after another.
+        embedder: Folder, or None.
+        how: Further arguments of `FaceFinder`, but for its threads.
 
     Raises:
         InputError: if an argument is no such thing, or workers are lost nine times in a
@@ -42,20 +53,22 @@ class FacePool(Pool):
 
     def __init__(
         self,
-        model_dir: str | Path,
+        model_dir: str | os.PathLike | None = None,
         *,
         workers: int,
         face: str = "only",
-        min_det_score: float = MIN_DET_SCORE,
-        device: str = "auto",
+        views: int = 1,
+        embedder: str | os.PathLike | None = None,
+        **how: Any,
     ):
+        folders = {"model_dir": model_dir, "embedder": embedder}
+        how |= {k: os.fspath(folder) for k, folder in folders.items() if folder is not None}
         self.settings = {
-            "model_dir": str(model_dir),
             "face": check_choice("face", face, CHOICES),
-            "min_det_score": check_rate("min_det_score", min_det_score),
-            "device": check_choice("device", device, DEVICES),
+            "views": check_int("views", views, minimum=1, maximum=MOST_VIEWS),
+            "finder": how,
         }
-        self._most_ahead = _REORDER * check_int("workers", workers, minimum=1)
+        check_int("workers", workers, minimum=1)
         super().__init__(
             "kerasmlp.faces.pool",
             workers,
@@ -74,7 +87,11 @@ class FacePool(Pool):
         except BaseException:
             self.__exit__()
             raise
-        self.width, self.provider = ready["width"], ready["provider"]
+        self.width = ready["width"] * self.settings["views"]
+        self.provider, self.versions, self.note = (ready[k] for k in _SAID)
+        # A batch of faces is in work, of photos some more are at hand.
+        self._ahead = _WINDOW + ready["batch_size"] - 1
+        self._most_ahead = _REORDER * self._number * max(1, self._ahead // _WINDOW)
         return self
 
     def map(self, tasks: Sequence[tuple[Path, bool]]) -> Iterator[dict[str, Any]]:
@@ -128,10 +145,11 @@ def _prepare(settings: dict[str, Any]) -> tuple[dict, Any]:
     import cv2
 
     cv2.setNumThreads(1)
-    choice = settings.pop("face")
-    finder = FaceFinder(**settings, threads=1)
-    ready = {"width": finder.width, "provider": finder.provider}
-    return ready, lambda read: _embed(finder, choice, *read)
+    finder = FaceFinder(**settings["finder"], threads=1)
+    network = finder.network
+    ready = {"width": network.width, "batch_size": network.batch_size, "provider": finder.provider}
+    ready |= {"versions": finder.info.versions, "note": network.note}
+    return ready, _Answers(finder, settings["face"], settings["views"])
 
 
 def _read(task: dict[str, Any]) -> tuple:
@@ -142,23 +160,45 @@ def _read(task: dict[str, Any]) -> tuple:
     return task, hashlib.sha256(content).hexdigest(), *decode_photo(content)
 
 
-def _embed(
-    finder: Any, choice: str, task: dict, sha256: str, image: Any, reason: str | None
-) -> dict[str, Any]:
-    if image is None:
-        return {"reason": reason}
-    if task["read_only"]:
-        return {"reason": None}
-    face, reason = finder.choose(image, choice)
-    if face is None:
-        return {"reason": reason}
-    return {
-        "reason": None,
-        "sha256": sha256,
-        "det_score": face.det_score,
-        "embedding": base64.b64encode(face.embedding.astype("<f4").tobytes()).decode(),
-    }
+class _Answers:
+    """Answers to photos in their order; their faces are embedded when a batch is full."""
+
+    def __init__(self, finder: FaceFinder, choice: str, views: int):
+        self.finder, self.choice, self.views = finder, choice, views
+        self._held: list[tuple[dict, list[np.ndarray]]] = []
+
+    def __call__(self, read: tuple | None) -> list[dict[str, Any]]:
+        """What is answered now, after this photo or, where it is None, before a pause."""
+        if read is not None:
+            self._held.append(self._look(*read))
+        crops = sum(len(crops) for _, crops in self._held)
+        if read is not None and 0 < crops < self.finder.network.batch_size:
+            return []
+        held, self._held = self._held, []
+        embeddings = iter(self.finder.embeddings([c for _, crops in held for c in crops]))
+        return [_answer(answer, [next(embeddings) for _ in crops]) for answer, crops in held]
+
+    def _look(
+        self, task: dict, sha256: str, image: np.ndarray | None, reason: str | None
+    ) -> tuple[dict, list[np.ndarray]]:
+        if image is None or task["read_only"]:
+            return {"reason": reason}, []
+        face, reason = self.finder.choose(image, self.choice)
+        if face is None:
+            return {"reason": reason}, []
+        crops = self.finder.crops(image, face, views=self.views, seed=int(sha256[:16], 16))
+        score = {} if face.det_score is None else {"det_score": face.det_score}
+        return {"reason": None, "sha256": sha256, **score}, crops or []
+
+
+def _answer(answer: dict[str, Any], embeddings: list[np.ndarray | None]) -> dict[str, Any]:
+    if "sha256" not in answer:
+        return answer
+    if not embeddings or any(row is None for row in embeddings):
+        return {"reason": NO_EMBEDDING}
+    rows = np.concatenate(embeddings).astype("<f4")
+    return answer | {"embedding": base64.b64encode(rows.tobytes()).decode()}
 
 
 if __name__ == "__main__":
-    serve(_prepare, read=_read, ahead=_DECODED_AHEAD)
+    serve(_prepare, read=_read, ahead=_DECODED_AHEAD, together=True)

@@ -38,10 +38,12 @@ def _size(record: Record) -> int | None:
         return None
 
 
-def journal_line(place: str, entry: Any) -> Fault | None:
+def journal_line(place: str, entry: Any, *, detected: bool = True) -> Fault | None:
     """What a line of the journal must hold: an embedding's, or why there is none."""
-    kept = isinstance(entry, dict) and "crc32" in entry
-    return fields(_KEPT if kept else _REMOVED)(place, entry)
+    if not (isinstance(entry, dict) and "crc32" in entry):
+        return fields(_REMOVED)(place, entry)
+    kept = _KEPT if detected else {k: v for k, v in _KEPT.items() if k != "det_score"}
+    return fields(kept)(place, entry)
 
 
 def check_keys(partial: PartialStore, records: Sequence[Record]) -> None:

@@ -93,10 +93,11 @@ class AnsweringModel:
 
     def check(self, name: str | os.PathLike, width: int, info: StoreInfo) -> None:
         """Rejects embeddings that the model was not trained for."""
+        names = ("embedder", "embedder_sha256", "normalized", "preprocessing")
+        known = {k: self.config[k] for k in names}
+        check_same_embedder(name, info, StoreInfo(**known))
         if width != self.config["width"]:
             reject_file(name, f"must hold embeddings of width {self.config['width']}", f"{width}")
-        known = {k: self.config[k] for k in ("embedder", "embedder_sha256", "normalized")}
-        check_same_embedder(name, info, StoreInfo(**known))
         if info.normalized != known["normalized"]:
             words = {n: f"embeddings that are {'not ' * (not n)}normalised" for n in (True, False)}
             reject_file(name, f"must hold {words[known['normalized']]}", words[info.normalized])

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kerasmlp.runs.keras_file import load_keras_file
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import atomic_path, what_is
+from kerasmlp.utils.keras_file import load_keras_file
 
 if TYPE_CHECKING:
     import keras

@@ -4,6 +4,7 @@ import os
 
 from kerasmlp.data.labels import age_classes
 from kerasmlp.data.other_targets import AnyTarget, target_from_config
+from kerasmlp.data.stores.store_info import PREPROCESSING
 from kerasmlp.data.targets import Target
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.checks import DivergedError, InputError, reject_file
@@ -46,6 +47,7 @@ _SETTINGS = {
     "normalized": flag,
     "embedder": optional(text()),
     "embedder_sha256": optional(text()),
+    "preprocessing": optional(PREPROCESSING),
     "data_digest": optional(text()),
     "norm_1_share": optional(number(0, 1)),
     "target": dict_of(_ANYTHING),
@@ -77,7 +79,8 @@ def read_settings(run: RunFolder) -> tuple[dict, AnyTarget]:
     """
     require_training(run)
     config, path, what = run.config(), run / "config.json", "that of a training on embeddings"
-    config.setdefault("data_digest", None)
+    for name in ("data_digest", "preprocessing"):
+        config.setdefault(name, None)
     if absent := [k for k in _SETTINGS if k not in config and k != "norm_1_share"]:
         reject_file(path, f"must be {what}", f"one without {absent[0]}")
     check_object(path, config, _SETTINGS, what)

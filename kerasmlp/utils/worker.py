@@ -22,6 +22,7 @@ _STARTING = 5  # times as patient with one that loads what it works with
 _SHORTEST_STEP = 0.5  # seconds, in which a process that computes is seen to do so
 _LONGEST_STEP = 2.0  # while this process itself was stopped, its workers are not to blame
 _STOP_SECONDS = 5
+_PATIENCE = 0.1  # seconds for which tasks that are answered together wait for others
 
 Task = tuple[int, Any]
 """Its number, and the message that a worker is sent."""
@@ -141,6 +142,7 @@ def serve(
     *,
     read: Callable[[Any], Any] = lambda task: task,
     ahead: int = 0,
+    together: bool = False,
 ) -> None:
     """Makes this process a `Worker`: it answers each message with a line of JSON.
 
@@ -150,6 +152,8 @@ def serve(
         prepare: From settings to an answer, and what answers tasks from then on.
         read: From a task to what it is answered by, in a thread of its own.
         ahead: Tasks that are read before they are asked for; 0 sets no limit.
+        together: What answers takes a task, or None when no other came for a while, and
+            returns the answers that it has by then, in the order of their tasks.
     """
     answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with answers
@@ -164,9 +168,10 @@ def serve(
     work: Callable[[Any], Any] | None = None
     try:
         while True:
-            is_task, message = given.get()
+            is_task, message = _next(given, _PATIENCE if together and work else None)
             if is_task:
-                say({"answer": work(message)})
+                for answer in work(message) if together else [work(message)]:
+                    say({"answer": answer})
             else:
                 ready, work = prepare(message)
                 say({"answer": ready})
@@ -174,6 +179,14 @@ def serve(
         say({"error": str(error), "argument": getattr(error, "argument", None)})
     except OSError as error:
         say({"os_error": [error.errno, error.strerror or str(error), error.filename]})
+
+
+def _next(given: queue.Queue, seconds: float | None) -> tuple[bool, Any]:
+    """The next message; after so many seconds a task that is None."""
+    try:
+        return given.get(timeout=seconds)
+    except queue.Empty:
+        return True, None
 
 
 def _listen(given: queue.Queue, read: Callable[[Any], Any]) -> None:

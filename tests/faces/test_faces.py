@@ -87,9 +87,9 @@ def test_tight_crops_equal_the_reference(finder, source, glob):
         for photo in photos:
             image = read_image(photo)
             face, _ = choose_face(finder.detect(image), image.shape, "centre", 0.3)
-            face = finder.embed(image, face)
+            (embedding,) = finder.embeddings(finder.crops(image, face))
             reference = file["embedding"][rows[photo.name]].astype(np.float32)
-            assert face.embedding @ reference > 0.999
+            assert embedding @ reference > 0.999
 
 
 def test_second_look_finds_a_face_that_fills_a_large_photo(finder):

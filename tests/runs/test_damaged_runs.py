@@ -95,7 +95,7 @@ def test_a_file_of_another_run_is_not_taken(run, store, broken):
 def test_what_is_loaded_is_what_was_looked_at(run, monkeypatch):
     """Another model that takes the place of the one that was hashed is not the one loaded."""
     from kerasmlp import load_model
-    from kerasmlp.runs import keras_file
+    from kerasmlp.utils import keras_file
 
     expected, check = load_model(run).get_weights(), keras_file.check_keras_file
     content = (run / "model.keras").read_bytes()

@@ -14,7 +14,7 @@ from kerasmlp.models.mnist_net import MNISTNet
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.models.vgg16 import VGG16
-from kerasmlp.runs import keras_file
+from kerasmlp.utils import keras_file
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from kerasmlp.data.datasets.records import Record
 from kerasmlp.data.layouts import LAYOUTS
 from kerasmlp.utils.checks import check_choice, reject_file
 
-_MODULES = {"csv": "photo_table", "imdb-wiki": "imdb_wiki"}
+_MODULES = {"classes": "class_folders", "csv": "photo_table", "imdb-wiki": "imdb_wiki"}
 
 
 def read_records(layout: str, source: str | os.PathLike) -> list[Record]:

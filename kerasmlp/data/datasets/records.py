@@ -32,14 +32,15 @@ TRANSPARENT = "wholly transparent"
 NO_HEIF = "HEIC, which needs pip install kerasmlp[heif]"
 LINKED_AGAIN = "link to a folder read already, or around it"
 UNREADABLE_FOLDER = "folder that cannot be listed"
+NO_CLASS = "in no folder of a class"
 NO_SPLIT = "no train, validation or test folder"
 IN_ANOTHER_SPLIT = "the same file in a later split"
 
 REASONS = (
     LINKED_AGAIN, UNREADABLE_FOLDER, MALFORMED_NAME, MALFORMED_ROW, DUPLICATE_ROW, MISSING_IMAGE,
     FAILED_TO_READ, TOO_LARGE, UNCLEAR_RANGE, TRANSPARENT, NO_HEIF, NO_AGE, NO_GENDER, NO_FACE,
-    LOW_DET_SCORE, SEVERAL_FACES, NO_EMBEDDING, WORKER_CRASHED, WORKER_STOOD_STILL, NO_SPLIT,
-    IN_ANOTHER_SPLIT,
+    LOW_DET_SCORE, SEVERAL_FACES, NO_EMBEDDING, WORKER_CRASHED, WORKER_STOOD_STILL, NO_CLASS,
+    NO_SPLIT, IN_ANOTHER_SPLIT,
 )  # fmt: skip
 """Why an input may be removed, in the order in which the rules apply."""
 

@@ -110,7 +110,8 @@ class EmbeddingStore(RowStore):
             reject("stores", "must hold at least one store", stores)
         names = names or ["stores"] * len(stores)
         first = stores[0]
-        embedders = [s.info for s in stores if s.info.embedder_sha256]
+        embedders = [s.info for s in stores if s.info.preprocessing]
+        embedders += [s.info for s in stores if s.info.embedder_sha256]
         embedders += [s.info for s in stores if s.info.embedder]
         for name, store in zip(names, stores, strict=True):
             if store.width != first.width:

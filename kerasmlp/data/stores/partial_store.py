@@ -113,15 +113,23 @@ class PartialStore(contextlib.AbstractContextManager):
         self.commit()
         return np.fromfile(self._embeddings.name, "<f4").reshape(-1, self.width)
 
-    def finish(self, labels: Mapping[str, Any], info: StoreInfo) -> EmbeddingStore:
+    def finish(
+        self, labels: Mapping[str, Any], info: StoreInfo, *, rows_per_input: int = 1
+    ) -> EmbeddingStore:
         """Writes the store, and removes the journal.
 
         It replaces an older one whole that was there when this journal was opened.
 
+        Args:
+            labels: Of all rows.
+            info: Where they come from.
+            rows_per_input: Into which each row of the journal is cut.
+
         Raises:
             InputError: if another one came meanwhile; the journal stays.
         """
-        store = EmbeddingStore(self.embeddings(), labels, info, name=str(self.target))
+        rows = self.embeddings().reshape(-1, self.width // rows_per_input)
+        store = EmbeddingStore(rows, labels, info, name=str(self.target))
         store.save(self.target, overwrite=self._replaces)
         self.remove()
         return store

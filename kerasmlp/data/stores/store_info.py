@@ -6,9 +6,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils import strict_json
+from kerasmlp.utils.checks import reject_file, shown
+from kerasmlp.utils.schema import fields as object_of
+from kerasmlp.utils.schema import flag, optional
 
-_REPORTS = ("removal_report", "import_report", "extraction")
+_OBJECTS = ("removal_report", "import_report", "extraction", "preprocessing", "versions")
+
+PREPROCESSING = object_of({"flip": optional(flag)})
+"""The rest of it is only compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,11 @@ class StoreInfo(RowsInfo):
             `{"sources": [{"file", "rows", "embedding", "labels", "left_out",
             "doubts"}]}`.
         extraction: The settings of `extract_embeddings`, and the digest of its inputs.
+        preprocessing: How a picture came before the embedder, as `Preprocessing.to_json`
+            has it: models refuse embeddings of another one. None where unknown.
+        versions: Of the libraries that computed the embeddings, by their names.
+        embedder_licence: Of the embedder's weights, in words.
+        embedder_source: Where the embedder came from.
     """
 
     embedder: str | None = None
@@ -78,11 +89,16 @@ class StoreInfo(RowsInfo):
     normalized: bool = True
     import_report: dict | None = None
     extraction: dict | None = None
+    preprocessing: dict | None = None
+    versions: dict | None = None
+    embedder_licence: str | None = None
+    embedder_source: str | None = None
 
     def of_embedder(self) -> dict[str, Any]:
         """What a run records of it: embeddings of another space mean nothing to its model."""
         names = ("embedder", "embedder_sha256", "normalized")
-        return {name: getattr(self, name) for name in names}
+        known = {} if self.preprocessing is None else {"preprocessing": self.preprocessing}
+        return {name: getattr(self, name) for name in names} | known
 
 
 def _plain(name: Any, key: str, value: Any) -> Any:
@@ -90,20 +106,22 @@ def _plain(name: Any, key: str, value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if key in _REPORTS and isinstance(value, str):
+    if key in _OBJECTS and isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = (strict_json.loads if key == "preprocessing" else json.loads)(value)
         except (ValueError, RecursionError):
             value = None
     kind, wanted = {
         "normalized": ((bool, int), "True or False"),
         "min_det_score": ((float, int), "a number"),
-        **dict.fromkeys(_REPORTS, (dict, "a JSON object")),
+        **dict.fromkeys(_OBJECTS, (dict, "a JSON object")),
     }.get(key, (str, "text"))
     if not isinstance(value, kind):
         reject_file(name, f"must hold {wanted} in attribute {key!r}", f"{value!r}"[:100])
     if key == "import_report" and not all(isinstance(s, dict) for s in _sources(value)):
         reject_file(name, f"must hold a report in attribute {key!r}", f"{value!r}"[:100])
+    if key == "preprocessing" and PREPROCESSING("", value):
+        reject_file(name, f"must hold true or false as 'flip' in {key!r}", f"{value!r}"[:100])
     return bool(value) if key == "normalized" else value
 
 
@@ -113,7 +131,7 @@ def _sources(report: dict | None) -> list:
 
 
 def check_same_embedder(name: str, came: StoreInfo, expected: StoreInfo) -> None:
-    """Rejects embeddings of another embedder, where both are known."""
+    """Rejects embeddings of another embedder or preprocessing, where both are known."""
     if came.embedder_sha256 and expected.embedder_sha256:
         same = came.embedder_sha256 == expected.embedder_sha256
     else:
@@ -122,6 +140,11 @@ def check_same_embedder(name: str, came: StoreInfo, expected: StoreInfo) -> None
         reject_file(
             name, f"must hold embeddings of {_describe(expected)}", f"those of {_describe(came)}"
         )
+    ours, theirs = expected.preprocessing, came.preprocessing
+    for key in {**ours, **theirs} if ours and theirs else ():
+        if ours.get(key) != theirs.get(key):
+            requirement = f"must hold embeddings made with {key}={shown(ours.get(key))}"
+            reject_file(name, requirement, f"those made with {key}={shown(theirs.get(key))}")
 
 
 def _describe(info: StoreInfo) -> str:
@@ -133,8 +156,8 @@ def joined_info(infos: Sequence[StoreInfo]) -> StoreInfo:
     known = [i for i in infos if i.embedder_sha256] or [i for i in infos if i.embedder] or infos
 
     def common(key: str) -> Any:
-        values = {getattr(i, key) for i in infos}
-        return values.pop() if len(values) == 1 else None
+        values = [getattr(i, key) for i in infos]
+        return values[0] if all(value == values[0] for value in values) else None
 
     def listed(key: str) -> str | None:
         return "; ".join(dict.fromkeys(getattr(i, key) for i in infos if getattr(i, key))) or None
@@ -145,6 +168,8 @@ def joined_info(infos: Sequence[StoreInfo]) -> StoreInfo:
         detector=common("detector"),
         detector_sha256=common("detector_sha256"),
         min_det_score=common("min_det_score"),
+        versions=common("versions"),
+        preprocessing=next((i.preprocessing for i in infos if i.preprocessing), None),
         source=listed("source"),
         licence=listed("licence"),
         removal_report=infos[0].removal_report if len(infos) == 1 else None,

@@ -1,0 +1,29 @@
+"""Which models look at photos: for all commands that take some."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_face_arguments(group: argparse._ActionsContainer, text: str) -> None:
+    """Adds where the detector and the embedder are.
+
+    Args:
+        group: Of options.
+        text: For the help of `--model-dir`.
+    """
+    group.add_argument("--model-dir", type=Path, metavar="DIR", help=text)
+    add_embedder_arguments(group)
+
+
+def add_embedder_arguments(group: argparse._ActionsContainer) -> None:
+    text = "folder of another embedder, .onnx or .keras, with its embedder.json"
+    group.add_argument("--embedder", type=Path, metavar="DIR", help=text)
+    text = "none takes every picture whole; default: auto, that of --model-dir"
+    group.add_argument("--detector", choices=("auto", "none"), default="auto", help=text)
+
+
+def finder_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `FaceFinder` beside its `model_dir`."""
+    detector = None if args.detector == "none" else args.detector
+    return {"embedder": args.embedder, "detector": detector}
