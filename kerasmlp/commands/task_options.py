@@ -58,21 +58,19 @@ def choose_task(args: argparse.Namespace, store) -> tuple[Any, Any]:
     from kerasmlp.data.other_targets import SeveralTargets
     from kerasmlp.data.targets import age_label_of
 
-    before = resumed_task(args)
+    if (before := resumed_task(args)) is not None:
+        recipe = choose_recipe(args, _preset_of([kind_of(head) for head in before.heads]))
+        return before, for_rows(args, recipe, store, before)
     labels = list(dict.fromkeys(args.label)) if args.label else [age_label_of(store)]
-    if before is not None:
-        kinds = [kind_of(head) for head in before.heads]
-    else:
-        tasks, units = (_by_label(f"--{k}", getattr(args, k), labels) for k in ("task", "unit"))
-        kinds = [_said_kind(store, label, tasks.get(label)) for label in labels]
+    tasks, units = (_by_label(f"--{k}", getattr(args, k), labels) for k in ("task", "unit"))
+    kinds = [_said_kind(store, label, tasks.get(label)) for label in labels]
     _check_age_options(args, kinds)
     recipe = choose_recipe(args, _preset_of(kinds))
-    target = before
-    if target is None:
-        both = zip(labels, kinds, strict=True)
-        how = [(label, kind, tasks.get(label), units.get(label)) for label, kind in both]
-        heads = [_target_of(args, store, recipe, *each) for each in how]
-        target = heads[0] if len(heads) == 1 else SeveralTargets(tuple(heads))
+    heads = tuple(
+        _target_of(args, store, recipe, label, kind, tasks.get(label), units.get(label))
+        for label, kind in zip(labels, kinds, strict=True)
+    )
+    target = heads[0] if len(heads) == 1 else SeveralTargets(heads)
     return target, for_rows(args, recipe, store, target)
 
 

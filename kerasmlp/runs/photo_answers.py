@@ -73,7 +73,9 @@ def predict_photo(
         for face, row in zip(faces, rows, strict=True):
             answer = row[kept.name]
             text = shown(said(kept.name, answer), _LINE).replace(" (", "\n(")
-            entropy_nats, crop = answer["predictive_entropy_nats"], square_crop(image, face.box)
+            # of a number there is no entropy, and its `uncertainty` orders faces alike
+            entropy_nats = answer.get("predictive_entropy_nats", answer["uncertainty"])
+            crop = square_crop(image, face.box)
             kept.add(KeptFace(entropy_nats, face.embedding, crop, text))
     if annotate is not None:
         with atomic_path(annotate) as temporary:
@@ -111,9 +113,15 @@ def said(name: str, answer: dict) -> str:
 
     >>> said("age", {"age_years": 31.2, "age_interval_90": [24.4, 39.8]})
     '31 years (90%: 24–40)'
+    >>> said("bmi", {"bmi": 24.31, "unit": "kg/m²", "interval_90": [20.2, 29.04]})
+    'bmi 24.31 kg/m² (90%: 20.2–29.04)'
     """
     if answer.get("abstained"):
         return f"{name}: not sure"
+    if "interval_90" in answer:
+        low, high = answer["interval_90"]
+        unit = f" {answer['unit']}" if answer["unit"] else ""
+        return f"{name} {answer[name]:.4g}{unit} (90%: {low:.4g}–{high:.4g})"
     if "age_years" not in answer:
         return str(answer[name])
     low, high = answer["age_interval_90"]
