@@ -21,6 +21,7 @@ from kerasmlp.layers.gaussian_head import GaussianHead as GaussianHead
 from kerasmlp.layers.ic_layer import ICLayer as ICLayer
 from kerasmlp.layers.random_erasing import RandomErasing as RandomErasing
 from kerasmlp.layers.residual_block import ResidualBlock as ResidualBlock
+from kerasmlp.layers.standardize import Standardize as Standardize
 from kerasmlp.models.age_cnn import AgeCNN as AgeCNN
 from kerasmlp.models.ic_resnet import ICResNet as ICResNet
 from kerasmlp.models.ic_resnet50 import ICResNet50 as ICResNet50

@@ -21,6 +21,10 @@ HYPERPARAMETERS = {  # name: kind, what it is
     "weight_decay": (float, "of AdamW"),
     "patience": (int, "epochs without a better validation loss until it stops"),
     "num_blocks": (int, "stages of the network, each halves the width"),
+    "hidden_width": (
+        int,
+        "of the first stage; default: that of the rows, of a table 64 or more",
+    ),
     "residuals_per_block": (int, "residual blocks in each stage"),
     "dropout_rate": (float, "of all IC layers"),
     "mixup_alpha": (float, "of mixup, 0 turns it off"),
@@ -142,6 +146,13 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
     _print_report(args, run_dir, target, recipe, report)
 
 
+def _said_of_columns(columns: dict) -> str:
+    number, constant, first = (columns[k] for k in ("standardized", "constant", "hidden_width"))
+    said = f"{number} columns that are not normalised: each standardised by the rows trained on"
+    said += f", {constant} without effect, as they never vary" if constant else ""
+    return said + (f"; first stage {first} wide (--hidden-width)" if first != number else "")
+
+
 def _print_report(args: argparse.Namespace, run_dir: Path, target, recipe, report: dict) -> None:
     from kerasmlp.evaluation.measuring import MEASURES, groups_table, measures_table
 
@@ -156,6 +167,8 @@ def _print_report(args: argparse.Namespace, run_dir: Path, target, recipe, repor
         f"{rows['training']} rows trained on, {rows['validation']} kept back{held_out}, "
         f"{rows['unlabelled']} without the label\n"
     )
+    if columns := report.get("columns"):
+        print(f"{_said_of_columns(columns)}\n")
     for note in report.get("notes", ()):  # a run of an older version has none
         print(f"note: {note}\n")
     for head in target.heads:

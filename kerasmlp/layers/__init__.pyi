@@ -4,5 +4,6 @@ from kerasmlp.layers.gaussian_head import GaussianHead as GaussianHead
 from kerasmlp.layers.ic_layer import ICLayer as ICLayer
 from kerasmlp.layers.random_erasing import RandomErasing as RandomErasing
 from kerasmlp.layers.residual_block import ResidualBlock as ResidualBlock
+from kerasmlp.layers.standardize import Standardize as Standardize
 
 def register() -> None: ...

@@ -25,6 +25,7 @@ MAX_BLOCKS = 16
 MAX_RESIDUALS_PER_BLOCK = 64
 MAX_BATCH_SIZE = 1 << 20
 MAX_EPOCHS = 100_000
+MAX_HIDDEN_WIDTH = 1 << 16
 MAX_PARAMETERS = 1 << 27
 """Of a network: 2 GiB while AdamW trains it in float32."""
 
@@ -35,13 +36,15 @@ class Recipe:
 
     Attributes:
         num_blocks: Stages of the network; see `ResidualMLP`.
+        hidden_width: Of the first stage; None takes that of the embeddings, of rows that
+            are not normalised at least `LEAST_WIDTH`.
         residuals_per_block: Residual blocks in each stage.
         dropout_rate: Of all IC layers.
         use_ic: False leaves the IC layers out (ablation).
         use_residual: False leaves the skip connections out (ablation).
         use_output_ic: An IC layer before the head.
-        scale_inputs: Multiply embeddings by the root of their width, so that
-            the coordinates of one of norm 1 have unit size.
+        scale_inputs: Bring columns to unit size: embeddings of norm 1 times the root of
+            their width, others by mean and deviation of each column (`Standardize`).
         batch_size: Rows per step.
         epochs: At most.
         learning_rate: Of AdamW, at the start.
@@ -60,7 +63,8 @@ class Recipe:
         rps_weight: Of the ranked probability score beside the cross-entropy;
             for ages only.
         mixup_alpha: Of mixup, 0 turns it off.
-        noise_std: Largest standard deviation of the noise on embeddings.
+        noise_std: Largest standard deviation of the noise on embeddings of norm 1; on
+            others as large against the deviations of their columns.
         calibrate: Fit a temperature, age intervals and abstention on the validation part.
 
     Raises:
@@ -73,6 +77,7 @@ class Recipe:
     """
 
     num_blocks: int = 1
+    hidden_width: int | None = None
     residuals_per_block: int = 1
     dropout_rate: float = 0.5
     use_ic: bool = True
@@ -96,6 +101,7 @@ class Recipe:
 
     def __post_init__(self):
         check_int("num_blocks", self.num_blocks, minimum=0, maximum=MAX_BLOCKS)
+        check_optional_int("hidden_width", self.hidden_width, minimum=1, maximum=MAX_HIDDEN_WIDTH)
         residuals = self.residuals_per_block
         check_int("residuals_per_block", residuals, minimum=0, maximum=MAX_RESIDUALS_PER_BLOCK)
         # Two rows are the fewest that batch norm can take statistics of.
@@ -115,13 +121,13 @@ class Recipe:
         ):  # fmt: skip
             check_positive(name, getattr(self, name), zero=True)
 
-    def network(self, width: int) -> dict:
-        """The arguments of `ResidualMLP` for embeddings of a width.
+    def network(self, width: int, *, normalized: bool = True) -> dict:
+        """The arguments of `ResidualMLP` for embeddings of a width, all of norm 1 or not.
 
         Raises:
             InputError: as of `check_width`.
         """
-        self.check_width(width)
+        self.check_width(width, normalized=normalized)
         names = (
             "num_blocks",
             "residuals_per_block",
@@ -130,17 +136,30 @@ class Recipe:
             "use_residual",
             "use_output_ic",
         )
-        scale = width**0.5 if self.scale_inputs else 1.0
-        return {"width": width, "input_scale": scale} | {n: getattr(self, n) for n in names}
+        scale = width**0.5 if self.scale_inputs and normalized else 1.0
+        columns = {"input_scale": scale, "standardize": self.standardizes(normalized)}
+        columns["hidden_width"] = self.first_width(width, normalized)
+        return {"width": width} | columns | {n: getattr(self, n) for n in names}
 
-    def check_width(self, width: int) -> None:
+    def standardizes(self, normalized: bool) -> bool:
+        """Whether the network brings each column to one scale by itself."""
+        return self.scale_inputs and not normalized
+
+    def first_width(self, width: int, normalized: bool) -> int:
+        """Of the first stage."""
+        least = 1 if normalized else LEAST_WIDTH
+        return self.hidden_width or max(width, least)
+
+    def check_width(self, width: int, *, normalized: bool) -> None:
         """Rejects embeddings that the network cannot halve as often as it has stages, or whose
         network would be too large for a machine that trains it."""
-        if width < 2**self.num_blocks:
-            requirement = f"must leave a width of at least 1, starting at {width}"
+        first = self.first_width(width, normalized)
+        if first < 2**self.num_blocks:
+            requirement = f"must leave a width of at least 1, starting at {first}"
             reject("num_blocks", requirement, self.num_blocks)
-        stages = [width >> k for k in range(self.num_blocks)]
+        stages = [first >> k for k in range(self.num_blocks)]
         squares = sum(self.residuals_per_block * 2 * w * w + w * w // 2 for w in stages)
+        squares += width * first if width != first else 0
         if squares > MAX_PARAMETERS:
             requirement = f"must make a network of at most {MAX_PARAMETERS} parameters"
             reject(
@@ -198,6 +217,9 @@ FINE_TUNING = {"learning_rate": 3e-4, "patience": 25}
 
 A short patience would stop on the noise of a few rows kept back.
 """
+
+LEAST_WIDTH = 64
+"""Of the first stage on rows that are not normalised: half of a few columns says nothing."""
 
 SMALL_STORE = {"batch_size": 64}
 """What fewer than `SMALL_STORE_ROWS` rows change in a preset: else there are too few steps."""

@@ -9,10 +9,12 @@ from kerasmlp.layers.gaussian_head import GaussianHead
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.initializers import check_initializer, dense_initializers, spread_seed
 from kerasmlp.layers.residual_block import ResidualBlock
+from kerasmlp.layers.standardize import Standardize
 from kerasmlp.models.presets import MAX_BLOCKS, MAX_RESIDUALS_PER_BLOCK
 from kerasmlp.utils.checks import (
     check_bool,
     check_int,
+    check_optional_int,
     check_positive,
     check_rate,
     check_seed,
@@ -26,6 +28,7 @@ def ResidualMLP(
     num_targets: int | None = None,
     heads: int | str | Mapping[str, int | str] | None = None,
     width: int = 512,
+    hidden_width: int | None = None,
     num_blocks: int = 1,
     residuals_per_block: int = 1,
     dropout_rate: float = 0.05,
@@ -34,6 +37,7 @@ def ResidualMLP(
     use_input_ic: bool = False,
     use_output_ic: bool = False,
     input_scale: float = 1.0,
+    standardize: bool = False,
     momentum: float = 0.9,
     epsilon: float = 1e-5,
     kernel_initializer: str = "fan_in_uniform",
@@ -43,7 +47,7 @@ def ResidualMLP(
 ) -> keras.Model:
     """Builds the residual IC-MLP: a functional model from embeddings to probabilities.
 
-    Stage i of `num_blocks` works at width `width / 2^i` (rounded down): it
+    Stage i of `num_blocks` works at width `hidden_width / 2^i` (rounded down): it
     holds `residuals_per_block` residual blocks, then one downsample block that
     halves the width. One dense layer follows. Depth by example:
 
@@ -62,7 +66,9 @@ def ResidualMLP(
         heads: In place of these two: a number of classes, `"gaussian"` for a
             `GaussianHead`, or several of them by name: one trunk, and a dense
             layer and an output per name.
-        width: Length of an embedding, and the width of the first stage.
+        width: Length of an embedding.
+        hidden_width: Of the first stage, by default `width`; a dense layer in front leads
+            to another one.
         num_blocks: Number of stages, 0 or more.
         residuals_per_block: Residual blocks in each stage, 0 or more.
         dropout_rate: Of all IC layers, in [0, 1).
@@ -74,6 +80,8 @@ def ResidualMLP(
             leaves it out.
         input_scale: Factor on the embeddings. `width ** 0.5` brings the
             coordinates of an embedding of norm 1 to unit size.
+        standardize: Begin with a layer `Standardize`, whose `adapt` is to be shown
+            the rows that are trained on.
         momentum: Of the moving statistics.
         epsilon: Added to the variance.
         kernel_initializer: `"fan_in_uniform"` (the original's, biases too) or
@@ -111,25 +119,25 @@ def ResidualMLP(
     most = {"minimum": 0, "maximum": MAX_RESIDUALS_PER_BLOCK}
     residuals_per_block = check_int("residuals_per_block", residuals_per_block, **most)
     heads = _checked_heads(num_classes, num_targets, heads)
-    if width < 2**num_blocks:
-        reject("num_blocks", f"must leave a width of at least 1, starting at {width}", num_blocks)
-    number = num_blocks * (residuals_per_block + 1) + 1 + len(heads)
+    hidden_width = check_optional_int("hidden_width", hidden_width, minimum=1) or width
+    _check_halves(hidden_width, num_blocks)
+    number = num_blocks * (residuals_per_block + 1) + 3 + len(heads)
     seeds = iter(spread_seed(check_seed(seed), number))
-    ic = {
-        "dropout_rate": check_rate("dropout_rate", dropout_rate),
-        "momentum": momentum,
-        "epsilon": epsilon,
-        "dtype": dtype,
-    }
+    ic = {"dropout_rate": check_rate("dropout_rate", dropout_rate), "momentum": momentum}
+    ic |= {"epsilon": epsilon, "dtype": dtype}
     block = ic | {"kernel_initializer": check_initializer(kernel_initializer)}
     uses_ic = check_bool("use_ic", use_ic)
     # Where the IC layer in front of the first dense layer would sit.
     first_ic = check_bool("use_input_ic", use_input_ic) and uses_ic
 
-    input_scale = check_positive("input_scale", input_scale)
-    inputs = x = keras.Input((width,), name="embedding")
-    if input_scale != 1:
-        x = keras.layers.Rescaling(input_scale, dtype=dtype, name="input_scale")(x)
+    inputs = keras.Input((width,), name="embedding")
+    x = _scaled(inputs, standardize, input_scale, dtype)
+    if hidden_width != width:
+        if first_ic:
+            x = ICLayer(seed=next(seeds), name="input_ic", **ic)(x)
+        initializers = dense_initializers(kernel_initializer, width, next(seeds))
+        x = keras.layers.Dense(hidden_width, dtype=dtype, name="projection", **initializers)(x)
+        first_ic = uses_ic
     for i in range(num_blocks):
         for j in range(residuals_per_block):
             uses = {"use_ic": uses_ic, "use_first_ic": first_ic, "use_residual": use_residual}
@@ -140,11 +148,24 @@ def ResidualMLP(
         first_ic = uses_ic
     if check_bool("use_output_ic", use_output_ic) and uses_ic:
         x = ICLayer(seed=next(seeds), name="output_ic", **ic)(x)
-    outputs = {
-        name: _answer(x, head, name, kernel_initializer, next(seeds))
-        for name, head in heads.items()
-    }
+    kernel = kernel_initializer
+    outputs = {k: _answer(x, head, k, kernel, next(seeds)) for k, head in heads.items()}
     return keras.Model(inputs, outputs.get(None, outputs), name=name)
+
+
+def _check_halves(width: int, num_blocks: int) -> None:
+    if width < 2**num_blocks:
+        reject("num_blocks", f"must leave a width of at least 1, starting at {width}", num_blocks)
+
+
+def _scaled(x, standardize: bool, input_scale: float, dtype: str | None):
+    """The inputs at unit size."""
+    input_scale = check_positive("input_scale", input_scale)
+    if check_bool("standardize", standardize):
+        x = Standardize(dtype=dtype, name="standardize")(x)
+    if input_scale != 1:
+        x = keras.layers.Rescaling(input_scale, dtype=dtype, name="input_scale")(x)
+    return x
 
 
 def head_layer(kind: str, name: str | None) -> str:

@@ -50,8 +50,10 @@ _SETTINGS = {
     "preprocessing": optional(PREPROCESSING),
     "data_digest": optional(text()),
     "norm_1_share": optional(number(0, 1)),
+    "standardized": optional(flag),
     "target": dict_of(_ANYTHING),
 }
+_NEW = ("norm_1_share", "standardized")  # runs of older versions are without
 _PLAIN = kind("a text or a finite number", lambda v: isinstance(v, str | int | float))
 _MEASURES = dict_of(number())
 _REPORT = {
@@ -81,7 +83,7 @@ def read_settings(run: RunFolder) -> tuple[dict, AnyTarget]:
     config, path, what = run.config(), run / "config.json", "that of a training on embeddings"
     for name in ("data_digest", "preprocessing"):
         config.setdefault(name, None)
-    if absent := [k for k in _SETTINGS if k not in config and k != "norm_1_share"]:
+    if absent := [k for k in _SETTINGS if k not in config and k not in _NEW]:
         reject_file(path, f"must be {what}", f"one without {absent[0]}")
     check_object(path, config, _SETTINGS, what)
     return config, target_of(path, config, what)

@@ -39,6 +39,7 @@ def training_chunks(
     steps_per_epoch: int | None = None,
     mixup_alpha: float = 0.0,
     noise_std: float = 0.0,
+    noise_units: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Chunks of batches of epochs `first_epoch`..`num_epochs - 1`, all of one shape.
 
@@ -60,6 +61,8 @@ def training_chunks(
         first_epoch: Where to begin.
         steps_per_epoch: At most, and by default, `rows // batch_size`.
         mixup_alpha, noise_std: As of `_augmented`; 0 turns them off.
+        noise_units: Of the noise, one per column; None takes the norm of the row, to which
+            it is brought back.
 
     Example:
 
@@ -76,7 +79,8 @@ def training_chunks(
     @_as_it_is
     def gather(indices, numbers, count):
         batches = tf.gather(data_x, indices), tf.gather(data_y, indices)
-        return *_augmented(*batches, numbers, seed, mixup_alpha, noise_std), count
+        how = {"mixup_alpha": mixup_alpha, "noise_std": noise_std, "noise_units": noise_units}
+        return *_augmented(*batches, numbers, seed, **how), count
 
     @_as_it_is
     def epoch_of_indices(epoch):
@@ -93,12 +97,13 @@ def training_chunks(
     return epochs.flat_map(epoch_of_indices).map(gather).prefetch(1).with_options(_untuned())
 
 
-def _augmented(x, y, numbers, seed: int, mixup_alpha: float, noise_std: float):
+def _augmented(x, y, numbers, seed: int, *, mixup_alpha: float, noise_std: float, noise_units):
     """Batches of the steps of such numbers in the whole run, mixed, then with noise.
 
     Each row is mixed with another of its batch, with a share from Beta(mixup_alpha,
     mixup_alpha) of its own. Then it gets normal noise of a standard deviation drawn
-    from U(0, noise_std), and is brought back to the norm it had before both.
+    from U(0, noise_std), in units of its columns; or in that of its norm, to which it is
+    then brought back as it was before both.
 
     Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
     Deviation: one share per row, not per batch.
@@ -113,7 +118,8 @@ def _augmented(x, y, numbers, seed: int, mixup_alpha: float, noise_std: float):
 
         return tf.map_fn(of_step, numbers, fn_output_signature=tf.float32)
 
-    norm = tf.norm(x, axis=-1, keepdims=True) if noise_std else None
+    by_norm = noise_std and noise_units is None
+    norm = tf.norm(x, axis=-1, keepdims=True) if by_norm else None
     if mixup_alpha:
         # The permutation makes neighbours in a batch random: a roll is a random partner.
         shares = drawn(lambda key: _beta(mixup_alpha, rows, key)[:, None], _MIXUP)
@@ -122,8 +128,9 @@ def _augmented(x, y, numbers, seed: int, mixup_alpha: float, noise_std: float):
     if noise_std:
         std = noise_std * drawn(lambda key: tf.random.stateless_uniform((rows, 1), key), _NOISE)
         noise = drawn(lambda key: tf.random.stateless_normal((rows, width), key), _NOISE + 1)
-        x += std * norm * noise
-        x *= norm / tf.norm(x, axis=-1, keepdims=True)
+        x += std * (norm if by_norm else noise_units) * noise
+        if by_norm:
+            x *= norm / tf.norm(x, axis=-1, keepdims=True)
     return x, y
 
 

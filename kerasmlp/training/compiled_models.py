@@ -64,6 +64,7 @@ class Workbench:
         loss: keras.losses.Loss,
         precision: str,
         seed: int,
+        normalized: bool = True,
     ) -> keras.Model:
         """Returns a compiled model in the state of a new one of this seed, its heads side by side.
 
@@ -76,13 +77,15 @@ class Workbench:
             loss: To be minimised.
             precision: Policy of the blocks.
             seed: Of initial weights and dropout.
+            normalized: Whether the embeddings have norm 1. If not, the network
+                standardises columns, once it is shown rows (`adapt_columns`).
         """
-        network = recipe.network(width)
+        network = recipe.network(width, normalized=normalized)
         new = ResidualMLP(heads=heads, seed=seed, dtype=precision, **network)
         new = side_by_side(new)
         fixed = recipe.replace(**{name: getattr(Recipe, name) for name in _FREE})
         minimised = (type(loss), str(loss.get_config()))
-        shape = (fixed, width, str(heads), batch_size, steps, *minimised, precision)
+        shape = (fixed, *network.values(), str(heads), batch_size, steps, *minimised, precision)
         if shape not in self._models:
             if self.max_models is not None and len(self._models) >= self.max_models:
                 self._models.pop(next(iter(self._models)))
@@ -102,7 +105,12 @@ class Workbench:
         return shared
 
     def in_float32(
-        self, model: keras.Model, recipe: Recipe, heads: int | str | Mapping[str, int | str]
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        heads: int | str | Mapping[str, int | str],
+        *,
+        normalized: bool = True,
     ) -> tuple[keras.Model, keras.Model, Sampler | None]:
         """Returns the model in float32, the same with its heads side by side, and its sampler,
         None without dropout.
@@ -114,8 +122,9 @@ class Workbench:
             model: Of `model`.
             recipe: Of its network.
             heads: Of its network.
+            normalized: As of `model`.
         """
-        network = recipe.network(model.input_shape[-1])
+        network = recipe.network(model.input_shape[-1], normalized=normalized)
         shape = (*network.values(), str(heads), model.jit_compile)
         if shape not in self._plain:
             plain = ResidualMLP(heads=heads, seed=0, dtype="float32", **network)

@@ -22,6 +22,7 @@ from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
 from kerasmlp.runs.training_files import FILES, KIND
+from kerasmlp.training.columns import adapt_columns, describe_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.drawings import drawings, picture_names
 from kerasmlp.training.fit import Course, course_by_recipe, steps_of
@@ -142,7 +143,7 @@ class EmbeddingTraining:
         self.rows, self.target, self.recipe, self.settings = rows, target, recipe, settings
         self.workbench, self.init, self.pictures = workbench, init, pictures
         self.copied = self.before_training = None
-        self.heads = Heads(rows, recipe)
+        self.heads, self.normalized = Heads(rows, recipe), info.normalized
         self.files = (*FILES, *picture_names(target))
         precision = default_policy()
         self.steps = steps_of(len(rows.inputs), recipe.batch_size, settings["steps_per_epoch"])
@@ -155,7 +156,9 @@ class EmbeddingTraining:
             loss=self.heads.loss,
             precision=precision,
             seed=settings["seed"],
+            normalized=info.normalized,
         )
+        adapt_columns(self.model, rows.inputs)
         # A test looks at every row, and at some more than once.
         self.xla = rows.test_inputs is not None and self.model.jit_compile
         self.config = {
@@ -163,6 +166,7 @@ class EmbeddingTraining:
             "target": target.to_config(),
             "recipe": recipe.to_config(),
             "width": width,
+            "standardized": recipe.standardizes(info.normalized) or None,  # None in older runs
             **settings,
             "init": None,
             "precision": precision,
@@ -198,12 +202,15 @@ class EmbeddingTraining:
             self.recipe,
             steps=self.steps,
             seed=self.settings["seed"],
+            noise_units=noise_units(model),
             callbacks=[Validation(self.rows.part_inputs, self.heads.validation, xla=self.xla)],
         )
 
     def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
         learned_from = np.concatenate([self.rows.inputs, self.rows.part_inputs])  # when to stop
-        how = self.workbench.in_float32(model, self.recipe, self.target.network_head)
+        how = self.workbench.in_float32(
+            model, self.recipe, self.target.network_head, normalized=self.normalized
+        )
         results = head_results(self.heads, *how, calibrated=self.recipe.calibrate, xla=self.xla)
         report = report_of(results) | {
             "before_training": self.before_training,
@@ -213,6 +220,7 @@ class EmbeddingTraining:
                 "unlabelled": self.rows.unlabelled,
             },
             "weights_from_init": self.copied,
+            "columns": describe_columns(model),
         }
         if self.rows.test_inputs is not None:
             known = count_common(self.rows.test_inputs, learned_from)

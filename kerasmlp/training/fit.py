@@ -157,6 +157,7 @@ def course_by_recipe(
     steps: int,
     seed: int,
     callbacks: Sequence[keras.callbacks.Callback],
+    noise_units: np.ndarray | None = None,
 ) -> Course:
     """What a recipe has a model of `compile_by_recipe` go through.
 
@@ -167,6 +168,7 @@ def course_by_recipe(
         steps: Of an epoch.
         seed: Decides what is drawn.
         callbacks: The `Validation`, above all.
+        noise_units: As of `training_chunks`.
     """
     batch_size = min(recipe.batch_size, len(x))
 
@@ -181,6 +183,7 @@ def course_by_recipe(
             steps_per_epoch=steps,
             mixup_alpha=recipe.mixup_alpha,
             noise_std=recipe.noise_std,
+            noise_units=noise_units,
         )
 
     return Course(

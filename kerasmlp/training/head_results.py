@@ -134,7 +134,8 @@ def notes_of(wholes: list[Examples], results: list[HeadResult], report: dict) ->
     for whole, result in zip(wholes, results, strict=True):
         several = f"{whole.target.label}: " * (len(results) > 1)
         rows = report["rows"] | {"validation": len(result.part)}
-        notes += [several + note for note in remarks(whole, result.report | {"rows": rows})]
+        told = result.report | {"rows": rows, "columns": report["columns"]}
+        notes += [several + note for note in remarks(whole, told)]
     return notes
 
 

@@ -45,10 +45,16 @@ def check_init(init: RunFolder, config: dict) -> None:
     if other["recipe"]["scale_inputs"] != config["recipe"]["scale_inputs"]:
         scaled = config["recipe"]["scale_inputs"]
         reject_file(init.path, f"must be a run with scale_inputs={scaled}", f"{not scaled}")
+    if other.get("standardized") != config.get("standardized"):
+        requirement = "must be a run whose model standardises its columns"
+        reject_file(init.path, requirement, "one of an older version, which did not")
 
 
 def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
     """Copies the weights of another run, layer by layer, where all shapes agree.
+
+    The columns of embeddings that are not normalised stay standardised by the rows of the
+    other run: its weights know them so.
 
     Args:
         init: The other run, on embeddings of the same kind.
@@ -71,7 +77,7 @@ def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
             copied.append(layer.name)
         else:
             left.append(layer.name)
-    if not copied:
+    if not any(model.get_layer(name).trainable_weights for name in copied):
         reject("init", "must be a run of the same network", str(init.path))
     return {"copied": copied, "new": left}
 

@@ -54,18 +54,18 @@ def remarks(whole: Examples, report: dict) -> list[str]:
     """Returns the sentences that a report asks for, the gravest first."""
     found = []
     majority, rows = report["majority"], report["rows"]["validation"]
-    accuracy = report["validation"].get("accuracy")
+    accuracy, standardized = report["validation"].get("accuracy"), bool(report.get("columns"))
     if not majority["beaten"] and whole.target.is_number:
         found.append(
             f"not surely better than always answering {majority['mean']:.4g}, the mean of the "
             f"rows trained on, which is off by {majority['rmse']:.4g} (RMSE) in the rows kept "
-            f"back: {_what_to_try(whole.inputs, rows)}"
+            f"back: {_what_to_try(whole.inputs, rows, standardized=standardized)}"
         )
     elif not majority["beaten"]:
         found.append(
             f"not surely better than always answering {majority['class']!r}, the commonest class "
             f"trained on, which is right in {majority['accuracy']:.1%} of the rows kept back: "
-            f"{_what_to_try(whole.inputs, rows)}"
+            f"{_what_to_try(whole.inputs, rows, standardized=standardized)}"
         )
     if again := report["rows"].get("test_learned_from"):
         found.append(
@@ -91,14 +91,16 @@ def _likely(accuracy: float, rows: int) -> tuple[float, float]:
     return 1 - upper_risk(errors, rows, 0.975), upper_risk(rows - errors, rows, 0.975)
 
 
-def _what_to_try(embeddings: np.ndarray, rows: int) -> str:
+def _what_to_try(embeddings: np.ndarray, rows: int, *, standardized: bool) -> str:
     squares = np.square(embeddings[:1000], dtype=np.float64).sum(axis=0)
     largest = np.sort(squares)[::-1][:_LARGE_COLUMNS]
-    if len(squares) > 4 * _LARGE_COLUMNS and largest.sum() > 0.9 * squares.sum():
+    wide = len(squares) > 4 * _LARGE_COLUMNS and not standardized
+    if wide and largest.sum() > 0.9 * squares.sum():
         return (
             f"{_LARGE_COLUMNS} of {len(squares)} columns hold "
             f"{largest.sum() / squares.sum():.0%} of the squared length of the embeddings and "
-            "drown the others: leave them out, or bring all columns to one scale"
+            "drown the others: leave them out, or import the rows without --normalize, so that "
+            "the model brings all columns to one scale"
         )
     more = "" if rows >= FEW_ROWS else "more rows, "
     return (

@@ -13,6 +13,7 @@ from keras import layers, ops
 from kerasmlp.layers.downsample_block import DownsampleBlock
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.residual_block import ResidualBlock
+from kerasmlp.layers.standardize import Standardize
 from kerasmlp.utils.checks import reject
 
 _NORMAL_GRID = np.linspace(-8.0, 8.0, 401)  # the trapezoid rule: fine enough for steep sigmoids
@@ -87,6 +88,10 @@ def _peculiarities(step) -> dict[str, bool]:
 def _rescaling(layer, mean, covariance):
     scale = ops.broadcast_to(ops.convert_to_tensor(layer.scale, "float32"), mean.shape[-1:])
     return mean * scale + layer.offset, _scaled(covariance, scale)
+
+
+def _standardize(layer, mean, covariance):
+    return layer(mean), _scaled(covariance, layer.scale)  # it stands before all that is random
 
 
 def full(covariance, mean):
@@ -224,6 +229,7 @@ _RULES: dict[type | Callable, Callable] = {
     ICLayer: _ic,
     ResidualBlock: _residual,
     DownsampleBlock: _downsample,
+    Standardize: _standardize,
     layers.Dense: _dense,
     layers.Dropout: lambda layer, m, c: _dropout(layer.rate, m, c),
     layers.BatchNormalization: _batch_norm,

@@ -186,9 +186,9 @@ def test_a_model_is_held_against_the_majority(shares, beaten):
         wide = np.concatenate([part.embeddings, part.embeddings * 0.01] * 2, axis=1)
         wide[:, :10] *= 200
         coordinates = EmbeddingStore(wide, part.labels, StoreInfo(normalized=False))
-        assert (
-            "16 of 128 columns hold 100% of" in remarks(Examples.of(coordinates, target), report)[0]
-        )
+        for columns, said in ((None, True), ({"standardized": 128}, False)):
+            told = remarks(Examples.of(coordinates, target), report | {"columns": columns})[0]
+            assert ("16 of 128 columns hold 100% of" in told) == said
 
 
 def test_few_rows_kept_back_and_old_people_are_said():

@@ -102,6 +102,28 @@ def test_regression_head():
     np.testing.assert_allclose(outputs, numpy_forward(model, np.zeros((2, 8))), atol=1e-5)
 
 
+def test_columns_are_standardised_and_projected_in_front():
+    how = {"num_targets": 3, "width": 4, "num_blocks": 2, "seed": 0}
+    names = [layer.name for layer in ResidualMLP(**how).layers]
+    assert [layer.name for layer in ResidualMLP(**how, hidden_width=4).layers] == names
+    model = ResidualMLP(**how, hidden_width=32, standardize=True)
+    assert [layer.name for layer in model.layers] == [
+        names[0], "standardize", "projection", *names[1:]
+    ]  # fmt: skip
+    assert model.get_layer("projection").kernel.shape == (4, 32)
+    assert model.get_layer("residual_0_0").ic_0 is not None  # no longer the first dense layer
+    assert model.get_layer("outputs").kernel.shape == (8, 3)
+    x = np.float32([[1e6, 2, -3, 4], [3e6, 4, -9, 4]])
+    model.get_layer("standardize").adapt(x)
+    plain = ResidualMLP(**how, hidden_width=32)
+    plain.set_weights(model.get_weights()[2:])
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0),
+        plain.predict(np.float32([[-1, -1, 1, 0], [1, 1, -1, 0]]), verbose=0),
+        atol=1e-5,
+    )
+
+
 def test_gradients_reach_every_weight():
     model = ResidualMLP(num_classes=3, width=16, num_blocks=2, use_output_ic=True, seed=0)
     before = [keras.ops.convert_to_numpy(w) for w in model.trainable_weights]
@@ -137,6 +159,8 @@ def test_any_width(width, num_blocks):
         ({"num_classes": 2, "width": 4, "num_blocks": 3}, "`num_blocks` must leave a width"),
         ({"num_classes": 2, "dropout_rate": 1}, r"`dropout_rate` must be in \[0, 1\)"),
         ({"num_classes": 2, "residuals_per_block": -1}, "`residuals_per_block` must be"),
+        ({"num_classes": 2, "hidden_width": 0}, "`hidden_width` must be an integer >= 1"),
+        ({"num_classes": 2, "standardize": 1}, "`standardize` must be True or False"),
         ({"num_classes": 2, "use_output_ic": 1}, "`use_output_ic` must be True or False"),
         ({"num_classes": 2, "input_scale": 0}, "`input_scale` must be a finite number > 0"),
         ({"num_classes": True}, "`num_classes` must be an integer"),

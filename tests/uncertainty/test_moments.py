@@ -20,6 +20,8 @@ def trained(**config):
             weight.assign(
                 keras.ops.convert_to_numpy(weight) + 0.1 * common / weight.shape[0] ** 0.5
             )
+    if config.get("standardize"):
+        model.get_layer("standardize").adapt(3 * X + 1)
     for _ in range(30):
         model(rng.normal(size=(64, WIDTH)).astype("float32"), training=True)
     return model
@@ -86,6 +88,7 @@ def test_relu_of_a_gaussian():
         ),
         pytest.param({"num_classes": 2, "dropout_rate": 0.2}, marks=pytest.mark.slow),
         {"num_classes": 12, "dropout_rate": 0.2, "use_output_ic": True, "input_scale": 2.0},
+        {"num_targets": 2, "dropout_rate": 0.2, "hidden_width": 16, "standardize": True},
     ],
 )
 def test_against_20_000_samples(config):

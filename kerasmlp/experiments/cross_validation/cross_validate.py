@@ -139,6 +139,7 @@ def _config_of(store: EmbeddingStore, plan: CrossValidationPlan, runs: list[Plan
         "data_digest": store.digest(),
         "folds_digest": folds_digest(runs),
         "width": store.width,
+        "standardized": plan.recipe.standardizes(store.info.normalized) or None,
         **store.info.of_embedder(),
     }
     if plan.init is not None:

@@ -82,6 +82,7 @@ def settings_of(
     settings = {
         **plan.to_config(),
         "width": store.width,
+        "standardized": plan.recipe.standardizes(store.info.normalized) or None,
         **store.info.of_embedder(),
         "seed": run.seed,
         "init": init,
@@ -108,7 +109,7 @@ def plan_runs(store: EmbeddingStore, plan: CrossValidationPlan) -> list[PlannedR
     """
     if not plan.seeds or len(set(plan.seeds)) < len(plan.seeds):
         reject("seeds", "must be one or more different integers", list(plan.seeds))
-    plan.recipe.check_width(store.width)
+    plan.recipe.check_width(store.width, normalized=store.info.normalized)
     check_drawing(plan.seeds, plan.validation_share)
     heads = examples_of(store, plan.target)
     rows = labelled(heads)

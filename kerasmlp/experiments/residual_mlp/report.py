@@ -70,7 +70,8 @@ def write_report(folder: Path, experiment: Experiment, report: Mapping, folders:
 def _networks(pictures: Path, experiment: Experiment) -> list[str]:
     parts = []
     for task in {task.pretraining: task for task in experiment.pretrainings().values()}.values():
-        network = task.recipe.network(experiment.store.width)
+        store = experiment.store
+        network = task.recipe.network(store.width, normalized=store.info.normalized)
         model = ResidualMLP(num_classes=task.target.num_classes, **network)
         path = pictures / f"network-{task.name}.png"
         parts += [_p(f"{task.name}:"), _drawn(path, figures.network, model)]

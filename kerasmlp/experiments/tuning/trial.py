@@ -15,6 +15,7 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.tuning.plan import Cost, TuningPlan
 from kerasmlp.experiments.tuning.space import middle_of
 from kerasmlp.models.presets import Recipe
+from kerasmlp.training.columns import adapt_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import course_by_recipe, fit, steps_of
 from kerasmlp.training.heads import Heads
@@ -88,13 +89,16 @@ class TrialRunner:
             loss=heads.loss,
             precision=default_policy(),
             seed=plan.seed,
+            normalized=self._normalized,
         )
+        adapt_columns(model, inputs)
         course = course_by_recipe(
             inputs,
             heads.targets,
             recipe,
             steps=steps,
             seed=plan.seed,
+            noise_units=noise_units(model),
             callbacks=[Validation(self.rows.part_inputs, heads.validation_loss)],
         )
         # The search stops what does not improve.

@@ -109,7 +109,7 @@ class _Tuning:
             self._seconds = 60 * check_positive("budget_minutes", budget_minutes)
             self._deadline = clock + self._seconds
         self._path, self._store = store_path, EmbeddingStore.open(store_path, verify=True)
-        plan.check(self._store.width)
+        plan.check(plan.base.first_width(self._store.width, self._store.info.normalized))
         from kerasmlp.experiments.tuning.trial import TrialRunner
 
         self.plan, self.folder = plan, folder
@@ -132,6 +132,7 @@ class _Tuning:
             "data_digest": store.digest(),
             "precision": default_policy(),
             "width": store.width,
+            "standardized": plan.base.standardizes(store.info.normalized) or None,
             **store.info.of_embedder(),
         }
         return self._config | ({"max_epochs": None} if self._open else {})

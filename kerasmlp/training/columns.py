@@ -1,0 +1,43 @@
+"""What a model that standardises its columns takes from the rows it is trained on."""
+
+import keras
+import numpy as np
+
+from kerasmlp.layers.standardize import Standardize
+
+
+def adapt_columns(model: keras.Model, rows: np.ndarray) -> None:
+    """Shows the rows that are trained on to the model's `Standardize`, where it has one."""
+    for layer in _standardizing(model):
+        layer.adapt(rows)
+
+
+def noise_units(model: keras.Model) -> np.ndarray | None:
+    """In what the noise on each column is drawn; None of a model that takes rows of norm 1.
+
+    They make the noise as long, against a row in deviations, as that on embeddings is
+    against their norm.
+    """
+    for layer in _standardizing(model):
+        scale = keras.ops.convert_to_numpy(layer.scale)
+        units = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+        return np.float32(len(scale) ** 0.5) * units
+    return None
+
+
+def describe_columns(model: keras.Model) -> dict[str, int] | None:
+    """For a report: how many columns are standardised, how many of them never vary, and how
+    wide the first stage is."""
+    for layer in _standardizing(model):
+        scale = keras.ops.convert_to_numpy(layer.scale)
+        wide = [k.units for k in model.layers if k.name == "projection"] or [len(scale)]
+        return {
+            "standardized": len(scale),
+            "constant": int((scale == 0).sum()),
+            "hidden_width": wide[0],
+        }
+    return None
+
+
+def _standardizing(model: keras.Model) -> list[Standardize]:
+    return [layer for layer in model.layers if isinstance(layer, Standardize)]
