@@ -18,12 +18,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from kerasmlp.data.importing.embedding_files import ColumnNames, import_embeddings
+from kerasmlp.data.sample import SAMPLE
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 
 ROWS = 18_500
 WHOLE = ("0-2", "60-69", "more than 70")
 SEED = 20210105
-OUTPUT = Path(__file__).with_name("fairface_sample.h5")
 SOURCE = (
     'Sample of FairFace: Kärkkäinen and Joo, "FairFace: Face Attribute Dataset for Balanced '
     'Race, Gender, and Age for Bias Measurement and Mitigation", WACV 2021'
@@ -38,8 +38,8 @@ def main(path: str) -> None:
     sample = store.subset(rng.permutation(np.concatenate([np.flatnonzero(whole), others])))
     info = replace(sample.info, source=SOURCE, licence="CC BY 4.0")
     sample = EmbeddingStore(sample.embeddings.astype(np.float16), sample.labels, info)
-    sample.save(OUTPUT, overwrite=True)
-    print(OUTPUT, len(sample), sample.digest())
+    sample.save(SAMPLE, overwrite=True)
+    print(SAMPLE, len(sample), sample.digest())
     for group in sorted(set(sample.labels["age_group"].tolist())):
         of_group = sample.labels["age_group"] == group
         print(group, *np.bincount(sample.labels["gender"][of_group], minlength=2), of_group.sum())

@@ -5,6 +5,7 @@ from kerasmlp.data.labels import Gender as Gender
 from kerasmlp.data.labels import age_classes as age_classes
 from kerasmlp.data.other_targets import NumberTarget as NumberTarget
 from kerasmlp.data.other_targets import SeveralTargets as SeveralTargets
+from kerasmlp.data.sample import SAMPLE as SAMPLE
 from kerasmlp.data.stores.embedding_store import EmbeddingStore as EmbeddingStore
 from kerasmlp.data.stores.image_store import ImageStore as ImageStore
 from kerasmlp.data.stores.store_info import StoreInfo as StoreInfo

@@ -12,12 +12,12 @@ from kerasmlp.commands.number_options import add_fold_options, add_number, how_t
 from kerasmlp.commands.resumed import resumed_settings
 from kerasmlp.commands.task_options import add_task_arguments, choose_task
 from kerasmlp.commands.training_options import (
-    SAMPLE,
     add_training_arguments,
     choose_validation_share,
     open_run,
     open_store,
 )
+from kerasmlp.data.sample import SAMPLE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 from kerasmlp.commands.json_line import add_json_argument, print_json
 from kerasmlp.commands.number_options import add_hyperparameters, add_number, how_to_work
 from kerasmlp.commands.resumed import resumed_settings
+from kerasmlp.data.sample import SAMPLE
 from kerasmlp.runs.run_folder import RunFolder, next_free
 from kerasmlp.utils.checks import reject
 from kerasmlp.utils.tensorflow_import import import_tensorflow
-
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "fairface_sample.h5"
 
 _FEW_ROWS = 1000
 HYPERPARAMETERS = {  # name: kind, what it is
@@ -113,8 +112,6 @@ def choose_validation_share(args: argparse.Namespace, rows: int) -> float:
 def open_store(args: argparse.Namespace):
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
 
-    if args.store is None and not SAMPLE.is_file():
-        reject("--store", "must be given: the sample is part of the checkout", args.store)
     return EmbeddingStore.open(args.store or SAMPLE, verify=True)
 
 

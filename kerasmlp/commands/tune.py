@@ -13,13 +13,13 @@ from kerasmlp.commands.number_options import add_number, how_to_work
 from kerasmlp.commands.resumed import resumed_settings
 from kerasmlp.commands.task_options import AGE_LABELS, add_task_arguments, choose_task
 from kerasmlp.commands.training_options import (
-    SAMPLE,
     add_data_arguments,
     add_run_arguments,
     choose_validation_share,
     open_run,
     open_store,
 )
+from kerasmlp.data.sample import SAMPLE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

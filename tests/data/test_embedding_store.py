@@ -13,16 +13,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from data_sets import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kerasmlp
+from kerasmlp.data.sample import SAMPLE
 from kerasmlp.data.stores.checksums import checksum
 from kerasmlp.data.stores.embedding_store import EmbeddingStore, StoreInfo
 from kerasmlp.data.stores.hdf5_writing import write_hdf5
 from kerasmlp.utils.checks import InputError
 
-SAMPLE = Path(__file__).parents[2] / "data" / "fairface_sample.h5"
 ERROR = re.compile(r"`[^`]+` (must|needs) .+\. Received: .+", re.DOTALL)
 INFO = StoreInfo(
     embedder="r50.onnx",
@@ -759,7 +760,7 @@ def test_no_pickle_anywhere():
 
 def test_sample_is_the_one_of_the_data_card():
     sample = EmbeddingStore.open(SAMPLE)
-    card = SAMPLE.with_name("README.md").read_text()
+    card = (ROOT / "data" / "README.md").read_text()
     assert f"`{sample.digest()}`" in card
     assert sample.info.embedder_sha256 in card and sample.info.detector_sha256 in card
     assert sample.info.licence == "CC BY 4.0" and "WACV 2021" in sample.info.source

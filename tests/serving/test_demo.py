@@ -22,7 +22,7 @@ if not importlib.util.find_spec("gradio"):  # the server alone imports it, which
     pytest.skip("needs gradio (extra `demo`)", allow_module_level=True)
 from gradio_client import Client, handle_file
 
-from kerasmlp import EmbeddingStore
+from kerasmlp import SAMPLE, EmbeddingStore
 from kerasmlp.cli import run_command
 from kerasmlp.serving.demo.gate import DemoGate
 from kerasmlp.serving.demo.page import _answered, sweep
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def store(folder):
     path = folder / "faces.h5"
-    EmbeddingStore.open(ROOT / "data" / "fairface_sample.h5").subset(range(400)).save(path)
+    EmbeddingStore.open(SAMPLE).subset(range(400)).save(path)
     return path
 
 
