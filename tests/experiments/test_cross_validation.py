@@ -15,7 +15,7 @@ from data_sets import ROOT, make_store
 from forked import copy_of, fresh_python
 
 from kerasmlp import EmbeddingStore, load_model
-from kerasmlp.data.targets import choose_age_target, choose_target
+from kerasmlp.data.targets import age_target, choose_age_target, choose_target
 from kerasmlp.experiments.cross_validation.comparison import TooFewPairs, compare, comparison_table
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs, shared_steps
@@ -549,7 +549,7 @@ def test_seeds_on_the_same_folds_are_averaged_first(tmp_path):
 
 def test_the_exact_year_has_its_name_in_older_results_too(tmp_path):
     """They called it `accuracy`, which is that of groups now."""
-    target = {"label": "age_years", "classes": "years", "class_names": []}
+    target = age_target("age_years", "years", by_years=True).to_config()
     older, newer = (fake(tmp_path / n, nll=[1.0, 1.1, 1.2, 1.0], target=target) for n in "ab")
     for path, name in ((older, "test_accuracy"), (newer, "test_exact_year_accuracy")):
         report = RunFolder(path).report()
@@ -572,7 +572,7 @@ def test_the_exact_year_has_its_name_in_older_results_too(tmp_path):
         ({"folds_digest": "g"}, "must have the same folds_digest"),
         ({"kind": "x"}, "must be the folder of a cross-validation. Received: a run of kind 'x'"),
         (
-            {"target": {"label": "age_group", "classes": "adience", "class_names": []}},
+            {"target": age_target("age_group", "adience", by_years=False).to_config()},
             "must be measured in the same",
         ),
     ],

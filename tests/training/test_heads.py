@@ -78,7 +78,7 @@ def test_losses_are_those_of_numpy():
         assert float(one(*both)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_each_head_begins_at_about_one_and_learns_from_its_own_rows(store):
+def test_each_head_counts_by_the_root_of_its_constant_loss_on_its_own_rows(store):
     heads = Heads(Rows.of(store, three(store), None, HOW), RECIPE)
     names = [head.name for head in heads.heads]
     assert names == ["age_years", "gender", "height"]
@@ -95,9 +95,11 @@ def test_each_head_begins_at_about_one_and_learns_from_its_own_rows(store):
         mean = targets[known][:, columns].mean(axis=0)
         answer = [0, 1] if head.target.is_number else mean
         constants.append(np.tile(answer, (360, 1)).astype("float32"))
-    unknown = [1 - head.rows.training.known.mean() for head in heads.heads]
     total = float(heads.loss(targets, np.concatenate(constants, axis=1)))
-    assert total == pytest.approx(3 - sum(unknown), rel=1e-4)
+    roots = [head.constant_loss() ** 0.5 * head.rows.training.known.mean() for head in heads.heads]
+    assert total == pytest.approx(sum(roots), rel=1e-4)
+    number = heads.heads[2].constant_loss()
+    assert number == pytest.approx(0.5 * math.log(2 * math.pi) + 0.5, rel=1e-4)
 
 
 def test_a_number_is_answered_in_its_unit(runs, store):
