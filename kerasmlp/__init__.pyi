@@ -12,6 +12,8 @@ from kerasmlp.data.stores.store_info import StoreInfo as StoreInfo
 from kerasmlp.data.targets import Target as Target
 from kerasmlp.data.targets import choose_age_target as choose_age_target
 from kerasmlp.data.targets import choose_target as choose_target
+from kerasmlp.estimators.classifier import KerasMLPClassifier as KerasMLPClassifier
+from kerasmlp.estimators.regressor import KerasMLPRegressor as KerasMLPRegressor
 from kerasmlp.evaluation.evaluate import evaluate as evaluate
 from kerasmlp.experiments.cross_validation.comparison import compare as compare
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate as cross_validate
@@ -32,10 +34,13 @@ from kerasmlp.models.presets import Recipe as Recipe
 from kerasmlp.models.presets import find_recipe as find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP as ResidualMLP
 from kerasmlp.models.vgg16 import VGG16 as VGG16
+from kerasmlp.runs.analysis import analyze as analyze
 from kerasmlp.runs.model import load_model as load_model
 from kerasmlp.runs.predictor import Predictor as Predictor
 from kerasmlp.serving.export.saved_model import export_model as export_model
 from kerasmlp.training.embeddings import train as train
+from kerasmlp.training.fitted import FittedModel as FittedModel
+from kerasmlp.training.fitted import fit as fit
 from kerasmlp.uncertainty.measures import gaussian_log_likelihood as gaussian_log_likelihood
 from kerasmlp.uncertainty.measures import predictive_mean as predictive_mean
 from kerasmlp.uncertainty.measures import regression_measures as regression_measures

@@ -24,6 +24,7 @@ ROOMS = {  # what stands directly below; a file imports from its own room and al
     "runs": "faces models uncertainty",
     "evaluation": "runs",
     "training": "callbacks evaluation",
+    "estimators": "training",
     "experiments": "training",
     "serving": "runs",
     "commands": "experiments serving",

@@ -115,6 +115,22 @@ class Examples:
             reject("group", f"must be a column of the store ({', '.join(self.labels)})", name)
         return self.labels.get(name or "group", np.arange(len(self)))
 
+    def weights(self, name: str) -> np.ndarray:
+        """The column by which rows count, brought to a mean of 1, float32.
+
+        Raises:
+            InputError: if it is not there, or holds other than numbers of at least 0.
+        """
+        if name not in self.labels:
+            reject("weight", f"must be a column of the store ({', '.join(self.labels)})", name)
+        column = self.labels[name]
+        if column.dtype.kind == "U" or not (np.isfinite(column) & (column >= 0)).all():
+            reject_column(name, "must hold finite numbers >= 0 in every row", column)
+        if not column.any():
+            reject_column(name, "must hold a number above 0 among the rows to train on", column)
+        shares = column / column.max()
+        return (shares / shares.mean()).astype(np.float32)
+
     def labelled(self) -> np.ndarray:
         """The rows with the label.
 

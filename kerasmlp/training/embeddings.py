@@ -48,6 +48,7 @@ def train(
     init: str | os.PathLike | None = None,
     test: EmbeddingStore | None = None,
     test_share: float | None = None,
+    weight: str | None = None,
     steps_per_epoch: int | None = None,
     workbench: Workbench | None = None,
     pictures: bool = True,
@@ -77,6 +78,8 @@ def train(
             trained on; nothing is decided by them.
         test_share: Instead of `test`: of the groups of labelled rows, in (0, 1),
             held out before anything else.
+        weight: Column of numbers by which rows count in the loss, those to train on
+            brought to a mean of 1; measures and calibration count all rows alike.
         steps_per_epoch: At most as many as the rows fill; None takes those.
         workbench: Shared by runs of one shape, which then compile once. The
             result is the same to the bit.
@@ -104,7 +107,7 @@ def train(
         "test_share": test_share,
         "group": group,
         "steps_per_epoch": steps_per_epoch,
-    }
+    } | ({} if weight is None else {"weight": weight})
     started, rows = time.time(), Rows.of(store, target, test, settings)
     # All that can be refused is refused before anything in the folder changes.
     settings["test_digest"] = rows.test_digest
@@ -145,6 +148,12 @@ class EmbeddingTraining:
         self.copied = self.before_training = None
         self.heads, self.normalized = Heads(rows, recipe), info.normalized
         self.files = (*FILES, *picture_names(target))
+        self.targets = self.heads.targets
+        if weight := settings.get("weight"):
+            if recipe.rps_weight and any(head.is_age for head in target.heads):
+                reject("weight", "must be left out for ages with an rps_weight", weight)
+            # Of the loss, the mass of a target is a factor.
+            self.targets *= rows.heads[0].training.weights(weight)[:, None]
         precision = default_policy()
         self.steps = steps_of(len(rows.inputs), recipe.batch_size, settings["steps_per_epoch"])
         self.model = workbench.model(
@@ -198,7 +207,7 @@ class EmbeddingTraining:
     def course(self, model: keras.Model) -> Course:
         return course_by_recipe(
             self.rows.inputs,
-            self.heads.targets,
+            self.targets,
             self.recipe,
             steps=self.steps,
             seed=self.settings["seed"],

@@ -1,0 +1,35 @@
+"""scikit-learn's checks of an estimator as parameters of a test, those that train often as slow."""
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+TINY = {  # seconds for what is trained a hundred times
+    "epochs": 20, "learning_rate": 0.03, "num_blocks": 0, "dropout_rate": 0.1,
+    "mixup_alpha": 0.0, "noise_std": 0.0, "calibrate": False,
+}  # fmt: skip
+_QUICK = (  # those that train not at all, or once and then look at what matters most
+    "cloneable", "tags_renamed", "valid_tag_types", "repr", "no_attributes_set_in_init",
+    "overwrite_params", "unfitted", "do_not_raise_errors_in_init_or_set_params", "mixin_order",
+    "all_zero_sample_weights_error", "complex_data", "empty_data_messages", "sparse_tag",
+    "sparse_array", "estimators_pickle", "one_label", "regression_target", "y_no_nan",
+    "default_constructible", "fit2d_1sample", "params_invariance", "set_params", "fit1d",
+    "requires_y_none", "dict_unchanged",
+)  # fmt: skip
+
+
+def checks(estimator: BaseEstimator, exceptions: Mapping[str, str]) -> Iterator:
+    """Parameters `estimator, check`; what is an exception may fail, for the reason that it says.
+
+    Args:
+        estimator: Tiny.
+        exceptions: From names of checks to reasons.
+    """
+    for one, check in estimator_checks_generator(estimator):
+        name = check.func.__name__
+        marks = [] if name.endswith(_QUICK) else [pytest.mark.slow]
+        if name in exceptions:
+            marks.append(pytest.mark.xfail(reason=exceptions[name]))
+        yield pytest.param(one, check, marks=marks, id=f"{name}-{one}"[:80])
