@@ -14,6 +14,7 @@ _EMBEDDINGS = {  # by which those of a store are told from others
     "width": "of the store's width",
     "embedder_sha256": "of the store's embedder, with SHA-256",
     "embedder": "of the store's embedder,",
+    "preprocessing": "made with",
     "normalized": "whose `normalized` is the store's (see `import-embeddings --normalize`):",
 }
 
