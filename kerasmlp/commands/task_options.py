@@ -5,21 +5,13 @@ from typing import Any
 
 from kerasmlp.commands.number_options import add_number
 from kerasmlp.commands.resumed import resumed_settings
+from kerasmlp.data.tasks import TASKS
 from kerasmlp.utils.checks import reject
 
 AGE_LABELS = ("age_years", "age_group")
-_WORDS = {
-    "years": "ages in years",
-    "groups": "age groups",
-    "gender": "gender",
-    "classes": "classes",
-    "number": "a number",
-}
 
 
 def add_task_arguments(parser: argparse.ArgumentParser) -> None:
-    from kerasmlp.data.label_kinds import TASKS
-
     add_age_arguments(parser)
     parser.add_argument(
         "--task",
@@ -95,7 +87,7 @@ def _said_kind(store, label: str, task: str | None) -> str:
     from kerasmlp.data.label_kinds import kind_of_label
 
     kind, why = kind_of_label(store, label, task)
-    print(f"{label}: {_WORDS[kind]} ({why})", flush=True)
+    print(f"{label}: {TASKS[kind]} ({why})", flush=True)
     return kind
 
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from kerasmlp.data.labels import is_unknown
 from kerasmlp.data.targets import Labelled, column_of
+from kerasmlp.data.tasks import TASKS
 from kerasmlp.utils.checks import reject, reject_column
 
-TASKS = ("years", "groups", "gender", "classes", "number")
 MOST_CLASSES = 100
 """Different whole numbers that are taken for classes; more may be either, and must be told."""
 
