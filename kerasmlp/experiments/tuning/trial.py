@@ -43,7 +43,7 @@ class TrialRunner:
     """
 
     def __init__(self, store: EmbeddingStore, plan: TuningPlan):
-        self._plan = plan
+        self._plan, self._normalized = plan, store.info.normalized
         store = _without_fold(store, plan.leave_out_fold)
         how = {name: getattr(plan, name) for name in ("validation_share", "seed", "group")}
         self.rows = Rows.of(store, plan.target, None, how)
