@@ -164,6 +164,8 @@ def _print_report(args: argparse.Namespace, run_dir: Path, target, recipe, repor
         f"{rows['training']} rows trained on, {rows['validation']} kept back{held_out}, "
         f"{rows['unlabelled']} without the label\n"
     )
+    if (views := rows.get("views", 0)) > rows["training"]:
+        print(f"{views} views of the rows trained on: one of each, drawn, in every epoch\n")
     if columns := report.get("columns"):
         print(f"{_said_of_columns(columns)}\n")
     for note in report.get("notes", ()):  # a run of an older version has none

@@ -87,6 +87,24 @@ class Examples:
         """Mask of the rows whose class is not the likeliest; it is not where it is unknown."""
         return self.target.measured(probabilities).argmax(axis=1) != self.targets
 
+    @property
+    def view_starts(self) -> np.ndarray | None:
+        """First row of each face where all rows are views, numbered from 0 on in `view`.
+
+        None where no face has two, or the column is something else.
+        """
+        view = self.labels.get("view")
+        if view is None or view.dtype.kind != "i" or not len(view) or not (view > 0).any():
+            return None
+        first = view == 0
+        follows = (view[1:] == view[:-1] + 1) & (self.groups(None)[1:] == self.groups(None)[:-1])
+        return np.flatnonzero(first) if first[0] and (first[1:] | follows).all() else None
+
+    def without_views(self) -> Examples:
+        """The first view of each face, which is the face as it is."""
+        starts = self.view_starts
+        return self if starts is None else self.subset(starts)
+
     def soft_targets(self, sigma_years: float) -> np.ndarray:
         """Target probabilities per row, shape `(rows, num_classes)`, float32; zeros if unknown.
 

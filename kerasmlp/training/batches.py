@@ -40,6 +40,7 @@ def training_chunks(
     mixup_alpha: float = 0.0,
     noise_std: float = 0.0,
     noise_units: np.ndarray | None = None,
+    view_starts: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Chunks of batches of epochs `first_epoch`..`num_epochs - 1`, all of one shape.
 
@@ -63,6 +64,8 @@ def training_chunks(
         mixup_alpha, noise_std: As of `_augmented`; 0 turns them off.
         noise_units: Of the noise, one per column; None takes the norm of the row, to which
             it is brought back.
+        view_starts: First row of each face whose views follow one another: of these one is
+            drawn for an epoch. None: every row stands for itself.
 
     Example:
 
@@ -71,7 +74,8 @@ def training_chunks(
     >>> [(batches.shape, int(count)) for batches, _, count in chunks]
     [(TensorShape([3, 3, 4]), 3), (TensorShape([3, 3, 4]), 3)]
     """
-    rows, steps = len(x), steps_per_epoch or len(x) // batch_size
+    rows = len(x) if view_starts is None else len(view_starts)
+    steps = steps_per_epoch or rows // batch_size
     chunks, size = chunks_of(steps, batch_size)
     counts = np.minimum(size, steps - size * np.arange(chunks)).astype(np.int32)
     data_x, data_y = tf.constant(x), tf.constant(y)
@@ -86,6 +90,10 @@ def training_chunks(
     def epoch_of_indices(epoch):
         order_seed = [4 * seed + _SHUFFLE, epoch]
         order = tf.random.experimental.stateless_shuffle(tf.range(rows), order_seed)
+        if view_starts is not None:
+            order = tf.gather(
+                _drawn_views(view_starts, len(x), [4 * seed + _SHUFFLE, ~epoch]), order
+            )
         order = tf.pad(order[: steps * batch_size], [[0, (chunks * size - steps) * batch_size]])
         indices = tf.reshape(order, (chunks, size, batch_size))
         numbers = tf.reshape(
@@ -95,6 +103,13 @@ def training_chunks(
 
     epochs = tf.data.Dataset.range(first_epoch, num_epochs)
     return epochs.flat_map(epoch_of_indices).map(gather).prefetch(1).with_options(_untuned())
+
+
+def _drawn_views(starts: np.ndarray, rows: int, key: list):
+    """The row of a view of each face, drawn at random."""
+    counts = np.diff(starts, append=rows).astype(np.float32)
+    share = tf.random.stateless_uniform((len(starts),), key)
+    return tf.cast(starts, tf.int32) + tf.cast(share * counts, tf.int32)
 
 
 def _augmented(x, y, numbers, seed: int, *, mixup_alpha: float, noise_std: float, noise_units):

@@ -155,12 +155,12 @@ class EmbeddingTraining:
             # Of the loss, the mass of a target is a factor.
             self.targets *= rows.heads[0].training.weights(weight)[:, None]
         precision = default_policy()
-        self.steps = steps_of(len(rows.inputs), recipe.batch_size, settings["steps_per_epoch"])
+        self.steps = steps_of(rows.size, recipe.batch_size, settings["steps_per_epoch"])
         self.model = workbench.model(
             recipe,
             heads=target.network_head,
             width=width,
-            batch_size=min(recipe.batch_size, len(rows.inputs)),
+            batch_size=min(recipe.batch_size, rows.size),
             steps=self.steps,
             loss=self.heads.loss,
             precision=precision,
@@ -212,6 +212,7 @@ class EmbeddingTraining:
             steps=self.steps,
             seed=self.settings["seed"],
             noise_units=noise_units(model),
+            view_starts=self.rows.view_starts,
             callbacks=[Validation(self.rows.part_inputs, self.heads.validation, xla=self.xla)],
         )
 
@@ -224,7 +225,8 @@ class EmbeddingTraining:
         report = report_of(results) | {
             "before_training": self.before_training,
             "rows": {
-                "training": len(self.rows.inputs),
+                "training": self.rows.size,
+                "views": len(self.rows.inputs),
                 "validation": len(self.rows.part_inputs),
                 "unlabelled": self.rows.unlabelled,
             },

@@ -158,6 +158,7 @@ def course_by_recipe(
     seed: int,
     callbacks: Sequence[keras.callbacks.Callback],
     noise_units: np.ndarray | None = None,
+    view_starts: np.ndarray | None = None,
 ) -> Course:
     """What a recipe has a model of `compile_by_recipe` go through.
 
@@ -169,8 +170,9 @@ def course_by_recipe(
         seed: Decides what is drawn.
         callbacks: The `Validation`, above all.
         noise_units: As of `training_chunks`.
+        view_starts: As of `training_chunks`.
     """
-    batch_size = min(recipe.batch_size, len(x))
+    batch_size = min(recipe.batch_size, len(x) if view_starts is None else len(view_starts))
 
     def batches(epochs: range) -> tf.data.Dataset:
         return training_chunks(
@@ -184,6 +186,7 @@ def course_by_recipe(
             mixup_alpha=recipe.mixup_alpha,
             noise_std=recipe.noise_std,
             noise_units=noise_units,
+            view_starts=view_starts,
         )
 
     return Course(

@@ -58,17 +58,17 @@ class Rows:
         whole = examples_of(store, target)
         held_out: Sequence[Examples | None] = [None] * len(whole)
         if test is not None:
-            held_out = examples_of(test, target)
+            held_out = [head.without_views() for head in examples_of(test, target)]
         seed, group = settings["seed"], settings["group"]
         if shares["test_share"] is not None:
             _, rows = divided(whole, shares["test_share"], seed, group)
-            held_out = [head.subset(rows) for head in whole]
+            held_out = [head.subset(rows).without_views() for head in whole]
             rest = np.delete(np.arange(len(whole[0])), rows)
             whole = [head.subset(rest) for head in whole]
         rest, part = divided(whole, shares["validation_share"], seed, group)
         for head in whole:
             head.require_two(rest, TRAINABLE)
-        parts = [(head.subset(rest), head.subset(part)) for head in whole]
+        parts = [(head.subset(rest), head.subset(part).without_views()) for head in whole]
         heads = zip(whole, *zip(*parts, strict=True), held_out, strict=True)
         return cls(tuple(HeadRows(*head) for head in heads))
 
@@ -76,6 +76,17 @@ class Rows:
     def inputs(self) -> np.ndarray:
         """Embeddings to learn from."""
         return self.heads[0].training.inputs
+
+    @property
+    def view_starts(self) -> np.ndarray | None:
+        """As of `training_chunks`."""
+        return self.heads[0].training.view_starts
+
+    @property
+    def size(self) -> int:
+        """Rows of an epoch: one view of each face."""
+        starts = self.view_starts
+        return len(self.inputs) if starts is None else len(starts)
 
     @property
     def part_inputs(self) -> np.ndarray:

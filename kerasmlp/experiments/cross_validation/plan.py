@@ -116,6 +116,7 @@ def plan_runs(store: EmbeddingStore, plan: CrossValidationPlan) -> list[PlannedR
     if has_folds(store):
         rows = rows[~is_unknown(store.labels["fold"][rows])]
     groups = heads[0].groups(plan.group)[rows]
+    views = None if heads[0].view_starts is None else store.labels["view"]
     runs, sizes = [], []
     for seed in plan.seeds:
         for fold, test in _folds(store, plan, groups, rows, seed):
@@ -125,7 +126,8 @@ def plan_runs(store: EmbeddingStore, plan: CrossValidationPlan) -> list[PlannedR
                 where = f"where seed {seed} tests fold {fold}"
                 head.require_two(rows[training][rest], f"must hold two {{}} to train on {where}")
             runs.append(PlannedRun(seed, fold, rows[training], test))
-            sizes.append(len(rest))
+            learned = rows[training][rest]
+            sizes.append(len(learned) if views is None else int((views[learned] == 0).sum()))
     steps = shared_steps(sizes, plan.recipe.batch_size)
     return [replace(run, steps_per_epoch=n) for run, n in zip(runs, steps, strict=True)]
 

@@ -49,7 +49,7 @@ class TrialRunner:
         self.rows = Rows.of(store, plan.target, None, how)
         # A search traces many networks, which TensorFlow takes for one that is traced too often.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        self.use_compiler(xla=plan.uses_xla(len(self.rows.inputs)))
+        self.use_compiler(xla=plan.uses_xla(self.rows.size))
 
     def use_compiler(self, *, xla: bool) -> None:
         self.workbench = Workbench(max_models=MAX_MODELS, xla=xla)
@@ -79,12 +79,12 @@ class TrialRunner:
         """
         started, plan = time.perf_counter(), self._plan
         inputs, heads = self.rows.inputs, Heads(self.rows, recipe)
-        steps = steps_of(len(inputs), recipe.batch_size)
+        steps = steps_of(self.rows.size, recipe.batch_size)
         model = self.workbench.model(
             recipe,
             heads=plan.target.network_head,
             width=inputs.shape[1],
-            batch_size=min(recipe.batch_size, len(inputs)),
+            batch_size=min(recipe.batch_size, self.rows.size),
             steps=steps,
             loss=heads.loss,
             precision=default_policy(),
@@ -99,6 +99,7 @@ class TrialRunner:
             steps=steps,
             seed=plan.seed,
             noise_units=noise_units(model),
+            view_starts=self.rows.view_starts,
             callbacks=[Validation(self.rows.part_inputs, heads.validation_loss)],
         )
         # The search stops what does not improve.
