@@ -2,7 +2,7 @@
 
     python tests/benchmarks/scales.py STORE [--rows 3000] [--seeds 5] [--cases …] [--set NAME=X …]
 
-STORE is an embedding store of rows of norm 1 with `gender` and `group`. Per seed, ROWS rows
+STORE is an embedding store of rows of norm 1, or what `import-embeddings` reads, with `gender` and `group`. Per seed, ROWS rows
 are learned from and those of other groups, 4,000 at most, are the test. Cases:
 
 - `normalised`: as they are, for comparison;
@@ -36,7 +36,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kerasmlp import EmbeddingStore, Predictor, StoreInfo, choose_target, train
+from kerasmlp import EmbeddingStore, Predictor, StoreInfo, choose_target, import_embeddings, train
 from kerasmlp.models.presets import PRESETS
 from kerasmlp.training.compiled_models import Workbench
 
@@ -104,7 +104,7 @@ def main() -> None:
     args = parser.parse_args()
     pairs = (text.split("=") for text in args.recipe)
     args.recipe = {name: json.loads(value) for name, value in pairs}
-    store = EmbeddingStore.open(args.store)
+    store = import_embeddings(args.store)
     bench, cases = Workbench(), {}
     for case in args.cases:
         started = time.time()

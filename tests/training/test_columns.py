@@ -7,7 +7,6 @@ import pytest
 from data_sets import make_store
 
 from kerasmlp import EmbeddingStore, Predictor, StoreInfo, load_model
-from kerasmlp.data.examples import Examples
 from kerasmlp.data.targets import choose_target
 from kerasmlp.experiments.tuning.plan import TuningPlan
 from kerasmlp.experiments.tuning.trial import TrialRunner
@@ -15,6 +14,7 @@ from kerasmlp.models.presets import Recipe
 from kerasmlp.training.batches import training_chunks
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.embeddings import train
+from kerasmlp.training.rows import Rows
 from kerasmlp.utils.checks import InputError
 
 RECIPE = Recipe(epochs=3, batch_size=32, dropout_rate=0.2, calibrate=False)
@@ -57,11 +57,12 @@ def test_scales_change_no_bit_of_the_answers(runs):
 
 def test_statistics_are_those_of_the_rows_trained_on(runs, tmp_path):
     store = table()
-    rows, part = Examples.of(store, choose_target(store, "gender")).split(0.1, 0, None)
+    how = {"validation_share": 0.1, "seed": 0, "group": None}
+    rows = Rows.of(store, choose_target(store, "gender"), None, how)
     layer = load_model(runs.plain).get_layer("standardize")
     np.testing.assert_allclose(layer.mean, rows.inputs.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(1 / layer.scale, rows.inputs.std(axis=0), rtol=1e-5)
-    assert np.abs(part.inputs.mean(axis=0) - layer.mean).max() > 1e-3
+    assert np.abs(rows.part_inputs.mean(axis=0) - layer.mean).max() > 1e-3
     assert runs.report["columns"] == {"standardized": 32, "constant": 0, "hidden_width": 64}
     alone = tmp_path / "alone"
     train(store, choose_target(store, "gender"), RECIPE, alone, pictures=False)
