@@ -67,7 +67,7 @@ class EmbedderNetwork:
         self.note = None
         if fixed and batch_size not in (None, fixed):
             self.note = f"{self.path.name} takes {fixed} at a time: so it is asked"
-        self.width = self._probe(fixed or 1)
+        self.width = self._probe(fixed)
 
     def features(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """The answers to crops, BGR of 8 bits, shape `(crops, width)`, float32."""
@@ -82,24 +82,27 @@ class EmbedderNetwork:
             batch = np.concatenate([batch, np.zeros(missing, batch.dtype)])
         answers = np.asarray(self._model.run(batch), np.float32)
         vectors = answers.ndim > 1 and answers.size == len(batch) * max(answers.shape[1:])
-        if len(answers) != len(batch) or not vectors:
+        if not vectors or len(answers) != len(batch):
             came = f"shape {answers.shape} for {len(batch)}"
             reject_file(self.path, f"{_MUST} that gives one vector for each picture", came)
         return answers.reshape(len(batch), -1)[: len(crops)]
 
-    def _probe(self, least: int) -> int:
+    def _probe(self, fixed: int | None) -> int:
         """The width of the answers to pictures of noise, alone and together."""
         height, width = self.preprocessing.input_size
         noise = [*np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)]
-        wanted, self.batch_size = self.batch_size, least
-        alone = self.features(noise)
+        wanted, self.batch_size = self.batch_size, fixed or 1
+        alone = np.concatenate([self.features([picture]) for picture in noise])
         if not np.isfinite(alone).all():
             reject_file(self.path, f"{_MUST} that answers with finite numbers", "NaN or infinity")
-        if wanted > least:
-            self.batch_size = wanted
-            if fault := self._fault_together(noise, alone):
-                self.note = f"{self.path.name} {fault}: so it is asked one by one"
-                self.batch_size = 1
+        self.batch_size = wanted
+        fault = self._fault_together(noise, alone) if wanted > 1 else None
+        if fault and fixed:
+            requirement = f"{_MUST} that answers each picture of a batch by itself"
+            reject_file(self.path, requirement, f"one that {fault}")
+        if fault:
+            self.note = f"{self.path.name} {fault}: so it is asked one by one"
+            self.batch_size = 1
         return alone.shape[1]
 
     def _fault_together(self, noise: Sequence[np.ndarray], alone: np.ndarray) -> str | None:
@@ -142,9 +145,11 @@ def _open_onnx(path: Path, preprocessing: Preprocessing, device: str, threads: i
         reject_file(path, f"{_MUST} with one input", names or "none")
     (taken,) = inputs
     if taken.type not in _FLOATS:
-        reject_file(path, f"{_MUST} whose input are floats", f"{taken.type}")
-    outputs = [o.name for o in session.get_outputs()]
-    output = _output_of(path, outputs, preprocessing.output)
+        reject_file(path, f"{_MUST} whose input is floats", taken.type)
+    outputs = {o.name: o.type for o in session.get_outputs()}
+    output = _output_of(path, list(outputs), preprocessing.output)
+    if outputs[output] not in _FLOATS:
+        reject_file(path, f"{_MUST} whose answers are floats", outputs[output])
 
     def run(batch: np.ndarray) -> np.ndarray:
         fed = {taken.name: np.ascontiguousarray(batch, _FLOATS[taken.type])}

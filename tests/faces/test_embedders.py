@@ -187,6 +187,8 @@ def test_what_is_no_description(tmp_path):
         ({"kind": "two"}, {}, "with one output, or embedder.json must name it as `output`"),
         ({"kind": "maps"}, {}, "gives one vector for each picture. Received: shape (1, 6, 11, 11)"),
         ({"kind": "two"}, {"output": "maps"}, "gives one vector for each picture"),
+        ({"kind": "numbers"}, {}, "whose answers are floats. Received: tensor(int64)"),
+        ({"kind": "mixed", "batch": 3}, {}, "answers each picture of a batch by itself"),
         ({"scale": np.nan}, {}, "answers with finite numbers. Received: NaN or infinity"),
         ({"sides": ("h", "w")}, {"input_size": [2, 2]}, "must be a working embedder"),
     ],

@@ -40,7 +40,8 @@ def tiny_onnx(*, batch="n", sides=(24, 24), channels=3, kind="vectors", scale=1.
         sides: Height and width.
         channels: Of the pictures.
         kind: `"vectors"`, `"maps"` (no mean), `"two"` (both), `"mixed"` (each answer less the
-            mean over the batch) or `"bound"` (a shape that only one picture has).
+            mean over the batch), `"bound"` (a shape that only one picture has) or `"numbers"`
+            (whole ones).
         scale: Of the matrix; NaN gives NaN.
         seed: Of the weights.
     """
@@ -65,15 +66,18 @@ def tiny_onnx(*, batch="n", sides=(24, 24), channels=3, kind="vectors", scale=1.
     elif kind == "bound":
         weights.append(numpy_helper.from_array(np.array([1, WIDTH]), "one"))
         nodes.append(helper.make_node("Reshape", ["product", "one"], ["vectors"]))
+    elif kind == "numbers":
+        nodes.append(helper.make_node("Cast", ["product"], ["vectors"], to=onnx.TensorProto.INT64))
     else:
         nodes.append(helper.make_node("Identity", ["product"], ["vectors"]))
     shapes = {"vectors": [batch, WIDTH], "maps": [batch, 6, None, None]}
     names = {"maps": ["maps"], "two": ["vectors", "maps"]}.get(kind, ["vectors"])
     value = helper.make_tensor_value_info
+    answers = onnx.TensorProto.INT64 if kind == "numbers" else onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         nodes, "tiny",
         [value("pictures", onnx.TensorProto.FLOAT, [batch, channels, *sides])],
-        [value(name, onnx.TensorProto.FLOAT, shapes[name]) for name in names],
+        [value(name, answers, shapes[name]) for name in names],
         weights,
     )  # fmt: skip
     opset = [helper.make_opsetid("", 13)]
