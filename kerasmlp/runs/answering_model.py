@@ -136,7 +136,7 @@ class AnsweringModel:
             seed: Of the passes.
             first_row: Number of the first row.
         """
-        asked = (hashlib.sha256(rows).digest(), num_samples, seed, first_row)
+        asked = (hashlib.sha256(np.ascontiguousarray(rows)).digest(), num_samples, seed, first_row)
         if self._last is None or self._last[0] != asked:
             self._last = asked, self._computed(rows, num_samples, seed, first_row)
         return self._last[1]

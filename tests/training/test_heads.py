@@ -137,6 +137,9 @@ def test_several_heads_are_one_function(runs, store):
     assert list(heads) == ["age", "gender", "height"]
     x = store.embeddings[:20]
     outputs = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(
+        heads["age"].probabilities(np.asfortranarray(x)), outputs["age_years"]
+    )
     for head in heads.values():
         np.testing.assert_array_equal(head.probabilities(x), outputs[head.label])
     samples = predict_samples(heads["age"].mc_model, x, num_samples=8, masks="shared")
