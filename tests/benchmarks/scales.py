@@ -2,9 +2,8 @@
 
     python tests/benchmarks/scales.py STORE [--rows 3000] [--seeds 5] [--cases …] [--set NAME=X …]
 
-STORE is an embedding store of rows of norm 1, or what `import-embeddings` reads, with
-`gender` and `group`. Per seed, ROWS rows are learned from and those of other groups,
-4,000 at most, are the test. Cases:
+STORE is what `import-embeddings` reads: rows of norm 1 with `gender` and `group`. Per seed, ROWS
+rows are learned from and those of other groups, 4,000 at most, are the test. Cases:
 
 - `normalised`: as they are, for comparison;
 - `pixels`: ten columns of pixel coordinates, 0 to 4,000, are put beside them;
