@@ -7,12 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import zipfile
 
 import pytest
 from data_sets import ROOT
+from forked import fresh_python
 from setuptools import Distribution
 
 FILES = {str(p.relative_to(ROOT)) for p in (ROOT / "kerasmlp").rglob("*.*") if p.suffix != ".pyc"}
@@ -34,8 +34,8 @@ def test_the_sample_of_a_checkout_is_a_link():
     assert str(link.readlink()) == "../kerasmlp/data/fairface_sample.h5"
 
 
-def python(*words, cwd):
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+def python(*words, cwd, **values):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | values
     done = subprocess.run(words, cwd=cwd, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -81,18 +81,16 @@ def test_what_is_built_holds_the_package_and_its_licences(built):
 
 @pytest.mark.slow
 def test_the_wheel_alone_trains_in_an_empty_folder(built, tmp_path):
-    """On the libraries that are here, in an environment of its own."""
-    python(sys.executable, "-m", "venv", "--without-pip", tmp_path / "own", cwd=tmp_path)
-    own = tmp_path / "own" / "bin" / "python"
-    pip = (sys.executable, "-m", "pip", "--python", own, "install", "-q", "--no-deps", built[1])
+    """On the libraries that are here, from where it was installed."""
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, built[1])
     python(*pip, cwd=tmp_path)
-    site = next((tmp_path / "own" / "lib").glob("*/site-packages"))
-    (site / "others.pth").write_text(sysconfig.get_path("purelib"))
-    (tmp_path / "empty").mkdir()
-    command = (own.with_name("kerasmlp"), "train-age", "--epochs", "1", "--json")
-    said = python(*command, cwd=tmp_path / "empty")
+    own = {"cwd": empty, "PYTHONPATH": str(site)}
+    where = python(fresh_python(), "-c", "import kerasmlp; print(kerasmlp.SAMPLE)", **own)
+    assert where == f"{site}/kerasmlp/data/fairface_sample.h5\n"
+    command = (fresh_python(), site / "bin" / "kerasmlp", "train-age", "--epochs", "1", "--json")
+    said = python(*command, **own)
     assert "runs/age: 1 epochs" in said and "16650 rows trained on, 1850 kept back" in said
     assert json.loads(said.splitlines()[-1])["accuracy"] > 0.3
-    assert [p.name for p in (tmp_path / "empty").iterdir()] == ["runs"]
-    where = python(own, "-c", "import kerasmlp; print(kerasmlp.SAMPLE)", cwd=tmp_path / "empty")
-    assert where == f"{site}/kerasmlp/data/fairface_sample.h5\n"
+    assert [p.name for p in empty.iterdir()] == ["runs"]
