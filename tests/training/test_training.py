@@ -19,7 +19,8 @@ from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.cli import run_command
 from kerasmlp.commands import train_gender
-from kerasmlp.commands.training_options import choose_recipe, choose_validation_share, for_rows
+from kerasmlp.commands.task_options import choose_recipe, for_rows
+from kerasmlp.commands.training_options import choose_validation_share
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.targets import Target, age_target, choose_age_target, choose_target
 from kerasmlp.evaluation.measuring import measure, measure_groups, with_classes
@@ -278,7 +279,8 @@ def test_defaults_are_gentle_and_options_win(words, rows, changes):
     parser = argparse.ArgumentParser()
     train_gender.add_arguments(parser)
     args = parser.parse_args(words)
-    recipe = for_rows(args, choose_recipe(args, "gender"), rows)
+    store = make_store(rows=rows, width=4)
+    recipe = for_rows(args, choose_recipe(args, "gender"), store, choose_target(store, "gender"))
     assert recipe == PRESETS["gender"].replace(**changes)
     share = 0.2 if "--init" in words and rows < 1000 else 0.1
     assert choose_validation_share(args, rows) == share
