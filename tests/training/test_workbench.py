@@ -84,10 +84,10 @@ def test_the_models_handed_out_last_are_kept():
 def test_init_goes_into_a_shared_model(tmp_path):
     store, bench = make_store(), Workbench()
     target = choose_target(store, "gender")
-    train(store, target, BARE, tmp_path / "init", seed=9, pictures=False)
+    train(store, target, BARE, tmp_path / "init", seed=9, workbench=bench, pictures=False)
     how = {"init": tmp_path / "init", "pictures": False}
-    for name in ("other", "shared"):
-        train(store, target, BARE, tmp_path / name, workbench=bench, **how)
+    train(store, target, BARE, tmp_path / "shared", workbench=bench, **how)
+    assert len(bench._models) == 1
     train(store, target, BARE, tmp_path / "alone", **how)
     for a, b in zip(weights(tmp_path / "shared"), weights(tmp_path / "alone"), strict=True):
         np.testing.assert_array_equal(a, b)
