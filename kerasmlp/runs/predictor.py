@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.data.targets import Target
@@ -66,6 +67,11 @@ class Predictor:
         return found
 
     @property
+    def trained(self) -> Target | NumberTarget:
+        """The target it was trained for, whose classes may be others than those it answers in."""
+        return self._answering.trained[self.label]
+
+    @property
     def sampler(self) -> Sampler:
         """Of `mc_model`, compiled once for all calls."""
         return self._answering.sampler
@@ -117,7 +123,7 @@ class Predictor:
         """
         if self.target.is_number:
             reject("max_risk", f"must be left out for {self.label}, a number", max_risk)
-        which = self.calibration, self.target, self._answering.trained[self.label].classes
+        which = self.calibration, self.target, self.trained.classes
         return threshold_nats(
             self.path, *which, max_risk, num_samples=num_samples, within_years=within_years
         )

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from test_export import WIDTH, X, make_run
+from test_export_heads import ODD, make_three
 
 from kerasmlp import InputError
 from kerasmlp.cli import run_command
@@ -30,8 +31,12 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def models(run):
-    return load_models([run])  # a run serves as `age`
+def models(run, tmp_path_factory):
+    """A run serves as `age`, one of three labels under all of these."""
+    return load_models([run, make_three(tmp_path_factory.mktemp("three"))])
+
+
+THREE = "Gr__e__cm__x-gender-age"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,7 @@ def url(models):
 
 
 @pytest.fixture(scope="module")
-def grpc_address(version):
+def grpc_address(models):
     """TensorFlow Serving's prediction service, as its protocol buffers define it."""
     pytest.importorskip("tensorflow_serving", reason="needs tensorflow-serving-api")
     grpc = pytest.importorskip("grpc")
@@ -67,26 +72,27 @@ def grpc_address(version):
             if Service.busy:
                 Service.busy -= 1
                 context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
-            if spec.name != "age" or spec.version.value not in (0, 1):
+            if spec.name not in models or spec.version.value not in (0, 1):
                 context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found:\n{spec.name}")
 
         def Predict(self, request, context):
             self.check(request.model_spec, context)
             inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
             answer = predict_pb2.PredictResponse()
-            for name, values in version.run(request.model_spec.signature_name, inputs).items():
+            version, signature = models[request.model_spec.name].versions[1], request.model_spec
+            for name, values in version.run(signature.signature_name, inputs).items():
                 answer.outputs[name].CopyFrom(tf.make_tensor_proto(values))
             return answer
 
         def GetModelMetadata(self, request, context):
             self.check(request.model_spec, context)
             assert list(request.metadata_field) == ["signature_def"]
-            found = ParseDict(definitions, metadata_pb2.SignatureDefMap())
+            definitions = models[request.model_spec.name].versions[1].signature_definitions
+            found = ParseDict({"signature_def": definitions}, metadata_pb2.SignatureDefMap())
             answer = metadata_pb2.GetModelMetadataResponse()
             answer.metadata["signature_def"].Pack(found)
             return answer
 
-    definitions = {"signature_def": version.signature_definitions}
     server = grpc.server(ThreadPoolExecutor(2))
     service_pb2.add_PredictionServiceServicer_to_server(Service(), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -98,18 +104,33 @@ def grpc_address(version):
 def check_answers(client, version):
     assert client.width == WIDTH and client.ready()
     assert client.signatures()["serving_default"]["inputs"] == ("embedding",)
-    outputs = version.run("serving_default", {"embedding": X})
-    answers = client.predict(X)
-    assert answers["label"].tolist() == [v.decode() for v in outputs.pop("label").tolist()]
-    for name, values in outputs.items():
-        np.testing.assert_array_equal(answers[name], values)
-        assert answers[name].dtype == np.float32
     numbers = {"num_samples": np.full(7, 9, np.int32), "seed": np.full(7, 2**62, np.int64)}
-    outputs = version.run("serve_mc", {"embedding": X, **numbers})
-    answers = client.predict_mc(X.astype("float64"), num_samples=9, seed=2**62)
-    assert answers.keys() == outputs.keys() and answers["age_interval_90"].shape == (7, 2)
-    np.testing.assert_array_equal(answers["probabilities"], outputs["probabilities"])
-    assert all(good for good, _ in check_server(client, version, num_samples=20).values())
+    for answers, outputs in (
+        (client.predict(X), version.run("serving_default", {"embedding": X})),
+        (
+            client.predict_mc(X.astype("float64"), num_samples=9, seed=2**62),
+            version.run("serve_mc", {"embedding": X, **numbers}),
+        ),
+    ):
+        assert answers.keys() == outputs.keys()
+        for name, values in outputs.items():
+            if values.dtype == object:
+                assert answers[name].tolist() == [v.decode() for v in values.tolist()]
+            else:
+                np.testing.assert_array_equal(answers[name], values)
+                assert answers[name].dtype == np.float32
+    checks = check_server(client, version, num_samples=20)
+    assert all(good for good, _ in checks.values()), checks
+    return checks
+
+
+def check_three(client, version):
+    checks = check_answers(client, version)
+    seen = checks["deterministic, to the bit"][1]
+    each = "{} differ by up to 0.0e+00".format
+    assert seen == ", ".join(map(each, (ODD, "gender_probabilities", "age_probabilities")))
+    answers = client.predict(X)
+    assert set(answers["gender"]) <= {"male", "female"} and answers[ODD].shape == (7,)
 
 
 def test_rest(url, version):
@@ -117,6 +138,14 @@ def test_rest(url, version):
         check_answers(client, version)
     with RestClient(url + "/", "age", version=1) as client:
         assert client.predict(X[:1])["label"].shape == (1,)
+
+
+def test_several_heads(url, grpc_address, models):
+    """Also over gRPC, under names that are no identifiers."""
+    version = models[THREE].versions[1]
+    for client in (RestClient(url, THREE), GrpcClient(grpc_address[0], THREE)):
+        with client:
+            check_three(client, version)
 
 
 def test_grpc(grpc_address, version):
@@ -220,11 +249,29 @@ def server_answering(*answers, pause_s=0):
     server.server_close()
 
 
-def metadata(width=WIDTH):
+LABELS = {"label": {"dtype": "DT_STRING"}, "p": {"dtype": "DT_FLOAT"}}
+
+
+def metadata(width=WIDTH, outputs=LABELS):
     embedding = {"tensor_shape": {"dim": [{"size": "-1"}, {"size": str(width)}]}}
-    definition = {"serving_default": {"inputs": {"embedding": embedding}}}
+    definition = {"serving_default": {"inputs": {"embedding": embedding}, "outputs": outputs}}
     content = {"metadata": {"signature_def": {"signature_def": definition}}}
     return 200, json.dumps(content).encode()
+
+
+def half_blank():
+    answer = {"p": [float("nan")] * 7, "label": [""] * 6 + ["a"]}
+    return json.dumps({"outputs": answer}).encode()
+
+
+def test_texts_in_base64():
+    """As TensorFlow Serving writes those whose label ends in `_bytes`."""
+    outputs = {"a_bytes": {"dtype": "DT_STRING"}, "p": {"dtype": "DT_FLOAT"}}
+    answer = {"a_bytes": [{"b64": "w6Q="}] * 7, "p": [1.5] * 7}
+    content = 200, json.dumps({"outputs": answer}).encode()
+    with server_answering(metadata(outputs=outputs), content) as (url, _):
+        answers = RestClient(url, "a").predict(X)
+    assert answers["a_bytes"].tolist() == ["ä"] * 7 and answers["p"].tolist() == [1.5] * 7
 
 
 def test_a_busy_server_is_asked_again():
@@ -248,6 +295,8 @@ def test_a_busy_server_is_asked_again():
         ([metadata(), (200, b'{"outputs": {"label": ["a"]}}')], "Received: other outputs"),
         ([metadata(), (200, b'{"outputs": {"label": 1, "p": [1, 2]}}')], "Received: other outputs"),
         ([metadata(), (200, b'{"outputs": {"p": [[1], 2]}}')], "other contents .ValueError"),
+        ([metadata(), (200, b'{"outputs": {"p": [1, 2, 3, 4, 5, 6, 7]}}')], "other outputs"),
+        ([metadata(), (200, half_blank())], "answers beside p that is not finite"),
         ([metadata(), (200, b"[" * 100_000)], "Received: no JSON object"),
         ([(200, b'{"metadata": {"signature_def": {"signature_def": []}}}')], "other contents"),
         ([metadata("x")], "other contents .ValueError"),

@@ -11,6 +11,7 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.core.protobuf.saved_object_graph_pb2 import SavedVariable
 from test_export import WIDTH, X, make_run
+from test_export_heads import THREE
 
 from kerasmlp import InputError
 from kerasmlp.cli import run_command
@@ -24,6 +25,7 @@ YEARS = age_target("age_years", "adience", by_years=True)
 EXPORTS = {
     "years": (YEARS, {"dropout_rate": 0.3, "use_output_ic": True, "input_scale": 4.0}),
     "groups": (age_target("age_years", "adience", by_years=False), {"dtype": "mixed_float16"}),
+    "several": (THREE, {"dropout_rate": 0.3, "standardize": True}),
     "linear": (Target("race", ("a", "b", "c")), {"num_blocks": 0, "use_ic": False}),
 }
 

@@ -55,6 +55,8 @@ class Client(contextlib.AbstractContextManager):
         self._timeout_s = check_positive("timeout_s", timeout_s)
         self._retries = check_int("retries", retries, minimum=0)
         self._width: int | None = None
+        self._outputs: dict[str, dict[str, bool]] = {}
+        """Of each signature, and whether they are texts."""
 
     def predict(self, embeddings: np.ndarray) -> dict[str, np.ndarray]:
         """Asks the deterministic model.
@@ -64,7 +66,10 @@ class Client(contextlib.AbstractContextManager):
 
         Returns:
             `probabilities` `(rows, classes)`, `label` (text) and, of ages,
-            `age_years`: float32, one entry per row.
+            `age_years`: float32, one entry per row. Of a number `number`, `std` and
+            `interval_90` `(rows, 2)`. Of several heads each has these under names of its
+            own, such as `gender`, `gender_probabilities`, `age_years`, `bmi` and `bmi_std`;
+            `assets/model.json` of the export lists them.
 
         Raises:
             InputError: if the embeddings are none for this model.
@@ -84,7 +89,8 @@ class Client(contextlib.AbstractContextManager):
 
         Returns:
             As `predict`, and `predictive_entropy_nats`,
-            `mutual_information_nats` and, of ages, `age_interval_90` `(rows, 2)`.
+            `mutual_information_nats` and, of ages, `age_interval_90` `(rows, 2)`; of a
+            number `aleatoric_std` and `epistemic_std`.
 
         Raises:
             InputError: if an argument is out of range.
@@ -120,6 +126,10 @@ class Client(contextlib.AbstractContextManager):
             with self._understanding():
                 definition = definitions.get("serving_default", {})
                 embedding = definition.get("inputs", {}).get("embedding")
+                self._outputs = {
+                    name: {k: v["dtype"] == "DT_STRING" for k, v in one.get("outputs", {}).items()}
+                    for name, one in definitions.items()
+                }
                 if embedding is not None:
                     self._width = int(embedding["tensor_shape"]["dim"][1]["size"])
         if self._width is None:
@@ -162,15 +172,25 @@ class Client(contextlib.AbstractContextManager):
     def _strange(self, came: str) -> ServerError:
         return ServerError(f"`{self}` must answer as TensorFlow Serving does. Received: {came}")
 
-    def _complete(self, answers: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-        """The answers, if there are some to each row."""
-        if "label" not in answers or any(v.shape[:1] != (rows,) for v in answers.values()):
+    def _complete(
+        self, signature: str, answers: dict[str, np.ndarray], rows: int
+    ) -> dict[str, np.ndarray]:
+        """The answers, if they are all that the signature gives, some to each row."""
+        expected = self._outputs.get(signature)
+        if not expected or not expected.keys() <= answers.keys():
             raise self._strange("other outputs")
-        for name, values in answers.items():
-            if values.dtype.kind == "f":
-                unknown = ~np.isfinite(values.reshape(rows, -1)).all(axis=1)
-                if (unknown & (answers["label"] != "")).any():
-                    raise self._strange(f"a label beside {name} that is not finite")
+        if any(v.shape[:1] != (rows,) for v in answers.values()):
+            raise self._strange("other outputs")
+        blank = {
+            name: values == ""
+            if values.dtype.kind == "U"
+            else ~np.isfinite(values.reshape(rows, -1)).all(axis=1)
+            for name, values in answers.items()
+        }
+        known = ~np.all(list(blank.values()), axis=0)
+        for name, rows_without in blank.items():
+            if answers[name].dtype.kind == "f" and (rows_without & known).any():
+                raise self._strange(f"answers beside {name} that is not finite")
         return answers
 
     @abc.abstractmethod

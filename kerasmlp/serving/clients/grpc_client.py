@@ -86,8 +86,10 @@ class GrpcClient(Client):
         outputs = self._tried(self._call, self._stub.Predict, request).outputs
         with self._understanding():
             answers = {name: tf.make_ndarray(tensor) for name, tensor in outputs.items()}
-            answers["label"] = np.char.decode(answers["label"].astype(bytes), "utf-8")
-        return self._complete(answers, len(inputs["embedding"]))
+            for name, values in answers.items():
+                if values.dtype.kind == "O":
+                    answers[name] = np.char.decode(values.astype(bytes), "utf-8")
+        return self._complete(signature, answers, len(inputs["embedding"]))
 
     def _name(self, spec) -> None:
         spec.name = self._model

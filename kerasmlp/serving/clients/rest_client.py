@@ -1,3 +1,4 @@
+import base64
 import importlib.util
 import json
 import math
@@ -82,11 +83,12 @@ class RestClient(Client):
         if type(outputs) is not dict:
             raise self._strange("other outputs")
         with self._understanding():
+            kinds = self._outputs.get(signature, {})
             answers = {
-                name: np.array(values, str if name == "label" else np.float32)
+                name: _texts(name, values) if kinds.get(name) else np.array(values, np.float32)
                 for name, values in outputs.items()
             }
-        return self._complete(answers, len(inputs["embedding"]))
+        return self._complete(signature, answers, len(inputs["embedding"]))
 
     def _request(self, method: str, path: str, body: str | None = None) -> dict:
         import urllib3
@@ -137,3 +139,10 @@ class RestClient(Client):
             raise
         answer.release_conn()
         return answer.status, answer.headers.get("Retry-After"), b"".join(parts)
+
+
+def _texts(name: str, values: list) -> np.ndarray:
+    """As TensorFlow Serving writes them: those of a name in `_bytes` in base64."""
+    if name.endswith("_bytes"):
+        values = [base64.b64decode(value["b64"]).decode() for value in values]
+    return np.array(values, str)

@@ -82,6 +82,11 @@ class DemoAnswers:
     def _legend(self) -> str:
         """What the one number of how sure an answer is means."""
         text = "Uncertainty is 0 where all is on one class, 1 where all classes are alike."
+        if any(p.target.is_number for p in self.predictors):
+            text += (
+                " Of a number it is the standard deviation of the answer as a share of that of "
+                "the numbers trained on, at most 1."
+            )
         max_risk, within_years = self.how.get("max_risk"), self.how.get("within_years")
         if max_risk is not None:
             text += (
@@ -104,6 +109,12 @@ def _cells(predictor: Predictor, rows: Sequence[dict]) -> dict[str, list]:
             "from": [_rounded(low) for low, _ in ends],
             "to": [_rounded(high) for _, high in ends],
         }
+    elif predictor.target.is_number:
+        columns = {
+            predictor.target.measured_in: [_digits(a[name]) for a in answers],
+            f"{name}: from": [_digits(a["interval_90"][0]) for a in answers],
+            f"{name}: to": [_digits(a["interval_90"][1]) for a in answers],
+        }
     else:
         columns = {name: [a[name] for a in answers]}
     columns[f"{name}: uncertainty"] = [round(a["uncertainty"], 3) for a in answers]
@@ -114,6 +125,11 @@ def _cells(predictor: Predictor, rows: Sequence[dict]) -> dict[str, list]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
+
+
+def _digits(value: float) -> float:
+    """Of a number in any unit."""
+    return float(f"{value:.4g}")
 
 
 def _histograms(predictors: Sequence[Predictor], rows: Sequence[dict]) -> str:
@@ -127,6 +143,9 @@ def _histograms(predictors: Sequence[Predictor], rows: Sequence[dict]) -> str:
         if predictor.target.is_age:
             left.hist([a["age_years"] for a in given], bins=np.arange(0, 105, 5))
             left.set_xlabel("age in years")
+        elif predictor.target.is_number:
+            left.hist([a[name] for a in given], bins=25)
+            left.set_xlabel(label(predictor.target.measured_in))
         else:
             names, counts = np.unique([str(a[name]) for a in given], return_counts=True)
             left.bar(range(len(names)), counts)

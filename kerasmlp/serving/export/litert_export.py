@@ -1,6 +1,5 @@
 """The deterministic model of a run as one LiteRT (TensorFlow Lite) file, for phones and boards."""
 
-import json
 import os
 import tempfile
 import zipfile
@@ -9,12 +8,12 @@ import keras
 import tensorflow as tf
 
 from kerasmlp.serving.export.model_file import new_model_file
-from kerasmlp.serving.export.saved_model import describe
 
 
 def export_litert(run_dir: str | os.PathLike, path: str | os.PathLike) -> None:
-    """Writes `embedding` `(rows, width)` → `probabilities` `(rows, classes)`, float32.
+    """Writes `embedding` `(rows, width)` → the outputs of `ModelFile`, float32.
 
+    They are `probabilities` `(rows, classes)`, or `number` and `std` `(rows,)`.
     Signature `serving_default`, of LiteRT's built-in operations alone. What
     `describe` says is packed behind the model as `kerasmlp.json`, where LiteRT
     keeps associated files: any unzip opens the model and finds it.
@@ -26,18 +25,19 @@ def export_litert(run_dir: str | os.PathLike, path: str | os.PathLike) -> None:
     Raises:
         InputError: if there is no finished run or the file cannot be written.
     """
-    with new_model_file(run_dir, path, ".tflite") as (predictor, model, temporary):
-        spec = tf.TensorSpec((None, predictor.config["width"]), tf.float32, name="embedding")
+    with new_model_file(run_dir, path, ".tflite") as file:
+        spec = tf.TensorSpec((None, file.model.input_shape[-1]), tf.float32, name="embedding")
 
         def serve(embedding):
-            return {"probabilities": model(embedding, training=False)}
+            return file.model(embedding, training=False)
 
         # Only of Keras' own archive does the converter take the weights as constants.
         archive = keras.export.ExportArchive()
-        archive.track(model)
+        archive.track(file.model)
         archive.add_endpoint("serving_default", serve, input_signature=[spec])
         with tempfile.TemporaryDirectory() as folder:
             archive.write_out(folder, verbose=False)
-            temporary.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
-        with zipfile.ZipFile(temporary, "a") as attached:
-            attached.writestr("kerasmlp.json", json.dumps(describe(predictor), ensure_ascii=False))
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            file.temporary.write_bytes(converter.convert())
+        with zipfile.ZipFile(file.temporary, "a") as attached:
+            attached.writestr("kerasmlp.json", file.description)

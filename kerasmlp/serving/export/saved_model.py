@@ -3,31 +3,24 @@
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kerasmlp import __version__
 from kerasmlp.runs.mc_model import has_dropout, with_temperatures
 from kerasmlp.runs.model import in_float32
 from kerasmlp.runs.predictor import Predictor
-from kerasmlp.runs.risk import abstention_of
-from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.serving.export.description import describe
+from kerasmlp.serving.export.served_heads import served_head
 from kerasmlp.serving.export.server_files import SERVER_FILES, write_server_files
-from kerasmlp.serving.export.signatures import MAX_SAMPLES, Signatures
+from kerasmlp.serving.export.signatures import Signatures
 from kerasmlp.serving.export.version_folder import TEMPORARY, new_version
 from kerasmlp.serving.export.warmup import PLACE, write_warmup
-from kerasmlp.uncertainty.abstention import Abstention
-from kerasmlp.utils.checks import is_number, reject_file
-from kerasmlp.utils.files import read_json, sha256_file, write_json
-
-FORMAT = "kerasmlp.export"
-RISKS = (0.01, 0.02, 0.05, 0.1, 0.2)
-"""Shares of wrong answers for which an export names the threshold to abstain above."""
-
-WITHIN_YEARS = (3, 5, 10)
-"""Tolerances for which it names them too."""
+from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.files import read_json, write_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -52,18 +45,22 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
         InputError: if there is no finished run, or the folder cannot be used:
             one that holds other things, or versions of another label.
     """
-    predictor = Predictor(run_dir)
-    name = _name_of(Path(destination), predictor.name)
-    module = _signatures(predictor)
+    predictors = Predictor.heads(run_dir)
+    width = predictors[0].config["width"]
+    description = describe(predictors)
+    name = _name_of(Path(destination), description)
+    module = _signatures(predictors)
     with new_version(destination) as (temporary, final), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.json"
-        write_json(path, describe(predictor))
+        write_json(path, description)
         module.description = tf.saved_model.Asset(os.fspath(path))
         module.save(os.fspath(temporary))
         (temporary / PLACE).parent.mkdir()
-        requests = {k: _warmup(k, predictor.config["width"]) for k in module.functions}
+        requests = {k: _warmup(k, width) for k in module.functions}
         for signature, inputs in requests.items():
-            if not module.functions[signature](**inputs)["label"][0]:
+            answers = module.functions[signature](**inputs)
+            numbers = [v.numpy() for v in answers.values() if v.dtype.is_floating]
+            if not all(np.isfinite(v).all() for v in numbers):
                 came = "NaN or infinity: see its weights and temperatures"
                 reject_file(run_dir, "must be a run with finite answers", came)
         write_warmup(temporary / PLACE, name, requests)
@@ -71,22 +68,25 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
     return {
         "version": str(final),
         "signatures": list(module.functions),
-        "calibrated": predictor.calibration is not None,
+        "calibrated": all(p.calibration is not None for p in predictors),
         "files": files,
     }
 
 
-def _signatures(predictor: Predictor) -> Signatures:
-    calibration, model, mc_model = predictor.calibration, in_float32(predictor.model), None
+def _signatures(predictors: Sequence[Predictor]) -> Signatures:
+    model, mc_model, several = in_float32(predictors[0].model), None, len(predictors) > 1
+    ordered = sorted(predictors, key=lambda p: p.label)  # as the outputs of the model
+    by_name = {p.label if several else None: p for p in ordered}
     if has_dropout(model):
-        temperature = calibration.mc_temperature if calibration else 1.0
-        mc_model = with_temperatures(model, {None: temperature})
-    offsets_years = calibration.offsets_years.get("mc_mean") if calibration else None
-    return Signatures(model, predictor.target, offsets_years=offsets_years, mc_model=mc_model)
+        calibrations = {name: p.calibration for name, p in by_name.items()}
+        temperatures = {name: c.mc_temperature if c else 1.0 for name, c in calibrations.items()}
+        mc_model = with_temperatures(model, temperatures)
+    heads = {name: served_head(p, several=several) for name, p in by_name.items()}
+    return Signatures(model, heads, mc_model=mc_model)
 
 
-def _name_of(folder: Path, label: str) -> str:
-    """The name of the model, of a folder that is a place for versions of this label."""
+def _name_of(folder: Path, description: dict) -> str:
+    """The name of the model, of a folder that is a place for versions of these labels."""
     path = os.path.abspath(folder)
     name = os.path.basename(path)
     if not _NAME.fullmatch(name):
@@ -103,68 +103,21 @@ def _name_of(folder: Path, label: str) -> str:
         reject_file(folder, "must be new, empty, or hold versions", f"a folder with {names[0]}")
     latest = folder / str(max(numbers, default=0)) / "assets" / "model.json"
     if latest.is_file():
-        description = read_json(latest)
-        before = description.get("label") if isinstance(description, dict) else None
-        if before != label:
-            reject_file(folder, f"must hold versions of {label}", f"a version of {before}")
+        earlier = _answered(read_json(latest))
+        if earlier != _answered(description):
+            said = [", ".join(sorted(each)) for each in (_answered(description), earlier)]
+            reject_file(folder, f"must hold versions of {said[0]}", f"a version of {said[1]}")
     return name
 
 
-def describe(predictor: Predictor) -> dict:
-    """What a client must know to ask an exported model and to read its answers.
-
-    Returns:
-        `width`, `normalized`, `embedder` and `embedder_sha256` of the
-        embeddings; `class_names` of the probabilities, `class_age_years`,
-        `label_names` and, of each class, the number of its label,
-        `class_to_label`; `risk_thresholds_nats`: share of wrong answers to the
-        entropy of the labels (natural logarithm, of the MC mean) above which
-        to abstain, null where none can be promised; of ages also
-        `within_years_thresholds_nats`: years that an answer may be off, to the
-        same of the `predictive_entropy_nats`; the temperatures and the
-        offsets of intervals that are in the model already; and where it
-        comes from.
-    """
-    target, config, calibration = predictor.target, predictor.config, predictor.calibration
-    regrouped = target.measured(np.eye(target.num_classes)).argmax(axis=1)
-    thresholds = [
-        _thresholds(abstention_of(calibration, target, config["target"]["classes"], years)[0])
-        for years in (None, *(WITHIN_YEARS if target.is_age else ()))
-    ]
-    run = RunFolder(predictor.path)
-    temperature = run.report().get("temperature")
-    if not is_number(temperature) or not np.isfinite(temperature):
-        reject_file(run / "report.json", "must hold a temperature", f"{temperature!r}")
-    return {
-        "format": FORMAT,
-        "label": predictor.name,
-        "width": config["width"],
-        "normalized": config["normalized"],
-        "embedder": config["embedder"],
-        "embedder_sha256": config["embedder_sha256"],
-        "class_names": list(target.class_names),
-        "class_age_years": target.head_ages.centers.tolist() if target.is_age else None,
-        "label_names": list(target.measured_names),
-        "class_to_label": regrouped.tolist(),
-        "max_samples": MAX_SAMPLES if has_dropout(predictor.model) else 0,
-        "temperature": temperature,
-        "mc_temperature": calibration.mc_temperature if calibration else 1.0,
-        "interval_offsets_years": dict(calibration.offsets_years) if calibration else {},
-        "risk_thresholds_nats": thresholds[0],
-        "within_years_thresholds_nats": dict(
-            zip(map(str, WITHIN_YEARS), thresholds[1:], strict=False)
-        ),
-        "risk_min_samples": calibration.num_samples if calibration else 0,
-        "source": {
-            "model_sha256": sha256_file(run / "model.keras"),
-            "data_digest": config["data_digest"],
-            "versions": {"kerasmlp": __version__, "tensorflow": tf.__version__},
-        },
-    }
-
-
-def _thresholds(abstention: Abstention | None) -> dict[str, float | None]:
-    return {str(r): abstention.threshold(r) for r in RISKS} if abstention else {}
+def _answered(description: Any) -> set[str]:
+    """What a model answers, in words: versions of one model have the same outputs."""
+    whole = description if isinstance(description, dict) else {}
+    heads = whole.get("heads")
+    if not isinstance(heads, dict):
+        heads = {str(whole.get("label")): whole}
+    numbers = {name for name, head in heads.items() if isinstance(head, dict) and "unit" in head}
+    return {f"the number {name}" if name in numbers else name for name in heads}
 
 
 def _warmup(signature: str, width: int) -> dict[str, np.ndarray]:

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasmlp.data.targets import Target
 from kerasmlp.layers.masks import SampleMasks, seeded_streams
+from kerasmlp.models.residual_mlp import head_layer
+from kerasmlp.serving.export.served_heads import ServedHead
 from kerasmlp.uncertainty.sampler import Sampler
 
 MAX_SAMPLES = 4096
@@ -19,14 +20,19 @@ _ROWS_PER_STEP = 4096  # rows × passes that are computed at once: bounds the me
 class Signatures(tf.Module):
     """Signatures `serving_default` and, of a model with dropout, `serve_mc`.
 
-    | signature | inputs | outputs |
+    | outputs | of classes, ages | of a number |
     | --- | --- | --- |
-    | `serving_default` | `embedding` | `probabilities`, `label`; of age `age_years` |
-    | `serve_mc` | and `num_samples`, `seed` | and the two below; of age `age_interval_90` |
+    | `serving_default` | `probabilities`, `label`; `age_years` | `number`, `std`, `interval_90` |
+    | `serve_mc` | and the two below; `age_interval_90` | and `aleatoric_std`, `epistemic_std` |
 
+    Of several heads each has these outputs under names of its own (see `output_names`);
+    they share the trunk and, in `serve_mc`, the masks: a pass is one function of all labels.
+
+    `serving_default` takes `embedding`, `serve_mc` also `num_samples` and `seed`.
     `probabilities` are those of the head, in `serve_mc` their mean; `label` is
     the likeliest of the measured classes. `predictive_entropy_nats` and
-    `mutual_information_nats` are those of `uncertainty_measures`.
+    `mutual_information_nats` are those of `uncertainty_measures`; `std` is that of the
+    prediction, of which the squares of the two others are the parts.
     A row that is not finite, or too large to compute with, gets NaN and an
     empty label.
 
@@ -36,31 +42,29 @@ class Signatures(tf.Module):
     a row gets the same answer whichever rows came with it.
 
     Args:
-        model: From embeddings to probabilities, float32.
-        target: What it predicts.
-        offsets_years: By which the age intervals of the MC mean grow, by
-            percent, as in `RunCalibration`; None leaves them as they are.
+        model: A `ResidualMLP` in float32.
+        heads: Of the model, in the order of its outputs, by their names; None of the only one.
         mc_model: To be sampled, as of `Predictor`; None without dropout.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        target: Target,
+        heads: Mapping[str | None, ServedHead],
         *,
-        offsets_years: Mapping[str, float] | None,
         mc_model: keras.Model | None,
     ):
         super().__init__()
         # The tensors themselves: to load them takes no Keras.
         weights = [*model.weights, *(mc_model.weights if mc_model else ())]
         self.weights = list({id(v): v.value for v in weights}.values())
-        self._target = target
-        self._offsets_years = offsets_years or {"50": 0.0, "90": 0.0}
+        self._heads = list(heads.values())
         embedding = tf.TensorSpec((None, model.input_shape[-1]), tf.float32, "embedding")
         specs = {"serving_default": (embedding,)}
-        logits = keras.Model(model.input, model.get_layer("logits").output)
-        self._logits = lambda x: logits(x, training=False)  # `tf.saved_model.save` finds no Keras
+        layers = [model.get_layer(head_layer(h.layer, name)) for name, h in heads.items()]
+        ends = keras.Model(model.input, [layer.output for layer in layers])
+        # A function, in which `tf.saved_model.save` finds no Keras.
+        self._ends = lambda x: keras.tree.flatten(ends(x, training=False))
         if mc_model:
             self._sampler = Sampler(mc_model)
             num_samples = tf.TensorSpec(None, tf.int32, "num_samples")
@@ -76,7 +80,8 @@ class Signatures(tf.Module):
 
     def serving_default(self, embedding):
         x, known = _known_rows(embedding)
-        return _only(known, self._answers(_softmax(self._logits(x))))
+        ends = zip(self._heads, self._ends(x), strict=True)
+        return _only(known, self._named([head.plain(y) for head, y in ends]))
 
     def serve_mc(self, embedding, num_samples, seed):
         rows = tf.shape(embedding)[0]
@@ -84,91 +89,44 @@ class Signatures(tf.Module):
         seed = _per_row("seed", seed, rows, 0, None)
         # Nothing to reshape in an empty batch: it is computed as one row, which is cut off again.
         x, known = _known_rows(tf.pad(embedding, [[0, tf.cast(rows == 0, tf.int32)], [0, 0]]))
-        mean, expected_entropy = self._mean(x, num_samples, seed)
-        entropy = -tf.reduce_sum(mean * tf.math.log(tf.where(mean > 0, mean, 1.0)), axis=1)
-        answers = self._answers(tf.cast(mean, tf.float32)) | {
-            "predictive_entropy_nats": entropy,
-            "mutual_information_nats": tf.maximum(entropy - expected_entropy, 0.0),
-        }
-        if self._target.is_age:
-            answers["age_interval_90"] = self._age_interval_90(mean)
-        return {k: v[:rows] for k, v in _only(known, answers).items()}
+        sums, count = self._sums(x, num_samples, seed), tf.cast(num_samples, tf.float64)
+        sampled = [h.sampled(s, count) for h, s in zip(self._heads, sums, strict=True)]
+        return {k: v[:rows] for k, v in _only(known, self._named(sampled)).items()}
 
-    def _mean(self, x, num_samples, seed):
-        """Mean probabilities and mean entropy of the passes, float64."""
-        rows, num_classes = tf.shape(x)[0], self._target.num_classes
-        most = tf.reduce_max(num_samples)
+    def _named(self, answers):
+        """The answers of all heads by the names of the outputs."""
+        both = zip(self._heads, answers, strict=True)
+        return {head.names[k]: v for head, found in both for k, v in found.items()}
+
+    def _sums(self, x, num_samples, seed):
+        """Of each head, what it sums up over the passes."""
+        rows, most = tf.shape(x)[0], tf.reduce_max(num_samples)
         # Rows of one seed have the same masks: drawn once, they broadcast.
         seed = tf.cond(tf.reduce_all(seed == seed[0]), lambda: seed[:1], lambda: seed)
         step = tf.clip_by_value(_ROWS_PER_STEP // rows, 1, most)
 
-        def add(first, probabilities, entropy):
+        def add(first, sums):
             passes = first + tf.range(step)
-            (outputs,) = self._sampler.passes(x, SampleMasks(seeded_streams(seed, passes), rows))
-            samples = tf.reshape(outputs, (step, rows, num_classes))
+            outputs = self._sampler.passes(x, SampleMasks(seeded_streams(seed, passes), rows))
             # Passes beyond the last one only fill up the step.
             wanted = tf.cast(passes[:, None] < num_samples, tf.float32)
-            logs = tf.math.log(tf.where(samples > 0, samples, 1.0))
-            entropies = -tf.reduce_sum(samples * logs, axis=2) * wanted
-            sums = tf.reduce_sum(samples * wanted[:, :, None], axis=0)
-            return (
-                first + step,
-                probabilities + tf.cast(sums, tf.float64),
-                entropy + tf.reduce_sum(tf.cast(entropies, tf.float64), axis=0),
-            )
+            added = []
+            for head, output, before in zip(self._heads, outputs, sums, strict=True):
+                samples = tf.reshape(output, (step, rows, output.shape[-1]))
+                more = head.sums(samples, wanted)
+                added.append([a + b for a, b in zip(before, more, strict=True)])
+            return first + step, added
 
-        _, probabilities, entropy = tf.while_loop(
-            lambda first, *_: first < most,
+        zeros = [head.zeros(rows) for head in self._heads]
+        shapes = [[tf.TensorShape((None, *z.shape[1:])) for z in each] for each in zeros]
+        _, sums = tf.while_loop(
+            lambda first, _: first < most,
             add,
-            (0, tf.zeros((rows, num_classes), tf.float64), tf.zeros((rows,), tf.float64)),
-            shape_invariants=(
-                tf.TensorShape(()), tf.TensorShape((None, num_classes)), tf.TensorShape((None,))
-            ),
+            (0, zeros),
+            shape_invariants=(tf.TensorShape(()), shapes),
             parallel_iterations=1,
-        )  # fmt: skip
-        count = tf.cast(num_samples, tf.float64)
-        return probabilities / count[:, None], entropy / count
-
-    def _answers(self, probabilities):
-        target = self._target
-        measured = probabilities
-        if target.measured_names != target.class_names:
-            measured @= target.measured(np.eye(target.num_classes)).astype(np.float32)
-        label = tf.gather(tf.constant(target.measured_names), tf.argmax(measured, axis=1))
-        answers = {"probabilities": probabilities, "label": label}
-        if target.is_age:
-            centers = tf.constant(target.head_ages.centers, tf.float32)
-            answers["age_years"] = tf.linalg.matvec(probabilities, centers)
-        return answers
-
-    def _age_interval_90(self, mean):
-        """As `run_calibration.age_intervals`."""
-        ends = {}
-        for percent, offset in self._offsets_years.items():
-            tail = (1 - int(percent) / 100) / 2
-            low, high = (self._age_quantile_years(mean, q) for q in (tail, 1 - tail))
-            middle, half = (low + high) / 2, tf.maximum((high - low) / 2 + offset, 0.0)
-            last_year = len(self._target.head_ages.year_to_class) - 1.0
-            ends[percent] = [tf.clip_by_value(middle + s * half, 0.0, last_year) for s in (-1, 1)]
-        low = tf.minimum(ends["50"][0], ends["90"][0])
-        return tf.stack([low, tf.maximum(ends["50"][1], ends["90"][1])], axis=1)
-
-    def _age_quantile_years(self, mean, share: float):
-        year_to_class = np.asarray(self._target.head_ages.year_to_class)
-        spread = tf.gather(mean, year_to_class, axis=1)
-        spread /= np.bincount(year_to_class)[year_to_class].astype(np.float64)
-        cumulative = tf.cumsum(spread, axis=1)
-        year = tf.reduce_sum(tf.cast(cumulative < share, tf.int32), axis=1)
-        year = tf.minimum(year, len(year_to_class) - 1)
-        beyond = tf.gather(cumulative, year, batch_dims=1) - share
-        inside = tf.maximum(tf.gather(spread, year, batch_dims=1), 1e-300)
-        return tf.cast(year, tf.float64) + 0.5 - tf.clip_by_value(beyond / inside, 0.0, 1.0)
-
-
-def _softmax(logits):
-    """Probabilities; TensorFlow's own kernel gives a row other bits at another place of a batch."""
-    powers = tf.exp(logits - tf.reduce_max(logits, axis=1, keepdims=True))
-    return powers / tf.reduce_sum(powers, axis=1, keepdims=True)
+        )
+        return sums
 
 
 def _known_rows(embedding):
@@ -180,15 +138,16 @@ def _known_rows(embedding):
 
 def _only(known, answers: dict) -> dict:
     """Answers as float32 or text, blank in rows that are not known, or overflowed inside."""
-    known &= tf.reduce_all(tf.math.is_finite(answers["probabilities"]), axis=1)
-
-    def blanked(value):
-        if value.dtype == tf.string:
-            return tf.where(known, value, "")
-        value = tf.cast(value, tf.float32)
-        return tf.where(known if value.shape.rank == 1 else known[:, None], value, np.nan)
-
-    return {k: blanked(v) for k, v in answers.items()}
+    texts = {k: v for k, v in answers.items() if v.dtype == tf.string}
+    numbers = {k: tf.cast(v, tf.float32) for k, v in answers.items() if k not in texts}
+    for value in numbers.values():
+        finite = tf.math.is_finite(value)
+        known &= finite if value.shape.rank == 1 else tf.reduce_all(finite, axis=1)
+    blanked = {k: tf.where(known, v, "") for k, v in texts.items()}
+    for name, value in numbers.items():
+        rows = known if value.shape.rank == 1 else known[:, None]
+        blanked[name] = tf.where(rows, value, np.nan)
+    return blanked
 
 
 def _per_row(name: str, values, rows, minimum: int, maximum: int | None):

@@ -15,8 +15,8 @@ _COMPUTING = """
 AddV2 All ArgMax Assert BiasAdd BitwiseAnd BitwiseXor BroadcastTo Cast Const Cumsum Equal Exp
 ExpandDims Fill FloorDiv GatherV2 Greater GreaterEqual Identity If IsFinite Less LessEqual Log
 LogicalAnd LogicalOr MatMul Max Maximum Minimum Mul Neg NoOp Pack Pad PadV2 Range ReadVariableOp
-RealDiv Relu Reshape RightShift Rsqrt SelectV2 Shape Size Softmax Squeeze StatefulPartitionedCall
-StatelessIf StridedSlice Sub Sum While
+RealDiv Relu Reshape RightShift Rsqrt SelectV2 Shape Size Softmax Softplus Sqrt Squeeze
+StatefulPartitionedCall StatelessIf StridedSlice Sub Sum While
 """
 COMPUTING = frozenset(_COMPUTING.split())
 """Operations of the exports of this package: none reads, writes or sends anything."""

@@ -32,6 +32,9 @@ _FIELDS = {
     "Label": [("key", "string", False), ("value", "int64", False)],
 }
 
+_OTHER = re.compile(r"[^A-Za-z0-9_.-]")
+"""What the name of a model does not hold."""
+
 
 @dataclass(frozen=True)
 class ServedModel:
@@ -50,7 +53,8 @@ def load_models(
     Args:
         paths: Each a folder of versions as `export_model` makes it, of which
             the highest is served under the folder's name; a finished run,
-            served as `age`, `gender` or the name of its label; or a text file
+            served as `age`, `gender` or the name of its label,
+            of several labels as `age-gender`; or a text file
             in the form of TensorFlow Serving's `ModelServerConfig`, whose
             relative paths begin where the file lies.
         trust: Whether to run what no export of this package holds.
@@ -80,7 +84,8 @@ def _of_run(path: Path) -> ServedModel:
     from kerasmlp.runs.predictor import Predictor  # of Keras, which exports do not need
     from kerasmlp.serving.export.saved_model import export_model
 
-    name = Predictor(path).name
+    labels = "-".join(head.name for head in Predictor.heads(path))
+    name = _OTHER.sub("_", labels)[:100].lstrip("_.-") or "model"
     with tempfile.TemporaryDirectory() as folder:
         export_model(path, Path(folder) / name)
         return _loaded(name, Path(folder) / name, [1], {}, False)
