@@ -127,7 +127,9 @@ class Client(contextlib.AbstractContextManager):
                 definition = definitions.get("serving_default", {})
                 embedding = definition.get("inputs", {}).get("embedding")
                 self._outputs = {
-                    name: {k: v["dtype"] == "DT_STRING" for k, v in one.get("outputs", {}).items()}
+                    name: {
+                        k: v.get("dtype") == "DT_STRING" for k, v in one.get("outputs", {}).items()
+                    }
                     for name, one in definitions.items()
                 }
                 if embedding is not None:
