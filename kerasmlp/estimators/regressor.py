@@ -7,15 +7,18 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
 from kerasmlp.estimators.estimator import EmbeddingEstimator
+from kerasmlp.models.presets import PRESETS
 from kerasmlp.uncertainty.numbers import COVERAGES
 from kerasmlp.utils.checks import reject
+
+_PRESET = PRESETS["number"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class KerasMLPRegressor(RegressorMixin, EmbeddingEstimator):
     """A residual MLP as a regressor of scikit-learn: a number with its standard deviation.
 
-    All else is as of `KerasMLPClassifier`.
+    All else is as of `KerasMLPClassifier`, with the hyperparameters of the preset `number`.
 
     Args:
         batch_size: Rows per step; None takes the recipe's, and 64 for fewer than 2,000 rows.
@@ -39,6 +42,12 @@ class KerasMLPRegressor(RegressorMixin, EmbeddingEstimator):
     >>> regressor.fit(X, y).score(X, y) > 0.5, regressor.predict_interval(X).shape
     (True, (200, 2))
     """
+
+    dropout_rate: float = _PRESET.dropout_rate
+    learning_rate: float = _PRESET.learning_rate
+    epochs: int = _PRESET.epochs
+    mixup_alpha: float = _PRESET.mixup_alpha
+    noise_std: float = _PRESET.noise_std
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None

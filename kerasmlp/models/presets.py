@@ -192,7 +192,9 @@ PRESETS = {
     "age": Recipe(),
     "age-groups": Recipe(epochs=30, label_sigma_years=1.0),
     "gender": Recipe(),
-    "number": Recipe(),
+    "number": Recipe(
+        dropout_rate=0.1, learning_rate=3e-3, epochs=100, mixup_alpha=0.0, noise_std=0.0
+    ),
     "paper-age": _PAPER.replace(
         num_blocks=2,
         batch_size=128,

@@ -14,7 +14,7 @@ from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.stores.embedding_store import NORM_TOLERANCE, EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.data.targets import Target
-from kerasmlp.models.presets import SMALL_STORE, SMALL_STORE_ROWS, Recipe
+from kerasmlp.models.presets import PRESETS, SMALL_STORE, SMALL_STORE_ROWS, Recipe
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_bytes import read_run, write_run
 from kerasmlp.runs.run_folder import RunFolder
@@ -98,8 +98,8 @@ def fit(
             Rows that all have norm 1 are taken for normalised embeddings.
         y: The class of each row, which text, whole numbers and True and False are, or floats:
             numbers to be predicted with their uncertainty (regression).
-        recipe: Hyperparameters; None takes the defaults of `Recipe`, and smaller batches for
-            fewer than 2,000 rows.
+        recipe: Hyperparameters; None takes the defaults of `Recipe`, or the preset `number` of
+            numbers, and smaller batches for fewer than 2,000 rows.
         weights: By which rows count, at least 0; None counts all alike.
         label: What the classes or numbers are called in answers and files; columns that have
             a meaning, such as `age_years`, are for `train`.
@@ -135,7 +135,7 @@ def fit(
         store, y, columns = store.subset(kept), y[kept], {_WEIGHT: weights[kept]}
     target, classes, columns[label] = task_of(label, y)
     store = EmbeddingStore(store.embeddings, store.labels | columns, store.info, name="X")
-    recipe = recipe or for_rows(Recipe(), len(store))
+    recipe = recipe or for_rows(PRESETS["number"] if target.is_number else Recipe(), len(store))
     how = {"seed": seed, "validation_share": validation_share, "progress": progress}
     how |= {"weight": None if weights is None else _WEIGHT, "pictures": run_dir is not None}
     with tempfile.TemporaryDirectory() as folder, _AT_WORK:
