@@ -38,9 +38,9 @@ def open_answering(args: argparse.Namespace, seed: int = 0) -> tuple[list, dict[
 def open_finder(model_dir: Path | None, predictors: list, **how: Any):
     """The finder of the embedder that the predictors know, which embeds as they have learned."""
     from kerasmlp.faces.finder import FaceFinder
+    from kerasmlp.runs.photo_answers import want_flips
 
-    flips = {bool((p.config["preprocessing"] or {}).get("flip")) for p in predictors}
-    finder = FaceFinder(model_dir, flip=flips == {True}, **how)
+    finder = FaceFinder(model_dir, flip=want_flips(predictors), **how)
     folder = how.get("embedder") or model_dir
     for predictor in predictors:
         predictor.check(folder, finder.width, finder.info)

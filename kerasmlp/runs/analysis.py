@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 from kerasmlp.faces.embedder import FaceEmbedder
 from kerasmlp.faces.finder import read_image
-from kerasmlp.runs.photo_answers import predict_faces
+from kerasmlp.runs.photo_answers import predict_faces, want_flips
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.utils.checks import check_each_once
 
@@ -50,7 +50,9 @@ def analyze(
     each = [[r] if isinstance(r, Predictor) else Predictor.heads(r) for r in runs]
     predictors = [head for heads in each for head in heads]
     check_each_once("run", [p.name for p in predictors])
-    embedder = model_dir if isinstance(model_dir, FaceEmbedder) else FaceEmbedder(model_dir)
+    embedder = model_dir
+    if not isinstance(embedder, FaceEmbedder):
+        embedder = FaceEmbedder(embedder, flip=want_flips(predictors))
     finder = embedder.finder
     for predictor in predictors:
         predictor.check("model_dir", finder.width, finder.info)

@@ -44,6 +44,11 @@ def predict_store(
         yield {"input": str(path), "row": i, **named}
 
 
+def want_flips(predictors: Sequence[Predictor]) -> bool:
+    """Whether all models have learned from crops embedded together with their mirror image."""
+    return all((p.config["preprocessing"] or {}).get("flip") for p in predictors)
+
+
 def predict_photo(
     predictors: Sequence[Predictor],
     finder: FaceFinder,

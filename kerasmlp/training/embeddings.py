@@ -147,7 +147,7 @@ class EmbeddingTraining:
         self.workbench, self.init, self.pictures = workbench, init, pictures
         self.copied = self.before_training = None
         self.heads, self.normalized = Heads(rows, recipe), info.normalized
-        self.files = (*FILES, *picture_names(target))
+        self.files = tuple(dict.fromkeys((*FILES, *picture_names(target))))
         self.targets = self.heads.targets
         if weight := settings.get("weight"):
             if recipe.rps_weight and any(head.is_age for head in target.heads):

@@ -31,8 +31,8 @@ def describe(predictors: Sequence[Predictor]) -> dict:
         predictors: Of all heads of a run.
 
     Returns:
-        `width`, `normalized`, `embedder` and `embedder_sha256` of the
-        embeddings, `max_samples`, and where it comes from; then of classes and
+        `width`, `normalized`, `embedder`, `embedder_sha256` and, where known, `preprocessing`
+        of the embeddings, `max_samples`, and where it comes from; then of classes and
         ages `class_names` of the probabilities, `class_age_years`,
         `label_names` and, of each class, the number of its label,
         `class_to_label`; `risk_thresholds_nats`: share of wrong answers to the
@@ -65,6 +65,7 @@ def describe(predictors: Sequence[Predictor]) -> dict:
         "normalized": config["normalized"],
         "embedder": config["embedder"],
         "embedder_sha256": config["embedder_sha256"],
+        **{k: config[k] for k in ("preprocessing",) if config.get(k) is not None},
         "max_samples": MAX_SAMPLES if has_dropout(first.model) else 0,
         **({"heads": heads} if several else heads[first.name]),
         "source": {
