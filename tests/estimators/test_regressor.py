@@ -10,11 +10,6 @@ from scikit_checks import TINY, checks
 from kerasmlp import KerasMLPRegressor, Predictor
 from kerasmlp.utils.checks import InputError
 
-EXCEPTIONS = {
-    "check_estimators_dtypes": "a row of zeros is refused, as an embedding that failed is",
-    "check_sample_weight_equivalence_on_dense_data": "a row that comes twice may be kept back "
-    "once, and batches are drawn by row: a weight of two is twice the loss, not two rows",
-}
 QUICK = {"epochs": 20, "batch_size": 32, "learning_rate": 0.01, "mixup_alpha": 0.0}
 QUICK |= {"noise_std": 0.0, "random_state": 0, "num_samples": 8}
 
@@ -30,7 +25,7 @@ def fitted(data):
     return KerasMLPRegressor(**QUICK).fit(*data)
 
 
-@pytest.mark.parametrize(("estimator", "check"), checks(KerasMLPRegressor(**TINY), EXCEPTIONS))
+@pytest.mark.parametrize(("estimator", "check"), checks(KerasMLPRegressor(**TINY)))
 def test_check_estimator(estimator, check):
     check(estimator)
 
