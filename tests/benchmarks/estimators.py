@@ -1,10 +1,10 @@
 """`KerasMLPClassifier` against scikit-learn's `MLPClassifier`, by one `cross_validate` each.
 
-    python tests/benchmarks/estimators.py STORE [--label gender] [--rows 3000] [--folds 5]
+    python tests/benchmarks/estimators.py [STORE] [--label gender] [--rows 3000] [--folds 5]
 
-STORE is an embedding store, of which the first rows with the label count. Accuracy and NLL are
-means and standard deviations over the folds, seconds those of a fit. The last line is one JSON
-object.
+STORE is an embedding store, by default the sample; its first rows with the label count.
+Accuracy and NLL are means and standard deviations over the folds, seconds those of a fit. The
+last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kerasmlp import EmbeddingStore, KerasMLPClassifier
+from kerasmlp import SAMPLE, EmbeddingStore, KerasMLPClassifier
 from kerasmlp.data.labels import is_unknown
 
 ESTIMATORS = {
@@ -41,7 +41,7 @@ def main(store: Path, label: str, rows: int, folds: int) -> None:
     opened = EmbeddingStore.open(store)
     known = np.flatnonzero(~is_unknown(opened.labels[label]))[:rows]
     X, y = opened.embeddings[known], opened.labels[label][known]
-    print(f"{len(X)} rows of {store.name}, {label}, {folds} folds\n")
+    print(f"{len(X)} rows of {Path(store).name}, {label}, {folds} folds\n")
     print("| | accuracy | NLL | seconds per fit |\n| --- | --- | --- | --- |")
     results = {}
     for name, estimator in ESTIMATORS.items():
@@ -58,7 +58,7 @@ def main(store: Path, label: str, rows: int, folds: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("store", type=Path)
+    parser.add_argument("store", type=Path, nargs="?", default=SAMPLE)
     parser.add_argument("--label", default="gender")
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--folds", type=int, default=5)
