@@ -174,7 +174,7 @@ def head_layer(kind: str, name: str | None) -> str:
     Example:
 
     >>> head_layer("logits", None), head_layer("logits", "gender"), head_layer("logits", "a/b")
-    ('logits', 'logits_gender', 'logits_a_b_e8d81ee3')
+    ('logits', 'logits_gender', 'logits_a_b_7f4401c')
     """
     if name is None:
         return kind

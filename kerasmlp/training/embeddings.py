@@ -226,13 +226,14 @@ class EmbeddingTraining:
             "before_training": self.before_training,
             "rows": {
                 "training": self.rows.size,
-                "views": len(self.rows.inputs),
                 "validation": len(self.rows.part_inputs),
                 "unlabelled": self.rows.unlabelled,
             },
             "weights_from_init": self.copied,
             "columns": describe_columns(model),
         }
+        if self.rows.view_starts is not None:
+            report["rows"]["views"] = len(self.rows.inputs)
         if self.rows.test_inputs is not None:
             known = count_common(self.rows.test_inputs, learned_from)
             report["rows"] |= {"test": self.rows.test_labelled, "test_learned_from": known}

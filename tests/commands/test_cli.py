@@ -19,7 +19,6 @@ from forked import fresh_python
 
 from kerasmlp import EmbeddingStore, StoreInfo, load_model
 from kerasmlp.cli import main, run_command
-from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import ADIENCE_GROUPS
 from kerasmlp.data.splits import grouped_folds
 from kerasmlp.data.targets import choose_target
@@ -27,6 +26,7 @@ from kerasmlp.runs.calibration import RunCalibration
 from kerasmlp.runs.photo_answers import caption, draw_faces
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import load_seen, row_hashes
+from kerasmlp.training.rows import Rows
 from kerasmlp.uncertainty.abstention import Abstention
 from kerasmlp.utils.checks import InputError
 from kerasmlp.utils.tables import row_writer
@@ -103,7 +103,9 @@ def test_rows_held_out_are_neither_trained_nor_calibrated_on(gender_run, store):
     known = np.isin(row_hashes(whole.embeddings), load_seen(run))
     assert (~known).sum() == 80
     target = choose_target(whole, "gender")
-    rest, test = Examples.of(whole, target).hold_out(0.2, 0, None)
+    how = {"validation_share": 0.1, "test_share": 0.2, "seed": 0, "group": None}
+    (head,) = Rows.of(whole, target, None, how).heads
+    rest, test = head.whole, head.test
     np.testing.assert_array_equal(test.inputs, whole.embeddings[~known])
     assert len(rest) == 320
     outputs = load_model(gender_run).predict(test.inputs, verbose=0)

@@ -45,7 +45,7 @@ def of_heads(measures: Iterable[str], target: AnyTarget) -> list[tuple[str, str]
 
     Example:
 
-    >>> from kerasmlp.data.other_targets import NumberTarget
+    >>> from kerasmlp.data.other_targets import NumberTarget, SeveralTargets
     >>> of_heads(["rmse"], SeveralTargets((NumberTarget("a"), NumberTarget("b"))))
     [('a_rmse', 'rmse'), ('b_rmse', 'rmse')]
     """
