@@ -85,8 +85,8 @@ class Heads:
     """All heads of a network, whose outputs lie side by side while it learns.
 
     Several losses are summed, each divided by the square root of that of the best constant
-    answer on the rows trained on. Undivided, a head of many classes drowns the others; divided
-    by the whole, small ones drown it: `tests/benchmarks/heads.py` measures the three.
+    answer on the rows trained on: divided by the whole of it, a head of 101 years learned
+    less than alone (on UTKFace a mean error of 5.0 years, by the root 4.7, alone 4.8).
 
     Args:
         rows: Of the training.
