@@ -29,7 +29,12 @@ def as_it_runs(code):
 
 
 CODE = [
-    pytest.param(kind, as_it_runs(code), id=f"{page}-{number}")
+    pytest.param(
+        kind,
+        as_it_runs(code),
+        id=f"{page}-{number}",
+        marks=[] if page == PAGES[0].stem else pytest.mark.slow,
+    )
     for number, (page, kind, code) in enumerate(BLOCKS)
     if kind in ("bash", "python") and not code.endswith("-m pytest\n")
 ]
@@ -132,7 +137,6 @@ def run(folder):
     return run
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "code"), CODE)
 def test_block(kind, code, run):
     if needs_photos(code) and not SHARED.is_dir():

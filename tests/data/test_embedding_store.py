@@ -177,12 +177,13 @@ def test_bad_data(rows, labels, text):
     assert ERROR.fullmatch(str(caught.value)) and str(caught.value).startswith("`a.h5` must")
 
 
-def test_rows_of_zeros_are_rejected_even_unnormalised():
+def test_a_row_of_zeros_is_one_of_a_table_and_no_embedding_of_norm_1():
     rows = unit_rows(3) * 7
-    assert not EmbeddingStore(rows, info=StoreInfo(normalized=False)).info.normalized
     rows[1] = 0
-    with pytest.raises(InputError, match="must hold no row of zeros"):
-        EmbeddingStore(rows, info=StoreInfo(normalized=False))
+    table = EmbeddingStore(rows, info=StoreInfo(normalized=False))
+    assert not table.info.normalized and not table.embeddings[1].any()
+    with pytest.raises(InputError, match="must hold embeddings of norm 1"):
+        EmbeddingStore(np.array([[1.0], [0.0], [1.0]]))
 
 
 def test_subset(store):

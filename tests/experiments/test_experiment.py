@@ -150,6 +150,7 @@ def test_a_dry_run_measures_and_writes_nothing(folder, capsys, monkeypatch):
     assert result["seconds_at_most"] > gender["cross_validations"]
 
 
+@pytest.mark.slow
 def test_the_search_decides_the_recipes_on_the_first_store_alone(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(TrialRunner, "measure_cost", lambda self, xla: Cost(1.0, 1.0))
     base = Recipe(epochs=7, patience=3, batch_size=32, schedule="exponential", calibrate=False)
@@ -334,6 +335,7 @@ def test_pictures_of_any_store_and_network(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_killed_experiment_goes_on_where_it_was(finished, folder, tmp_path):
     broken = tmp_path / "run"
     shutil.copytree(finished, broken)

@@ -481,6 +481,7 @@ def test_a_finished_search_is_not_run_again(found, path, store, monkeypatch):
     assert tune(path, plan_of(store), folder, resume=True) == report
 
 
+@pytest.mark.slow
 def test_time_up_then_resumed_ends_with_the_same(found, path, store, tmp_path, monkeypatch):
     run, begun = TrialRunner.run, []
 

@@ -11,7 +11,6 @@ TINY = {  # seconds for what is trained a hundred times
     "mixup_alpha": 0.0, "noise_std": 0.0, "calibrate": False,
 }  # fmt: skip
 EXCEPTIONS = {
-    "check_estimators_dtypes": "a row of zeros is refused, as an embedding that failed is",
     "check_sample_weight_equivalence_on_dense_data": "a row that comes twice may be kept back "
     "once, and batches are drawn by row: a weight of two is twice the loss, not two rows",
     **dict.fromkeys(

@@ -106,7 +106,7 @@ def import_embeddings(
     labels = _meanings(path, labels, gender_codes, source.attributes.get("gender_codes"), notes)
     found = _checked_info(path, source.attributes, info or {})
     claimed = "normalized" in source.attributes and found.normalized
-    embeddings, normalized = _check_norm(path, embeddings, normalize, claimed)
+    embeddings, normalized = _check_norm(path, embeddings, normalize, claimed, notes)
     embeddings = _halved(path, embeddings) if float16 else embeddings
     store = EmbeddingStore(embeddings, labels, replace(found, normalized=normalized), name=path)
     report = {"sources": [notes.report(len(store), store.labels)]}
@@ -267,14 +267,21 @@ def _read_if_possible(
 
 
 def _check_norm(
-    path: Any, embeddings: np.ndarray, normalize: bool, claimed: bool
+    path: Any, embeddings: np.ndarray, normalize: bool, claimed: bool, notes: ImportNotes
 ) -> tuple[np.ndarray, bool]:
     if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or 0 in embeddings.shape:
         return embeddings, False  # the store's constructor says what is wrong
     with np.errstate(over="ignore", invalid="ignore"):
         wide = embeddings.astype(np.float32, copy=False)
         norms = np.sqrt(np.vecdot(wide, wide))
-    if normalize and np.isfinite(norms).all() and norms.all():
+    if not norms.all():
+        zeros = np.flatnonzero(norms == 0)
+        which = f"nothing but zeros in {len(zeros):,} rows, the first of them row {zeros[0]}"
+        if normalize:
+            reject_file(path, "must hold no row of zeros to be divided by its norm", which)
+        if not claimed:  # else the store's constructor refuses them
+            notes.doubt(f"{which}: kept as they are; are they embeddings that failed?")
+    if normalize and np.isfinite(norms).all():
         dtype = np.float16 if embeddings.dtype == np.float16 else np.float32
         return (wide / norms[:, None]).astype(dtype), True
     return embeddings, claimed or bool((np.abs(norms - 1) <= NORM_TOLERANCE).all())
