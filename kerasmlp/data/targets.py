@@ -18,7 +18,6 @@ from kerasmlp.data.labels import (
     is_unknown,
     repair_age_group,
 )
-from kerasmlp.data.stores.label_columns import whole_numbers
 from kerasmlp.utils.checks import InputError, reject, reject_column
 
 _AGE_LABELS = ("age_years", "age_group")
@@ -125,10 +124,9 @@ class Target:
         column = column_of(store, self.label)
         if self.label == "gender":
             return column.astype(int)
-        values, codes = np.unique(_classes_of(column), return_inverse=True)
+        values, codes = np.unique(column, return_inverse=True)
         known = {name: k for k, name in enumerate(self.class_names)}
-        numbers = values.dtype.kind in "iu"  # where -1 is unknown; as text it may be a class
-        names = ["" if numbers and v == UNKNOWN else str(v) for v in values.tolist()]
+        names = _class_names_of(values)
         foreign = [n for n in names if n not in known and n not in ("", str(UNKNOWN), "nan")]
         if foreign:
             expected = ", ".join(self.class_names)
@@ -223,23 +221,31 @@ def choose_target(store: Labelled, label: str) -> Target:
     column = column_of(store, label)
     if label == "gender":
         return Target(label, GENDER_NAMES)
-    column = column if label in _AGE_LABELS else _classes_of(column)
-    if column.dtype.kind == "f":
-        reject("label", "must be a column of integers or text", f"{label} ({column.dtype})")
     known = column[~is_unknown(column)]
     values = np.unique(known)
+    of_floats = column.dtype.kind == "f"
+    if of_floats and (label in _AGE_LABELS or (values != np.rint(values)).any()):
+        reject("label", "must be a column of integers or text", f"{label} ({column.dtype})")
     if len(values) == len(known) > 2:
         came = f"{len(values)} different values in as many rows"
         reject_column(label, "must hold classes, which rows share", came)
-    return Target(label, tuple(str(v) for v in values))
+    return Target(label, tuple(_class_names_of(values)))
 
 
-def _classes_of(column: np.ndarray) -> np.ndarray:
-    """Whole floats, as a table with gaps has its classes, as integers."""
-    if column.dtype.kind != "f":
-        return column
-    whole, bad = whole_numbers(column)
-    return column if bad.any() else whole
+def _class_names_of(values: np.ndarray) -> list[str]:
+    """Names of the different values of a column, "" of those that say nothing.
+
+    A table with gaps has its whole numbers as floats: there NaN says nothing, and -1 is a class.
+
+    Example:
+
+    >>> _class_names_of(np.array([-1.0, 2.0, np.nan])), _class_names_of(np.array([-1, 2]))
+    (['-1', '2', ''], ['', '2'])
+    """
+    whole = values.dtype.kind == "f" and bool((np.rint(values) == values)[~np.isnan(values)].all())
+    unknown = is_unknown(values).tolist()
+    names = [str(int(v) if whole and v == v else v) for v in values.tolist()]
+    return ["" if nothing else name for name, nothing in zip(names, unknown, strict=True)]
 
 
 def truth_years(store: Labelled) -> np.ndarray | None:

@@ -67,7 +67,8 @@ class KerasMLPClassifier(ClassifierMixin, EmbeddingEstimator):
         X, y = self._rows_to_fit(X, y)
         check_classification_targets(y)
         of_classes = compute_sample_weight(self.class_weight, y)
-        whole = y.astype(np.int64) if y.dtype.kind == "f" else y  # floats would be numbers to learn
+        # Floats would be numbers to learn, and so might many different integers be.
+        whole = y.astype(np.int64).astype(object) if y.dtype.kind in "iuf" else y
         self._fit(X, whole, sample_weight, of_classes)
         self.classes_ = self.model_.classes.astype(y.dtype)
         return self

@@ -74,7 +74,9 @@ class EmbeddingEstimator(Hyperparameters, BaseEstimator):
             X: Rows, `(rows, n_features_in_)`.
 
         Returns:
-            As of the function `predict_uncertainty`, of the model with its `mc_temperature`.
+            Of classes as of the function `predict_uncertainty`, of the model with its
+            `mc_temperature`. Of numbers `mean`, `(rows, 2)`: with the standard deviation of the
+            prediction, and `epistemic_std`, `aleatoric_std` and `total_std`, `(rows,)`.
         """
         rows = self._rows(X)
         how = {"num_samples": self.num_samples, "seed": self.model_.config["seed"]}

@@ -2,6 +2,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasmlp.utils.checks import check_positive, reject
+
 _START = float(np.log(np.e - 1))  # where softplus is 1
 MIN_STD = 1e-3
 """Of a prediction, as a share of the targets' own: no row is known better."""
@@ -11,12 +13,16 @@ MIN_STD = 1e-3
 class GaussianHead(keras.layers.Layer):
     """Mean and standard deviation of a normal distribution, in the unit of the label.
 
-    `mean = center + scale · x[0]` and `std = scale · spread · softplus(x[1])`, at least a
-    thousandth of the scale. The network learns standardised numbers; `center`, `scale` and
-    `spread` are weights that no gradient changes, 0, 1 and 1 until `set_unit`.
+    `mean = center + scale · x[0]` and `std = scale · spread · softplus(x[1] + log(e − 1))`,
+    at least a thousandth of `scale · spread`. The network learns standardised numbers;
+    `center`, `scale` and `spread` are weights that no gradient changes, 0, 1 and 1 until
+    `set_unit`. It computes in float32 under any policy.
 
     Call arguments:
         inputs: `(batch, 2)`.
+
+    Raises:
+        ValueError: if there are not two columns.
 
     Example:
 
@@ -31,13 +37,14 @@ class GaussianHead(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: 2})
 
     def build(self, input_shape):
         for name, value in (("center", "zeros"), ("scale", "ones"), ("spread", "ones")):
-            weight = self.add_weight(shape=(), initializer=value, trainable=False, name=name)
-            setattr(self, name, weight)
+            how = {"trainable": False, "autocast": False, "dtype": "float32", "name": name}
+            setattr(self, name, self.add_weight(shape=(), initializer=value, **how))
         self.built = True
 
     def set_unit(self, *, center: float, scale: float, spread: float = 1.0) -> None:
@@ -47,12 +54,23 @@ class GaussianHead(keras.layers.Layer):
             center: Mean of the labels learned from.
             scale: Their standard deviation, above 0.
             spread: Factor on the predicted standard deviations, above 0.
+
+        Raises:
+            ValueError: if one of the two is not above 0, or the layer is not built yet.
         """
+        check_positive("scale", scale)
+        check_positive("spread", spread)
+        if not self.built:
+            reject("layer", "must be built, or called once, before it gets a unit", self.name)
         self.set_weights([np.float32(v) for v in (center, scale, spread)])
 
     def call(self, inputs):
-        std = ops.maximum(ops.softplus(inputs[:, 1] + _START), MIN_STD) * self.spread
-        return ops.stack([self.center + self.scale * inputs[:, 0], self.scale * std], axis=-1)
+        x = ops.cast(inputs, "float32")
+        std = ops.maximum(ops.softplus(x[:, 1] + _START), MIN_STD) * self.spread
+        return ops.stack([self.center + self.scale * x[:, 0], self.scale * std], axis=-1)
 
     def compute_output_shape(self, input_shape):
-        return input_shape
+        return (input_shape[0], 2)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype="float32")

@@ -67,8 +67,11 @@ class Standardize(keras.layers.Layer):
             rows: Shape `(rows, width)`, finite.
 
         Raises:
-            InputError: if a number is not finite.
+            InputError: if there is no row, or a number is not finite.
         """
+        rows = np.asarray(rows)
+        if rows.ndim != 2 or not len(rows):
+            reject("rows", "must be of shape (rows, width), one row at least", rows.shape)
         if not self.built:
             self.build(rows.shape)
         total = squares = largest = np.zeros(rows.shape[1])

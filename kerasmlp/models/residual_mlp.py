@@ -146,7 +146,9 @@ def ResidualMLP(
         halved = {"width": x.shape[-1] // 2, "use_ic": first_ic, "name": f"downsample_{i}"}
         x = DownsampleBlock(**halved, seed=next(seeds), **block)(x)
         first_ic = uses_ic
-    if check_bool("use_output_ic", use_output_ic) and uses_ic:
+    # Without another dense layer the head's is the very first.
+    in_front = use_input_ic and num_blocks == 0 and hidden_width == width
+    if (check_bool("use_output_ic", use_output_ic) or in_front) and uses_ic:
         x = ICLayer(seed=next(seeds), name="output_ic", **ic)(x)
     kernel = kernel_initializer
     outputs = {k: _answer(x, head, k, kernel, next(seeds)) for k, head in heads.items()}
@@ -208,10 +210,10 @@ def _checked_heads(num_classes, num_targets, heads) -> dict:
     if num_classes is not None:
         return {None: check_int("num_classes", num_classes, minimum=2)}
     several = isinstance(heads, Mapping)
-    found = dict(sorted(heads.items())) if several else {None: heads}
-    for head in found.values():
-        if head != "gaussian":
-            check_int("heads", head, minimum=2)
-    if several and (len(found) < 2 or not all(isinstance(name, str) for name in found)):
-        reject("heads", "must be two or more, by their names", list(found))
-    return found
+    if several and (len(heads) < 2 or not all(isinstance(name, str) for name in heads)):
+        reject("heads", "must be two or more, by their names", list(heads))
+    return {
+        name: head if isinstance(head, str) and head == "gaussian"
+        else check_int("heads", head, minimum=2)
+        for name, head in (sorted(heads.items()) if several else [(None, heads)])
+    }  # fmt: skip

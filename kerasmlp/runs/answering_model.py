@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +26,9 @@ from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.uncertainty.samples import check_rows, predict_uncertainty
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.schema import check_object, fields, kind, one_of
+
+_KEPT = 128
+"""Calls whose answers are kept for the other heads of a run."""
 
 
 class AnsweringModel:
@@ -63,7 +67,8 @@ class AnsweringModel:
             for label, calibration in self.calibrations.items()
         }
         self.mc_model = with_temperatures(self.model, temperatures)
-        self._last: tuple[tuple, dict[str, dict]] | None = None
+        self._answered: dict[tuple, dict[str, dict]] = {}
+        self._keeping = threading.Lock()
 
     def _check_shapes(self, run: RunFolder) -> None:
         ends = dict.fromkeys(sorted(self.targets)), [o.shape for o in self.model.outputs]
@@ -127,8 +132,8 @@ class AnsweringModel:
         """Of each head by its label, the `mean` of so many passes and its measures.
 
         With `num_samples=0` the mean is the deterministic model's, without measures. Of
-        numbers the mean is `(rows, 2)`: with the standard deviation of the prediction. The
-        last rows asked for are kept: the heads of a run are asked one after the other.
+        numbers the mean is `(rows, 2)`: with the standard deviation of the prediction. Of
+        several heads the last answers are kept: they are asked one after the other.
 
         Args:
             rows: As `checked` gives them.
@@ -136,10 +141,17 @@ class AnsweringModel:
             seed: Of the passes.
             first_row: Number of the first row.
         """
+        if len(self.targets) == 1:
+            return self._computed(rows, num_samples, seed, first_row)
         asked = (hashlib.sha256(np.ascontiguousarray(rows)).digest(), num_samples, seed, first_row)
-        if self._last is None or self._last[0] != asked:
-            self._last = asked, self._computed(rows, num_samples, seed, first_row)
-        return self._last[1]
+        found = self._answered.get(asked)
+        if found is None:
+            found = self._computed(rows, num_samples, seed, first_row)
+            with self._keeping:
+                if len(self._answered) >= _KEPT:
+                    self._answered.pop(next(iter(self._answered)))
+                self._answered[asked] = found
+        return {label: {k: v.copy() for k, v in each.items()} for label, each in found.items()}
 
     def _computed(
         self, rows: np.ndarray, num_samples: int, seed: int, first_row: int

@@ -8,6 +8,15 @@ from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.targets import Target
 from kerasmlp.uncertainty.measures import expected_age_years, median_age_years
 
+ANSWER_FIELDS = frozenset(
+    (
+        *("input", "row", "unit", "probability", "probabilities", "uncertainty"),
+        *("uncertainty_limit", "abstained", "class_entropy_nats", "interval_50", "interval_90"),
+        *("total_std", "aleatoric_std", "epistemic_std"),
+    )
+)
+"""What stands beside the label in an answer: no label may be called so."""
+
 
 def class_answers(
     target: Target, mean: np.ndarray, intervals: Mapping[int, np.ndarray]

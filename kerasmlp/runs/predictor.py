@@ -133,6 +133,8 @@ class Predictor:
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields, chunk by chunk, mean and measures of `mc_model`, as `predict_uncertainty`.
 
+        Of numbers the mean is `(rows, 2)`: with the standard deviation of the prediction,
+        which `epistemic_std`, `aleatoric_std` and `total_std` take apart.
         With `num_samples=0` the mean is the deterministic model's, without measures.
         """
         check_int("num_samples", num_samples, minimum=0, maximum=MAX_SAMPLES)

@@ -19,9 +19,10 @@ from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.models.presets import Recipe
+from kerasmlp.runs.head_answers import ANSWER_FIELDS
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
-from kerasmlp.runs.training_files import FILES, KIND
+from kerasmlp.runs.training_files import FILES, KIND, read_settings
 from kerasmlp.training.columns import adapt_columns, describe_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.drawings import drawings, picture_names
@@ -32,7 +33,7 @@ from kerasmlp.training.initial_weights import check_untested, copy_weights, same
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.rows import Rows
 from kerasmlp.training.train_run import Measured, train_run
-from kerasmlp.utils.checks import check_int, check_seed, reject
+from kerasmlp.utils.checks import check_int, check_seed, reject, reject_column
 from kerasmlp.utils.files import sha256_file, write_json
 
 
@@ -148,12 +149,13 @@ class EmbeddingTraining:
         self.copied = self.before_training = None
         self.heads, self.normalized = Heads(rows, recipe), info.normalized
         self.files = tuple(dict.fromkeys((*FILES, *picture_names(target))))
-        self.targets = self.heads.targets
-        if weight := settings.get("weight"):
-            if recipe.rps_weight and any(head.is_age for head in target.heads):
-                reject("weight", "must be left out for ages with an rps_weight", weight)
-            # Of the loss, the mass of a target is a factor.
-            self.targets *= rows.heads[0].training.weights(weight)[:, None]
+        weight = settings.get("weight")
+        if weight and recipe.rps_weight and any(head.is_age for head in target.heads):
+            reject("weight", "must be left out for ages with an rps_weight", weight)
+        for head in target.heads:
+            if head.label in ANSWER_FIELDS:
+                requirement = "must have another name: an answer holds something else under it"
+                reject_column(head.label, requirement, "a label of this name")
         precision = default_policy()
         self.steps = steps_of(rows.size, recipe.batch_size, settings["steps_per_epoch"])
         self.model = workbench.model(
@@ -185,12 +187,13 @@ class EmbeddingTraining:
             self.config["norm_1_share"] = norm_1_share(rows.heads[0].whole.inputs)
         if init is not None:
             self.copied = copy_weights(init, self.model, self.config)
-            for head in self.heads.heads:
-                if head.target.is_number:
-                    head.go_on_from(self.model)
+            self.heads.go_on_from(self.model, read_settings(init)[1])
             if rows.test_inputs is not None:
                 check_untested(init, rows.test_inputs)
             self.config["init"] = sha256_file(init / "model.keras")
+        self.targets = self.heads.targets  # in the unit of the weights it begins with
+        if weight:  # of the loss, the mass of a target is a factor
+            self.targets *= rows.heads[0].training.weights(weight)[:, None]
 
     def make(self) -> keras.Model:
         if self.init is not None and not self.copied["new"] and same_head(self.init, self.target):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasmlp.data.examples import VALIDATION_SHARE
+from kerasmlp.data.label_kinds import MOST_CLASSES
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.stores.embedding_store import NORM_TOLERANCE, EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
@@ -96,8 +97,8 @@ def fit(
     Args:
         X: Rows of numbers `(rows, width)`, an array, a list or a table of pandas; or a store.
             Rows that all have norm 1 are taken for normalised embeddings.
-        y: The class of each row, which text, whole numbers and True and False are, or floats:
-            numbers to be predicted with their uncertainty (regression).
+        y: The class of each row, which text, whole numbers (of at most 100 kinds) and True and
+            False are, or floats: numbers to be predicted with their uncertainty (regression).
         recipe: Hyperparameters; None takes the defaults of `Recipe`, or the preset `number` of
             numbers, and smaller batches for fewer than 2,000 rows.
         weights: By which rows count, at least 0; None counts all alike.
@@ -199,6 +200,10 @@ def task_of(
     """
     if label in _WITH_MEANING:
         reject("label", "must be a name without a meaning of its own, as these have", label)
+    if y.dtype.kind == "O" and all(isinstance(v, float) for v in y.tolist()):
+        y = y.astype(np.float64)
+    if y.dtype.kind not in "iubUSOf":
+        reject("y", "must hold text, numbers, or True and False", f"values of {y.dtype}")
     if y.dtype.kind == "f":
         if not np.isfinite(y).all():
             reject("y", "must hold finite numbers", "NaN or infinity")
@@ -207,6 +212,9 @@ def task_of(
         classes, codes = np.unique(y, return_inverse=True)
     except TypeError:  # of objects that have no order
         reject("y", "must hold labels of one kind, known in every row", y.tolist())
+    if y.dtype.kind in "iu" and len(classes) > MOST_CLASSES:
+        requirement = "must be told: `y.astype(float)` are numbers, `y.astype(str)` classes"
+        reject("y", requirement, f"{len(classes)} different whole numbers")
     names = [str(c) for c in classes.tolist()]
     if "" in names or len(set(names)) < len(names) or any(c != c or c is None for c in classes):
         reject("y", "must hold labels that are known in every row", names)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.layers.gaussian_head import GaussianHead
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.training.losses import GaussianNLL, JointLoss, recipe_loss
 from kerasmlp.training.rows import HeadRows, Rows
+from kerasmlp.utils.checks import reject_column
 
 _KEPT = ("accuracy", "exact_year_accuracy", "mae_years", "rmse")
 """Of the measures, in a history."""
+
+_LEAST_SPREAD = 1e-4
+"""Of numbers against their mean: of float32's seven digits three are left."""
 
 
 class LearningHead:
@@ -34,11 +39,23 @@ class LearningHead:
         if self.target.is_number:
             numbers = rows.training.targets[rows.training.known]
             self.center, self.scale = float(numbers.mean()), float(numbers.std())
+            self._check_unit()
             self.loss: keras.losses.Loss = GaussianNLL()
         else:
             partial = name is not None
             self.loss = recipe_loss(recipe, ordered=self.target.is_age, partial=partial)
         self._sigma_years = recipe.label_sigma_years
+
+    def _check_unit(self) -> None:
+        """Rejects numbers that float32, which answers are in, does not tell apart."""
+        least, most = _LEAST_SPREAD * abs(self.center), float(np.finfo(np.float32).max) / 100
+        if not least <= self.scale <= most or abs(self.center) > most:
+            came = f"a mean of {self.center:.6g} and a standard deviation of {self.scale:.3g}"
+            requirement = (
+                "must hold numbers within float32's range that vary by more than a "
+                "ten-thousandth of their mean (subtract an offset, or take another unit)"
+            )
+            reject_column(self.target.label, requirement, came)
 
     @property
     def targets(self) -> np.ndarray:
@@ -49,13 +66,13 @@ class LearningHead:
         standard = np.where(known, (training.targets - self.center) / self.scale, 0.0)
         return np.stack([standard, known], axis=1).astype(np.float32)
 
-    def go_on_from(self, model: keras.Model) -> None:
-        """Keeps the unit of the weights that a model begins with."""
+    def go_on_from(self, model: keras.Model, *, same: bool) -> None:
+        """Keeps the unit of the weights that a model begins with, if it is that of this number."""
         layer = self.layer(model, "gaussian")
         center, scale, _ = map(float, layer.get_weights())
-        if (center, scale) != (0, 1):
+        if same and (center, scale) != (0, 1):
             self.center, self.scale = center, scale
-            layer.set_unit(center=0.0, scale=1.0)
+        layer.set_unit(center=0.0, scale=1.0)
 
     def constant_loss(self) -> float:
         """The loss of the best answer that is the same for all rows, where the label is known."""
@@ -121,6 +138,18 @@ class Heads:
         sizes = [head.target.num_outputs for head in self.heads]
         losses = [head.loss for head in self.heads]
         return JointLoss(losses, sizes=sizes, weights=self._weights)
+
+    def go_on_from(self, model: keras.Model, target: AnyTarget) -> None:
+        """Tells the heads of numbers that the model begins with the weights of a run.
+
+        Args:
+            model: With its weights.
+            target: Of the run.
+        """
+        known = {head.label: head for head in target.heads}
+        for head in self.heads:
+            if head.target.is_number:
+                head.go_on_from(model, same=known.get(head.target.label) == head.target)
 
     def measured(self, outputs: np.ndarray) -> dict[str, float]:
         """Measures on the rows kept back, from outputs side by side; of several under names."""

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from kerasmlp.models.presets import Recipe
-from kerasmlp.utils.checks import check_bool, check_positive, check_rate
+from kerasmlp.utils.checks import check_bool, check_int, check_positive, check_rate, reject
 
 _HALF_LOG_2_PI = float(0.5 * np.log(2 * np.pi))
 
@@ -67,10 +67,12 @@ class RankedCrossentropy(keras.losses.Loss):
     def call(self, y_true, y_pred):
         loss = keras.losses.categorical_crossentropy(y_true, y_pred)
         if self.rps_weight:
+            mass = ops.sum(y_true, axis=-1, keepdims=True) if self.partial else None
             if self.partial:
-                y_pred *= ops.sum(y_true, axis=-1, keepdims=True)
+                y_true = y_true / ops.where(mass > 0, mass, 1.0)
             distance = ops.cumsum(y_pred - y_true, axis=-1)
-            loss += self.rps_weight * ops.sum(ops.square(distance), axis=-1)
+            score = self.rps_weight * ops.sum(ops.square(distance), axis=-1)
+            loss += score * mass[:, 0] if self.partial else score
         return loss
 
     def get_config(self):
@@ -137,6 +139,10 @@ class JointLoss(keras.losses.Loss):
         weights: Of the losses, above 0.
         name: Of the loss.
 
+    Raises:
+        ValueError: if a loss is no instance of `keras.losses.Loss`, or their number differs
+            from those of sizes or weights.
+
     Call arguments:
         y_true: Targets of all heads, `(batch, columns)`.
         y_pred: Outputs of the same shape.
@@ -160,8 +166,13 @@ class JointLoss(keras.losses.Loss):
     ):
         super().__init__(name=name, **kwargs)
         self.losses = [keras.losses.get(loss) for loss in losses]
-        self.sizes = list(sizes)
+        if others := [loss for loss in self.losses if not isinstance(loss, keras.losses.Loss)]:
+            reject("losses", "must be instances of keras.losses.Loss", others[0])
+        self.sizes = [check_int("sizes", size, minimum=1) for size in sizes]
         self.weights = [check_positive("weights", weight) for weight in weights]
+        if not len(self.losses) == len(self.sizes) == len(self.weights):
+            lengths = len(self.losses), len(self.sizes), len(self.weights)
+            reject("losses", "must be as many as sizes and weights", lengths)
 
     def call(self, y_true, y_pred):
         total, start = 0.0, 0

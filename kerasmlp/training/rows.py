@@ -12,7 +12,7 @@ from kerasmlp.data.examples import TRAINABLE, Examples, examples_of, known_in_an
 from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.splits import grouped_split
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.utils.checks import reject
+from kerasmlp.utils.checks import reject, reject_column
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,12 @@ class Rows:
         for head in whole:
             head.require_two(rest, TRAINABLE)
         parts = [(head.subset(rest), head.subset(part).without_views()) for head in whole]
-        heads = zip(whole, *zip(*parts, strict=True), held_out, strict=True)
-        return cls(tuple(HeadRows(*head) for head in heads))
+        heads = [HeadRows(*h) for h in zip(whole, *zip(*parts, strict=True), held_out, strict=True)]
+        for head in heads:
+            _require_known(head.part, "rows kept back (--validation-share keeps back more)")
+            if head.test is not None:
+                _require_known(head.test, "rows of the test")
+        return cls(tuple(heads))
 
     @property
     def inputs(self) -> np.ndarray:
@@ -114,6 +118,13 @@ class Rows:
     def unlabelled(self) -> int:
         """Rows without any label."""
         return int((~known_in_any([head.whole for head in self.heads])).sum())
+
+
+def _require_known(rows: Examples, which: str) -> None:
+    if not rows.known.any():
+        reject_column(
+            rows.target.label, f"must be known in one of the {which}", f"{len(rows)} without"
+        )
 
 
 def divided(

@@ -8,7 +8,14 @@ import keras
 import numpy as np
 
 
-def check_layer(layer_class, config: dict, input_shape: tuple[int, ...], *, parameters: int):
+def check_layer(
+    layer_class,
+    config: dict,
+    input_shape: tuple[int, ...],
+    *,
+    parameters: int,
+    half_dtype: str = "float16",
+):
     """Config and JSON round trips, shapes, fit, `.keras` round trip, mixed precision, modes."""
     layer = layer_class(**config)
     restored = layer_class.from_config(json.loads(json.dumps(layer.get_config())))
@@ -35,7 +42,7 @@ def check_layer(layer_class, config: dict, input_shape: tuple[int, ...], *, para
     half = layer_class(**config, dtype="mixed_float16")
     known = inspect.signature(layer.call).parameters
     for mode in ({}, *({name: True} for name in ("training", "sampling") if name in known)):
-        assert keras.backend.standardize_dtype(half(x, **mode).dtype) == "float16"
+        assert keras.backend.standardize_dtype(half(x, **mode).dtype) == half_dtype
         assert tuple(layer(x, **mode).shape) == tuple(layer.compute_output_shape(input_shape))
     assert {w.dtype for w in half.weights} <= {"float32"}
     # Every sublayer follows the policy of its parent.

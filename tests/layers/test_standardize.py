@@ -93,3 +93,11 @@ def test_rows_that_are_not_finite_are_refused():
         Standardize().adapt(rows)
     with pytest.raises(InputError, match="`limit` must be a finite number > 0"):
         Standardize(limit=0)
+
+
+def test_a_list_is_rows_and_nothing_is_refused():
+    layer = Standardize()
+    layer.adapt([[1, 2], [3, 2]])
+    np.testing.assert_array_equal(layer.mean, [2, 0])
+    with pytest.raises(ValueError, match="one row at least"):
+        Standardize().adapt(np.zeros((0, 2)))

@@ -201,3 +201,19 @@ def test_a_damaged_model_is_named(tmp_path):
         load_model(path)
     with pytest.raises(ValueError, match=r"missing\.keras` must be a saved model.*no such file"):
         load_model(tmp_path / "missing.keras")
+
+
+def test_heads_take_integers_of_numpy_and_names():
+    model = ResidualMLP(heads={"a": np.int64(5), "b": 3}, width=8)
+    assert {name: output.shape[1] for name, output in model.output.items()} == {"a": 5, "b": 3}
+    assert ResidualMLP(heads=np.int64(5), width=8).output_shape == (None, 5)
+    with pytest.raises(ValueError, match="must be two or more, by their names"):
+        ResidualMLP(heads={"a": 2, 1: 3}, width=8)
+
+
+def test_an_input_ic_stands_before_the_head_where_it_is_the_first_dense_layer():
+    names = [
+        [layer.name for layer in ResidualMLP(num_classes=2, width=8, num_blocks=0, **how).layers]
+        for how in ({}, {"use_input_ic": True})
+    ]
+    assert names[1] == [names[0][0], "output_ic", *names[0][1:]]

@@ -4,10 +4,19 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from data_sets import make_store
 
-from kerasmlp import EmbeddingStore, Predictor, StoreInfo, load_model
+from kerasmlp import (
+    EmbeddingStore,
+    Predictor,
+    StoreInfo,
+    cross_validate,
+    export_model,
+    load_model,
+)
 from kerasmlp.data.targets import choose_target
+from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan
 from kerasmlp.experiments.tuning.plan import TuningPlan
 from kerasmlp.experiments.tuning.trial import TrialRunner
 from kerasmlp.models.presets import Recipe
@@ -89,6 +98,29 @@ def test_a_model_goes_on_with_the_statistics_of_the_first(runs, tmp_path):
     )
     with pytest.raises(InputError, match="must be a run whose model standardises"):
         runs("from-older", table(), init=older)
+
+
+def test_an_export_standardises_by_itself(runs, tmp_path):
+    store = table()
+    export_model(runs.plain, tmp_path / "served")
+    signatures = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures
+    answer = signatures["serving_default"](embedding=tf.constant(store.embeddings))
+    expected = Predictor(runs.plain).probabilities(store)
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
+    zeros = signatures["serving_default"](embedding=tf.zeros((1, store.width)))
+    assert np.isfinite(zeros["probabilities"]).all()
+
+
+def test_every_fold_is_standardised_by_its_own_rows(tmp_path):
+    table().save(tmp_path / "table.h5")
+    target = choose_target(table(), "gender")
+    plan = CrossValidationPlan(target=target, recipe=RECIPE, seeds=(0,), num_folds=2)
+    cross_validate(tmp_path / "table.h5", plan, tmp_path / "cv", workers=1)
+    means = [
+        load_model(tmp_path / "cv" / f"seed0_fold{k}").get_layer("standardize").mean
+        for k in range(2)
+    ]
+    assert np.abs(np.subtract(*means)).max() > 1e-3
 
 
 def test_inputs_that_are_not_to_be_scaled_are_not(tmp_path):

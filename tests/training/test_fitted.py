@@ -9,6 +9,7 @@ from data_sets import make_store
 
 from kerasmlp import Predictor, Recipe, choose_target, fit, train
 from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.training.fitted import task_of
 from kerasmlp.training.losses import RankedCrossentropy
 from kerasmlp.utils.checks import InputError
 
@@ -165,3 +166,14 @@ def test_weights_of_ages_are_refused(store, tmp_path):
     with pytest.raises(InputError, match="`weight` must be a column of the store"):
         train(store, choose_target(store, "gender"), QUICK, tmp_path / "run", weight="none")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_y_is():
+    """Floats in objects are numbers; many different integers are to be told; times are refused."""
+    assert task_of("price", np.array([1.5, 2.5, 3.7], object))[0].is_number
+    many = np.arange(300) % 150
+    with pytest.raises(InputError, match="`y` must be told: `y.astype.float.` are numbers"):
+        task_of("price", many)
+    assert len(task_of("price", many.astype(str))[1]) == 150
+    with pytest.raises(InputError, match="`y` must hold text, numbers, or True and False"):
+        task_of("day", np.array(["2020-01-01", "2020-01-02"], "datetime64[D]"))

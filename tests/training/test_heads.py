@@ -13,10 +13,15 @@ from kerasmlp.data.other_targets import NumberTarget, SeveralTargets, target_fro
 from kerasmlp.data.targets import age_target, choose_target
 from kerasmlp.evaluation.evaluate import evaluate
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.runs import answering_model
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.training.compiled_models import Workbench
+from kerasmlp.training.embeddings import EmbeddingTraining
 from kerasmlp.training.heads import Heads
 from kerasmlp.training.losses import GaussianNLL, JointLoss, RankedCrossentropy
 from kerasmlp.training.rows import Rows
 from kerasmlp.uncertainty.numbers import conformal_quantiles, fit_spread
+from kerasmlp.uncertainty.samples import predict_uncertainty
 from kerasmlp.utils.checks import InputError
 
 RECIPE = Recipe(
@@ -160,6 +165,26 @@ def test_several_heads_are_one_function(runs, store):
         Predictor(folder / "three")
 
 
+def test_heads_asked_one_after_the_other_share_the_passes(runs, store, monkeypatch):
+    folder, _, _ = runs
+    x, calls = np.tile(store.embeddings, (4, 1)), []
+
+    def counted(*args, **how):
+        calls.append(how["first_row"])
+        return predict_uncertainty(*args, **how)
+
+    monkeypatch.setattr(answering_model, "predict_uncertainty", counted)
+    heads = Predictor.heads(folder / "three")
+    first = [np.concatenate([c["mean"] for c in h.uncertainty(x, num_samples=4)]) for h in heads]
+    assert calls == [0, 1024]
+    heads[0].probabilities(x[:5])[:] = 7  # what was handed out may be changed
+    assert (heads[0].probabilities(x[:5]) < 2).all()
+    for head, expected in zip(heads, first, strict=True):  # of 400 rows the masks are the same
+        (again,) = head.uncertainty(x[:400], num_samples=4)
+        np.testing.assert_allclose(again["mean"], expected[:400], rtol=1e-5)
+    assert calls == [0, 1024, 0]
+
+
 @pytest.mark.parametrize("name", ["number", "three"])
 def test_evaluate_measures_every_head(runs, store, tmp_path, name):
     folder, _, _ = runs
@@ -204,6 +229,87 @@ def test_weights_go_on_in_the_unit_they_were_learned_in(runs, store, tmp_path):
     after = Predictor(tmp_path / "run").probabilities(x)[:, 0]
     assert np.abs(before - after).max() < 3  # the statistics of batch norm move a little
     assert report["before_training"]["rmse"] == pytest.approx(report["validation"]["rmse"], 0.1)
+
+
+def training_of(store, target, init):
+    rows = Rows.of(store, target, None, HOW)
+    settings = HOW | {"steps_per_epoch": None, "data_digest": store.digest()}
+    return EmbeddingTraining(
+        rows, target, RECIPE, settings, store.info, Workbench(), RunFolder(init), False
+    )
+
+
+@pytest.mark.parametrize("unit", ["cm", "inch"])
+def test_what_is_learned_is_in_the_unit_of_the_answers(runs, store, unit):
+    """That of the weights it begins with; of another number its own."""
+    folder, _, _ = runs
+    numbers = 25 + 5 * store.embeddings[:, 3]
+    others = EmbeddingStore(store.embeddings, {"height": numbers})
+    training = training_of(others, NumberTarget("height", unit), folder / "number")
+    (head,) = training.heads.heads
+    answers = head.in_unit(training.targets)[:, 0]
+    expected = training.rows.heads[0].training.targets
+    np.testing.assert_allclose(answers, expected, atol=1e-4)
+    begun = load_model(folder / "number").get_layer("gaussian").get_weights()
+    assert (head.center == begun[0]) == (unit == "cm")
+    assert [float(v) for v in training.model.get_layer("gaussian").get_weights()] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "test", "message"),
+    [
+        ({"few": [1.0, 2.0] + [np.nan] * 398}, None, "`few` must be known in one of the rows kept"),
+        ({}, {"height": [np.nan] * 400}, "`height` must be known in one of the rows of the test"),
+        ({"time": 1.7e9 + np.arange(400.0)}, None, "`time` must hold numbers .* a ten-thousandth"),
+        ({"large": 1e38 * np.arange(400.0)}, None, "`large` must hold numbers within float32's"),
+        ({"uncertainty": np.arange(400.0)}, None, "`uncertainty` must have another name"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_before_anything_is_written(
+    store, tmp_path, labels, test, message
+):
+    height = {"height": np.arange(400.0) + 100}
+    known = EmbeddingStore(store.embeddings, height | labels)
+    targets = [NumberTarget(name) for name in (height | labels)]
+    target = SeveralTargets(tuple(targets)) if labels else targets[0]
+    if test is not None:
+        test = EmbeddingStore(store.embeddings, {"height": np.array(test["height"])})
+    with pytest.raises(InputError, match=message):
+        train(known, target, RECIPE, tmp_path / "run", test=test)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_row_counts_by_its_mass():
+    y, p = np.float32([[0, 1, 0]]), np.float32([[0.2, 0.3, 0.5]])
+    for mass in (0.0, 0.25, 1.0, 2.0):
+        of_one = RankedCrossentropy(rps_weight=1.0).call(y, p)
+        of_all = RankedCrossentropy(rps_weight=1.0, partial=True).call(mass * y, p)
+        np.testing.assert_allclose(of_all, mass * np.array(of_one), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("losses", "sizes", "message"),
+    [
+        (["mse"], [2], "must be instances of keras.losses.Loss"),
+        ([GaussianNLL()], [2, 2], "must be as many as sizes and weights"),
+    ],
+)
+def test_bad_joint_losses(losses, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        JointLoss(losses, sizes=sizes, weights=[1])
+
+
+@pytest.mark.parametrize("dtype", [float, int])
+def test_classes_of_minus_one(dtype):
+    """Among integers -1 says that nothing is known; among floats NaN does."""
+    column = np.array([-1, 0, 1, 10, 0, 10]).astype(dtype)
+    column = np.append(column, np.nan) if dtype is float else column
+    store = EmbeddingStore(np.eye(len(column)), {"mood": column})
+    target = choose_target(store, "mood")
+    expected = ("-1", "0", "1", "10") if dtype is float else ("0", "1", "10")
+    assert target.class_names == expected
+    codes = [0, 1, 2, 3, 1, 3, -1] if dtype is float else [-1, 0, 1, 2, 0, 2]
+    assert target.encode(store).tolist() == codes
 
 
 def test_spread_and_quantiles():
