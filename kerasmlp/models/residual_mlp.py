@@ -127,8 +127,7 @@ def ResidualMLP(
     ic |= {"epsilon": epsilon, "dtype": dtype}
     block = ic | {"kernel_initializer": check_initializer(kernel_initializer)}
     uses_ic = check_bool("use_ic", use_ic)
-    # Where the IC layer in front of the first dense layer would sit.
-    first_ic = check_bool("use_input_ic", use_input_ic) and uses_ic
+    first_ic = check_bool("use_input_ic", use_input_ic) and uses_ic  # before the first dense layer
 
     inputs = keras.Input((width,), name="embedding")
     x = _scaled(inputs, standardize, input_scale, dtype)
@@ -146,9 +145,8 @@ def ResidualMLP(
         halved = {"width": x.shape[-1] // 2, "use_ic": first_ic, "name": f"downsample_{i}"}
         x = DownsampleBlock(**halved, seed=next(seeds), **block)(x)
         first_ic = uses_ic
-    # Without another dense layer the head's is the very first.
-    in_front = use_input_ic and num_blocks == 0 and hidden_width == width
-    if (check_bool("use_output_ic", use_output_ic) or in_front) and uses_ic:
+    head_is_first = num_blocks == 0 and hidden_width == width
+    if uses_ic and (check_bool("use_output_ic", use_output_ic) or (head_is_first and first_ic)):
         x = ICLayer(seed=next(seeds), name="output_ic", **ic)(x)
     kernel = kernel_initializer
     outputs = {k: _answer(x, head, k, kernel, next(seeds)) for k, head in heads.items()}
