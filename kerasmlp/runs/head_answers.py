@@ -4,18 +4,27 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from kerasmlp.data.other_targets import NumberTarget
+from kerasmlp.data.other_targets import AnyTarget, NumberTarget
 from kerasmlp.data.targets import Target
 from kerasmlp.uncertainty.measures import expected_age_years, median_age_years
+from kerasmlp.utils.checks import reject_column
 
-ANSWER_FIELDS = frozenset(
+_FIELDS = frozenset(
     (
         *("input", "row", "unit", "probability", "probabilities", "uncertainty"),
         *("uncertainty_limit", "abstained", "class_entropy_nats", "interval_50", "interval_90"),
         *("total_std", "aleatoric_std", "epistemic_std"),
     )
 )
-"""What stands beside the label in an answer: no label may be called so."""
+"""What stands beside the label in an answer."""
+
+
+def check_label_names(target: AnyTarget) -> None:
+    """Rejects labels whose answer would stand under the name of something else."""
+    for head in target.heads:
+        if head.label in _FIELDS:
+            requirement = "must have another name: an answer holds something else under it"
+            reject_column(head.label, requirement, "a label of this name")
 
 
 def class_answers(

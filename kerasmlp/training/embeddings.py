@@ -19,7 +19,7 @@ from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.models.presets import Recipe
-from kerasmlp.runs.head_answers import ANSWER_FIELDS
+from kerasmlp.runs.head_answers import check_label_names
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
 from kerasmlp.runs.training_files import FILES, KIND, read_settings
@@ -33,7 +33,7 @@ from kerasmlp.training.initial_weights import check_untested, copy_weights, same
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.rows import Rows
 from kerasmlp.training.train_run import Measured, train_run
-from kerasmlp.utils.checks import check_int, check_seed, reject, reject_column
+from kerasmlp.utils.checks import check_int, check_seed, reject
 from kerasmlp.utils.files import sha256_file, write_json
 
 
@@ -152,10 +152,7 @@ class EmbeddingTraining:
         weight = settings.get("weight")
         if weight and recipe.rps_weight and any(head.is_age for head in target.heads):
             reject("weight", "must be left out for ages with an rps_weight", weight)
-        for head in target.heads:
-            if head.label in ANSWER_FIELDS:
-                requirement = "must have another name: an answer holds something else under it"
-                reject_column(head.label, requirement, "a label of this name")
+        check_label_names(target)
         precision = default_policy()
         self.steps = steps_of(rows.size, recipe.batch_size, settings["steps_per_epoch"])
         self.model = workbench.model(

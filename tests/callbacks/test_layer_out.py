@@ -228,6 +228,7 @@ def test_only_the_seed_and_the_epoch_decide():
     assert patterns[0] == patterns[1] != patterns[2]
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_ends_equal(tmp_path):
     def compiled():
         keras.utils.set_random_seed(0)

@@ -433,6 +433,7 @@ def test_predict_refuses_what_it_cannot_read(tmp_path, age_run, store, capsys):
 
 
 @needs_faces
+@pytest.mark.slow
 def test_photos_to_faces_with_boxes(tmp_path, gender_run, capsys):
     """The six-face photograph of insightface, with models that embed 512 wide."""
     cv2 = pytest.importorskip("cv2")
@@ -638,6 +639,7 @@ def test_a_model_of_years_is_measured_in_the_groups_of_the_store(tmp_path, age_r
     assert "mae_years" not in output and "exact_year" not in output
 
 
+@pytest.mark.slow
 def test_a_model_measured_in_years_answers_in_groups(tmp_path, gender_run, store, capsys):
     """As every run of older versions was, where the store held years."""
     run = tmp_path / "age"

@@ -54,6 +54,7 @@ def test_a_number_from_training_to_answers(store, tmp_path, capsys):
     assert "must be left out for bmi, a number" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_labels(store, tmp_path, capsys):
     options = ("--store", store, "--label", "bmi", "quality", "race", "--run-dir", tmp_path / "run")
     tasks = ("--task", "quality=number", "--unit", "bmi=kg/m²")

@@ -168,6 +168,7 @@ def train(folder, name, *flags):
     return [str(a) for a in (folder / "faces.h5", *options, *flags)]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_bits(folder):
     checkpoint = folder / "broken" / "checkpoint.npz"
     kill("train-age-cnn", train(folder, "broken"), folder / "broken", checkpoint)
@@ -223,6 +224,7 @@ def test_half_precision_trains_and_is_saved_in_single(folder, capsys):
     assert json.loads((folder / "half" / "report.json").read_text())["rows"]["train"] == 32
 
 
+@pytest.mark.slow
 def test_the_search_ends_with_the_same_trials(folder, capsys, monkeypatch):
     def arguments(name, *flags):
         common = ["--preset", folder / "tiny.json", "--rows", "32", "--epochs", "1"]

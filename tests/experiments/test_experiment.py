@@ -36,6 +36,9 @@ def groups_store(**labels):
     return EmbeddingStore(store.embeddings, columns, INFO)
 
 
+pytestmark = pytest.mark.slow  # a whole `reproduce`, small
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, quick_starts):
     path = tmp_path_factory.mktemp("experiment")
@@ -150,7 +153,6 @@ def test_a_dry_run_measures_and_writes_nothing(folder, capsys, monkeypatch):
     assert result["seconds_at_most"] > gender["cross_validations"]
 
 
-@pytest.mark.slow
 def test_the_search_decides_the_recipes_on_the_first_store_alone(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(TrialRunner, "measure_cost", lambda self, xla: Cost(1.0, 1.0))
     base = Recipe(epochs=7, patience=3, batch_size=32, schedule="exponential", calibrate=False)
@@ -335,7 +337,6 @@ def test_pictures_of_any_store_and_network(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_a_killed_experiment_goes_on_where_it_was(finished, folder, tmp_path):
     broken = tmp_path / "run"
     shutil.copytree(finished, broken)

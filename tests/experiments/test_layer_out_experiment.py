@@ -197,6 +197,7 @@ def test_killed_and_resumed_ends_with_the_same_table(images, tmp_path):
     assert (runs[0] / "model.keras").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_half_precision_is_of_the_training_alone(images, tmp_path):
     precision = "mixed_bfloat16"  # CPUs emulate float16
     flags = ["--epochs", "4", "--warmup-epochs", "1", "--precision", precision]
@@ -213,6 +214,7 @@ def test_half_precision_is_of_the_training_alone(images, tmp_path):
     assert report["best_test_accuracy"] > 0.5
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_left_out(images, tmp_path, monkeypatch):
     from kerasmlp.experiments.image_runs import run_experiment
     from kerasmlp.experiments.layer_out.experiment import LayerOutTraining, layer_out_experiment

@@ -206,6 +206,7 @@ def simulated(plan, folder, *, at_once=1, kill_every=None, order=None):
             running[tuner] = trial
 
 
+@pytest.mark.slow
 def test_neither_workers_nor_kills_change_what_is_tried(store, tmp_path):
     plan = plan_of(store, max_epochs=10)
     one = simulated(plan, tmp_path / "one")
@@ -625,6 +626,7 @@ def wait_for(condition, process, seconds=600):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same(found, path, tmp_path):
     folder = tmp_path / "run"
     process = start_tune(path, folder, "tiny", 4)

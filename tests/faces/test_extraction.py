@@ -68,6 +68,7 @@ def test_utkface(utkface):
     assert utkface.info.source == "UTKFace" and "non-commercial" in utkface.info.licence
 
 
+@pytest.mark.slow
 def test_fairface_and_adience(tmp_path, capsys):
     store_path = tmp_path / "adience.h5"
     assert command(FACES / "adience", store_path, layout="adience") == 0
@@ -152,6 +153,7 @@ def test_order_of_reasons_and_groups(tmp_path):
     np.testing.assert_array_equal(store.labels["age_years"], [3, np.nan, np.nan, np.nan])
 
 
+@pytest.mark.slow
 def test_one_worker_gives_the_same_bits_as_two(tmp_path, utkface):
     records = read_records("utkface", FACES / "utkface")[:60]
     report = extract_embeddings(records, MODELS, tmp_path / "s.h5", face="centre", workers=1)
@@ -182,6 +184,7 @@ def wait_for_lines(process, store, number):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_runs_resume_to_the_same_store(tmp_path, utkface, capsys):
     store, rng = tmp_path / "s.h5", random.Random(0)
     kills = 0
@@ -269,6 +272,7 @@ def test_photo_that_kills_its_worker_is_counted(tmp_path, monkeypatch):
     assert reasons == {None: 12, "worker crashed": 1}
 
 
+@pytest.mark.slow
 def test_photo_that_stops_its_worker_is_counted(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(HOOK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -298,6 +302,7 @@ def test_workers_killed_at_their_start(monkeypatch):
     assert [a["reason"] for a in answers] == [None] * 3 and len(started) == 3
 
 
+@pytest.mark.slow
 def test_nine_workers_killed_in_a_row_end_with_a_sentence(tmp_path, monkeypatch, capsys):
     (tmp_path / "sitecustomize.py").write_text(HOOK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

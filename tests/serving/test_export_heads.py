@@ -342,6 +342,7 @@ def test_onnx(run, predictors, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_litert(run, number_run, predictors, tmp_path):
     (number, std) = Predictor(number_run).probabilities(X).T
     for path, expected in (

@@ -87,7 +87,10 @@ def test_relu_of_a_gaussian():
             {"num_targets": 2, "dropout_rate": 0.2, "use_residual": False}, marks=pytest.mark.slow
         ),
         pytest.param({"num_classes": 2, "dropout_rate": 0.2}, marks=pytest.mark.slow),
-        {"num_classes": 12, "dropout_rate": 0.2, "use_output_ic": True, "input_scale": 2.0},
+        pytest.param(
+            {"num_classes": 12, "dropout_rate": 0.2, "use_output_ic": True, "input_scale": 2.0},
+            marks=pytest.mark.slow,
+        ),
         {"num_targets": 2, "dropout_rate": 0.2, "hidden_width": 16, "standardize": True},
     ],
 )
