@@ -33,7 +33,7 @@ CODE = [
         kind,
         as_it_runs(code),
         id=f"{page}-{number}",
-        marks=[] if page == PAGES[0].stem and INSTALL not in code else pytest.mark.slow,
+        marks=[] if page == PAGES[0].stem else pytest.mark.slow,
     )
     for number, (page, kind, code) in enumerate(BLOCKS)
     if kind in ("bash", "python") and not code.endswith("-m pytest\n")
