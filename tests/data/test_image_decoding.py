@@ -277,7 +277,9 @@ def most_memory(data):
     reads, writes = os.pipe()
     if not (child := os.fork()):
         try:
-            ctypes.CDLL(None).malloc_trim(0)  # what is free already would hide what is taken
+            libc = ctypes.CDLL(None)
+            libc.mallopt(-3, 1 << 17)  # large blocks are mapped, and go back when they are freed
+            libc.malloc_trim(0)  # what is free already would hide what is taken
             Path("/proc/self/clear_refs").write_text("5")  # the peak is what is taken now
             before = peak_of_this_process()
             decode_image(data)

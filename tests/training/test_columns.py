@@ -111,6 +111,7 @@ def test_an_export_standardises_by_itself(runs, tmp_path):
     assert np.isfinite(zeros["probabilities"]).all()
 
 
+@pytest.mark.slow
 def test_every_fold_is_standardised_by_its_own_rows(tmp_path):
     table().save(tmp_path / "table.h5")
     target = choose_target(table(), "gender")

@@ -185,7 +185,7 @@ def test_heads_asked_one_after_the_other_share_the_passes(runs, store, monkeypat
     assert calls == [0, 1024, 0]
 
 
-@pytest.mark.parametrize("name", ["number", "three"])
+@pytest.mark.parametrize("name", [pytest.param("number", marks=pytest.mark.slow), "three"])
 def test_evaluate_measures_every_head(runs, store, tmp_path, name):
     folder, _, _ = runs
     store.save(tmp_path / "store.h5")

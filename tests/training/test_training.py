@@ -541,7 +541,7 @@ def test_resume_refuses_another_configuration(tmp_path):
 
 def words_of(store_path, run_dir, *flags):
     words = ["--store", str(store_path), "--run-dir", str(run_dir), *flags]
-    return [*words, "--epochs", "40", "--batch-size", "32"]
+    return [*words, "--epochs", "15", "--batch-size", "32"]
 
 
 def start(*words):

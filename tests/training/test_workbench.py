@@ -21,7 +21,14 @@ def weights(path):
 
 
 @pytest.mark.parametrize(
-    "recipe", [SMALL, SMALL.replace(epochs=6, patience=1, schedule="exponential", gamma=0.5)]
+    "recipe",
+    [
+        SMALL,
+        pytest.param(
+            SMALL.replace(epochs=6, patience=1, schedule="exponential", gamma=0.5),
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_a_shared_step_gives_the_bits_of_a_fresh_run(recipe, tmp_path):
     store, bench = make_store(), Workbench()

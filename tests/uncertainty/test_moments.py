@@ -78,7 +78,7 @@ def test_relu_of_a_gaussian():
 @pytest.mark.parametrize(
     "config",
     [
-        {"num_targets": 2, "dropout_rate": 0.05},
+        pytest.param({"num_targets": 2, "dropout_rate": 0.05}, marks=pytest.mark.slow),
         pytest.param(
             {"num_targets": 2, "dropout_rate": 0.5, "use_input_ic": True, "use_output_ic": True},
             marks=pytest.mark.slow,

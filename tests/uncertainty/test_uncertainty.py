@@ -177,7 +177,7 @@ def test_threads_do_not_disturb_each_other(model, sampler):
         np.testing.assert_array_equal(value, keras.ops.convert_to_numpy(variable))
 
 
-@pytest.mark.parametrize("masks", ["independent", "shared"])
+@pytest.mark.parametrize("masks", ["independent", pytest.param("shared", marks=pytest.mark.slow)])
 def test_samples_do_not_depend_on_chunks(sampler, masks):
     """Whatever is computed together: the masks are those of the row, the pass and the seed."""
     rows = np.tile(X, (2, 1))
