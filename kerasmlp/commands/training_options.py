@@ -16,6 +16,7 @@ _FEW_ROWS = 1000
 HYPERPARAMETERS = {  # name: kind, what it is
     "epochs": (int, "passes over the data, at most"),
     "batch_size": (int, "rows per step"),
+    "min_steps": (int, "of an epoch: fewer rows are gone through again"),
     "learning_rate": (float, "of AdamW, at the start"),
     "weight_decay": (float, "of AdamW"),
     "patience": (int, "epochs without a better validation loss until it stops"),

@@ -25,6 +25,8 @@ MAX_BLOCKS = 16
 MAX_RESIDUALS_PER_BLOCK = 64
 MAX_BATCH_SIZE = 1 << 20
 MAX_EPOCHS = 100_000
+MAX_STEPS = 1 << 20
+"""Of an epoch."""
 MAX_HIDDEN_WIDTH = 1 << 16
 MAX_PARAMETERS = 1 << 27
 """Of a network: 2 GiB while AdamW trains it in float32."""
@@ -47,6 +49,8 @@ class Recipe:
             their width, others by mean and deviation of each column (`Standardize`).
         batch_size: Rows per step.
         epochs: At most.
+        min_steps: Of an epoch: rows that fill fewer steps are gone through again, in another
+            order each time.
         learning_rate: Of AdamW, at the start.
         weight_decay: Of AdamW.
         decay_all: Decay biases and batch norm too, as PyTorch does, and not
@@ -86,6 +90,7 @@ class Recipe:
     scale_inputs: bool = True
     batch_size: int = 256
     epochs: int = 50
+    min_steps: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     decay_all: bool = False
@@ -107,6 +112,7 @@ class Recipe:
         # Two rows are the fewest that batch norm can take statistics of.
         check_int("batch_size", self.batch_size, minimum=2, maximum=MAX_BATCH_SIZE)
         check_int("epochs", self.epochs, minimum=1, maximum=MAX_EPOCHS)
+        check_int("min_steps", self.min_steps, minimum=1, maximum=MAX_STEPS)
         check_optional_int("patience", self.patience, minimum=1, maximum=MAX_EPOCHS)
         for name in ("dropout_rate", "warmup_share"):
             check_rate(name, getattr(self, name))
@@ -140,6 +146,10 @@ class Recipe:
         columns = {"input_scale": scale, "standardize": self.standardizes(normalized)}
         columns["hidden_width"] = self.first_width(width, normalized)
         return {"width": width} | columns | {n: getattr(self, n) for n in names}
+
+    def steps(self, rows: int) -> int:
+        """Of an epoch of so many rows."""
+        return max(rows // min(self.batch_size, rows), self.min_steps)
 
     def standardizes(self, normalized: bool) -> bool:
         """Whether the network brings each column to one scale by itself."""

@@ -48,9 +48,9 @@ def training_chunks(
     batch_size, …)`, of which the first `count` belong to the epoch and the rest
     fills the chunk up.
 
-    Every epoch is a new permutation that depends on `seed` and its number
+    Every epoch is a new permutation, or several, that depend on `seed` and its number
     alone, so a resumed run sees what an uninterrupted one would have seen.
-    The rows that do not fill a batch are left out of that epoch: one shape
+    The rows that do not fill a batch are left out of that permutation: one shape
     means one compilation.
 
     Args:
@@ -60,12 +60,13 @@ def training_chunks(
         num_epochs: Of the whole run.
         seed: Decides permutations, mixup and noise.
         first_epoch: Where to begin.
-        steps_per_epoch: At most, and by default, `rows // batch_size`.
+        steps_per_epoch: By default `rows // batch_size`; for more, further permutations
+            follow in the same epoch.
         mixup_alpha, noise_std: As of `_augmented`; 0 turns them off.
         noise_units: Of the noise, one per column; None takes the norm of the row, to which
             it is brought back.
         view_starts: First row of each face whose views follow one another: of these one is
-            drawn for an epoch. None: every row stands for itself.
+            drawn for a permutation. None: every row stands for itself.
 
     Example:
 
@@ -75,7 +76,9 @@ def training_chunks(
     [(TensorShape([3, 3, 4]), 3), (TensorShape([3, 3, 4]), 3)]
     """
     rows = len(x) if view_starts is None else len(view_starts)
-    steps = steps_per_epoch or rows // batch_size
+    full = rows // batch_size
+    steps = steps_per_epoch or full
+    passes = math.ceil(steps / full)
     chunks, size = chunks_of(steps, batch_size)
     counts = np.minimum(size, steps - size * np.arange(chunks)).astype(np.int32)
     data_x, data_y = tf.constant(x), tf.constant(y)
@@ -86,14 +89,22 @@ def training_chunks(
         how = {"mixup_alpha": mixup_alpha, "noise_std": noise_std, "noise_units": noise_units}
         return *_augmented(*batches, numbers, seed, **how), count
 
-    @_as_it_is
-    def epoch_of_indices(epoch):
-        order_seed = [4 * seed + _SHUFFLE, epoch]
+    def permutation(number):
+        order_seed = [4 * seed + _SHUFFLE, number]
         order = tf.random.experimental.stateless_shuffle(tf.range(rows), order_seed)
         if view_starts is not None:
             order = tf.gather(
-                _drawn_views(view_starts, len(x), [4 * seed + _SHUFFLE, ~epoch]), order
+                _drawn_views(view_starts, len(x), [4 * seed + _SHUFFLE, ~number]), order
             )
+        return order[: full * batch_size]
+
+    @_as_it_is
+    def epoch_of_indices(epoch):
+        order = permutation(epoch)
+        if passes > 1:
+            of_epoch = epoch * passes + tf.range(passes, dtype=tf.int64)
+            order = tf.map_fn(permutation, of_epoch, fn_output_signature=tf.int32)
+            order = tf.reshape(order, [-1])
         order = tf.pad(order[: steps * batch_size], [[0, (chunks * size - steps) * batch_size]])
         indices = tf.reshape(order, (chunks, size, batch_size))
         numbers = tf.reshape(

@@ -18,7 +18,7 @@ from kerasmlp.data.norms import norm_1_share
 from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
-from kerasmlp.models.presets import Recipe
+from kerasmlp.models.presets import MAX_STEPS, Recipe
 from kerasmlp.runs.head_answers import check_label_names
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
@@ -26,14 +26,14 @@ from kerasmlp.runs.training_files import FILES, KIND, read_settings
 from kerasmlp.training.columns import adapt_columns, describe_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.drawings import drawings, picture_names
-from kerasmlp.training.fit import Course, course_by_recipe, steps_of
+from kerasmlp.training.fit import Course, course_by_recipe
 from kerasmlp.training.head_results import calibrations_of, head_results, notes_of, report_of
 from kerasmlp.training.heads import Heads
 from kerasmlp.training.initial_weights import check_untested, copy_weights, same_head
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.rows import Rows
 from kerasmlp.training.train_run import Measured, train_run
-from kerasmlp.utils.checks import check_int, check_seed, reject
+from kerasmlp.utils.checks import check_int, check_optional_int, check_seed, reject
 from kerasmlp.utils.files import sha256_file, write_json
 
 
@@ -81,7 +81,7 @@ def train(
             held out before anything else.
         weight: Column of numbers by which rows count in the loss, those to train on
             brought to a mean of 1; measures and calibration count all rows alike.
-        steps_per_epoch: At most as many as the rows fill; None takes those.
+        steps_per_epoch: None takes those of the recipe for so many rows.
         workbench: Shared by runs of one shape, which then compile once. The
             result is the same to the bit.
         pictures: Draw the curves and the confusion matrix.
@@ -100,6 +100,7 @@ def train(
             weights ran away.
     """
     check_seed(check_int("seed", seed, minimum=0))
+    check_optional_int("steps_per_epoch", steps_per_epoch, minimum=1, maximum=MAX_STEPS)
     if test is not None and test_share is not None:
         reject("test_share", "must be left out where a test is given", test_share)
     settings = {
@@ -154,7 +155,7 @@ class EmbeddingTraining:
             reject("weight", "must be left out for ages with an rps_weight", weight)
         check_label_names(target)
         precision = default_policy()
-        self.steps = steps_of(rows.size, recipe.batch_size, settings["steps_per_epoch"])
+        self.steps = settings["steps_per_epoch"] or recipe.steps(rows.size)
         self.model = workbench.model(
             recipe,
             heads=target.network_head,

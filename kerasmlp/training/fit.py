@@ -14,7 +14,6 @@ from kerasmlp.callbacks.divergence import Divergence
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.batches import chunks_of, training_chunks
 from kerasmlp.training.optimizers import RecipeAdamW
-from kerasmlp.utils.checks import check_int, reject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,16 +136,6 @@ def compile_model(
     )
     # Variables that are made while a step is traced have it traced twice.
     model.optimizer.build(model.trainable_variables)
-
-
-def steps_of(rows: int, batch_size: int, steps_per_epoch: int | None = None) -> int:
-    """Steps of an epoch: as many as the rows fill with batches, or fewer where asked."""
-    steps = rows // min(batch_size, rows)
-    if steps_per_epoch is None:
-        return steps
-    if check_int("steps_per_epoch", steps_per_epoch, minimum=1) > steps:
-        reject("steps_per_epoch", f"must be at most {steps} for {rows} rows", steps_per_epoch)
-    return steps_per_epoch
 
 
 def course_by_recipe(

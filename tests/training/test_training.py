@@ -34,7 +34,7 @@ from kerasmlp.runs.seen import count_seen, load_seen, row_hashes
 from kerasmlp.training.batches import training_chunks
 from kerasmlp.training.calibrating import fit_calibration
 from kerasmlp.training.embeddings import train
-from kerasmlp.training.fit import compile_by_recipe, course_by_recipe, fit, steps_of
+from kerasmlp.training.fit import compile_by_recipe, course_by_recipe, fit
 from kerasmlp.training.initial_weights import check_init
 from kerasmlp.training.losses import recipe_loss
 from kerasmlp.training.rows import Rows
@@ -191,7 +191,7 @@ def test_early_stopping_takes_the_best_weights(store):
     recipe = SMALL.replace(epochs=10, patience=2)
     target = choose_target(store, "gender")
     model = ResidualMLP(num_classes=2, **recipe.network(store.width), seed=0)
-    steps = steps_of(len(store), recipe.batch_size)
+    steps = recipe.steps(len(store))
     model = compile_by_recipe(
         model, recipe, steps=steps, loss=recipe_loss(recipe, ordered=False), xla=False
     )
@@ -407,6 +407,44 @@ def test_chunks_of_an_epoch_are_a_permutation_and_resume_in_the_middle(steps):
     np.testing.assert_array_equal(whole[1:], rest)
     np.testing.assert_array_equal(np.sort(whole), np.tile(x[:, 0], (3, 1)))
     assert (whole[0] != whole[1]).any()
+
+
+@pytest.mark.parametrize("steps", [7, 40])
+def test_few_rows_are_gone_through_again_in_an_epoch(steps):
+    x = np.arange(16, dtype="float32")[:, None]
+
+    def epochs_of(**which):
+        how = {"batch_size": 5, "num_epochs": 3, "seed": 7, "steps_per_epoch": steps, **which}
+        rows = [np.array(rows)[:count] for rows, _, count in training_chunks(x, x, **how)]
+        return np.concatenate(rows).reshape(-1, steps, 5)
+
+    whole, rest = epochs_of(), epochs_of(first_epoch=1)
+    np.testing.assert_array_equal(whole[1:], rest)
+    passes = [whole[k, i : i + 3].ravel() for k in range(3) for i in range(0, steps - 2, 3)]
+    assert all(len(set(rows)) == 15 for rows in passes)  # one of 16 is left out of each
+    assert len({tuple(rows) for rows in passes}) == len(passes)
+    assert {row for rows in passes for row in set(range(16)) - set(rows)} != {0.0}
+
+
+def test_a_recipe_says_how_many_steps_an_epoch_has_at_least(tmp_path):
+    store, target = make_store(rows=100), choose_target(make_store(rows=100), "gender")
+    recipe = Recipe(epochs=2, batch_size=16, dropout_rate=0.0, min_steps=12)
+    assert [recipe.steps(rows) for rows in (5, 100, 400)] == [12, 12, 25]
+    train(store, target, recipe, tmp_path / "a", pictures=False)
+    how = {"steps_per_epoch": 12, "pictures": False}
+    train(store, target, recipe.replace(min_steps=1), tmp_path / "b", **how)
+    few = train(store, target, recipe.replace(min_steps=1), tmp_path / "c", pictures=False)
+    a, b, c = (load_model(tmp_path / name).get_weights() for name in "abc")
+    for one, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any((one != other).any() for one, other in zip(a, c, strict=True))
+    assert few["epochs"] == 2
+    for bad in (0, 1.5, 1 << 21):
+        with pytest.raises(InputError, match="`min_steps` must be"):
+            Recipe(min_steps=bad)
+        with pytest.raises(InputError, match="`steps_per_epoch` must be"):
+            train(store, target, recipe, tmp_path / "d", steps_per_epoch=bad)
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_chunk_trains_as_its_batches_one_by_one():

@@ -10,7 +10,6 @@ from kerasmlp.models.presets import Recipe
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.embeddings import train
 from kerasmlp.training.losses import RankedCrossentropy
-from kerasmlp.utils.checks import InputError
 
 SMALL = Recipe(epochs=3, batch_size=32, dropout_rate=0.3)
 BARE = SMALL.replace(epochs=2, calibrate=False)  # where it is about the weights alone
@@ -108,10 +107,3 @@ def test_measures_on_test_rows(tmp_path):
     assert report["training"]["rows"] == 360 and report["test"]["rows"] == 100
     config = (tmp_path / "run" / "config.json").read_text()
     assert test.digest() in config
-
-
-def test_more_steps_than_the_rows_fill_are_refused(tmp_path):
-    store = make_store()
-    with pytest.raises(InputError, match="`steps_per_epoch` must be at most 11 for 360 rows"):
-        train(store, choose_target(store, "gender"), SMALL, tmp_path / "run", steps_per_epoch=12)
-    assert not (tmp_path / "run").exists()

@@ -128,7 +128,7 @@ def plan_runs(store: EmbeddingStore, plan: CrossValidationPlan) -> list[PlannedR
             runs.append(PlannedRun(seed, fold, rows[training], test))
             learned = rows[training][rest]
             sizes.append(len(learned) if views is None else int((views[learned] == 0).sum()))
-    steps = shared_steps(sizes, plan.recipe.batch_size)
+    steps = shared_steps([plan.recipe.steps(size) for size in sizes])
     return [replace(run, steps_per_epoch=n) for run, n in zip(runs, steps, strict=True)]
 
 
@@ -142,8 +142,8 @@ def folds_digest(runs: Sequence[PlannedRun]) -> str:
     return digest.hexdigest()
 
 
-def shared_steps(sizes: Sequence[int], batch_size: int) -> list[int]:
-    """Returns the steps per epoch of runs with so many training rows.
+def shared_steps(full: Sequence[int]) -> list[int]:
+    """Returns the steps per epoch of runs whose rows fill so many.
 
     A step is compiled for a number of steps, so runs whose numbers are close
     take the smallest of them: the rows that this leaves out are others in
@@ -151,10 +151,9 @@ def shared_steps(sizes: Sequence[int], batch_size: int) -> list[int]:
 
     Example:
 
-    >>> shared_steps([13_660, 13_700, 13_640, 9_000], batch_size=128)
+    >>> shared_steps([106, 107, 106, 70])
     [106, 106, 106, 70]
     """
-    full = [size // min(batch_size, size) for size in sizes]
     shared: dict[int, int] = {}
     floor = 0
     for steps in sorted(set(full)):

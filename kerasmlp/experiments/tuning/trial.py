@@ -17,7 +17,7 @@ from kerasmlp.experiments.tuning.space import middle_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.columns import adapt_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
-from kerasmlp.training.fit import course_by_recipe, fit, steps_of
+from kerasmlp.training.fit import course_by_recipe, fit
 from kerasmlp.training.heads import Heads
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.rows import Rows
@@ -79,7 +79,7 @@ class TrialRunner:
         """
         started, plan = time.perf_counter(), self._plan
         inputs, heads = self.rows.inputs, Heads(self.rows, recipe)
-        steps = steps_of(self.rows.size, recipe.batch_size)
+        steps = recipe.steps(self.rows.size)
         model = self.workbench.model(
             recipe,
             heads=plan.target.network_head,
