@@ -13,10 +13,10 @@ MIN_STD = 1e-3
 class GaussianHead(keras.layers.Layer):
     """Mean and standard deviation of a normal distribution, in the unit of the label.
 
-    `mean = center + scale · x[0]` and `std = scale · spread · softplus(x[1] + log(e − 1))`,
-    at least a thousandth of `scale · spread`. The network learns standardised numbers;
-    `center`, `scale` and `spread` are weights that no gradient changes, 0, 1 and 1 until
-    `set_unit`. It computes in float32 under any policy.
+    `mean = center + scale · x[0]` and `std = scale · √((spread · s)² + floor²)` with
+    `s = softplus(x[1] + log(e − 1))`, at least a thousandth. The network learns standardised
+    numbers; `center`, `scale`, `spread` and `floor` are weights that no gradient changes, 0,
+    1, 1 and 0 until `set_unit`. It computes in float32 under any policy.
 
     Call arguments:
         inputs: `(batch, 2)`.
@@ -42,31 +42,39 @@ class GaussianHead(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: 2})
 
     def build(self, input_shape):
-        for name, value in (("center", "zeros"), ("scale", "ones"), ("spread", "ones")):
+        starts = {"center": "zeros", "scale": "ones", "spread": "ones", "floor": "zeros"}
+        for name, value in starts.items():
             how = {"trainable": False, "autocast": False, "dtype": "float32", "name": name}
             setattr(self, name, self.add_weight(shape=(), initializer=value, **how))
         self.built = True
 
-    def set_unit(self, *, center: float, scale: float, spread: float = 1.0) -> None:
+    def set_unit(
+        self, *, center: float, scale: float, spread: float = 1.0, floor: float = 0.0
+    ) -> None:
         """Says in which unit it answers.
 
         Args:
             center: Mean of the labels learned from.
             scale: Their standard deviation, above 0.
-            spread: Factor on the predicted standard deviations, above 0.
+            spread: Factor on the predicted standard deviations, at least 0.
+            floor: Standard deviation in units of `scale` that is common to all rows, at
+                least 0.
 
         Raises:
-            ValueError: if one of the two is not above 0, or the layer is not built yet.
+            ValueError: if `scale` is not above 0, nor `spread` or `floor`, or the layer is not
+                built yet.
         """
         check_positive("scale", scale)
-        check_positive("spread", spread)
+        check_positive("floor", floor, zero=True)
+        check_positive("spread", spread, zero=floor > 0)
         if not self.built:
             reject("layer", "must be built, or called once, before it gets a unit", self.name)
-        self.set_weights([np.float32(v) for v in (center, scale, spread)])
+        self.set_weights([np.float32(v) for v in (center, scale, spread, floor)])
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
         std = ops.maximum(ops.softplus(x[:, 1] + _START), MIN_STD) * self.spread
+        std = ops.sqrt(std * std + self.floor * self.floor)
         return ops.stack([self.center + self.scale * x[:, 0], self.scale * std], axis=-1)
 
     def compute_output_shape(self, input_shape):

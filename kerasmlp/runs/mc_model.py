@@ -37,8 +37,8 @@ def _cooled(model: keras.Model, name: str | None, temperature: float):
         head = model.get_layer(gaussian)
         cooled = head.__class__.from_config(head.get_config())
         outputs = cooled(head.input)
-        center, scale, spread = head.get_weights()
-        cooled.set_weights([center, scale, spread * temperature])
+        center, scale, *stds = head.get_weights()
+        cooled.set_weights([center, scale, *(std * temperature for std in stds)])
         return outputs
     head = model.get_layer(head_layer("logits", name))
     cooled = keras.layers.Dense.from_config(head.get_config())

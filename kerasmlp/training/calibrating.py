@@ -25,6 +25,9 @@ from kerasmlp.uncertainty.year_errors import YearErrors
 MIN_TEMPERATURE_ROWS = 200
 """With fewer rows kept back a fitted temperature does more harm than good."""
 
+MIN_SPREAD_ROWS = 20
+"""As many for what is fitted to numbers, each of which says more than a class."""
+
 CALIBRATION_SAMPLES = 64
 """Stochastic passes behind intervals and abstention, as `predict` takes them by default."""
 
@@ -84,7 +87,7 @@ def calibrate_numbers(
         found = predict_uncertainty(sampler, part.inputs, num_samples=CALIBRATION_SAMPLES)
         moments = number_measures(found if name is None else found[name])
         own, fixed = moments["aleatoric_variance"], moments["epistemic_variance"]
-        if len(part) >= MIN_TEMPERATURE_ROWS:
+        if len(part) >= MIN_SPREAD_ROWS:
             temperature = fit_spread(part.targets, moments["mean"], own, fixed)
         of_model["mc_mean"] = moments["mean"], np.sqrt(temperature**2 * own + fixed)
     quantiles = {k: conformal_quantiles(part.targets, *v) for k, v in of_model.items()}

@@ -14,6 +14,7 @@ from kerasmlp.data.examples import Examples
 from kerasmlp.evaluation.measuring import measure, measure_groups
 from kerasmlp.runs.calibration import HEADS
 from kerasmlp.training.calibrating import (
+    MIN_SPREAD_ROWS,
     MIN_TEMPERATURE_ROWS,
     calibrate,
     calibrate_answers,
@@ -21,7 +22,7 @@ from kerasmlp.training.calibrating import (
 )
 from kerasmlp.training.heads import Heads, LearningHead
 from kerasmlp.training.remarks import majority_of, remarks
-from kerasmlp.uncertainty.numbers import fit_spread
+from kerasmlp.uncertainty.numbers import fit_floor
 from kerasmlp.uncertainty.sampler import Sampler
 
 
@@ -63,7 +64,9 @@ def head_result(
     part = rows.part.subset(rows.part.known)
     answers = outputs(part.inputs)
     before, temperature, calibration = measure(part, answers), 1.0, None
-    if calibrated and len(part) >= MIN_TEMPERATURE_ROWS:
+    if calibrated and len(part) >= (
+        MIN_SPREAD_ROWS if head.target.is_number else MIN_TEMPERATURE_ROWS
+    ):
         temperature = _fit_temperature(head, model, part, answers)
         answers = outputs(part.inputs)
     measured = measure(part, answers) if temperature != 1 else before
@@ -153,6 +156,6 @@ def _fit_temperature(
     if not head.target.is_number:
         return calibrate(model, part, head.layer(model, "logits"))
     mean, std = np.asarray(answers, np.float64).T
-    spread = fit_spread(part.targets, mean, std**2, np.zeros(len(part)))
-    head.finish(model, spread=spread)
+    spread, floor = fit_floor(part.targets, mean, std**2)
+    head.finish(model, spread=spread, floor=floor / head.scale)
     return spread

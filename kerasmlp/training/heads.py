@@ -69,7 +69,7 @@ class LearningHead:
     def go_on_from(self, model: keras.Model, *, same: bool) -> None:
         """Keeps the unit of the weights that a model begins with, if it is that of this number."""
         layer = self.layer(model, "gaussian")
-        center, scale, _ = map(float, layer.get_weights())
+        center, scale, *_ = map(float, layer.get_weights())
         if same and (center, scale) != (0, 1):
             self.center, self.scale = center, scale
         layer.set_unit(center=0.0, scale=1.0)
@@ -91,11 +91,11 @@ class LearningHead:
         """A layer of this head, such as its `logits`."""
         return model.get_layer(head_layer(kind, self.name))
 
-    def finish(self, model: keras.Model, *, spread: float = 1.0) -> None:
-        """Tells the model the unit of its answers, and a factor on standard deviations."""
+    def finish(self, model: keras.Model, *, spread: float = 1.0, floor: float = 0.0) -> None:
+        """Tells the model the unit of its answers, and what changes their standard deviations."""
         layer = self.layer(model, "gaussian")
         assert isinstance(layer, GaussianHead)
-        layer.set_unit(center=self.center, scale=self.scale, spread=spread)
+        layer.set_unit(center=self.center, scale=self.scale, spread=spread, floor=floor)
 
 
 class Heads:

@@ -10,6 +10,9 @@ from kerasmlp.uncertainty.conformal import conformal_rank
 COVERAGES = (50, 90)
 """Of the intervals, in percent."""
 
+_LEAST_FACTOR = 0.2  # on standard deviations; smaller ones a few rows have by chance
+_SHARES = np.concatenate([[0.0], 1 / (1 + np.exp(-np.linspace(-7, 7, 141))), [1.0]])
+
 
 def number_measures(answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The measures of `regression_measures` of a `GaussianHead`, from moments over the passes.
@@ -83,3 +86,36 @@ def fit_spread(numbers: np.ndarray, mean: np.ndarray, own: np.ndarray, fixed: np
 
     logs = np.linspace(math.log(0.2), math.log(5.0), 401)
     return math.exp(min(logs, key=nll))
+
+
+def fit_floor(numbers: np.ndarray, mean: np.ndarray, own: np.ndarray) -> tuple[float, float]:
+    """Factor and floor of predicted standard deviations that have the lowest Gaussian NLL.
+
+    A variance becomes `factor² · own + floor²`: between what the model says of a row and one
+    noise that is common to all, as far as rows that were not trained on agree with it.
+
+    Args:
+        numbers: True ones, `(rows,)`.
+        mean: Predicted.
+        own: Predicted variances.
+
+    Example:
+
+    >>> rng = np.random.default_rng(0)
+    >>> factor, floor = fit_floor(rng.normal(size=4000), np.zeros(4000), rng.uniform(0, 1, 4000))
+    >>> factor < 0.2, round(floor, 1)
+    (True, 1.0)
+    """
+    squares, common = (numbers - mean) ** 2, float(np.median(own))
+
+    def mixed(share: float) -> tuple[float, float, float]:
+        variance = (1 - share) * own + share * common
+        factor = max(float((squares / variance).mean()), _LEAST_FACTOR**2)
+        return (
+            float((np.log(factor * variance) + squares / (factor * variance)).mean()),
+            factor,
+            share,
+        )
+
+    _, factor, share = min(map(mixed, _SHARES))
+    return math.sqrt(factor * (1 - share)), math.sqrt(factor * share * common)

@@ -7,7 +7,7 @@ from kerasmlp.layers.gaussian_head import MIN_STD, GaussianHead
 
 
 def test_contract():
-    check_layer(GaussianHead, {}, (4, 2), parameters=3, half_dtype="float32")
+    check_layer(GaussianHead, {}, (4, 2), parameters=4, half_dtype="float32")
 
 
 def test_values_are_those_of_numpy():
@@ -21,6 +21,11 @@ def test_values_are_those_of_numpy():
     softplus = np.log1p(np.exp(x[:, 1].astype(float) + np.log(np.e - 1)))
     np.testing.assert_allclose(std, 15 * np.maximum(softplus, MIN_STD), rtol=1e-5)
     assert not head.trainable_weights
+    head.set_unit(center=170.0, scale=10.0, spread=1.5, floor=2.0)
+    _, raised = keras.ops.convert_to_numpy(head(x)).T
+    np.testing.assert_allclose(raised, np.hypot(std, 20), rtol=1e-5)
+    head.set_unit(center=170.0, scale=10.0, spread=0.0, floor=2.0)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(head(x))[:, 1], 20, rtol=1e-6)
 
 
 def test_it_answers_in_float32_under_any_policy():
@@ -44,3 +49,7 @@ def test_what_it_refuses():
     head.build((None, 2))
     with pytest.raises(ValueError, match="`scale` must be"):
         head.set_unit(center=0.0, scale=-1.0)
+    with pytest.raises(ValueError, match="`spread` must be"):
+        head.set_unit(center=0.0, scale=1.0, spread=0.0)
+    with pytest.raises(ValueError, match="`floor` must be"):
+        head.set_unit(center=0.0, scale=1.0, floor=-1.0)

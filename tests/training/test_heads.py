@@ -20,7 +20,7 @@ from kerasmlp.training.embeddings import EmbeddingTraining
 from kerasmlp.training.heads import Heads
 from kerasmlp.training.losses import GaussianNLL, JointLoss, RankedCrossentropy
 from kerasmlp.training.rows import Rows
-from kerasmlp.uncertainty.numbers import conformal_quantiles, fit_spread
+from kerasmlp.uncertainty.numbers import conformal_quantiles, fit_floor, fit_spread
 from kerasmlp.uncertainty.samples import predict_uncertainty
 from kerasmlp.utils.checks import InputError
 
@@ -115,7 +115,7 @@ def test_a_number_is_answered_in_its_unit(runs, store):
     mean, std = predictor.probabilities(store.embeddings).astype(float).T
     assert abs(mean[known].mean() - 170) < 10 and (std > 0).all()
     layer = predictor.model.get_layer("gaussian")
-    center, scale, _ = layer.get_weights()
+    center, scale, *_ = layer.get_weights()
     assert 150 < center < 190 and 8 < scale < 25
     answers = list(predictor.rows(store.embeddings[:50], num_samples=16))
     samples = predict_samples(predictor.mc_model, store.embeddings[:50], num_samples=16)
@@ -252,7 +252,7 @@ def test_what_is_learned_is_in_the_unit_of_the_answers(runs, store, unit):
     np.testing.assert_allclose(answers, expected, atol=1e-4)
     begun = load_model(folder / "number").get_layer("gaussian").get_weights()
     assert (head.center == begun[0]) == (unit == "cm")
-    assert [float(v) for v in training.model.get_layer("gaussian").get_weights()] == [0, 1, 1]
+    assert [float(v) for v in training.model.get_layer("gaussian").get_weights()] == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -320,6 +320,29 @@ def test_spread_and_quantiles():
     quantiles = conformal_quantiles(numbers, mean, std)
     assert quantiles["90"] == pytest.approx(1.7 * 1.645, rel=0.05)
     assert conformal_quantiles(numbers[:8], mean[:8], std[:8]) is None
+
+
+def test_a_floor_where_the_model_is_too_sure_of_some_rows():
+    """Against the likelihood on a grid of both."""
+    rng = np.random.default_rng(0)
+    own = np.exp(rng.normal(0, 1.5, 300))
+    mean, true = rng.normal(size=300), 0.3 * own + 0.5
+    numbers = mean + np.sqrt(true) * rng.normal(size=300)
+    squares = (numbers - mean) ** 2
+
+    def nll(factor, floor):
+        variance = factor**2 * own + floor**2
+        return (np.log(variance) + squares / variance).mean()
+
+    found = fit_floor(numbers, mean, own)
+    grid = np.linspace(0, 1.5, 61)
+    best = min(((a, b) for a in grid for b in grid if a or b), key=lambda pair: nll(*pair))
+    assert nll(*found) <= nll(*best) + 1e-3
+    np.testing.assert_allclose(found, best, atol=0.1)
+    np.testing.assert_allclose(np.square(found), [0.3, 0.5], atol=0.15)
+    assert nll(*found) < nll(fit_spread(numbers, mean, own, np.zeros(300)), 0) - 0.05
+    exact = fit_floor(mean, mean, own)
+    assert 0 < math.hypot(*exact) < 0.5 and np.isfinite(exact).all()
 
 
 def test_targets_come_back_from_json(store):
