@@ -46,6 +46,7 @@ class KerasMLPRegressor(RegressorMixin, EmbeddingEstimator):
     dropout_rate: float = _PRESET.dropout_rate
     learning_rate: float = _PRESET.learning_rate
     epochs: int = _PRESET.epochs
+    min_steps: int = _PRESET.min_steps
     mixup_alpha: float = _PRESET.mixup_alpha
     noise_std: float = _PRESET.noise_std
 

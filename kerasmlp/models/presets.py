@@ -203,7 +203,13 @@ PRESETS = {
     "age-groups": Recipe(epochs=30, label_sigma_years=1.0),
     "gender": Recipe(),
     "number": Recipe(
-        dropout_rate=0.1, learning_rate=3e-3, epochs=100, mixup_alpha=0.0, noise_std=0.0
+        dropout_rate=0.05,
+        learning_rate=0.01,
+        batch_size=128,
+        epochs=60,
+        min_steps=100,
+        mixup_alpha=0.0,
+        noise_std=0.0,
     ),
     "paper-age": _PAPER.replace(
         num_blocks=2,

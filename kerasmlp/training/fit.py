@@ -14,6 +14,7 @@ from kerasmlp.callbacks.divergence import Divergence
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.batches import chunks_of, training_chunks
 from kerasmlp.training.optimizers import RecipeAdamW
+from kerasmlp.utils.tensorflow_import import require_tensorflow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,7 @@ def compile_model(
             it: XLA's convolutions are slow on CPUs.
         steps_per_execution: As of Keras.
     """
+    require_tensorflow()
     if any(layer.compute_dtype == "float16" for layer in model.layers):
         # Keras adds loss scaling by itself only where the whole model has the policy.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

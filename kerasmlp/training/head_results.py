@@ -63,19 +63,19 @@ def head_result(
     rows = head.rows
     part = rows.part.subset(rows.part.known)
     answers = outputs(part.inputs)
-    before, temperature, calibration = measure(part, answers), 1.0, None
-    if calibrated and len(part) >= (
-        MIN_SPREAD_ROWS if head.target.is_number else MIN_TEMPERATURE_ROWS
-    ):
-        temperature = _fit_temperature(head, model, part, answers)
+    measured = before = measure(part, answers)
+    fitted, calibration = {"temperature": 1.0}, None
+    least = MIN_SPREAD_ROWS if head.target.is_number else MIN_TEMPERATURE_ROWS
+    if calibrated and len(part) >= least:
+        fitted |= _fit(head, model, part, answers)
         answers = outputs(part.inputs)
-    measured = measure(part, answers) if temperature != 1 else before
+        measured = measure(part, answers)
     report = {
         "validation": measured,
         "validation_groups": measure_groups(part, answers),
         "majority": majority_of(rows.training, part, answers),
         "before_temperature": {k: before[k] for k in ("nll", "ece") if k in before},
-        "temperature": temperature,
+        **fitted,
     }
     if rows.test is not None:
         for name, some in (("training", rows.training), ("test", rows.test)):
@@ -150,12 +150,11 @@ def calibrations_of(results: list[HeadResult]) -> dict:
     return {"format": HEADS, "heads": heads}
 
 
-def _fit_temperature(
-    head: LearningHead, model: keras.Model, part: Examples, answers: np.ndarray
-) -> float:
+def _fit(head: LearningHead, model: keras.Model, part: Examples, answers: np.ndarray) -> dict:
+    """Changes the head's last layer; returns what a report says of that."""
     if not head.target.is_number:
-        return calibrate(model, part, head.layer(model, "logits"))
+        return {"temperature": calibrate(model, part, head.layer(model, "logits"))}
     mean, std = np.asarray(answers, np.float64).T
-    spread, floor = fit_floor(part.targets, mean, std**2)
-    head.finish(model, spread=spread, floor=floor / head.scale)
-    return spread
+    factor, floor = fit_floor(part.targets, mean, std**2)
+    head.finish(model, spread=factor, floor=floor / head.scale)
+    return {"spread": {"factor": factor, "floor": floor}}

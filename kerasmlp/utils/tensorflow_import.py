@@ -5,6 +5,8 @@ import importlib
 import os
 import sys
 
+from kerasmlp.utils.checks import reject
+
 # Keras and TensorFlow import these wherever they are installed, which takes longer than both.
 _OPTIONAL = ("jax", "pandas", "sklearn", "torch")
 
@@ -13,8 +15,13 @@ def import_tensorflow() -> None:
     """Imports TensorFlow, its messages about CPU features unheard.
 
     Libraries that it would import only because they are there are hidden from
-    it meanwhile: a command starts in half the time.
+    it meanwhile: a command starts in half the time. Whatever backend Keras is told to take,
+    a command takes this one.
+
+    Raises:
+        InputError: if Keras runs on another one already.
     """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or no worker finds any left
     hidden = [name for name in _OPTIONAL if name not in sys.modules]
@@ -34,3 +41,12 @@ def import_tensorflow() -> None:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(null)
+    require_tensorflow()
+
+
+def require_tensorflow() -> None:
+    """Says that trainings run on TensorFlow alone, where Keras runs on something else."""
+    import keras
+
+    if (backend := keras.backend.backend()) != "tensorflow":
+        reject("KERAS_BACKEND", "must be tensorflow to train or to answer for a run", backend)

@@ -26,10 +26,13 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import keras
 import numpy as np
-from uci import DataSet, read_set
 
 from kerasmlp.cli import run_command
+
+assert keras.backend.backend() == "tensorflow"  # `uci` wants another, for processes to come
+from uci import DataSet, read_set
 
 SETS = ("concrete", "energy", "wine-quality-red", "yacht")
 

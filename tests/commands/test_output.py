@@ -157,3 +157,11 @@ def test_json_is_read_as_it_was_written(tmp_path):
     state = {"score": float("-inf"), "rows": [(float("inf"), "Name")]}
     again = strict_json.unspelled(strict_json.loads(strict_json.dumps(strict_json.spelled(state))))
     assert again == {"score": float("-inf"), "rows": [[float("inf"), "Name"]]}
+
+
+@pytest.mark.slow
+def test_a_command_takes_tensorflow_whatever_keras_is_told(tmp_path):
+    run = tmp_path / "run"
+    done = shell(f"kerasmlp train-gender --epochs 1 --run-dir {run}", KERAS_BACKEND="jax")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (run / "DONE").exists()
