@@ -40,7 +40,10 @@ SETS = ("concrete", "energy", "wine-quality-red", "yacht")
 def run(command: str, *words: object) -> None:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = run_command(command, [str(word) for word in words])
+        try:
+            code = run_command(command, [str(word) for word in words])
+        except SystemExit as refused:  # by argparse
+            code = refused.code
     if code:
         sys.exit(f"{command}: {said.getvalue()}")
 
@@ -62,7 +65,7 @@ def measure_split(data: DataSet, number: int, flags: list[str]) -> list[float]:
         train, test = (write_store(folder, part, data.x[r], data.y[r]) for part, r in parts)
         task = ("--label", "y", "--task", "number", "--seed", number)
         run("train", "--store", train, *task, "--run-dir", folder / "run", *flags)
-        run("evaluate", folder / "run", test, "-o", folder / "out", "--seed", number)
+        run("evaluate", folder / "run", test, "--output", folder / "out", "--seed", number)
         report = json.loads((folder / "out" / "report.json").read_text())
     found = [report["deterministic"], report["mc_mean"]]
     return [value for part in found for value in (part["rmse"], -part["nll"])]
