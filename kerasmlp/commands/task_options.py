@@ -53,7 +53,9 @@ def choose_task(args: argparse.Namespace, store) -> tuple[Any, Any]:
     if (before := resumed_task(args)) is not None:
         recipe = choose_recipe(args, _preset_of([kind_of(head) for head in before.heads]))
         return before, for_rows(args, recipe, store, before)
-    labels = list(dict.fromkeys(args.label)) if args.label else [age_label_of(store)]
+    labels = args.label or [age_label_of(store)]
+    if len(set(labels)) < len(labels):
+        reject("label", "must name each column once", labels)
     tasks, units = (_by_label(f"--{k}", getattr(args, k), labels) for k in ("task", "unit"))
     kinds = [_said_kind(store, label, tasks.get(label)) for label in labels]
     _check_age_options(args, kinds)

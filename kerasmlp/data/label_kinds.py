@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from kerasmlp.data.labels import is_unknown
@@ -11,6 +13,8 @@ from kerasmlp.utils.checks import reject, reject_column
 
 MOST_CLASSES = 100
 """Different whole numbers that are taken for classes; more may be either, and must be told."""
+
+_NUMBER = re.compile(r"\s*[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?\s*%?\s*")
 
 _FEW = 20
 """Different values of floats, all of them whole, that are taken for classes."""
@@ -49,6 +53,10 @@ def kind_of_label(store: Labelled, label: str, task: str | None = None) -> tuple
         return named[label], "by its name"
     many = f"{len(values)} different value{'s' * (len(values) > 1)}"
     if column.dtype.kind == "U":
+        numbers = [v for v in values.tolist() if _NUMBER.fullmatch(v)]
+        if len(values) > _FEW and len(numbers) > 0.9 * len(values):
+            requirement = "must hold numbers, or be told by `--task classes`"
+            reject_column(label, requirement, f"text, {many}, such as {numbers[0]!r}")
         return "classes", f"text, {many}"
     whole = column.dtype.kind in "iu" or bool((values == np.rint(values)).all())
     if not whole:

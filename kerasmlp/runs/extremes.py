@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kerasmlp.data.stores.embedding_store import NORM_TOLERANCE
 from kerasmlp.utils.checks import check_int
 
 _SIDE = 224
@@ -61,7 +62,7 @@ class Extremes:
         self._faces: list[KeptFace] = []
 
     def add(self, face: KeptFace) -> None:
-        if any(face.embedding @ other.embedding > _SAME_COSINE for other in self._faces):
+        if any(_same(face.embedding, other.embedding) for other in self._faces):
             return
         bisect.insort(self._faces, face, key=lambda kept: kept.entropy_nats)
         if len(self._faces) > 2 * self.count:
@@ -81,6 +82,13 @@ class Extremes:
     @property
     def _half(self) -> int:
         return (len(self._faces) + 1) // 2
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two embeddings are of one face; if not normalised, whether they are equal."""
+    if max(abs(a @ a - 1), abs(b @ b - 1)) > NORM_TOLERANCE:
+        return bool((a == b).all())
+    return bool(a @ b > _SAME_COSINE)
 
 
 def square_crop(image: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from kerasmlp.data.examples import VALIDATION_SHARE
 from kerasmlp.data.label_kinds import MOST_CLASSES
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.stores.embedding_store import NORM_TOLERANCE, EmbeddingStore
-from kerasmlp.data.stores.store_info import StoreInfo
+from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder
 from kerasmlp.data.targets import Target
 from kerasmlp.models.presets import PRESETS, SMALL_STORE, SMALL_STORE_ROWS, Recipe
 from kerasmlp.runs.predictor import Predictor
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _WEIGHT = "row_weight"
+_NAME = re.compile(r"[^/\s][^/]*")
 _WITH_MEANING = ("age_years", "age_group", "gender", "group", "fold", _WEIGHT)
 _WORKBENCH = Workbench(max_models=16)
 """Fits of one shape, as those of a cross-validation are, compile once."""
@@ -49,6 +51,12 @@ class FittedModel(Predictor):
         super().__init__(run.path)
         self.report, self.classes = run.report(), classes
         self._files = read_run(run)
+
+    def checked(self, embeddings: ArrayLike | EmbeddingStore) -> np.ndarray:
+        """As of `Predictor`; a table of pandas must have the columns that it had in `fit`."""
+        known = StoreInfo(preprocessing=self.config["preprocessing"])
+        check_same_embedder("X", StoreInfo(preprocessing=_columns_of(embeddings)), known)
+        return super().checked(embeddings)
 
     def predict(self, X: ArrayLike | EmbeddingStore) -> np.ndarray:
         """The likeliest class of each row, as `y` had it, or its number.
@@ -99,8 +107,10 @@ def fit(
             Rows that all have norm 1 are taken for normalised embeddings.
         y: The class of each row, which text, whole numbers (of at most 100 kinds) and True and
             False are, or floats: numbers to be predicted with their uncertainty (regression).
+            All are known: -1 is a class.
         recipe: Hyperparameters; None takes the defaults of `Recipe`, or the preset `number` of
-            numbers, and smaller batches for fewer than 2,000 rows.
+            numbers, and smaller batches for fewer than 2,000 rows. `Recipe()` is for classes:
+            for numbers begin with `find_recipe("number")`.
         weights: By which rows count, at least 0; None counts all alike.
         label: What the classes or numbers are called in answers and files; columns that have
             a meaning, such as `age_years`, are for `train`.
@@ -153,7 +163,14 @@ def as_store(X: ArrayLike | EmbeddingStore) -> EmbeddingStore:
         rows = np.asarray(X)
     except ValueError:
         reject("X", "must be rows of numbers of one length", "rows of different lengths")
-    return EmbeddingStore(rows, {}, StoreInfo(normalized=are_normalized(rows)), name="X")
+    info = StoreInfo(normalized=are_normalized(rows), preprocessing=_columns_of(X))
+    return EmbeddingStore(rows, {}, info, name="X")
+
+
+def _columns_of(X: Any) -> dict | None:
+    """The columns of a table by their names, if they have some."""
+    names = list(getattr(X, "columns", ()))
+    return {"columns": names} if names and all(isinstance(name, str) for name in names) else None
 
 
 def checked_weights(weights: ArrayLike, rows: int) -> np.ndarray:
@@ -198,6 +215,8 @@ def task_of(
     >>> task_of("side", np.array([1, -1, 1]))[1:]
     (array([-1,  1]), array(['1', '-1', '1'], dtype='<U2'))
     """
+    if not _NAME.fullmatch(label):
+        reject("label", "must be a name without '/'", label)
     if label in _WITH_MEANING:
         reject("label", "must be a name without a meaning of its own, as these have", label)
     if y.dtype.kind == "O" and all(isinstance(v, float) for v in y.tolist()):

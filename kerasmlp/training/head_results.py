@@ -65,8 +65,7 @@ def head_result(
     answers = outputs(part.inputs)
     measured = before = measure(part, answers)
     fitted, calibration = {"temperature": 1.0}, None
-    least = MIN_SPREAD_ROWS if head.target.is_number else MIN_TEMPERATURE_ROWS
-    if calibrated and len(part) >= least:
+    if calibrated and (head.target.is_number or len(part) >= MIN_TEMPERATURE_ROWS):
         fitted |= _fit(head, model, part, answers)
         answers = outputs(part.inputs)
         measured = measure(part, answers)
@@ -155,6 +154,8 @@ def _fit(head: LearningHead, model: keras.Model, part: Examples, answers: np.nda
     if not head.target.is_number:
         return {"temperature": calibrate(model, part, head.layer(model, "logits"))}
     mean, std = np.asarray(answers, np.float64).T
-    factor, floor = fit_floor(part.targets, mean, std**2)
+    factor, floor = 1.0, float(np.sqrt(np.mean((part.targets - mean) ** 2)))
+    if len(part) >= MIN_SPREAD_ROWS:  # of fewer what they are off by comes on top
+        factor, floor = fit_floor(part.targets, mean, std**2)
     head.finish(model, spread=factor, floor=floor / head.scale)
     return {"spread": {"factor": factor, "floor": floor}}

@@ -11,6 +11,7 @@ FEW_ROWS = 100
 """With fewer rows kept back, a measure is told with what it may be off by."""
 
 _LARGE_COLUMNS = 16
+_ROWS_TRIED = 1000
 _CHANCE = 0.05
 
 
@@ -80,9 +81,28 @@ def remarks(whole: Examples, report: dict) -> list[str]:
             f"anything from {low:.2f} to {high:.2f} on others (95%); "
             "--validation-share keeps back more"
         )
+    if rows < FEW_ROWS and whole.target.is_number:
+        found.append(
+            f"only {rows} rows are kept back: the standard deviations and intervals that they fit "
+            "are rough; --validation-share keeps back more"
+        )
+    if coarse := _coarse_columns(whole.inputs):
+        found.append(
+            f"column {coarse[0]} of the rows (counted from 0), and {len(coarse) - 1} more, holds "
+            "numbers so large against their deviation that float32 tells few of them apart: take "
+            "what they have in common away before"
+        )
     if clipped := whole.target.is_age and count_clipped(whole.years):
         found.append(f"{clipped} ages above 100 count as 100")
     return found
+
+
+def _coarse_columns(inputs: np.ndarray) -> list[int]:
+    """Columns of which float32 keeps fewer than a thousand steps to a standard deviation."""
+    some = inputs[:_ROWS_TRIED].astype(np.float64)
+    step = np.abs(some).max(axis=0) * np.finfo(np.float32).eps
+    deviation = some.std(axis=0)
+    return np.flatnonzero((deviation > 0) & (deviation < 1000 * step)).tolist()
 
 
 def _likely(accuracy: float, rows: int) -> tuple[float, float]:
@@ -92,7 +112,7 @@ def _likely(accuracy: float, rows: int) -> tuple[float, float]:
 
 
 def _what_to_try(embeddings: np.ndarray, rows: int, *, standardized: bool) -> str:
-    squares = np.square(embeddings[:1000], dtype=np.float64).sum(axis=0)
+    squares = np.square(embeddings[:_ROWS_TRIED], dtype=np.float64).sum(axis=0)
     largest = np.sort(squares)[::-1][:_LARGE_COLUMNS]
     wide = len(squares) > 4 * _LARGE_COLUMNS and not standardized
     if wide and largest.sum() > 0.9 * squares.sum():

@@ -508,3 +508,41 @@ def test_drop_takes_labels_out_of_a_store_too(tmp_path, capsys):
     assert "as asked by --drop" in capsys.readouterr().out
     assert list(EmbeddingStore.open(output).labels) == ["gender"]
     assert b"ann.jpg" not in output.read_bytes()
+
+
+def test_named_columns_stay_in_their_order(tmp_path):
+    pytest.importorskip("pyarrow")
+    rng = np.random.default_rng(0)
+    columns = {name: rng.normal(size=60) for name in ("slag", "water", "strength")}
+    columns["days"] = rng.integers(1, 90, 60).astype(float)
+    path, said = write_table(tmp_path / "a.csv", columns), []
+    stores = [
+        import_embeddings(path, columns=ColumnNames(numbers=listed), say=said.append)
+        for listed in ("slag,water,days", "water,slag,days")
+    ]
+    assert stores[0].info.preprocessing == {"columns": ["slag", "water", "days"]}
+    assert not said  # whole numbers in a column that was named are no labels among others
+    stores[0].save(tmp_path / "a.h5")
+    assert EmbeddingStore.open(tmp_path / "a.h5").info.preprocessing == stores[0].info.preprocessing
+    with pytest.raises(InputError, match="made with columns=.*water.*slag"):
+        EmbeddingStore.concatenate(stores)
+    path = write_table(tmp_path / "b.csv", wide())
+    store = import_embeddings(path, columns=ColumnNames(numbers="e0:e2"))
+    assert store.info.preprocessing is None
+
+
+@pytest.mark.parametrize(
+    ("values", "doubt"),
+    [
+        ([1.5, -999, 3.5, -999], "took -999 in 'score', 2 times, for a number: a gap?"),
+        ([1, 9999, 3, 9999], "took 9999 in 'score', 2 times, for a number: a gap?"),
+        ([1.5, -999, 3.5, 4.5], None),
+        ([-5.5, -99, 3.5, -99], None),
+    ],
+)
+def test_a_number_far_from_all_others_is_doubted(values, doubt, tmp_path):
+    said = []
+    path = write_npz(tmp_path / "a.npz", x=np.eye(4), score=np.array(values))
+    store = import_embeddings(path, say=said.append)
+    assert store.labels["score"].tolist() == values
+    assert [text for text in said if "gap" in text] == ([f"{path}: {doubt}"] if doubt else [])

@@ -95,3 +95,11 @@ def test_picture_of_one_face_and_of_two_models(tmp_path):
     sizes = [matplotlib.image.imread(tmp_path / f"{n}.png").shape for n in ("one", "many", "two")]
     assert sizes[1][1] > 5 * sizes[0][1]
     assert sizes[2][0] == pytest.approx(2 * sizes[1][0], rel=0.05)
+
+
+def test_rows_that_are_not_normalised_are_the_same_only_if_they_are_equal():
+    extremes = Extremes("kind", count=4)
+    rows = 5 + np.random.default_rng(0).random((6, 8))  # all in one direction, almost
+    for k, row in enumerate([*rows, rows[0]]):
+        extremes.add(face(k, row))
+    assert len(extremes.lowest) + len(extremes.highest) == 6

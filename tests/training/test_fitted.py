@@ -103,6 +103,9 @@ def test_a_table_of_pandas(store, model):
     words = pandas.Series(np.where(store.labels["gender"] == 1, "yes", "no"))
     same = fit(frame, words, label="answer", recipe=QUICK, seed=3)
     np.testing.assert_array_equal(same.probabilities(frame), model.probabilities(store))
+    np.testing.assert_array_equal(same.probabilities(frame.to_numpy()), same.probabilities(frame))
+    with pytest.raises(InputError, match="`X` must hold embeddings made with columns="):
+        same.predict(frame[frame.columns[::-1]])
 
 
 def test_a_store_keeps_its_embedder(store):
@@ -121,6 +124,8 @@ def test_rows_are_taken_for_what_they_are(store):
         ({"y": [0, 1]}, "`y` must be one label for each of 200 rows"),
         ({"y": ["a", None] * 100}, "`y` must hold labels of one kind, known in every row"),
         ({"y": ["a", ""] * 100}, "`y` must hold labels that are known in every row"),
+        ({"label": "a/b"}, "`label` must be a name without '/'"),
+        ({"label": ""}, "`label` must be a name without '/'"),
         ({"label": "gender"}, "`label` must be a name without a meaning of its own"),
         ({"y": [0.5, np.nan] * 100}, "`y` must hold finite numbers"),
         ({"y": [1] * 200}, "must hold at least two classes"),

@@ -394,3 +394,33 @@ def test_heads_of_any_name():
     }  # fmt: skip
     with pytest.raises(ValueError, match="`heads` must be two or more"):
         ResidualMLP(heads={"a": 2}, width=8)
+
+
+@pytest.mark.parametrize("form", ["{:.2f}", "{:.1f}%", "-{:.3f}"])
+def test_text_that_looks_like_numbers_must_be_told(form):
+    values = [form.format(v).replace(".", ",") for v in np.linspace(1, 60, 40)]
+    store = EmbeddingStore(np.eye(40), {"y": np.array(values)})
+    with pytest.raises(InputError, match="must hold numbers, or be told by `--task classes`"):
+        kind_of_label(store, "y")
+    assert kind_of_label(store, "y", "classes")[0] == "classes"
+    words = EmbeddingStore(np.eye(40), {"y": np.array([f"a{v}" for v in values])})
+    assert kind_of_label(words, "y")[0] == "classes"
+
+
+def test_few_rows_kept_back_make_deviations_larger_and_are_told(store, tmp_path):
+    part = store.subset(np.arange(100, 160))
+    report = train(part, NumberTarget("height", "cm"), RECIPE, tmp_path / "run", pictures=False)
+    assert report["rows"]["validation"] == 6
+    layer = load_model(tmp_path / "run").get_layer("gaussian")
+    _, scale, spread, floor = map(float, layer.get_weights())
+    assert spread == 1 and floor * scale == pytest.approx(report["validation"]["rmse"], rel=1e-4)
+    assert report["spread"] == {"factor": 1.0, "floor": pytest.approx(floor * scale, rel=1e-5)}
+    assert any("only 6 rows are kept back: the standard dev" in note for note in report["notes"])
+
+
+def test_columns_that_float32_cannot_tell_are_named(store, tmp_path):
+    x = np.random.default_rng(0).normal(size=(300, 4))
+    x[:, 1] += 1.7e9  # seconds since 1970
+    times = EmbeddingStore(x, {"y": x[:, 0]}, type(store.info)(normalized=False))
+    report = train(times, NumberTarget("y"), RECIPE, tmp_path / "run", pictures=False)
+    assert any(note.startswith("column 1 of the rows") for note in report["notes"])

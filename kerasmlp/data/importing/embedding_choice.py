@@ -56,6 +56,7 @@ def choose_embedding(
         if meant := [c for c in family.columns if c in labels]:
             expected = "must have no label among the columns of the embedding (--columns)"
             reject_file(path, expected, repr(meant[0]))
+        notes.inputs = family.columns
     elif name is not None and (name in left or name in source.left_out):
         return _take(source, left, name, notes)
     else:

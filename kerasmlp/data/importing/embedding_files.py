@@ -100,11 +100,15 @@ def import_embeddings(
         source, [*meant.values(), *columns.labels.values()], notes,
         name=columns.embedding, columns=columns.numbers,
     )  # fmt: skip
-    doubt_whole_numbers(embeddings, notes)
+    if not notes.inputs:  # whoever names columns knows them
+        doubt_whole_numbers(embeddings, notes)
     left = name_codes(source, left, meant, gender_codes, notes)
     labels = _read_labels(path, source, left, meant, embeddings.shape, notes)
     labels = _meanings(path, labels, gender_codes, source.attributes.get("gender_codes"), notes)
     found = _checked_info(path, source.attributes, info or {})
+    if not all(name[-1:].isdigit() for name in notes.inputs):  # as those of an embedding are
+        named = {"columns": list(notes.inputs)}
+        found = replace(found, preprocessing=(found.preprocessing or {}) | named)
     claimed = "normalized" in source.attributes and found.normalized
     embeddings, normalized = _check_norm(path, embeddings, normalize, claimed, notes)
     embeddings = _halved(path, embeddings) if float16 else embeddings

@@ -37,6 +37,7 @@ class ImportNotes:
         self.say = say
         self.embedding: dict[str, Any] = {}
         self.columns: dict[str, str] = {}
+        self.inputs: tuple[str, ...] = ()
         self.words: dict[str, list[str]] = {}
         self.left_out: dict[str, str] = {}
         self.doubts: list[str] = []

@@ -29,6 +29,7 @@ GENDER_CODE_CHOICES = ("auto", *GENDER_SOURCES)
 _GAPS_OF_AGE, _SHARE_OF_A_GAP = (0, 99), 0.1  # as some write what they do not know
 _FEWEST_WITH_A_GAP = 50
 _MOST_CLASSES = 20
+_GAPS = (-9999, -999, -99, 9999, 99999)
 _LONGEST_WORD = 12
 
 
@@ -65,6 +66,7 @@ def read_label(
         whole, bad = whole_numbers(column)
         gaps = np.isnan(column)
         if bad.any() or gaps.all():
+            _doubt_gaps(name, column[~gaps], notes)
             return column
         return _integers(name, np.ma.array(whole, mask=gaps), notes)
     column = plain_column(path, name, column, rows)
@@ -79,6 +81,7 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     mask = np.ma.getmaskarray(column)
     plain, gaps = np.ma.getdata(column), bool(mask.any())
     known = plain[~mask] if gaps else plain
+    _doubt_gaps(name, known, notes)
     if not known.size or known.min() > UNKNOWN or not (known == UNKNOWN).any():
         if gaps and known.size and (known.max() >= 2**63 or known.min() <= -(2**53)):
             return _digits(name, plain, mask, notes)
@@ -101,6 +104,15 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
     )
     names = np.array(["", *map(str, values.tolist())])
     return names[np.where(mask, 0, np.searchsorted(values, plain) + 1)]
+
+
+def _doubt_gaps(name: str, known: np.ndarray, notes: ImportNotes) -> None:
+    """Says which number, far from all others, may mean that nothing is known."""
+    for code in _GAPS:
+        times = int((known == code).sum())
+        rest = known[known != code] if times > 1 else known[:0]
+        if rest.size and (rest.min() >= 0 if code < 0 else rest.max() < code / 2):
+            notes.doubt(f"took {code} in {name!r}, {times} times, for a number: a gap?")
 
 
 def _digits(name: str, column: np.ndarray, mask: np.ndarray, notes: ImportNotes) -> np.ndarray:

@@ -148,8 +148,8 @@ def _check_norms(name: Any, squared_norms: np.ndarray, normalized: bool) -> None
     bad = np.flatnonzero(~np.isfinite(squared_norms))
     if len(bad):
         reject_file(
-            name, "must hold finite numbers only", f"NaN or infinity in {len(bad)} rows, "
-            f"the first of them row {bad[0]}"
+            name, "must hold finite numbers only", f"NaN or infinity in {len(bad)} rows, or "
+            f"numbers above 1e18, the first of them row {bad[0]}"
         )  # fmt: skip
     norms = np.sqrt(squared_norms)
     bad = np.flatnonzero(np.abs(norms - 1) > NORM_TOLERANCE) if normalized else ()
