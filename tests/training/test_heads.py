@@ -421,6 +421,9 @@ def test_few_rows_kept_back_make_deviations_larger_and_are_told(store, tmp_path)
 def test_columns_that_float32_cannot_tell_are_named(store, tmp_path):
     x = np.random.default_rng(0).normal(size=(300, 4))
     x[:, 1] += 1.7e9  # seconds since 1970
+    with pytest.raises(InputError, match="float32 tells apart.* about 1.7e.09 in column 1"):
+        EmbeddingStore(x, {}, type(store.info)(normalized=False))
+    x[:, 1] += 1e5 * x[:, 0]
     times = EmbeddingStore(x, {"y": x[:, 0]}, type(store.info)(normalized=False))
     report = train(times, NumberTarget("y"), RECIPE, tmp_path / "run", pictures=False)
     assert any(note.startswith("column 1 of the rows") for note in report["notes"])

@@ -68,6 +68,8 @@ class EmbeddingStore(RowStore):
             rows = np.ascontiguousarray(embeddings, np.float32)
             squared_norms = np.vecdot(rows, rows)
         _check_norms(name, squared_norms, info.normalized)
+        if embeddings.dtype.itemsize > rows.itemsize and not info.normalized:
+            _check_precision(name, embeddings, rows)
         super().__init__(rows, labels, info, name, embeddings.dtype)
 
     def __repr__(self) -> str:
@@ -159,6 +161,17 @@ def _check_norms(name: Any, squared_norms: np.ndarray, normalized: bool) -> None
             "must hold embeddings of norm 1, or say that they are not normalised",
             f"norm {norms[bad[0]]:.4g} in row {bad[0]} and {len(bad) - 1} other rows",
         )
+
+
+def _check_precision(name: Any, given: np.ndarray, rows: np.ndarray) -> None:
+    """Rejects columns, such as of times since 1970, that float32 has made constant."""
+    same = np.flatnonzero((rows == rows[0]).all(axis=0))
+    lost = [k for k in same.tolist() if (given[:, k] != given[0, k]).any()]
+    if lost:
+        requirement = (
+            "must hold numbers that float32 tells apart: take what they have in common away"
+        )
+        reject_file(name, requirement, f"numbers about {rows[0, lost[0]]:.9g} in column {lost[0]}")
 
 
 def _norm_word(normalized: bool) -> str:
