@@ -21,7 +21,7 @@ class KerasMLPRegressor(RegressorMixin, EmbeddingEstimator):
     All else is as of `KerasMLPClassifier`, with the hyperparameters of the preset `number`.
 
     Args:
-        batch_size: Rows per step; None takes the recipe's, and 64 for fewer than 2,000 rows.
+        batch_size: Rows per step.
         random_state: Decides split, initial weights, shuffling, dropout and mixup; a whole
             number is the `seed` of `train`.
         validation_fraction: Of the rows, kept back to measure and to calibrate.
@@ -43,6 +43,7 @@ class KerasMLPRegressor(RegressorMixin, EmbeddingEstimator):
     (True, (200, 2))
     """
 
+    batch_size: int = _PRESET.batch_size
     dropout_rate: float = _PRESET.dropout_rate
     learning_rate: float = _PRESET.learning_rate
     epochs: int = _PRESET.epochs

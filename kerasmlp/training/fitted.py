@@ -198,8 +198,9 @@ def are_normalized(rows: np.ndarray) -> bool:
 
 
 def for_rows(recipe: Recipe, rows: int) -> Recipe:
-    """A recipe with the smaller batches of few rows."""
-    return recipe.replace(**SMALL_STORE) if rows < SMALL_STORE_ROWS else recipe
+    """A recipe with the smaller batches of few rows, if its epochs would have few steps."""
+    few = rows < SMALL_STORE_ROWS and recipe.min_steps == 1
+    return recipe.replace(**SMALL_STORE) if few else recipe
 
 
 def task_of(
