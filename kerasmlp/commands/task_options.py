@@ -165,7 +165,8 @@ def for_rows(args: argparse.Namespace, recipe, store, target):
     from kerasmlp.models.presets import SMALL_STORE, SMALL_STORE_ROWS
 
     given = [getattr(args, name, None) for name in ("preset", "init", "batch_size")]
-    many = recipe.min_steps > 1 or count_labelled(store, target) >= SMALL_STORE_ROWS
+    enough = recipe.min_steps > 1 and getattr(args, "min_steps", None) is None
+    many = enough or count_labelled(store, target) >= SMALL_STORE_ROWS
     if many or given != [None] * 3 or resumed_settings(args):
         return recipe
     return recipe.replace(**SMALL_STORE)

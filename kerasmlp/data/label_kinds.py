@@ -14,7 +14,7 @@ from kerasmlp.utils.checks import reject, reject_column
 MOST_CLASSES = 100
 """Different whole numbers that are taken for classes; more may be either, and must be told."""
 
-_NUMBER = re.compile(r"\s*[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?\s*%?\s*")
+_NUMBER = re.compile(r"\s*[-+]?((0|[1-9]\d{,14})([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?\s*%?\s*")
 
 _FEW = 20
 """Different values of floats, all of them whole, that are taken for classes."""
@@ -55,7 +55,9 @@ def kind_of_label(store: Labelled, label: str, task: str | None = None) -> tuple
     if column.dtype.kind == "U":
         numbers = [v for v in values.tolist() if _NUMBER.fullmatch(v)]
         if len(values) > _FEW and len(numbers) > 0.9 * len(values):
-            requirement = "must hold numbers, or be told by `--task classes`"
+            requirement = (
+                f"must hold numbers, or be told by `--task classes` (of several {label}=classes)"
+            )
             reject_column(label, requirement, f"text, {many}, such as {numbers[0]!r}")
         return "classes", f"text, {many}"
     whole = column.dtype.kind in "iu" or bool((values == np.rint(values)).all())

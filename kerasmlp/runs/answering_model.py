@@ -12,7 +12,7 @@ import numpy as np
 from kerasmlp.data.norms import are_others
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder
+from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, made_of_columns
 from kerasmlp.data.targets import Target, in_groups
 from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.runs.calibration import HEADS, RunCalibration
@@ -116,6 +116,9 @@ class AnsweringModel:
         if isinstance(embeddings, EmbeddingStore):
             self.check("the store", embeddings.width, embeddings.info)
             embeddings = embeddings.embeddings
+        elif columns := made_of_columns(getattr(embeddings, "columns", ())):  # a table of pandas
+            known = StoreInfo(preprocessing=self.config["preprocessing"])
+            check_same_embedder("X", StoreInfo(preprocessing=columns), known)
         embeddings = check_rows(self.model, embeddings)
         if len(embeddings):
             info = StoreInfo(normalized=self.config["normalized"])

@@ -25,4 +25,8 @@ def in_new_words(config: dict) -> dict:
     """
     renamed = {"precision" if k == "dtype" else k: v for k, v in config.items()}
     files = [*_FILES, *_MORE.get(str(config.get("kind")), ())]
+    for name in ("recipe", "base"):
+        recipe = config.get(name)
+        if isinstance(recipe, dict) and "residuals_per_block" in recipe:
+            renamed[name] = {"min_steps": 1, **recipe}
     return {"kind": "embeddings", "files": files, **renamed}

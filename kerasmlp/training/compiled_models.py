@@ -91,7 +91,9 @@ class Workbench:
                 self._models.pop(next(iter(self._models)))
                 gc.collect()  # a model and its traced steps refer to each other
             xla = xla_pays(recipe, steps) if self.xla is None else self.xla
-            new = compile_by_recipe(new, recipe, steps=steps, loss=loss, xla=xla)
+            new = compile_by_recipe(
+                new, recipe, steps=steps, loss=loss, batch_size=batch_size, xla=xla
+            )
             beginning = [np.array(v) for v in new.optimizer.variables]
             self._models[shape] = new, beginning
             return new

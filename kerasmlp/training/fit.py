@@ -212,11 +212,18 @@ class ChunkModel(keras.Model):
 
 
 def compile_by_recipe(
-    model: keras.Model, recipe: Recipe, *, steps: int, loss: keras.losses.Loss, xla: bool = True
+    model: keras.Model,
+    recipe: Recipe,
+    *,
+    steps: int,
+    loss: keras.losses.Loss,
+    batch_size: int | None = None,
+    xla: bool = True,
 ) -> ChunkModel:
     """Returns the model, on the same layers, compiled for epochs of `steps` steps.
 
-    They come in `training_chunks`. Of its executions one is an epoch.
+    They come in `training_chunks` of batches of `batch_size` rows, by default those of the
+    recipe. Of its executions one is an epoch.
 
     XLA makes a step of a small network faster and takes seconds per network, the
     more the deeper it is: what is trained for a few epochs alone does without
@@ -228,6 +235,6 @@ def compile_by_recipe(
         RecipeAdamW(recipe, steps_per_epoch=steps),
         loss,
         xla=xla,
-        steps_per_execution=chunks_of(steps, recipe.batch_size)[0],
+        steps_per_execution=chunks_of(steps, batch_size or recipe.batch_size)[0],
     )
     return model

@@ -13,8 +13,8 @@ import numpy as np
 from kerasmlp.data.examples import VALIDATION_SHARE
 from kerasmlp.data.label_kinds import MOST_CLASSES
 from kerasmlp.data.other_targets import NumberTarget
-from kerasmlp.data.stores.embedding_store import NORM_TOLERANCE, EmbeddingStore
-from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder
+from kerasmlp.data.stores.embedding_store import NORM_TOLERANCE, EmbeddingStore, lost_columns
+from kerasmlp.data.stores.store_info import StoreInfo, made_of_columns
 from kerasmlp.data.targets import Target
 from kerasmlp.models.presets import PRESETS, SMALL_STORE, SMALL_STORE_ROWS, Recipe
 from kerasmlp.runs.predictor import Predictor
@@ -51,12 +51,6 @@ class FittedModel(Predictor):
         super().__init__(run.path)
         self.report, self.classes = run.report(), classes
         self._files = read_run(run)
-
-    def checked(self, embeddings: ArrayLike | EmbeddingStore) -> np.ndarray:
-        """As of `Predictor`; a table of pandas must have the columns that it had in `fit`."""
-        known = StoreInfo(preprocessing=self.config["preprocessing"])
-        check_same_embedder("X", StoreInfo(preprocessing=_columns_of(embeddings)), known)
-        return super().checked(embeddings)
 
     def predict(self, X: ArrayLike | EmbeddingStore) -> np.ndarray:
         """The likeliest class of each row, as `y` had it, or its number.
@@ -163,14 +157,12 @@ def as_store(X: ArrayLike | EmbeddingStore) -> EmbeddingStore:
         rows = np.asarray(X)
     except ValueError:
         reject("X", "must be rows of numbers of one length", "rows of different lengths")
-    info = StoreInfo(normalized=are_normalized(rows), preprocessing=_columns_of(X))
+    if rows.ndim == 2 and len(rows) and rows.dtype.kind in "fiu" and (lost := lost_columns(rows)):
+        requirement = "must hold numbers that float32 tells apart: take what they share away"
+        reject("X", requirement, f"numbers about {float(rows[0, lost[0]])!r} in column {lost[0]}")
+    columns = made_of_columns(getattr(X, "columns", ()))
+    info = StoreInfo(normalized=are_normalized(rows), preprocessing=columns)
     return EmbeddingStore(rows, {}, info, name="X")
-
-
-def _columns_of(X: Any) -> dict | None:
-    """The columns of a table by their names, if they have some."""
-    names = list(getattr(X, "columns", ()))
-    return {"columns": names} if names and all(isinstance(name, str) for name in names) else None
 
 
 def checked_weights(weights: ArrayLike, rows: int) -> np.ndarray:

@@ -12,6 +12,7 @@ FEW_ROWS = 100
 
 _LARGE_COLUMNS = 16
 _ROWS_TRIED = 1000
+_FEW_STEPS = 30
 _CHANCE = 0.05
 
 
@@ -88,7 +89,8 @@ def remarks(whole: Examples, report: dict) -> list[str]:
         )
     if coarse := _coarse_columns(whole.inputs):
         found.append(
-            f"column {coarse[0]} of the rows (counted from 0), and {len(coarse) - 1} more, holds "
+            f"column {coarse[0]} of the rows (counted from 0)"
+            f"{f' and {len(coarse) - 1} more' * (len(coarse) > 1)}: "
             "numbers so large against their deviation that float32 tells few of them apart: take "
             "what they have in common away before"
         )
@@ -98,11 +100,12 @@ def remarks(whole: Examples, report: dict) -> list[str]:
 
 
 def _coarse_columns(inputs: np.ndarray) -> list[int]:
-    """Columns of which float32 keeps fewer than a thousand steps to a standard deviation."""
-    some = inputs[:_ROWS_TRIED].astype(np.float64)
+    """Columns of which float32 keeps few steps to a standard deviation."""
+    rows = np.linspace(0, len(inputs) - 1, _ROWS_TRIED).round().astype(int)
+    some = inputs[rows].astype(np.float64)
     step = np.abs(some).max(axis=0) * np.finfo(np.float32).eps
     deviation = some.std(axis=0)
-    return np.flatnonzero((deviation > 0) & (deviation < 1000 * step)).tolist()
+    return np.flatnonzero((deviation > 0) & (deviation < _FEW_STEPS * step)).tolist()
 
 
 def _likely(accuracy: float, rows: int) -> tuple[float, float]:

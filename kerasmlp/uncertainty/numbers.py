@@ -11,7 +11,7 @@ COVERAGES = (50, 90)
 """Of the intervals, in percent."""
 
 _LEAST_FACTOR = 0.2  # on standard deviations; smaller ones a few rows have by chance
-_SHARES = np.concatenate([[0.0], 1 / (1 + np.exp(-np.linspace(-7, 7, 141))), [1.0]])
+_SHARES = np.concatenate([[0.0], 1 / (1 + np.exp(-np.linspace(-16, 16, 321))), [1.0]])
 
 
 def number_measures(answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -21,6 +21,8 @@ def import_tensorflow() -> None:
     Raises:
         InputError: if Keras runs on another one already.
     """
+    if "keras" in sys.modules:
+        require_tensorflow()
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or no worker finds any left

@@ -97,15 +97,22 @@ def test_floats_are_numbers_with_their_uncertainty(store):
     assert row["interval_90"][0] < row["height"] < row["interval_90"][1]
 
 
-def test_a_table_of_pandas(store, model):
+def test_a_table_of_pandas(store, model, tmp_path):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(store.embeddings, columns=[f"c{i}" for i in range(store.width)])
     words = pandas.Series(np.where(store.labels["gender"] == 1, "yes", "no"))
     same = fit(frame, words, label="answer", recipe=QUICK, seed=3)
     np.testing.assert_array_equal(same.probabilities(frame), model.probabilities(store))
     np.testing.assert_array_equal(same.probabilities(frame.to_numpy()), same.probabilities(frame))
-    with pytest.raises(InputError, match="`X` must hold embeddings made with columns="):
-        same.predict(frame[frame.columns[::-1]])
+    assert same.config["preprocessing"] is None  # numbered columns, as those of an embedding
+    named = frame.rename(columns={"c0": "slag", "c1": "water"})
+    told = fit(named, words, label="answer", recipe=QUICK, seed=3)
+    told.save(tmp_path / "run")
+    other = named[[*named.columns[1::-1], *named.columns[2:]]]
+    for model in (told, Predictor(tmp_path / "run")):
+        np.testing.assert_array_equal(model.probabilities(named), same.probabilities(frame))
+        with pytest.raises(InputError, match="their order: 'slag' as number 1. Received: 'water'"):
+            model.probabilities(other)
 
 
 def test_a_store_keeps_its_embedder(store):

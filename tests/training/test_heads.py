@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmlp import EmbeddingStore, Predictor, Recipe, load_model, predict_samples, train
+from kerasmlp import EmbeddingStore, Predictor, Recipe, fit, load_model, predict_samples, train
 from kerasmlp.data.label_kinds import kind_of_label
 from kerasmlp.data.other_targets import NumberTarget, SeveralTargets, target_from_config
 from kerasmlp.data.targets import age_target, choose_target
@@ -341,7 +341,10 @@ def test_a_floor_where_the_model_is_too_sure_of_some_rows():
     np.testing.assert_allclose(found, best, atol=0.1)
     np.testing.assert_allclose(np.square(found), [0.3, 0.5], atol=0.15)
     assert nll(*found) < nll(fit_spread(numbers, mean, own, np.zeros(300)), 0) - 0.05
-    exact = fit_floor(mean, mean, own)
+    own = np.where(rng.random(2000) < 0.6, 1e-6, 1.0)  # sure without reason
+    numbers = rng.normal(size=2000) * np.sqrt(own + 0.25)
+    np.testing.assert_allclose(fit_floor(numbers, np.zeros(2000), own), [1, 0.5], atol=0.1)
+    exact = fit_floor(mean, mean, np.ones(300))
     assert 0 < math.hypot(*exact) < 0.5 and np.isfinite(exact).all()
 
 
@@ -400,9 +403,13 @@ def test_heads_of_any_name():
 def test_text_that_looks_like_numbers_must_be_told(form):
     values = [form.format(v).replace(".", ",") for v in np.linspace(1, 60, 40)]
     store = EmbeddingStore(np.eye(40), {"y": np.array(values)})
-    with pytest.raises(InputError, match="must hold numbers, or be told by `--task classes`"):
+    with pytest.raises(
+        InputError, match="must hold numbers, or be told by `--task classes` .of several y=c"
+    ):
         kind_of_label(store, "y")
     assert kind_of_label(store, "y", "classes")[0] == "classes"
+    codes = EmbeddingStore(np.eye(40), {"y": np.array([f"{k:04d}" for k in range(40)])})
+    assert kind_of_label(codes, "y")[0] == "classes"
     words = EmbeddingStore(np.eye(40), {"y": np.array([f"a{v}" for v in values])})
     assert kind_of_label(words, "y")[0] == "classes"
 
@@ -421,9 +428,11 @@ def test_few_rows_kept_back_make_deviations_larger_and_are_told(store, tmp_path)
 def test_columns_that_float32_cannot_tell_are_named(store, tmp_path):
     x = np.random.default_rng(0).normal(size=(300, 4))
     x[:, 1] += 1.7e9  # seconds since 1970
-    with pytest.raises(InputError, match="float32 tells apart.* about 1.7e.09 in column 1"):
-        EmbeddingStore(x, {}, type(store.info)(normalized=False))
-    x[:, 1] += 1e5 * x[:, 0]
+    with pytest.raises(
+        InputError, match=r"`X` .*float32 tells apart.* about \d+.\d+ in column 1"
+    ):
+        fit(x, x[:, 0])
+    x[:, 1] += 1e3 * x[:, 0]
     times = EmbeddingStore(x, {"y": x[:, 0]}, type(store.info)(normalized=False))
     report = train(times, NumberTarget("y"), RECIPE, tmp_path / "run", pictures=False)
     assert any(note.startswith("column 1 of the rows") for note in report["notes"])

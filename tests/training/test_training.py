@@ -33,6 +33,7 @@ from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen, load_seen, row_hashes
 from kerasmlp.training.batches import training_chunks
 from kerasmlp.training.calibrating import fit_calibration
+from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.embeddings import train
 from kerasmlp.training.fit import compile_by_recipe, course_by_recipe, fit
 from kerasmlp.training.initial_weights import check_init
@@ -424,6 +425,16 @@ def test_few_rows_are_gone_through_again_in_an_epoch(steps):
     assert all(len(set(rows)) == 15 for rows in passes)  # one of 16 is left out of each
     assert len({tuple(rows) for rows in passes}) == len(passes)
     assert {row for rows in passes for row in set(range(16)) - set(rows)} != {0.0}
+
+
+@pytest.mark.parametrize("batch_size", [64, 1024])
+def test_a_batch_of_all_rows_takes_as_many_steps(batch_size, tmp_path):
+    store = make_store(rows=300)
+    recipe = Recipe(epochs=2, batch_size=batch_size, dropout_rate=0.0, min_steps=70)
+    bench = Workbench()
+    train(store, choose_target(store, "gender"), recipe, tmp_path, workbench=bench, pictures=False)
+    ((model, _),) = bench._models.values()
+    assert int(model.optimizer.iterations) == 2 * 70
 
 
 def test_a_recipe_says_how_many_steps_an_epoch_has_at_least(tmp_path):

@@ -21,8 +21,8 @@ from kerasmlp.data.importing.label_meaning import (
 )  # fmt: skip
 from kerasmlp.data.sources.source import DROPPED, most_bytes
 from kerasmlp.data.sources.source_arrays import SourceArrays, read_source
-from kerasmlp.data.stores.embedding_store import NORM_TOLERANCE, EmbeddingStore
-from kerasmlp.data.stores.store_info import StoreInfo
+from kerasmlp.data.stores.embedding_store import NORM_TOLERANCE, EmbeddingStore, lost_columns
+from kerasmlp.data.stores.store_info import StoreInfo, made_of_columns
 from kerasmlp.utils.checks import InputError, check_choice, reject_file
 
 LABEL_NAMES = {
@@ -102,12 +102,15 @@ def import_embeddings(
     )  # fmt: skip
     if not notes.inputs:  # whoever names columns knows them
         doubt_whole_numbers(embeddings, notes)
+    if lost := lost_columns(embeddings):
+        notes.doubt(
+            f"took numbers that float32 does not tell apart in dimension {lost[0]}: constant"
+        )
     left = name_codes(source, left, meant, gender_codes, notes)
     labels = _read_labels(path, source, left, meant, embeddings.shape, notes)
     labels = _meanings(path, labels, gender_codes, source.attributes.get("gender_codes"), notes)
     found = _checked_info(path, source.attributes, info or {})
-    if not all(name[-1:].isdigit() for name in notes.inputs):  # as those of an embedding are
-        named = {"columns": list(notes.inputs)}
+    if named := made_of_columns(notes.inputs):
         found = replace(found, preprocessing=(found.preprocessing or {}) | named)
     claimed = "normalized" in source.attributes and found.normalized
     embeddings, normalized = _check_norm(path, embeddings, normalize, claimed, notes)

@@ -108,10 +108,10 @@ def _integers(name: str, column: np.ndarray, notes: ImportNotes) -> np.ndarray:
 
 def _doubt_gaps(name: str, known: np.ndarray, notes: ImportNotes) -> None:
     """Says which number, far from all others, may mean that nothing is known."""
-    for code in _GAPS:
+    rest = known[~np.isin(known, (*_GAPS, UNKNOWN))]
+    for code in _GAPS if rest.size else ():
         times = int((known == code).sum())
-        rest = known[known != code] if times > 1 else known[:0]
-        if rest.size and (rest.min() >= 0 if code < 0 else rest.max() < code / 2):
+        if times > 1 and (rest.min() >= 0 if code < 0 else rest.max() < code / 2):
             notes.doubt(f"took {code} in {name!r}, {times} times, for a number: a gap?")
 
 

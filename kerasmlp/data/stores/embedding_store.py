@@ -68,8 +68,6 @@ class EmbeddingStore(RowStore):
             rows = np.ascontiguousarray(embeddings, np.float32)
             squared_norms = np.vecdot(rows, rows)
         _check_norms(name, squared_norms, info.normalized)
-        if embeddings.dtype.itemsize > rows.itemsize and not info.normalized:
-            _check_precision(name, embeddings, rows)
         super().__init__(rows, labels, info, name, embeddings.dtype)
 
     def __repr__(self) -> str:
@@ -163,15 +161,22 @@ def _check_norms(name: Any, squared_norms: np.ndarray, normalized: bool) -> None
         )
 
 
-def _check_precision(name: Any, given: np.ndarray, rows: np.ndarray) -> None:
-    """Rejects columns, such as of times since 1970, that float32 has made constant."""
-    same = np.flatnonzero((rows == rows[0]).all(axis=0))
-    lost = [k for k in same.tolist() if (given[:, k] != given[0, k]).any()]
-    if lost:
-        requirement = (
-            "must hold numbers that float32 tells apart: take what they have in common away"
-        )
-        reject_file(name, requirement, f"numbers about {rows[0, lost[0]]:.9g} in column {lost[0]}")
+def lost_columns(given: np.ndarray) -> list[int]:
+    """Columns, such as of times since 1970, that vary and are constant in float32.
+
+    Example:
+
+    >>> lost_columns(np.array([[1.7e9, 0.3], [1.7e9 + 10, 0.1 + 0.2]]))
+    [0]
+    """
+    if not len(given):
+        return []
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = given.astype(np.float32)
+    same = np.flatnonzero((rows == rows[:1]).all(axis=0))
+    some = given[:, same].astype(np.float64)
+    varies = np.ptp(some, axis=0) > 1e-12 * np.abs(some).max(axis=0, initial=0)
+    return same[varies].tolist()
 
 
 def _norm_word(normalized: bool) -> str:

@@ -1,5 +1,6 @@
 import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
@@ -12,6 +13,8 @@ from kerasmlp.utils.schema import fields as object_of
 from kerasmlp.utils.schema import flag, optional
 
 _OBJECTS = ("removal_report", "import_report", "extraction", "preprocessing", "versions")
+
+_NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 PREPROCESSING = object_of({"flip": optional(flag)})
 """The rest of it is only compared."""
@@ -101,6 +104,29 @@ class StoreInfo(RowsInfo):
         return {name: getattr(self, name) for name in names} | known
 
 
+def made_of_columns(names: Sequence[Any]) -> dict[str, Any] | None:
+    """What a store says of columns with names of their own, whose order must not change.
+
+    Those of an embedding are numbered and say nothing more.
+
+    Example:
+
+    >>> made_of_columns(["no2", "pm10"]), made_of_columns(["e0", "e1"])
+    ({'columns': ['no2', 'pm10']}, None)
+    """
+    names = list(names)
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    parts = [_NUMBERED.fullmatch(name) for name in names]
+    if all(parts):
+        prefixes, numbers = zip(*(part.groups() for part in parts if part), strict=True)
+        first = int(numbers[0])
+        running = [int(n) for n in numbers] == list(range(first, first + len(names)))
+        if len(set(prefixes)) == 1 and running:
+            return None
+    return {"columns": names}
+
+
 def _plain(name: Any, key: str, value: Any) -> Any:
     value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
     value = value.item() if isinstance(value, np.generic) else value
@@ -141,10 +167,23 @@ def check_same_embedder(name: str, came: StoreInfo, expected: StoreInfo) -> None
             name, f"must hold embeddings of {_describe(expected)}", f"those of {_describe(came)}"
         )
     ours, theirs = expected.preprocessing, came.preprocessing
+    if ours and theirs:
+        _check_columns(name, theirs.get("columns"), ours.get("columns"))
     for key in {**ours, **theirs} if ours and theirs else ():
         if ours.get(key) != theirs.get(key):
             requirement = f"must hold embeddings made with {key}={shown(ours.get(key))}"
             reject_file(name, requirement, f"those made with {key}={shown(theirs.get(key))}")
+
+
+def _check_columns(name: str, came: Any, expected: Any) -> None:
+    """Rejects columns of other names, or in another order, where both are known."""
+    if not (isinstance(came, list) and isinstance(expected, list)) or came == expected:
+        return
+    if len(came) != len(expected):
+        reject_file(name, f"must hold {len(expected)} columns", f"{len(came)} columns")
+    place = next(k for k, pair in enumerate(zip(came, expected, strict=True)) if len(set(pair)) > 1)
+    requirement = f"must hold the columns of the training in their order: {expected[place]!r} as"
+    reject_file(name, f"{requirement} number {place + 1}", f"{came[place]!r}")
 
 
 def _describe(info: StoreInfo) -> str:

@@ -118,7 +118,7 @@ class TuningPlan(Recorded):
         deepest = max(self.dimensions["num_blocks"].values)
         if deepest * max(self.dimensions["residuals_per_block"].values) > _XLA_PAYS_BLOCKS:
             return False
-        steps = self.num_epochs / self.num_configurations * rows / self.base.batch_size
+        steps = self.num_epochs / self.num_configurations * self.base.steps(rows)
         return steps >= XLA_PAYS_STEPS
 
     @classmethod
