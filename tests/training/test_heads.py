@@ -428,9 +428,7 @@ def test_few_rows_kept_back_make_deviations_larger_and_are_told(store, tmp_path)
 def test_columns_that_float32_cannot_tell_are_named(store, tmp_path):
     x = np.random.default_rng(0).normal(size=(300, 4))
     x[:, 1] += 1.7e9  # seconds since 1970
-    with pytest.raises(
-        InputError, match=r"`X` .*float32 tells apart.* about \d+.\d+ in column 1"
-    ):
+    with pytest.raises(InputError, match=r"`X` .*float32 tells apart.* about \d+.\d+ in column 1"):
         fit(x, x[:, 0])
     x[:, 1] += 1e3 * x[:, 0]
     times = EmbeddingStore(x, {"y": x[:, 0]}, type(store.info)(normalized=False))
