@@ -10,7 +10,7 @@ from kerasmlp.uncertainty.conformal import conformal_rank
 COVERAGES = (50, 90)
 """Of the intervals, in percent."""
 
-_LEAST_FACTOR = 0.2  # on standard deviations; smaller ones a few rows have by chance
+_LEAST_FACTOR = 0.2  # on standard deviations, the least that `fit_spread` looks at, too
 _SHARES = np.concatenate([[0.0], 1 / (1 + np.exp(-np.linspace(-16, 16, 321))), [1.0]])
 
 
@@ -84,7 +84,7 @@ def fit_spread(numbers: np.ndarray, mean: np.ndarray, own: np.ndarray, fixed: np
         variance = math.exp(2 * log) * own + fixed
         return float((np.log(variance) + squares / variance).mean())
 
-    logs = np.linspace(math.log(0.2), math.log(5.0), 401)
+    logs = np.linspace(math.log(_LEAST_FACTOR), math.log(5.0), 401)
     return math.exp(min(logs, key=nll))
 
 

@@ -513,14 +513,20 @@ def test_drop_takes_labels_out_of_a_store_too(tmp_path, capsys):
 def test_named_columns_stay_in_their_order(tmp_path):
     pytest.importorskip("pyarrow")
     rng = np.random.default_rng(0)
-    columns = {name: rng.normal(size=60) for name in ("slag", "water", "strength")}
-    columns["days"] = rng.integers(1, 90, 60).astype(float)
-    path, said = write_table(tmp_path / "a.csv", columns), []
+    table = {name: rng.normal(size=60) for name in ("slag", "water", "strength")}
+    table["days"] = rng.integers(1, 90, 60).astype(float)
+    path, said = write_table(tmp_path / "a.csv", table), []
     stores = [
         import_embeddings(path, columns=ColumnNames(numbers=listed), say=said.append)
         for listed in ("slag,water,days", "water,slag,days")
     ]
     assert stores[0].info.preprocessing == {"columns": ["slag", "water", "days"]}
+    days_first = ColumnNames(numbers="days,slag")
+    table["days"] = table["days"].astype(int)
+    store = import_embeddings(write_table(tmp_path / "c.csv", table), columns=days_first)
+    (source,) = store.info.import_report["sources"]
+    assert source["embedding"]["dtype"] == "int64, float64"
+    np.testing.assert_allclose(store.embeddings[:, 1], table["slag"], rtol=1e-6)
     assert not said  # whole numbers in a column that was named are no labels among others
     stores[0].save(tmp_path / "a.h5")
     assert EmbeddingStore.open(tmp_path / "a.h5").info.preprocessing == stores[0].info.preprocessing

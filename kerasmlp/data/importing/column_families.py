@@ -72,7 +72,7 @@ class Family:
         rows = not (source.table or self.by_user) and self._are_rows(path, source, lengths, notes)
         parts = [_numbers(path, name, part) for name, part in zip(self.columns, parts, strict=True)]
         embeddings = _rows(parts) if rows else _transposed(parts)
-        dtype = str(parts[0].dtype)
+        dtype = ", ".join(dict.fromkeys(str(part.dtype) for part in parts))
         notes.embedding = {"from": str(self), "shape": list(embeddings.shape), "dtype": dtype}
         return embeddings
 
