@@ -150,7 +150,7 @@ def choose_recipe(args: argparse.Namespace, default: str):
     from kerasmlp.commands.training_options import HYPERPARAMETERS
     from kerasmlp.models.presets import FINE_TUNING, find_recipe
 
-    names = [n for n in (*HYPERPARAMETERS, "label_sigma_years") if hasattr(args, n)]
+    names = [n for n in (*HYPERPARAMETERS, "label_sigma_years", "refit") if hasattr(args, n)]
     changes = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
     if args.preset is None and (before := resumed_settings(args)):
         return before["recipe"].replace(**changes)

@@ -39,6 +39,8 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, several: bool = F
     recipe = parser.add_argument_group("recipe", "single values go on top of the preset")
     recipe.add_argument("--preset", metavar="NAME", help="a preset's name, or a JSON file of one")
     add_hyperparameters(recipe, HYPERPARAMETERS)
+    text = "once more from all rows, when those kept back have measured; numbers do by default"
+    recipe.add_argument("--refit", action=argparse.BooleanOptionalAction, help=text)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -165,6 +167,11 @@ def _print_report(args: argparse.Namespace, run_dir: Path, target, recipe, repor
         f"{rows['training']} rows trained on, {rows['validation']} kept back{held_out}, "
         f"{rows['unlabelled']} without the label\n"
     )
+    if again := report.get("refit"):
+        print(
+            f"trained once more on all {again['rows']}, {again['epochs']} epochs: that network "
+            "answers, the one before was measured\n"
+        )
     if (views := rows.get("views", 0)) > rows["training"]:
         print(f"{views} views of the rows trained on: one of each, drawn, in every epoch\n")
     if columns := report.get("columns"):

@@ -70,6 +70,8 @@ class Recipe:
         noise_std: Largest standard deviation of the noise on embeddings of norm 1; on
             others as large against the deviations of their columns.
         calibrate: Fit a temperature, age intervals and abstention on the validation part.
+        refit: Then train once more from the same beginning, on all rows, the validation part
+            among them, as many epochs; what was measured and fitted stays.
 
     Raises:
         InputError: if a value is out of range.
@@ -103,6 +105,7 @@ class Recipe:
     mixup_alpha: float = 0.4
     noise_std: float = 0.05
     calibrate: bool = True
+    refit: bool = False
 
     def __post_init__(self):
         check_int("num_blocks", self.num_blocks, minimum=0, maximum=MAX_BLOCKS)
@@ -210,6 +213,7 @@ PRESETS = {
         min_steps=100,
         mixup_alpha=0.0,
         noise_std=0.0,
+        refit=True,
     ),
     "paper-age": _PAPER.replace(
         num_blocks=2,

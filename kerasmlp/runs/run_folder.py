@@ -17,8 +17,9 @@ from kerasmlp.utils.locks import lock_file
 from kerasmlp.utils.manifest import check_against_manifest, read_manifest, write_manifest
 
 FORMAT = "kerasmlp.run"
-_FILES = ("config.json", "report.json", "history.csv", "model.keras", "checkpoint.npz", "DONE")
-_UNHASHED = ("DONE", "checkpoint.npz")  # the one holds the hashes, the other goes when all is done
+_CHECKPOINTS = ("checkpoint.npz", "refit.npz")  # they go when all is done
+_FILES = ("config.json", "report.json", "history.csv", "model.keras", *_CHECKPOINTS, "DONE")
+_UNHASHED = ("DONE", *_CHECKPOINTS)  # the one holds the hashes
 _FACTS = {"hashes": "sha256"}
 _OTHER = (*_FACTS, "files", "norm_1_share")
 """What follows from the settings and the data: runs of older versions are without."""
@@ -257,14 +258,15 @@ class RunFolder:
         return False
 
     def finish(self, report: dict) -> None:
-        """Writes the report, then `DONE` with the hashes of all files; the checkpoint goes."""
+        """Writes the report, then `DONE` with the hashes of all files; checkpoints go."""
         (self / "DONE").unlink(missing_ok=True)  # of a report that is written once more
         write_json(self / "report.json", report)
         found = look_through(self.path, self._names(), is_evaluation_of_run)
         names = [path.name for what, path in found if what == "file" and path.parent == self.path]
         names = [n for n in names if n[0] != "." and n not in _UNHASHED]
         write_manifest(self / "DONE", sorted(names, key=lambda n: n not in _FILES))
-        (self / "checkpoint.npz").unlink(missing_ok=True)
+        for name in _CHECKPOINTS:
+            (self / name).unlink(missing_ok=True)
 
 
 def next_free(stem: str | os.PathLike) -> Path:

@@ -27,10 +27,18 @@ from kerasmlp.training.columns import adapt_columns, describe_columns, noise_uni
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.drawings import drawings, picture_names
 from kerasmlp.training.fit import Course, course_by_recipe
-from kerasmlp.training.head_results import calibrations_of, head_results, notes_of, report_of
+from kerasmlp.training.head_results import (
+    adjust,
+    calibrations_of,
+    head_results,
+    notes_of,
+    report_of,
+    tested_heads,
+)
 from kerasmlp.training.heads import Heads
 from kerasmlp.training.initial_weights import check_untested, copy_weights, same_head
 from kerasmlp.training.precision import default_policy
+from kerasmlp.training.refit import refit
 from kerasmlp.training.rows import Rows
 from kerasmlp.training.train_run import Measured, train_run
 from kerasmlp.utils.checks import check_int, check_optional_int, check_seed, reject
@@ -63,7 +71,8 @@ def train(
     Killed at any moment and started again with `resume=True` it ends with the
     weights of an uninterrupted run; a finished run is not computed again. The
     rows kept back measure, and fit what comes after the weights: the
-    temperature, then age intervals and abstention (`RunCalibration`).
+    temperature, then age intervals and abstention (`RunCalibration`). With the recipe's
+    `refit` the network learns once more after that, from all rows.
 
     Args:
         store: Rows without the label are left out, and counted.
@@ -154,20 +163,8 @@ class EmbeddingTraining:
         if weight and recipe.rps_weight and any(head.is_age for head in target.heads):
             reject("weight", "must be left out for ages with an rps_weight", weight)
         check_label_names(target)
-        precision = default_policy()
-        self.steps = settings["steps_per_epoch"] or recipe.steps(rows.size)
-        self.model = workbench.model(
-            recipe,
-            heads=target.network_head,
-            width=width,
-            batch_size=min(recipe.batch_size, rows.size),
-            steps=self.steps,
-            loss=self.heads.loss,
-            precision=precision,
-            seed=settings["seed"],
-            normalized=info.normalized,
-        )
-        adapt_columns(self.model, rows.inputs)
+        self.precision = default_policy()
+        self.model, self.steps = self.new_model(rows)
         # A test looks at every row, and at some more than once.
         self.xla = rows.test_inputs is not None and self.model.jit_compile
         self.config = {
@@ -178,7 +175,7 @@ class EmbeddingTraining:
             "standardized": recipe.standardizes(info.normalized) or None,  # None in older runs
             **settings,
             "init": None,
-            "precision": precision,
+            "precision": self.precision,
             **info.of_embedder(),
         }
         if not info.normalized:
@@ -189,9 +186,25 @@ class EmbeddingTraining:
             if rows.test_inputs is not None:
                 check_untested(init, rows.test_inputs)
             self.config["init"] = sha256_file(init / "model.keras")
-        self.targets = self.heads.targets  # in the unit of the weights it begins with
-        if weight:  # of the loss, the mass of a target is a factor
-            self.targets *= rows.heads[0].training.weights(weight)[:, None]
+        self.targets = self._targets(rows, self.heads)
+        self.beginning = self.model.get_weights() if init is not None else None
+
+    def new_model(self, rows: Rows) -> tuple[keras.Model, int]:
+        """The model as it begins, for such rows, and its steps of an epoch."""
+        steps = self.settings["steps_per_epoch"] or self.recipe.steps(rows.size)
+        model = self.workbench.model(
+            self.recipe,
+            heads=self.target.network_head,
+            width=rows.inputs.shape[1],
+            batch_size=min(self.recipe.batch_size, rows.size),
+            steps=steps,
+            loss=self.heads.loss,
+            precision=self.precision,
+            seed=self.settings["seed"],
+            normalized=self.normalized,
+        )
+        adapt_columns(model, rows.inputs)
+        return model, steps
 
     def make(self) -> keras.Model:
         if self.init is not None and not self.copied["new"] and same_head(self.init, self.target):
@@ -205,34 +218,66 @@ class EmbeddingTraining:
             threading.Thread(target=importlib.import_module, args=preloaded).start()
         return self.model
 
+    def _targets(self, rows: Rows, heads: Heads) -> np.ndarray:
+        targets = heads.targets  # in the unit of the weights it begins with
+        if weight := self.settings.get("weight"):  # of the loss, the mass of a target is a factor
+            targets *= rows.heads[0].training.weights(weight)[:, None]
+        return targets
+
     def course(self, model: keras.Model) -> Course:
+        validation = Validation(self.rows.part_inputs, self.heads.validation, xla=self.xla)
+        return self._course(model, self.rows, self.targets, self.steps, [validation])
+
+    def course_of_all(self, model: keras.Model, rows: Rows, heads: Heads, steps: int) -> Course:
+        """What the model goes through on all rows, none of which are kept back."""
+        return self._course(model, rows, self._targets(rows, heads), steps, [])
+
+    def _course(
+        self, model: keras.Model, rows: Rows, targets: np.ndarray, steps: int, callbacks: list
+    ) -> Course:
         return course_by_recipe(
-            self.rows.inputs,
-            self.targets,
+            rows.inputs,
+            targets,
             self.recipe,
-            steps=self.steps,
+            steps=steps,
             seed=self.settings["seed"],
             noise_units=noise_units(model),
-            view_starts=self.rows.view_starts,
-            callbacks=[Validation(self.rows.part_inputs, self.heads.validation, xla=self.xla)],
+            view_starts=rows.view_starts,
+            callbacks=callbacks,
         )
 
-    def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
+    def measure(
+        self, model: keras.Model, history: list[dict], run: RunFolder, *, progress: bool
+    ) -> Measured:
+        recipe = self.recipe
         learned_from = np.concatenate([self.rows.inputs, self.rows.part_inputs])  # when to stop
-        how = self.workbench.in_float32(
-            model, self.recipe, self.target.network_head, normalized=self.normalized
+        plain, joined, sampler = self._in_float32(model)
+        how = {"calibrated": recipe.calibrate, "xla": self.xla}
+        results = head_results(self.heads, plain, joined, sampler, **how)
+        described, heads, more = describe_columns(model), self.heads, {}
+        if recipe.refit:
+            model, heads, more["refit"] = refit(self, history, run, progress=progress)
+            plain, joined, _ = self._in_float32(model)
+            for head, result in zip(heads.heads, results, strict=True):
+                adjust(head, plain, result.report)
+        if self.rows.test_inputs is not None:
+            tested = tested_heads(heads, joined, xla=self.xla)
+            for result, measured in zip(results, tested, strict=True):
+                result.report.update(measured)
+        report = (
+            report_of(results)
+            | more
+            | {
+                "before_training": self.before_training,
+                "rows": {
+                    "training": self.rows.size,
+                    "validation": len(self.rows.part_inputs),
+                    "unlabelled": self.rows.unlabelled,
+                },
+                "weights_from_init": self.copied,
+                "columns": described,
+            }
         )
-        results = head_results(self.heads, *how, calibrated=self.recipe.calibrate, xla=self.xla)
-        report = report_of(results) | {
-            "before_training": self.before_training,
-            "rows": {
-                "training": self.rows.size,
-                "validation": len(self.rows.part_inputs),
-                "unlabelled": self.rows.unlabelled,
-            },
-            "weights_from_init": self.copied,
-            "columns": describe_columns(model),
-        }
         if self.rows.view_starts is not None:
             report["rows"]["views"] = len(self.rows.inputs)
         if self.rows.test_inputs is not None:
@@ -241,7 +286,11 @@ class EmbeddingTraining:
         wholes = [head.rows.whole for head in self.heads.heads]
         report["notes"] = notes_of(wholes, results, report)
         save_seen(run, learned_from, self.init)
-        if self.recipe.calibrate:
+        if recipe.calibrate:
             write_json(run / "calibration.json", calibrations_of(results))
         drawn = drawings(history, self.target, results) if self.pictures else {}
-        return Measured(how[0], report, drawn)
+        return Measured(plain, report, drawn)
+
+    def _in_float32(self, model: keras.Model):
+        how = {"normalized": self.normalized}
+        return self.workbench.in_float32(model, self.recipe, self.target.network_head, **how)

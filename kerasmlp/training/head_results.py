@@ -67,6 +67,7 @@ def head_result(
     fitted, calibration = {"temperature": 1.0}, None
     if calibrated and (head.target.is_number or len(part) >= MIN_TEMPERATURE_ROWS):
         fitted |= _fit(head, model, part, answers)
+        adjust(head, model, fitted)
         answers = outputs(part.inputs)
         measured = measure(part, answers)
     report = {
@@ -76,10 +77,6 @@ def head_result(
         "before_temperature": {k: before[k] for k in ("nll", "ece") if k in before},
         **fitted,
     }
-    if rows.test is not None:
-        for name, some in (("training", rows.training), ("test", rows.test)):
-            known = some.subset(some.known)
-            report[name] = measure(known, outputs(known.inputs))
     if calibrated:
         fit = calibrate_numbers if head.target.is_number else calibrate_answers
         calibration = fit(sampler, part, answers, head.name)
@@ -110,11 +107,40 @@ def head_results(
         if head.target.is_number:
             head.finish(model)
 
-        def outputs(x: np.ndarray, columns: slice = columns) -> np.ndarray:
-            return forward(joined, x, xla=xla)[:, columns]
-
+        outputs = _outputs(joined, columns, xla=xla)
         results.append(head_result(head, model, sampler, outputs, calibrated=calibrated))
     return results
+
+
+def tested_heads(heads: Heads, joined: keras.Model, *, xla: bool) -> list[dict[str, dict]]:
+    """Measures of each head of the finished model on the rows trained on, and on the test."""
+    found = []
+    for head, columns in zip(heads.heads, heads.columns, strict=True):
+        outputs = _outputs(joined, columns, xla=xla)
+        parts = {"training": head.rows.training, "test": head.rows.test}
+        parts = {name: rows.subset(rows.known) for name, rows in parts.items()}
+        found.append({name: measure(rows, outputs(rows.inputs)) for name, rows in parts.items()})
+    return found
+
+
+def _outputs(joined: keras.Model, columns: slice, *, xla: bool) -> Callable:
+    return lambda x: forward(joined, x, xla=xla)[:, columns]
+
+
+def adjust(head: LearningHead, model: keras.Model, fitted: dict[str, Any]) -> None:
+    """Has the last layer of a head answer as rows kept back say.
+
+    Args:
+        head: Of the training.
+        model: In float32, fresh from it.
+        fitted: A `temperature`, and the `spread` of a number.
+    """
+    if head.target.is_number:
+        spread = fitted.get("spread", {"factor": 1.0, "floor": 0.0})
+        head.finish(model, spread=spread["factor"], floor=spread["floor"] / head.scale)
+        return
+    logits = head.layer(model, "logits")
+    logits.set_weights([w / fitted["temperature"] for w in logits.get_weights()])
 
 
 def report_of(results: list[HeadResult]) -> dict[str, Any]:
@@ -150,12 +176,11 @@ def calibrations_of(results: list[HeadResult]) -> dict:
 
 
 def _fit(head: LearningHead, model: keras.Model, part: Examples, answers: np.ndarray) -> dict:
-    """Changes the head's last layer; returns what a report says of that."""
+    """What rows kept back say of the head's last layer, as a report has it."""
     if not head.target.is_number:
         return {"temperature": calibrate(model, part, head.layer(model, "logits"))}
     mean, std = np.asarray(answers, np.float64).T
     factor, floor = 1.0, float(np.sqrt(np.mean((part.targets - mean) ** 2)))
     if len(part) >= MIN_SPREAD_ROWS:  # of fewer what they are off by comes on top
         factor, floor = fit_floor(part.targets, mean, std**2)
-    head.finish(model, spread=factor, floor=floor / head.scale)
     return {"spread": {"factor": factor, "floor": floor}}

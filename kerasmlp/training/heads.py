@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import keras
 import numpy as np
 
@@ -123,6 +125,15 @@ class Heads:
         self._weights = [1.0]
         if several:
             self._weights = [head.constant_loss() ** -0.5 for head in self.heads]
+
+    def on(self, rows: Rows) -> Heads:
+        """The same heads, their units and weights too, on other rows."""
+        known = {head.training.target.label: head for head in rows.heads}
+        found = copy.copy(self)
+        found.heads = [copy.copy(head) for head in self.heads]
+        for head in found.heads:
+            head.rows = known[head.target.label]
+        return found
 
     @property
     def targets(self) -> np.ndarray:

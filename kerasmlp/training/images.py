@@ -103,7 +103,9 @@ class ImageTraining(ABC):
             callbacks=self.callbacks,
         )
 
-    def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
+    def measure(
+        self, model: keras.Model, history: list[dict], run: RunFolder, *, progress: bool
+    ) -> Measured:
         with computing_in("float32"):
             plain, report = self.outcome(model, history)
         accuracies = [row["val_accuracy"] for row in history]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,11 @@ class Rows:
             if head.test is not None:
                 _require_known(head.test, "rows of the test")
         return cls(tuple(heads))
+
+    def undivided(self) -> Rows:
+        """The same with the rows kept back, in all their views, among those to learn from."""
+        rows = labelled([head.whole for head in self.heads])
+        return Rows(tuple(replace(head, training=head.whole.subset(rows)) for head in self.heads))
 
     @property
     def inputs(self) -> np.ndarray:

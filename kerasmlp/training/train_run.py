@@ -65,7 +65,9 @@ class Training(Protocol):
     def course(self, model: keras.Model) -> Course:
         """What the model goes through."""
 
-    def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
+    def measure(
+        self, model: keras.Model, history: list[dict], run: RunFolder, *, progress: bool
+    ) -> Measured:
         """What came of it; may write files of its own into the folder, and add to the history."""
 
 
@@ -104,6 +106,8 @@ def train_run(
         try:
             course = training.course(model)
             history, stopped = fit(model, course, **kept, on_epoch=on_epoch, progress=progress)
+            seconds = {"fit": time.time() - started}
+            measured = training.measure(model, history, run, progress=progress)
         except DivergedError as error:
             if not keep_diverged:
                 raise
@@ -111,8 +115,6 @@ def train_run(
                 path.unlink(missing_ok=True)
             report = {"diverged": str(error), "seed": config["seed"], **environment()}
         else:
-            seconds = {"fit": time.time() - started}
-            measured = training.measure(model, history, run)
             measured.save(run, history)
             seconds |= {"total": time.time() - started} | measured.report.get("seconds", {})
             report = measured.report | {

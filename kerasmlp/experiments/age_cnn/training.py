@@ -142,7 +142,9 @@ class AgeCNNTraining:
             validation=plain_batches(validation.inputs, ages, batch_size=_PREDICT_ROWS, **plain),
         )
 
-    def measure(self, model: keras.Model, history: list[dict], run: RunFolder) -> Measured:
+    def measure(
+        self, model: keras.Model, history: list[dict], run: RunFolder, *, progress: bool
+    ) -> Measured:
         plain = in_float32(model, lambda: self._new("float32"))
         predicted = {s: predict_years(plain, part.inputs) for s, part in self.parts.items()}
         ages = {split: part.targets for split, part in self.parts.items()}
