@@ -19,6 +19,7 @@ class Validation(keras.callbacks.Callback):
         measure: From outputs, an array, to a dict of numbers; each is logged
             as `val_<name>`.
         xla: As for `forward`.
+        of: The model that is measured, on layers of the one that is trained; None takes that.
 
     Example:
 
@@ -37,14 +38,16 @@ class Validation(keras.callbacks.Callback):
         measure: Callable[[np.ndarray], dict[str, float]],
         *,
         xla: bool = False,
+        of: keras.Model | None = None,
     ):
         super().__init__()
+        self.of = of
         self.x = x
         self.measure = measure
         self.xla = xla
 
     def on_epoch_end(self, epoch, logs=None):
-        outputs = forward(self.model, self.x, xla=self.xla)
+        outputs = forward(self.of or self.model, self.x, xla=self.xla)
         finite = np.isfinite(outputs).all()
         measured = self.measure(outputs) if finite else {"loss": np.nan}  # see `Divergence`
         logs.update({f"val_{k}": float(v) for k, v in measured.items()})

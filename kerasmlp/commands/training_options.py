@@ -27,6 +27,7 @@ HYPERPARAMETERS = {  # name: kind, what it is
     ),
     "residuals_per_block": (int, "residual blocks in each stage"),
     "dropout_rate": (float, "of all IC layers"),
+    "members": (int, "networks that learn apart and answer as one"),
     "mixup_alpha": (float, "of mixup, 0 turns it off"),
     "noise_std": (float, "largest standard deviation of noise on embeddings"),
 }

@@ -65,10 +65,10 @@ def evaluate(
         stores = {path: EmbeddingStore.open(path, verify=True) for path in paths}
         import_tensorflow()  # what can be refused before is refused at once
         from kerasmlp.evaluation.report import write_evaluation, write_evaluations
-        from kerasmlp.runs.mc_model import has_dropout
+        from kerasmlp.runs.mc_model import can_be_sampled
 
         heads = _heads_and_rows(run_dir, stores, classes)
-        sampled = num_samples if has_dropout(heads[0][0].model) else 0
+        sampled = num_samples if can_be_sampled(heads[0][0].model) else 0
         how = {"num_samples": sampled, "seed": seed, "progress": progress}
         how["others"] = {path.stem: stores[path] for path in paths[1:]}
         if len(heads) == 1:

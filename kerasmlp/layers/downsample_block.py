@@ -1,7 +1,7 @@
 import keras
 
 from kerasmlp.layers.ic_block import ICBlock
-from kerasmlp.layers.initializers import spread_seed
+from kerasmlp.layers.initializers import Seed, spread_seed
 from kerasmlp.utils.checks import check_int
 
 
@@ -12,21 +12,23 @@ class DownsampleBlock(ICBlock):
     `y = ReLU(W · IC(x))`
 
     Args:
-        width: Number of output units.
+        width: Number of output units, of each member.
         dropout_rate: Of the IC layer, in [0, 1).
         use_ic: False leaves the IC layer out.
         momentum: Of the moving statistics.
         epsilon: Added to the variance.
         kernel_initializer: As of `ResidualBlock`.
-        seed: Integer or None, of initial weights and dropout masks.
+        seed: Integer or None, of initial weights and dropout masks; of several members member
+            m has `seed + m`, or that of a list.
+        members: Networks whose units lie side by side.
 
     Call arguments:
-        inputs: Tensor `(batch, input_width)`.
+        inputs: Tensor `(batch, members · input_width)`.
         training, sampling, masks: As of `ICLayer`.
 
-    Input shape: `(batch, input_width)`.
+    Input shape: `(batch, members · input_width)`.
 
-    Output shape: `(batch, width)`.
+    Output shape: `(batch, members · width)`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -50,7 +52,8 @@ class DownsampleBlock(ICBlock):
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         kernel_initializer: str = "fan_in_uniform",
-        seed: int | None = None,
+        seed: Seed = None,
+        members: int = 1,
         **kwargs,
     ):
         super().__init__(
@@ -60,6 +63,7 @@ class DownsampleBlock(ICBlock):
             epsilon=epsilon,
             kernel_initializer=kernel_initializer,
             seed=seed,
+            members=members,
             **kwargs,
         )
         self.width = check_int("width", width, minimum=1)
@@ -75,7 +79,7 @@ class DownsampleBlock(ICBlock):
         return keras.ops.relu(x)
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.width)
+        return (*input_shape[:-1], self.members * self.width)
 
     def get_config(self):
         return {**super().get_config(), "width": self.width}

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasmlp.utils.checks import check_positive, reject
+from kerasmlp.utils.checks import check_int, check_positive, reject
 
 _START = float(np.log(np.e - 1))  # where softplus is 1
 MIN_STD = 1e-3
@@ -18,11 +18,16 @@ class GaussianHead(keras.layers.Layer):
     numbers; `center`, `scale`, `spread` and `floor` are weights that no gradient changes, 0,
     1, 1 and 0 until `set_unit`. It computes in float32 under any policy.
 
+    Args:
+        members: Networks whose two columns lie side by side. Their answer is the mean and the
+            standard deviation of the mixture.
+
     Call arguments:
-        inputs: `(batch, 2)`.
+        inputs: `(batch, members · 2)`.
+        apart: True gives the answer of each member, `(batch, members, 2)`.
 
     Raises:
-        ValueError: if there are not two columns.
+        ValueError: if there are not two columns of each member.
 
     Example:
 
@@ -36,10 +41,11 @@ class GaussianHead(keras.layers.Layer):
     Distribution", 1994.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, *, members: int = 1, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: 2})
+        self.members = check_int("members", members, minimum=1)
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: 2 * self.members})
 
     def build(self, input_shape):
         starts = {"center": "zeros", "scale": "ones", "spread": "ones", "floor": "zeros"}
@@ -71,14 +77,34 @@ class GaussianHead(keras.layers.Layer):
             reject("layer", "must be built, or called once, before it gets a unit", self.name)
         self.set_weights([np.float32(v) for v in (center, scale, spread, floor)])
 
-    def call(self, inputs):
+    def call(self, inputs, apart=False):
         x = ops.cast(inputs, "float32")
-        std = ops.maximum(ops.softplus(x[:, 1] + _START), MIN_STD) * self.spread
+        if self.members == 1 and not apart:
+            return self._answer(x)
+        each = self._answer(ops.reshape(x, (-1, self.members, 2)))
+        return each if apart else _mixture(each)
+
+    def _answer(self, x):
+        std = ops.maximum(ops.softplus(x[..., 1] + _START), MIN_STD) * self.spread
         std = ops.sqrt(std * std + self.floor * self.floor)
-        return ops.stack([self.center + self.scale * x[:, 0], self.scale * std], axis=-1)
+        return ops.stack([self.center + self.scale * x[..., 0], self.scale * std], axis=-1)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], 2)
 
-    def compute_output_spec(self, inputs):
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype="float32")
+    def compute_output_spec(self, inputs, apart=False):
+        rows = inputs.shape[0]
+        shape = (rows, self.members, 2) if apart else (rows, 2)
+        return keras.KerasTensor(shape, dtype="float32")
+
+    def get_config(self):
+        own = {"members": self.members} if self.members > 1 else {}
+        return {**super().get_config(), **own}
+
+
+def _mixture(each):
+    """Mean and standard deviation of equal shares of normal distributions `(batch, members, 2)`."""
+    means, stds = each[..., 0], each[..., 1]
+    mean = ops.mean(means, axis=1)
+    variance = ops.mean(ops.square(stds) + ops.square(means - mean[:, None]), axis=1)
+    return ops.stack([mean, ops.sqrt(variance)], axis=-1)

@@ -1,8 +1,9 @@
 import keras
 
 from kerasmlp.layers.ic_layer import ICLayer
-from kerasmlp.layers.initializers import check_initializer, dense_initializers
-from kerasmlp.utils.checks import check_bool, check_positive, check_rate, check_seed
+from kerasmlp.layers.initializers import Seed, check_initializer, check_seeds, dense
+from kerasmlp.layers.member_dense import split_width
+from kerasmlp.utils.checks import check_bool, check_int, check_positive, check_rate
 
 
 class ICBlock(keras.layers.Layer):
@@ -19,7 +20,8 @@ class ICBlock(keras.layers.Layer):
         momentum: float,
         epsilon: float,
         kernel_initializer: str,
-        seed: int | None,
+        seed: Seed,
+        members: int = 1,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -28,31 +30,37 @@ class ICBlock(keras.layers.Layer):
         self.momentum = check_rate("momentum", momentum)
         self.epsilon = check_positive("epsilon", epsilon)
         self.kernel_initializer = check_initializer(kernel_initializer)
-        self.seed = check_seed(seed)
+        self.members = check_int("members", members, minimum=1)
+        self.seed = check_seeds(seed, self.members)
 
-    def _make_ic(self, name: str, input_shape, seed: int | None) -> ICLayer:
+    def _make_ic(self, name: str, input_shape, seed: Seed) -> ICLayer:
         ic = ICLayer(
             dropout_rate=self.dropout_rate,
             momentum=self.momentum,
             epsilon=self.epsilon,
             seed=seed,
+            members=self.members,
             dtype=self.dtype_policy,
             name=name,
         )
         ic.build(input_shape)
         return ic
 
-    def _make_dense(self, name: str, width: int, input_shape, seed: int | None):
-        initializers = dense_initializers(self.kernel_initializer, input_shape[-1], seed)
-        dense = keras.layers.Dense(width, dtype=self.dtype_policy, name=name, **initializers)
-        dense.build(input_shape)
-        return dense
+    def _width(self, input_shape) -> int:
+        """Units of each member that come in."""
+        return split_width(input_shape[-1], self.members)
 
-    def _through(self, ic: ICLayer | None, dense: keras.layers.Dense, x, masks, **modes):
+    def _make_dense(self, name: str, units: int, input_shape, seed: Seed):
+        how = {"members": self.members, "dtype": self.dtype_policy, "name": name}
+        layer = dense(units, self.kernel_initializer, self._width(input_shape), seed, **how)
+        layer.build(input_shape)
+        return layer
+
+    def _through(self, ic: ICLayer | None, dense: keras.layers.Layer, x, masks, **modes):
         """`dense(ic(x))`, or `dense(x)` without an IC layer."""
         if ic is None:
             return dense(x)
-        if masks is not None and ic.dropout_rate:
+        if masks is not None and ic.dropout_rate and self.members == 1:
             return masks.dropout_dense(ic.norm(x), ic.dropout_rate, dense)
         return dense(ic(x, masks=masks, **modes))
 
@@ -65,4 +73,5 @@ class ICBlock(keras.layers.Layer):
             "epsilon": self.epsilon,
             "kernel_initializer": self.kernel_initializer,
             "seed": self.seed,
+            **({"members": self.members} if self.members > 1 else {}),
         }

@@ -1,8 +1,9 @@
 import keras
 
 from kerasmlp.layers.batch_norm import BatchNorm
+from kerasmlp.layers.initializers import Seed, check_seeds
 from kerasmlp.layers.masks import dropout
-from kerasmlp.utils.checks import check_positive, check_rate, check_seed, reject
+from kerasmlp.utils.checks import check_int, check_positive, check_rate, reject
 
 
 @keras.saving.register_keras_serializable("kerasmlp")
@@ -27,7 +28,9 @@ class ICLayer(keras.layers.Layer):
         dropout_rate: Probability to drop a unit, in [0, 1).
         momentum: Of the moving statistics (0.9 is PyTorch's 0.1).
         epsilon: Added to the variance.
-        seed: Integer or None, of the dropout masks.
+        seed: Integer or None, of the dropout masks; of several members member m has `seed + m`,
+            or that of a list.
+        members: Networks whose channels lie side by side, each with masks of its own.
 
     Call arguments:
         inputs: Tensor of rank 2 or more, channels last.
@@ -65,14 +68,16 @@ class ICLayer(keras.layers.Layer):
         dropout_rate: float = 0.05,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
-        seed: int | None = None,
+        seed: Seed = None,
+        members: int = 1,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.dropout_rate = check_rate("dropout_rate", dropout_rate)
         self.momentum = check_rate("momentum", momentum)
         self.epsilon = check_positive("epsilon", epsilon)
-        self.seed = check_seed(seed)
+        self.members = check_int("members", members, minimum=1)
+        self.seed = check_seeds(seed, self.members)
         self.supports_masking = True
         self.norm = BatchNorm(
             momentum=self.momentum,
@@ -81,7 +86,8 @@ class ICLayer(keras.layers.Layer):
             name="norm",
         )
         if self.dropout_rate:
-            self.seed_generator = keras.random.SeedGenerator(self.seed)
+            first = self.seed[0] if isinstance(self.seed, list) else self.seed
+            self.seed_generator = keras.random.SeedGenerator(first)
 
     def build(self, input_shape):
         if len(input_shape) < 2:
@@ -95,7 +101,13 @@ class ICLayer(keras.layers.Layer):
             return x
         if masks is not None:
             return masks.dropout(x, self.dropout_rate)
-        return dropout(x, self.dropout_rate, self.seed_generator) if training or sampling else x
+        if not (training or sampling):
+            return x
+        return dropout(x, self.dropout_rate, self.seed_generator, self._member_seeds())
+
+    def _member_seeds(self) -> list[int] | None:
+        """Of the masks; of members without a seed those that follow the generator's."""
+        return self.seed if isinstance(self.seed, list) else None
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -107,4 +119,5 @@ class ICLayer(keras.layers.Layer):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "seed": self.seed,
+            **({"members": self.members} if self.members > 1 else {}),
         }

@@ -3,17 +3,38 @@
 import keras
 import numpy as np
 
-from kerasmlp.utils.checks import reject
+from kerasmlp.layers.member_dense import MemberDense
+from kerasmlp.utils.checks import check_seed, reject
+
+Seed = int | list[int] | None
+"""Of a layer; a list has that of each member."""
 
 
-def spread_seed(seed: int | None, count: int) -> list[int | None]:
+def check_seeds(seed: Seed, members: int) -> Seed:
+    """A seed, or one for each of several members; of one number a member has `seed + m`."""
+    if members == 1 or seed is None:
+        return check_seed(seed)
+    if not isinstance(seed, list | tuple):
+        seed = [check_seed(seed) + m for m in range(members)]
+    if len(seed) != members:
+        reject("seed", f"must be one, or one for each of {members} members", seed)
+    return [check_seed(each) for each in seed]
+
+
+def spread_seed(seed: Seed, count: int) -> list:
     """Returns `count` independent 31-bit seeds that follow from one (or Nones from None).
+
+    Of a list of seeds, those of members, each of the `count` is a list.
 
     Example:
 
     >>> spread_seed(7, 2) == spread_seed(7, 3)[:2]
     True
+    >>> [one for one, other in spread_seed([7, 8], 2)] == spread_seed(7, 2)
+    True
     """
+    if isinstance(seed, list):
+        return [list(each) for each in zip(*(spread_seed(s, count) for s in seed), strict=True)]
     if seed is None:
         return [None] * count
     return [int(s >> 1) for s in np.random.SeedSequence(seed).generate_state(count)]
@@ -32,12 +53,23 @@ def check_initializer(identifier: str) -> str:
     return identifier
 
 
-def dense_initializers(identifier: str, fan_in: int, seed: int | None) -> dict:
-    """Returns the initialiser arguments of a Dense layer with `fan_in` inputs.
+def dense(
+    units: int, identifier: str, fan_in: int, seed: Seed, *, members: int = 1, **kwargs
+) -> keras.layers.Layer:
+    """A dense layer with `fan_in` inputs, of each of several members if there are some.
 
     `"fan_in_uniform"` also draws the bias, as the original does; with any of
     Keras' own initialisers the bias starts at zero.
     """
+    if members == 1:
+        return keras.layers.Dense(units, **_initializers(identifier, fan_in, seed), **kwargs)
+    seeds = seed if isinstance(seed, list) else [seed] * members
+    each = [_initializers(identifier, fan_in, s) for s in seeds]
+    drawn = {name: [one[name] for one in each] for name in each[0]}
+    return MemberDense(units, members=members, **drawn, **kwargs)
+
+
+def _initializers(identifier: str, fan_in: int, seed: int | None) -> dict:
     kernel_seed, bias_seed = spread_seed(seed, 2)
     if identifier == "fan_in_uniform":
         return {

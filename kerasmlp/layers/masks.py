@@ -8,6 +8,7 @@ hash of (seed, step, position) fuses with its neighbours under XLA.
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -58,17 +59,59 @@ def keep_mask(shape, rate: float, seed):
     return ops.reshape(bits >= _threshold(rate), shape)
 
 
+def member_mask(rows, columns: int, rate: float, seeds):
+    """As `keep_mask` of each member's own columns, side by side, `(rows, columns)`.
+
+    Args:
+        rows: Of the mask.
+        columns: Of all members.
+        rate: Probability of False, in [0, 1).
+        seeds: Integer tensor `(members, 2)`.
+
+    Example:
+
+    >>> seeds, each = np.array([[7, 0], [3, 0]]), [(5, 4), 0.5]
+    >>> expected = np.concatenate([keep_mask(*each, s) for s in seeds], axis=1)
+    >>> bool((np.array(member_mask(5, 8, 0.5, seeds)) == expected).all())
+    True
+    """
+    words = ops.cast(seeds, "int32")
+    members = words.shape[0]
+    width = columns // members
+    position = ops.reshape(ops.arange(rows * width, dtype="int32"), (-1, 1, width))
+    stream = _hash(_hash(words[:, :1]) + words[:, 1:])
+    bits = _hash(ops.bitwise_xor(_hash(position * _signed(_GOLDEN) + stream), stream))
+    return ops.reshape(bits >= _threshold(rate), (-1, columns))
+
+
 def _threshold(rate: float) -> int:
     """A uniform int32 is below it with probability `rate`."""
     return min(round(rate * (1 << 32)), (1 << 32) - 1) - (1 << 31)
 
 
-def dropout(inputs, rate: float, seed_generator: keras.random.SeedGenerator):
-    """Sets units to zero with probability `rate` and scales the others by `1 / (1 - rate)`."""
+def dropout(
+    inputs,
+    rate: float,
+    seed_generator: keras.random.SeedGenerator,
+    seeds: Sequence[int] | None = None,
+):
+    """Sets units to zero with probability `rate` and scales the others by `1 / (1 - rate)`.
+
+    Args:
+        inputs: Tensor, channels last.
+        rate: In [0, 1).
+        seed_generator: Whose count says which masks are next.
+        seeds: Of members side by side, in the place of the generator's; None takes that.
+    """
     if len(inputs.shape) > 2:
         # XLA is slow at convolutions: without it each step of the hash passes over the map
         # anew, and Keras' generator takes half the time.
         mask = keras.random.uniform(ops.shape(inputs), seed=seed_generator) >= rate
+    elif seeds is not None:
+        words = ops.cast(seed_generator.next(), "int32")
+        seeds = ops.convert_to_tensor(np.array(seeds, np.int32))
+        words = ops.stack([seeds, ops.broadcast_to(words[1], seeds.shape)], axis=1)
+        mask = member_mask(ops.shape(inputs)[0], inputs.shape[-1], rate, words)
     else:
         mask = keep_mask(ops.shape(inputs), rate, seed_generator.next())
     scale = ops.cast(1.0 / (1.0 - rate), inputs.dtype)
@@ -168,6 +211,11 @@ class SampleMasks:
         x = self._split(x)
         shape = (ops.shape(self._streams)[0], self._num_rows, *x.shape[2:])
         return self._merge(ops.broadcast_to(x, shape))
+
+    def members_first(self, x):
+        """From answers of members, `(passes · rows, members, n)`, to those of as many passes."""
+        x = ops.transpose(self._split(x), (0, 2, 1, 3))
+        return ops.reshape(x, (-1, x.shape[-1]))
 
     def dropout(self, x, rate: float, noise_shape=None):
         """Drops units with probability `rate` in every pass; `noise_shape` is Keras'."""

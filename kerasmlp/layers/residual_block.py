@@ -1,7 +1,7 @@
 import keras
 
 from kerasmlp.layers.ic_block import ICBlock
-from kerasmlp.layers.initializers import spread_seed
+from kerasmlp.layers.initializers import Seed, spread_seed
 from kerasmlp.utils.checks import check_bool
 
 
@@ -21,13 +21,15 @@ class ResidualBlock(ICBlock):
         epsilon: Added to the variance.
         kernel_initializer: `"fan_in_uniform"` (the original's, biases too) or
             the name of one of Keras' initialisers (biases zero).
-        seed: Integer or None, of initial weights and dropout masks.
+        seed: Integer or None, of initial weights and dropout masks; of several members member
+            m has `seed + m`, or that of a list.
+        members: Networks whose units lie side by side.
 
     Call arguments:
-        inputs: Tensor `(batch, width)`.
+        inputs: Tensor `(batch, members · width)`.
         training, sampling, masks: As of `ICLayer`.
 
-    Input shape: `(batch, width)`.
+    Input shape: `(batch, members · width)`.
 
     Output shape: the same.
 
@@ -56,7 +58,8 @@ class ResidualBlock(ICBlock):
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         kernel_initializer: str = "fan_in_uniform",
-        seed: int | None = None,
+        seed: Seed = None,
+        members: int = 1,
         **kwargs,
     ):
         super().__init__(
@@ -66,13 +69,14 @@ class ResidualBlock(ICBlock):
             epsilon=epsilon,
             kernel_initializer=kernel_initializer,
             seed=seed,
+            members=members,
             **kwargs,
         )
         self.use_first_ic = check_bool("use_first_ic", use_first_ic)
         self.use_residual = check_bool("use_residual", use_residual)
 
     def build(self, input_shape):
-        width, seeds = input_shape[-1], spread_seed(self.seed, 4)
+        width, seeds = self._width(input_shape), spread_seed(self.seed, 4)
         first_ic = self.use_ic and self.use_first_ic
         self.ic_0 = self._make_ic("ic_0", input_shape, seeds[0]) if first_ic else None
         self.dense_0 = self._make_dense("dense_0", width, input_shape, seeds[2])

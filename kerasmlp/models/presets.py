@@ -23,6 +23,7 @@ from kerasmlp.utils.manifest import read_preset_json
 
 MAX_BLOCKS = 16
 MAX_RESIDUALS_PER_BLOCK = 64
+MAX_MEMBERS = 100
 MAX_BATCH_SIZE = 1 << 20
 MAX_EPOCHS = 100_000
 MAX_STEPS = 1 << 20
@@ -45,6 +46,7 @@ class Recipe:
         use_ic: False leaves the IC layers out (ablation).
         use_residual: False leaves the skip connections out (ablation).
         use_output_ic: An IC layer before the head.
+        members: Networks that learn apart, from the seed on one by one, and answer as one.
         scale_inputs: Bring columns to unit size: embeddings of norm 1 times the root of
             their width, others by mean and deviation of each column (`Standardize`).
         batch_size: Rows per step.
@@ -89,6 +91,7 @@ class Recipe:
     use_ic: bool = True
     use_residual: bool = True
     use_output_ic: bool = True
+    members: int = 1
     scale_inputs: bool = True
     batch_size: int = 256
     epochs: int = 50
@@ -114,6 +117,7 @@ class Recipe:
         check_int("residuals_per_block", residuals, minimum=0, maximum=MAX_RESIDUALS_PER_BLOCK)
         # Two rows are the fewest that batch norm can take statistics of.
         check_int("batch_size", self.batch_size, minimum=2, maximum=MAX_BATCH_SIZE)
+        check_int("members", self.members, minimum=1, maximum=MAX_MEMBERS)
         check_int("epochs", self.epochs, minimum=1, maximum=MAX_EPOCHS)
         check_int("min_steps", self.min_steps, minimum=1, maximum=MAX_STEPS)
         check_optional_int("patience", self.patience, minimum=1, maximum=MAX_EPOCHS)
@@ -144,6 +148,7 @@ class Recipe:
             "use_ic",
             "use_residual",
             "use_output_ic",
+            "members",
         )
         scale = width**0.5 if self.scale_inputs and normalized else 1.0
         columns = {"input_scale": scale, "standardize": self.standardizes(normalized)}
@@ -173,6 +178,7 @@ class Recipe:
         stages = [first >> k for k in range(self.num_blocks)]
         squares = sum(self.residuals_per_block * 2 * w * w + w * w // 2 for w in stages)
         squares += width * first if width != first else 0
+        squares *= self.members
         if squares > MAX_PARAMETERS:
             requirement = f"must make a network of at most {MAX_PARAMETERS} parameters"
             reject(

@@ -7,17 +7,17 @@ import keras
 from kerasmlp.layers.downsample_block import DownsampleBlock
 from kerasmlp.layers.gaussian_head import GaussianHead
 from kerasmlp.layers.ic_layer import ICLayer
-from kerasmlp.layers.initializers import check_initializer, dense_initializers, spread_seed
+from kerasmlp.layers.initializers import check_initializer, check_seeds, dense, spread_seed
+from kerasmlp.layers.member_ends import MemberMean, ToMembers
 from kerasmlp.layers.residual_block import ResidualBlock
 from kerasmlp.layers.standardize import Standardize
-from kerasmlp.models.presets import MAX_BLOCKS, MAX_RESIDUALS_PER_BLOCK
+from kerasmlp.models.presets import MAX_BLOCKS, MAX_MEMBERS, MAX_RESIDUALS_PER_BLOCK
 from kerasmlp.utils.checks import (
     check_bool,
     check_int,
     check_optional_int,
     check_positive,
     check_rate,
-    check_seed,
     reject,
 )
 
@@ -42,6 +42,7 @@ def ResidualMLP(
     epsilon: float = 1e-5,
     kernel_initializer: str = "fan_in_uniform",
     seed: int | None = None,
+    members: int = 1,
     dtype: str | None = None,
     name: str = "residual_mlp",
 ) -> keras.Model:
@@ -87,6 +88,9 @@ def ResidualMLP(
         kernel_initializer: `"fan_in_uniform"` (the original's, biases too) or
             the name of one of Keras' initialisers (biases zero).
         seed: Integer or None, of initial weights and dropout masks.
+        members: Networks in one: member m is that of `seed + m`, and the output is the mean of
+            their answers, of `"gaussian"` that of the mixture. `members_apart` has them learn
+            and answer each by itself.
         dtype: Policy of the blocks, such as `"mixed_float16"`; Keras' global
             one by default.
         name: Of the model.
@@ -122,34 +126,41 @@ def ResidualMLP(
     hidden_width = check_optional_int("hidden_width", hidden_width, minimum=1) or width
     _check_halves(hidden_width, num_blocks)
     number = num_blocks * (residuals_per_block + 1) + 3 + len(heads)
-    seeds = iter(spread_seed(check_seed(seed), number))
+    members = check_int("members", members, minimum=1, maximum=MAX_MEMBERS)
+    seeds = iter(spread_seed(check_seeds(seed, members), number))
     ic = {"dropout_rate": check_rate("dropout_rate", dropout_rate), "momentum": momentum}
-    ic |= {"epsilon": epsilon, "dtype": dtype}
+    ic |= {"epsilon": epsilon, "members": members, "dtype": dtype}
     block = ic | {"kernel_initializer": check_initializer(kernel_initializer)}
     uses_ic = check_bool("use_ic", use_ic)
     first_ic = check_bool("use_input_ic", use_input_ic) and uses_ic  # before the first dense layer
 
     inputs = keras.Input((width,), name="embedding")
     x = _scaled(inputs, standardize, input_scale, dtype)
+    if members > 1:
+        x = ToMembers(members, dtype=dtype, name="members")(x)
     if hidden_width != width:
         if first_ic:
             x = ICLayer(seed=next(seeds), name="input_ic", **ic)(x)
-        initializers = dense_initializers(kernel_initializer, width, next(seeds))
-        x = keras.layers.Dense(hidden_width, dtype=dtype, name="projection", **initializers)(x)
+        how = {"members": members, "dtype": dtype, "name": "projection"}
+        x = dense(hidden_width, kernel_initializer, width, next(seeds), **how)(x)
         first_ic = uses_ic
     for i in range(num_blocks):
         for j in range(residuals_per_block):
             uses = {"use_ic": uses_ic, "use_first_ic": first_ic, "use_residual": use_residual}
             x = ResidualBlock(**uses, seed=next(seeds), name=f"residual_{i}_{j}", **block)(x)
             first_ic = uses_ic
-        halved = {"width": x.shape[-1] // 2, "use_ic": first_ic, "name": f"downsample_{i}"}
+        halved = {
+            "width": x.shape[-1] // members // 2,
+            "use_ic": first_ic,
+            "name": f"downsample_{i}",
+        }
         x = DownsampleBlock(**halved, seed=next(seeds), **block)(x)
         first_ic = uses_ic
     head_is_first = num_blocks == 0 and hidden_width == width
     if uses_ic and (check_bool("use_output_ic", use_output_ic) or (head_is_first and first_ic)):
         x = ICLayer(seed=next(seeds), name="output_ic", **ic)(x)
-    kernel = kernel_initializer
-    outputs = {k: _answer(x, head, k, kernel, next(seeds)) for k, head in heads.items()}
+    how = {"kernel": kernel_initializer, "members": members}
+    outputs = {k: _answer(x, head, k, next(seeds), **how) for k, head in heads.items()}
     return keras.Model(inputs, outputs.get(None, outputs), name=name)
 
 
@@ -182,20 +193,21 @@ def head_layer(kind: str, name: str | None) -> str:
     return f"{kind}_{plain}" if plain == name else f"{kind}_{plain}_{zlib.crc32(name.encode()):x}"
 
 
-def _answer(x, head: int | str | tuple, name: str | None, kernel: str, seed: int | None):
+def _answer(x, head: int | str | tuple, name: str | None, seed, *, kernel: str, members: int):
     """The output of a head on the last layer of the trunk."""
     classes, linear = isinstance(head, int), isinstance(head, tuple)
     size = head if classes else head[0] if linear else 2
     kind = "logits" if classes else "outputs"
-    initializers = dense_initializers(kernel, x.shape[-1], seed)
-    dense = {"name": head_layer(kind, name), "dtype": "float32", **initializers}
-    x = keras.layers.Dense(size, **dense)(x)
-    if linear:
-        return x
-    if classes:
-        named = {"dtype": "float32", "name": head_layer("probabilities", name)}
-        return keras.layers.Activation("softmax", **named)(x)
-    return GaussianHead(dtype="float32", name=head_layer("gaussian", name))(x)
+    named = {"name": head_layer(kind, name), "dtype": "float32"}
+    x = dense(size, kernel, x.shape[-1] // members, seed, members=members, **named)(x)
+    if not (classes or linear):
+        named = {"dtype": "float32", "name": head_layer("gaussian", name)}
+        return GaussianHead(members=members, **named)(x)
+    named = {"dtype": "float32", "name": head_layer("probabilities" if classes else "mean", name)}
+    activation = "softmax" if classes else None
+    if members > 1:
+        return MemberMean(members, activation=activation, **named)(x)
+    return x if linear else keras.layers.Activation(activation, **named)(x)
 
 
 def _checked_heads(num_classes, num_targets, heads) -> dict:

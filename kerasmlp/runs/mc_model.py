@@ -4,12 +4,15 @@ from collections.abc import Mapping
 
 import keras
 
+from kerasmlp.models.members import members_of
 from kerasmlp.models.residual_mlp import head_layer
 
 
-def has_dropout(model: keras.Model) -> bool:
-    """Whether there is anything to sample."""
-    return any(v.path.endswith("seed_generator_state") for v in model.variables)
+def can_be_sampled(model: keras.Model) -> bool:
+    """Whether its passes differ: by dropout, or by members."""
+    return members_of(model) > 1 or any(
+        v.path.endswith("seed_generator_state") for v in model.variables
+    )
 
 
 def with_temperatures(model: keras.Model, temperatures: Mapping[str | None, float]) -> keras.Model:
@@ -41,7 +44,7 @@ def _cooled(model: keras.Model, name: str | None, temperature: float):
         cooled.set_weights([center, scale, *(std * temperature for std in stds)])
         return outputs
     head = model.get_layer(head_layer("logits", name))
-    cooled = keras.layers.Dense.from_config(head.get_config())
+    cooled = head.__class__.from_config(head.get_config())
     outputs = model.get_layer(head_layer("probabilities", name))(cooled(head.input))
     cooled.set_weights([w / temperature for w in head.get_weights()])
     return outputs

@@ -28,5 +28,5 @@ def in_new_words(config: dict) -> dict:
     for name in ("recipe", "base"):
         recipe = config.get(name)
         if isinstance(recipe, dict) and "residuals_per_block" in recipe:
-            renamed[name] = {"min_steps": 1, "refit": False, **recipe}
+            renamed[name] = {"min_steps": 1, "refit": False, "members": 1, **recipe}
     return {"kind": "embeddings", "files": files, **renamed}

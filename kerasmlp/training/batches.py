@@ -1,7 +1,7 @@
 """From arrays to the batches that a compiled step eats: shuffled, mixed, the same for one seed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -114,6 +114,21 @@ def training_chunks(
 
     epochs = tf.data.Dataset.range(first_epoch, num_epochs)
     return epochs.flat_map(epoch_of_indices).map(gather).prefetch(1).with_options(_untuned())
+
+
+def side_by_side(chunks: Sequence[tf.data.Dataset]) -> tf.data.Dataset:
+    """Chunks of the trainings of members as those of one: `(steps, batch_size, members, …)`.
+
+    Args:
+        chunks: As of `training_chunks`, one per member.
+    """
+
+    @_as_it_is
+    def stack(*each):
+        x, y, counts = zip(*each, strict=True)
+        return tf.stack(x, axis=2), tf.stack(y, axis=2), counts[0]
+
+    return tf.data.Dataset.zip(*chunks).map(stack).prefetch(1).with_options(_untuned())
 
 
 def _drawn_views(starts: np.ndarray, rows: int, key: list):

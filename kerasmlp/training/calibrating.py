@@ -11,6 +11,7 @@ from kerasmlp.data.labels import NUM_YEARS
 from kerasmlp.data.targets import in_groups
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.evaluation.metrics import nll
+from kerasmlp.models.members import members_of
 from kerasmlp.runs.calibration import COVERAGES, RunCalibration, class_entropy_nats
 from kerasmlp.runs.number_calibration import NumberCalibration
 from kerasmlp.uncertainty.abstention import Abstention
@@ -37,7 +38,8 @@ MC_TEMPERATURE_ROWS = 1024
 def calibrate(model: keras.Model, part: Examples, logits: keras.layers.Layer) -> float:
     """The temperature of a layer of logits that has the lowest NLL on a part."""
     outputs = forward(keras.Model(model.input, logits.output), part.inputs)
-    return fit_temperature(outputs, lambda p: measure(part, p)["nll"])
+    each = outputs.reshape(len(outputs), members_of(model), -1)  # the mean of whose answers counts
+    return fit_temperature(each, lambda p: measure(part, p.mean(axis=1))["nll"])
 
 
 def calibrate_answers(

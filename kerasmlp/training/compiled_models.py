@@ -6,7 +6,7 @@ import numpy as np
 
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.runs.mc_model import has_dropout
+from kerasmlp.runs.mc_model import can_be_sampled
 from kerasmlp.runs.model import in_float32
 from kerasmlp.training.fit import compile_by_recipe
 from kerasmlp.training.heads import side_by_side
@@ -133,6 +133,6 @@ class Workbench:
             plain = ResidualMLP(heads=heads, seed=0, dtype="float32", **network)
             joined = side_by_side(plain)
             plain.jit_compile = joined.jit_compile = model.jit_compile
-            self._plain[shape] = plain, joined, Sampler(plain) if has_dropout(plain) else None
+            self._plain[shape] = plain, joined, Sampler(plain) if can_be_sampled(plain) else None
         plain, joined, sampler = self._plain[shape]
         return in_float32(model, lambda: plain), joined, sampler

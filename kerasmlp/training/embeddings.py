@@ -26,7 +26,7 @@ from kerasmlp.runs.training_files import FILES, KIND, read_settings
 from kerasmlp.training.columns import adapt_columns, describe_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.drawings import drawings, picture_names
-from kerasmlp.training.fit import Course, course_by_recipe
+from kerasmlp.training.fit import Course, answering, course_by_recipe
 from kerasmlp.training.head_results import (
     adjust,
     calibrations_of,
@@ -209,7 +209,7 @@ class EmbeddingTraining:
     def make(self) -> keras.Model:
         if self.init is not None and not self.copied["new"] and same_head(self.init, self.target):
             part = self.rows.part_inputs
-            measured = self.heads.measured(forward(self.model, part, xla=self.xla))
+            measured = self.heads.measured(forward(answering(self.model), part, xla=self.xla))
             learned_from = count_seen(self.init, part)
             self.before_training = measured | {"rows_learned_from": learned_from}
         if self.pictures:
@@ -225,7 +225,8 @@ class EmbeddingTraining:
         return targets
 
     def course(self, model: keras.Model) -> Course:
-        validation = Validation(self.rows.part_inputs, self.heads.validation, xla=self.xla)
+        how = {"xla": self.xla, "of": answering(model)}
+        validation = Validation(self.rows.part_inputs, self.heads.validation, **how)
         return self._course(model, self.rows, self.targets, self.steps, [validation])
 
     def course_of_all(self, model: keras.Model, rows: Rows, heads: Heads, steps: int) -> Course:

@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.divergence import Divergence
+from kerasmlp.models.members import members_apart, members_of
 from kerasmlp.models.presets import Recipe
-from kerasmlp.training.batches import chunks_of, training_chunks
+from kerasmlp.training.batches import chunks_of, side_by_side, training_chunks
+from kerasmlp.training.losses import MemberLoss
 from kerasmlp.training.optimizers import RecipeAdamW
 from kerasmlp.utils.tensorflow_import import require_tensorflow
 
@@ -158,27 +160,33 @@ def course_by_recipe(
         y: Target probabilities.
         recipe: Hyperparameters.
         steps: Of an epoch.
-        seed: Decides what is drawn.
+        seed: Decides what is drawn; member m gets what a training of `seed + m` would.
         callbacks: The `Validation`, above all.
         noise_units: As of `training_chunks`.
         view_starts: As of `training_chunks`.
     """
     batch_size = min(recipe.batch_size, len(x) if view_starts is None else len(view_starts))
 
+    x, y = tf.constant(x), tf.constant(y)  # once for all members
+
     def batches(epochs: range) -> tf.data.Dataset:
-        return training_chunks(
-            x,
-            y,
-            batch_size=batch_size,
-            num_epochs=epochs.stop,
-            seed=seed,
-            first_epoch=epochs.start,
-            steps_per_epoch=steps,
-            mixup_alpha=recipe.mixup_alpha,
-            noise_std=recipe.noise_std,
-            noise_units=noise_units,
-            view_starts=view_starts,
-        )
+        chunks = [
+            training_chunks(
+                x,
+                y,
+                batch_size=batch_size,
+                num_epochs=epochs.stop,
+                seed=seed + member,
+                first_epoch=epochs.start,
+                steps_per_epoch=steps,
+                mixup_alpha=recipe.mixup_alpha,
+                noise_std=recipe.noise_std,
+                noise_units=noise_units,
+                view_starts=view_starts,
+            )
+            for member in range(recipe.members)
+        ]
+        return side_by_side(chunks) if len(chunks) > 1 else chunks[0]
 
     return Course(
         batches=batches,
@@ -199,6 +207,10 @@ class ChunkModel(keras.Model):
     batches, which costs a small network a fifth of its time.
     """
 
+    def __init__(self, *args, members: int = 1, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._members = members
+
     def train_step(self, chunk):
         x, y, count = chunk
         step = super().train_step
@@ -209,6 +221,11 @@ class ChunkModel(keras.Model):
 
         tf.while_loop(lambda i: i < count, run, [0])
         return self.get_metrics_result()
+
+    def get_metrics_result(self):
+        """Of several members the loss is a sum, and is told as their mean."""
+        results = super().get_metrics_result()
+        return {k: v / self._members if k == "loss" else v for k, v in results.items()}
 
 
 def compile_by_recipe(
@@ -223,18 +240,27 @@ def compile_by_recipe(
     """Returns the model, on the same layers, compiled for epochs of `steps` steps.
 
     They come in `training_chunks` of batches of `batch_size` rows, by default those of the
-    recipe. Of its executions one is an epoch.
+    recipe. Of its executions one is an epoch. Several members learn apart; `answering` gives
+    the model back, in which they answer as one.
 
     XLA makes a step of a small network faster and takes seconds per network, the
     more the deeper it is: what is trained for a few epochs alone does without
     (see `xla_pays`).
     """
-    model = ChunkModel(model.input, model.output, name=model.name)
+    members = members_of(model)
+    ends = members_apart(model) if members > 1 else model
+    chunked = ChunkModel(ends.input, ends.output, name=model.name, members=members)
+    chunked.__dict__["_answering"] = lambda: model  # no layer of its own, nor one to save
     compile_model(
-        model,
+        chunked,
         RecipeAdamW(recipe, steps_per_epoch=steps),
-        loss,
+        MemberLoss(loss, members) if members > 1 else loss,
         xla=xla,
         steps_per_execution=chunks_of(steps, batch_size or recipe.batch_size)[0],
     )
-    return model
+    return chunked
+
+
+def answering(model: keras.Model) -> keras.Model:
+    """The model that answers with what one of `compile_by_recipe` has learned."""
+    return model.__dict__.get("_answering", lambda: model)()

@@ -186,3 +186,40 @@ class JointLoss(keras.losses.Loss):
         losses = [keras.saving.serialize_keras_object(loss) for loss in self.losses]
         own = {"losses": losses, "sizes": self.sizes, "weights": self.weights}
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("kerasmlp")
+class MemberLoss(keras.losses.Loss):
+    """The sum of the losses of members, so that each learns as it would alone.
+
+    Args:
+        loss: Of each.
+        members: Number of networks.
+        name: Of the loss.
+
+    Call arguments:
+        y_true: Targets of each, `(batch, members, columns)`.
+        y_pred: Outputs of the same shape.
+
+    Example:
+
+    >>> loss = MemberLoss(RankedCrossentropy(rps_weight=0.0), 2)
+    >>> y = np.float32([[[1, 0], [1, 0]]])
+    >>> round(float(loss(y, np.float32([[[0.5, 0.5], [0.25, 0.75]]]))), 4)
+    2.0794
+    """
+
+    def __init__(
+        self, loss: keras.losses.Loss, members: int, *, name: str = "member_loss", **kwargs
+    ):
+        super().__init__(name=name, **kwargs)
+        self.loss = keras.losses.get(loss)
+        self.members = check_int("members", members, minimum=1)
+
+    def call(self, y_true, y_pred):
+        each = (ops.reshape(y, (-1, y.shape[-1])) for y in (y_true, y_pred))
+        return ops.sum(ops.reshape(self.loss.call(*each), (-1, self.members)), axis=-1)
+
+    def get_config(self):
+        loss = keras.saving.serialize_keras_object(self.loss)
+        return {**super().get_config(), "loss": loss, "members": self.members}

@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasmlp.callbacks.validation import forward
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.training.fit import fit
+from kerasmlp.training.fit import answering, fit
 from kerasmlp.training.heads import Heads
 from kerasmlp.utils.checks import DivergedError
 
@@ -46,6 +46,8 @@ def refit(
     course = training.course_of_all(model, rows, heads, steps)
     course = replace(course, epochs=epochs, patience=None)
     fit(model, course, checkpoint_path=run / "refit.npz", progress=progress)
-    if not np.isfinite(forward(model, training.rows.part_inputs, xla=training.xla)).all():
+    if not np.isfinite(
+        forward(answering(model), training.rows.part_inputs, xla=training.xla)
+    ).all():
         raise DivergedError(recipe.learning_rate)
     return model, heads, {"rows": rows.size, "epochs": epochs}

@@ -9,6 +9,7 @@ from kerasmlp.layers.downsample_block import DownsampleBlock
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.masks import SampleMasks
 from kerasmlp.layers.residual_block import ResidualBlock
+from kerasmlp.models.members import ENDS, members_of
 from kerasmlp.uncertainty.graph import Graph, check_model
 from kerasmlp.utils.checks import reject
 
@@ -42,7 +43,8 @@ class Sampler:
         silent = [v.path for v in _seed_states(model) if id(v) not in known]
         if silent:
             reject("model", "must be random in ICLayer and Dropout only", silent[0])
-        if not known:
+        self.members = members_of(model)
+        if not known and self.members == 1:
             reject("model", "must have dropout with a rate above 0 to be sampled", model.name)
         self.of_classes = [gives_classes(output) for output in model.outputs]
         ways = [(output, sparse) for output in OUTPUTS for sparse in (False, True)]
@@ -50,8 +52,13 @@ class Sampler:
 
     def passes(self, x, masks: SampleMasks) -> list:
         """Outputs `(passes · rows, n)` of rows, in the order of `model.outputs`; batch norm keeps
-        its moving statistics."""
-        return [masks.expand(y, force=True) for y in _run(self._graph, [x], masks)]
+        its moving statistics.
+
+        Of several members each answers for itself, those of a pass one after the other: there
+        are `members` times the passes of the masks.
+        """
+        found = [masks.expand(y, force=True) for y in _run(self._graph, [x], masks)]
+        return [masks.members_first(y) if len(y.shape) > 2 else y for y in found]
 
     def run(self, output: str, x: Any, streams: Any, weights: Any, *, sparse: bool = False) -> list:
         """Runs one chunk of rows and passes, compiled; a list of what comes of each output.
@@ -85,6 +92,8 @@ def _run(graph: Graph, inputs: list, masks: SampleMasks) -> list:
             args, kwargs = step.arguments_with(tensors)
             if isinstance(layer, _SAMPLING_LAYERS):
                 kwargs["masks"] = masks
+            if isinstance(layer, ENDS) and layer.members > 1:
+                kwargs["apart"] = True
             kwargs |= {"training": False} if "training" in kwargs else {}
             results = layer(*args, **kwargs)
         results = keras.tree.flatten(results)

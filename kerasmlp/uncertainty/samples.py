@@ -34,7 +34,8 @@ def predict_samples(
     Batch norm keeps its moving statistics. Do not look for this in
     `model(x, training=True)`: that normalises each row with its neighbours and
     overwrites them. What comes before the first dropout is computed once per row.
-    The model and its generators are afterwards as they were.
+    The model and its generators are afterwards as they were. Of a model with several
+    members sample i is of member `i % members`: what they differ in is in the samples too.
 
     Args:
         model: Functional or sequential model, nested as you like, with `ICLayer`s,
@@ -207,6 +208,7 @@ def _run(
     rows_per_chunk = min(most_rows, rows_per_pass, 1 << (len(x) - 1).bit_length() if len(x) else 0)
     passes_per_chunk = max(1, rows_per_pass // max(rows_per_chunk, 1))
     passes_per_chunk = -(-num_samples // -(-num_samples // passes_per_chunk))
+    passes_per_chunk = -(-passes_per_chunk // sampler.members) * sampler.members
     sparse = shared and rows_per_chunk >= _SPARSE_ROWS
     for start in range(0, len(x), max(rows_per_chunk, 1)):
         rows = slice(start, min(start + rows_per_chunk, len(x)))
@@ -217,7 +219,8 @@ def _run(
         for first in range(0, num_samples, passes_per_chunk):
             passes = slice(first, min(first + passes_per_chunk, num_samples))
             count = np.arange(first, first + passes_per_chunk)
-            streams = sample_streams(seed, count, None if shared else numbers)
+            own = count[:: sampler.members] // sampler.members  # each of all members
+            streams = sample_streams(seed, own, None if shared else numbers)
             weights = (count < num_samples).astype(np.float32)
             yield rows, passes, sampler.run(output, chunk, streams, weights, sparse=sparse)
 

@@ -27,7 +27,7 @@ from kerasmlp.evaluation.measuring import measure, measure_groups, with_classes
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
 from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
-from kerasmlp.runs.mc_model import has_dropout
+from kerasmlp.runs.mc_model import can_be_sampled
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen, load_seen, row_hashes
@@ -104,7 +104,7 @@ def test_a_model_without_dropout_is_calibrated_as_it_is(store, tmp_path):
     target = choose_age_target(store, None, None, by_years=True)
     train(store, target, recipe, tmp_path / "run", pictures=False)
     predictor = Predictor(tmp_path / "run")
-    assert not has_dropout(predictor.model)
+    assert not can_be_sampled(predictor.model)
     assert predictor.calibration.offsets_years.keys() == {"deterministic"}
     with pytest.raises(InputError, match="needs. Received: a model without dropout"):
         predictor.threshold_nats(0.5, num_samples=64)

@@ -17,7 +17,7 @@ from kerasmlp.experiments.tuning.space import middle_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.columns import adapt_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
-from kerasmlp.training.fit import course_by_recipe, fit
+from kerasmlp.training.fit import answering, course_by_recipe, fit
 from kerasmlp.training.heads import Heads
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.rows import Rows
@@ -100,7 +100,9 @@ class TrialRunner:
             seed=plan.seed,
             noise_units=noise_units(model),
             view_starts=self.rows.view_starts,
-            callbacks=[Validation(self.rows.part_inputs, heads.validation_loss)],
+            callbacks=[
+                Validation(self.rows.part_inputs, heads.validation_loss, of=answering(model))
+            ],
         )
         # The search stops what does not improve.
         course = replace(course, epochs=stop_after, patience=None)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmlp import __version__
-from kerasmlp.runs.mc_model import has_dropout
+from kerasmlp.runs.mc_model import can_be_sampled
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.risk import abstention_of
 from kerasmlp.runs.run_folder import RunFolder
@@ -66,7 +66,7 @@ def describe(predictors: Sequence[Predictor]) -> dict:
         "embedder": config["embedder"],
         "embedder_sha256": config["embedder_sha256"],
         **{k: config[k] for k in ("preprocessing",) if config.get(k) is not None},
-        "max_samples": MAX_SAMPLES if has_dropout(first.model) else 0,
+        "max_samples": MAX_SAMPLES if can_be_sampled(first.model) else 0,
         **({"heads": heads} if several else heads[first.name]),
         "source": {
             "model_sha256": sha256_file(run / "model.keras"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasmlp.runs.mc_model import has_dropout, with_temperatures
+from kerasmlp.runs.mc_model import can_be_sampled, with_temperatures
 from kerasmlp.runs.model import in_float32
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.serving.export.description import describe
@@ -77,7 +77,7 @@ def _signatures(predictors: Sequence[Predictor]) -> Signatures:
     model, mc_model, several = in_float32(predictors[0].model), None, len(predictors) > 1
     ordered = sorted(predictors, key=lambda p: p.label)  # as the outputs of the model
     by_name = {p.label if several else None: p for p in ordered}
-    if has_dropout(model):
+    if can_be_sampled(model):
         calibrations = {name: p.calibration for name, p in by_name.items()}
         temperatures = {name: c.mc_temperature if c else 1.0 for name, c in calibrations.items()}
         mc_model = with_temperatures(model, temperatures)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.targets import Target
+from kerasmlp.models.members import members_of
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.serving.export.output_names import output_names
 from kerasmlp.uncertainty.numbers import number_intervals
@@ -22,6 +23,7 @@ class ServedClasses:
         names: Of its outputs, as of `output_names`.
         offsets_years: By which the age intervals of the MC mean grow, by
             percent, as in `RunCalibration`; None leaves them as they are.
+        members: Of the model, whose logits lie side by side.
     """
 
     layer = "logits"
@@ -32,13 +34,17 @@ class ServedClasses:
         target: Target,
         names: Mapping[str, str],
         offsets_years: Mapping[str, float] | None,
+        members: int = 1,
     ):
-        self.target, self.names = target, names
+        self.target, self.names, self._members = target, names, members
         self._offsets_years = offsets_years or {"50": 0.0, "90": 0.0}
 
     def plain(self, logits):
         """The deterministic answers, to what comes out of `layer`."""
-        return self._answers(_softmax(logits))
+        if self._members == 1:
+            return self._answers(_softmax(logits))
+        each = tf.reshape(logits, (-1, self._members, self.target.num_classes))
+        return self._answers(tf.reduce_mean(_softmax(each), axis=1))
 
     def zeros(self, rows):
         """What sums over passes begin with."""
@@ -173,10 +179,10 @@ def served_head(predictor: Predictor, *, several: bool) -> ServedHead:
     if target.is_number:
         return ServedNumber(target, names, calibration.quantiles if calibration else {})
     offsets_years = calibration.offsets_years.get("mc_mean") if calibration else None
-    return ServedClasses(target, names, offsets_years)
+    return ServedClasses(target, names, offsets_years, members_of(predictor.model))
 
 
 def _softmax(logits):
     """Probabilities; TensorFlow's own kernel gives a row other bits at another place of a batch."""
-    powers = tf.exp(logits - tf.reduce_max(logits, axis=1, keepdims=True))
-    return powers / tf.reduce_sum(powers, axis=1, keepdims=True)
+    powers = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
+    return powers / tf.reduce_sum(powers, axis=-1, keepdims=True)

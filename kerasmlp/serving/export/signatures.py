@@ -103,11 +103,13 @@ class Signatures(tf.Module):
         rows, most = tf.shape(x)[0], tf.reduce_max(num_samples)
         # Rows of one seed have the same masks: drawn once, they broadcast.
         seed = tf.cond(tf.reduce_all(seed == seed[0]), lambda: seed[:1], lambda: seed)
-        step = tf.clip_by_value(_ROWS_PER_STEP // rows, 1, most)
+        members = self._sampler.members
+        of_masks = tf.clip_by_value(_ROWS_PER_STEP // (rows * members), 1, most)
+        step = of_masks * members
 
         def add(first, sums):
-            passes = first + tf.range(step)
-            outputs = self._sampler.passes(x, SampleMasks(seeded_streams(seed, passes), rows))
+            passes, masks = first + tf.range(step), first // members + tf.range(of_masks)
+            outputs = self._sampler.passes(x, SampleMasks(seeded_streams(seed, masks), rows))
             # Passes beyond the last one only fill up the step.
             wanted = tf.cast(passes[:, None] < num_samples, tf.float32)
             added = []
