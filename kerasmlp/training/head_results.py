@@ -179,8 +179,17 @@ def _fit(head: LearningHead, model: keras.Model, part: Examples, answers: np.nda
     """What rows kept back say of the head's last layer, as a report has it."""
     if not head.target.is_number:
         return {"temperature": calibrate(model, part, head.layer(model, "logits"))}
-    mean, std = np.asarray(answers, np.float64).T
+    mean = np.asarray(answers, np.float64)[:, 0]
     factor, floor = 1.0, float(np.sqrt(np.mean((part.targets - mean) ** 2)))
     if len(part) >= MIN_SPREAD_ROWS:  # of fewer what they are off by comes on top
-        factor, floor = fit_floor(part.targets, mean, std**2)
+        means, stds = _of_members(model, head.layer(model, "gaussian"), part.inputs)
+        own, fixed = (stds**2).mean(axis=1), means.var(axis=1)
+        factor, floor = fit_floor(part.targets, mean, own, fixed)
     return {"spread": {"factor": factor, "floor": floor}}
+
+
+def _of_members(model: keras.Model, head: keras.layers.Layer, x: np.ndarray):
+    """Means and standard deviations of a head of numbers, `(rows, members)`."""
+    raw = forward(keras.Model(model.input, head.input), x)
+    each = keras.ops.convert_to_numpy(head(raw, apart=True))
+    return np.moveaxis(np.float64(each), 2, 0)

@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import keras
 import numpy as np
 
 from kerasmlp.callbacks.validation import forward
+from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.run_folder import RunFolder
+<<<<<<< HEAD
 from kerasmlp.training.fit import answering, fit
+=======
+from kerasmlp.training.fit import Course, fit
+>>>>>>> main
 from kerasmlp.training.heads import Heads
+from kerasmlp.training.rows import Rows
 from kerasmlp.utils.checks import DivergedError
 
-if TYPE_CHECKING:
-    from kerasmlp.training.embeddings import EmbeddingTraining
+
+class Repeatable(Protocol):
+    """What a training hands in to be done again.
+
+    Attributes:
+        recipe: Hyperparameters.
+        rows: Divided.
+        heads: Of the first network.
+        beginning: Weights to begin with; None takes those of a new model.
+        xla: As of `forward`.
+    """
+
+    recipe: Recipe
+    rows: Rows
+    heads: Heads
+    beginning: list[np.ndarray] | None
+    xla: bool
+
+    def new_model(self, rows: Rows) -> tuple[keras.Model, int]:
+        """The model as it begins, for such rows, and its steps of an epoch."""
+
+    def course_of_all(self, model: keras.Model, rows: Rows, heads: Heads, steps: int) -> Course:
+        """What the model goes through on all rows, none of which are kept back."""
 
 
 def refit(
-    training: EmbeddingTraining, history: list[dict], run: RunFolder, *, progress: bool
+    training: Repeatable, history: list[dict], run: RunFolder, *, progress: bool
 ) -> tuple[keras.Model, Heads, dict[str, int]]:
     """Trains from the same beginning on all rows, as many epochs as gave the first its weights.
 

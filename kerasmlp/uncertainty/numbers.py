@@ -88,16 +88,19 @@ def fit_spread(numbers: np.ndarray, mean: np.ndarray, own: np.ndarray, fixed: np
     return math.exp(min(logs, key=nll))
 
 
-def fit_floor(numbers: np.ndarray, mean: np.ndarray, own: np.ndarray) -> tuple[float, float]:
+def fit_floor(
+    numbers: np.ndarray, mean: np.ndarray, own: np.ndarray, fixed: np.ndarray | float = 0.0
+) -> tuple[float, float]:
     """Factor and floor of predicted standard deviations that have the lowest Gaussian NLL.
 
-    A variance becomes `factor² · own + floor²`: between what the model says of a row and one
-    noise that is common to all, as far as rows that were not trained on agree with it.
+    A variance becomes `factor² · own + floor² + fixed`: between what the model says of a row
+    and one noise that is common to all, as far as rows that were not trained on agree with it.
 
     Args:
         numbers: True ones, `(rows,)`.
         mean: Predicted.
         own: Predicted variances.
+        fixed: Variances that come on top, such as those of the means of members.
 
     Example:
 
@@ -110,12 +113,12 @@ def fit_floor(numbers: np.ndarray, mean: np.ndarray, own: np.ndarray) -> tuple[f
 
     def mixed(share: float) -> tuple[float, float, float]:
         variance = (1 - share) * own + share * common
-        factor = max(float((squares / variance).mean()), _LEAST_FACTOR**2)
-        return (
-            float((np.log(factor * variance) + squares / (factor * variance)).mean()),
-            factor,
-            share,
-        )
+        if np.any(fixed):
+            factor = fit_spread(numbers, mean, variance, fixed) ** 2
+        else:
+            factor = max(float((squares / variance).mean()), _LEAST_FACTOR**2)
+        whole = factor * variance + fixed
+        return float((np.log(whole) + squares / whole).mean()), factor, share
 
-    _, factor, share = min(map(mixed, _SHARES))
+    _, factor, share = min(map(mixed, _SHARES[:: 8 if np.any(fixed) else 1]))
     return math.sqrt(factor * (1 - share)), math.sqrt(factor * share * common)
