@@ -11,11 +11,7 @@ import numpy as np
 from kerasmlp.callbacks.validation import forward
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.run_folder import RunFolder
-<<<<<<< HEAD
-from kerasmlp.training.fit import answering, fit
-=======
-from kerasmlp.training.fit import Course, fit
->>>>>>> main
+from kerasmlp.training.fit import Course, answering, fit
 from kerasmlp.training.heads import Heads
 from kerasmlp.training.rows import Rows
 from kerasmlp.utils.checks import DivergedError
