@@ -5,7 +5,7 @@ import tensorflow as tf
 from checks import check_layer
 
 from kerasmlp import DownsampleBlock, ICLayer, ResidualBlock
-from kerasmlp.layers.initializers import FanInUniform, dense_initializers
+from kerasmlp.layers.initializers import FanInUniform, dense
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(2.0, 3.0, size=(64, 6)).astype("float32")
@@ -103,7 +103,7 @@ def test_fan_in_uniform_is_pytorchs():
     kernel = array(FanInUniform(seed=0)((400, 300)))
     assert abs(kernel).max() <= 0.05
     assert abs(kernel.std() - 0.05 / np.sqrt(3)) < 1e-3
-    bias = array(dense_initializers("fan_in_uniform", 400, 0)["bias_initializer"]((300,)))
+    bias = array(dense(300, "fan_in_uniform", 400, 0).bias_initializer((300,)))
     assert 0.045 < abs(bias).max() <= 0.05
     with pytest.raises(ValueError, match="`fan_in` must be given for a bias"):
         FanInUniform()((3,))
