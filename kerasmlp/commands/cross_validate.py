@@ -29,13 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.utils.checks import check_int
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
-
-    import_tensorflow()
     from kerasmlp.data.examples import count_labelled
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
     from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, CrossValidationPlan, plan_runs
+    from kerasmlp.utils.checks import check_int
 
     check_int("--seeds", args.seeds, minimum=1, maximum=MAX_SEEDS)
     check_int("--seed", args.seed, minimum=0)

@@ -292,8 +292,10 @@ def _encode_ages(store: Labelled, label: str, classes: str) -> np.ndarray:
         if column.dtype.kind != "U":
             return ages.encode(column)
         known = {name: k for k, name in enumerate(ages.class_names)}
-        names = [repair_age_group(v) for v in column.tolist()]
-        if {n for n in names if n} <= set(known):
-            return np.array([known[n] if n else UNKNOWN for n in names])
+        column = column.tolist()
+        names = {value: repair_age_group(value) for value in set(column)}
+        if {name for name in names.values() if name} <= set(known):
+            codes = {value: known.get(name, UNKNOWN) for value, name in names.items()}
+            return np.array([codes[value] for value in column])
     came = sorted({v for k in keys if k != "age_years" for v in store.labels[k].tolist()})
     reject("classes", f"must be those of the store's ages ({', '.join(came) or 'none'})", classes)

@@ -1,6 +1,9 @@
 """Which run's weights another one may begin with, and be tested after."""
 
-import keras
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from kerasmlp.data.other_targets import AnyTarget
@@ -9,6 +12,9 @@ from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen, load_seen
 from kerasmlp.runs.training_files import read_settings, require_training
 from kerasmlp.utils.checks import reject, reject_file
+
+if TYPE_CHECKING:  # a cross-validation leaves it to its workers
+    import keras
 
 _EMBEDDINGS = {  # by which those of a store are told from others
     "width": "of the store's width",
