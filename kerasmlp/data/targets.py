@@ -295,7 +295,6 @@ def _encode_ages(store: Labelled, label: str, classes: str) -> np.ndarray:
         column = column.tolist()
         names = {value: repair_age_group(value) for value in set(column)}
         if {name for name in names.values() if name} <= set(known):
-            codes = {value: known.get(name, UNKNOWN) for value, name in names.items()}
-            return np.array([codes[value] for value in column])
+            return np.array([known.get(names[value], UNKNOWN) for value in column])
     came = sorted({v for k in keys if k != "age_years" for v in store.labels[k].tolist()})
     reject("classes", f"must be those of the store's ages ({', '.join(came) or 'none'})", classes)

@@ -123,8 +123,7 @@ def ResidualMLP(
     most = {"minimum": 0, "maximum": MAX_RESIDUALS_PER_BLOCK}
     residuals_per_block = check_int("residuals_per_block", residuals_per_block, **most)
     heads = _checked_heads(num_classes, num_targets, heads)
-    hidden_width = check_optional_int("hidden_width", hidden_width, minimum=1) or width
-    _check_halves(hidden_width, num_blocks)
+    hidden_width = _checked_halves(hidden_width, width, num_blocks)
     number = num_blocks * (residuals_per_block + 1) + 3 + len(heads)
     members = check_int("members", members, minimum=1, maximum=MAX_MEMBERS)
     seeds = iter(spread_seed(check_seeds(seed, members), number))
@@ -133,11 +132,8 @@ def ResidualMLP(
     block = ic | {"kernel_initializer": check_initializer(kernel_initializer)}
     uses_ic = check_bool("use_ic", use_ic)
     first_ic = check_bool("use_input_ic", use_input_ic) and uses_ic  # before the first dense layer
-
     inputs = keras.Input((width,), name="embedding")
-    x = _scaled(inputs, standardize, input_scale, dtype)
-    if members > 1:
-        x = ToMembers(members, dtype=dtype, name="members")(x)
+    x = _scaled(inputs, standardize, input_scale, members, dtype)
     if hidden_width != width:
         if first_ic:
             x = ICLayer(seed=next(seeds), name="input_ic", **ic)(x)
@@ -145,38 +141,36 @@ def ResidualMLP(
         x = dense(hidden_width, kernel_initializer, width, next(seeds), **how)(x)
         first_ic = uses_ic
     for i in range(num_blocks):
+        uses = {"use_ic": uses_ic, "use_first_ic": first_ic, "use_residual": use_residual}
         for j in range(residuals_per_block):
-            uses = {"use_ic": uses_ic, "use_first_ic": first_ic, "use_residual": use_residual}
             x = ResidualBlock(**uses, seed=next(seeds), name=f"residual_{i}_{j}", **block)(x)
-            first_ic = uses_ic
-        halved = {
-            "width": x.shape[-1] // members // 2,
-            "use_ic": first_ic,
-            "name": f"downsample_{i}",
-        }
-        x = DownsampleBlock(**halved, seed=next(seeds), **block)(x)
+            uses["use_first_ic"] = first_ic = uses_ic
+        halved = {"width": hidden_width >> (i + 1), "use_ic": first_ic}
+        x = DownsampleBlock(**halved, seed=next(seeds), name=f"downsample_{i}", **block)(x)
         first_ic = uses_ic
     head_is_first = num_blocks == 0 and hidden_width == width
     if uses_ic and (check_bool("use_output_ic", use_output_ic) or (head_is_first and first_ic)):
         x = ICLayer(seed=next(seeds), name="output_ic", **ic)(x)
     how = {"kernel": kernel_initializer, "members": members}
-    outputs = {k: _answer(x, head, k, next(seeds), **how) for k, head in heads.items()}
+    outputs = {k: _answer(x, v, k, next(seeds), **how) for k, v in heads.items()}
     return keras.Model(inputs, outputs.get(None, outputs), name=name)
 
 
-def _check_halves(width: int, num_blocks: int) -> None:
+def _checked_halves(hidden_width: int | None, width: int, num_blocks: int) -> int:
+    width = check_optional_int("hidden_width", hidden_width, minimum=1) or width
     if width < 2**num_blocks:
         reject("num_blocks", f"must leave a width of at least 1, starting at {width}", num_blocks)
+    return width
 
 
-def _scaled(x, standardize: bool, input_scale: float, dtype: str | None):
-    """The inputs at unit size."""
+def _scaled(x, standardize: bool, input_scale: float, members: int, dtype: str | None):
+    """The inputs at unit size, for each member."""
     input_scale = check_positive("input_scale", input_scale)
     if check_bool("standardize", standardize):
         x = Standardize(dtype=dtype, name="standardize")(x)
     if input_scale != 1:
         x = keras.layers.Rescaling(input_scale, dtype=dtype, name="input_scale")(x)
-    return x
+    return ToMembers(members, dtype=dtype, name="members")(x) if members > 1 else x
 
 
 def head_layer(kind: str, name: str | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import keras
 
-from kerasmlp.models.members import members_of
+from kerasmlp.layers.members import members_of
 from kerasmlp.models.residual_mlp import head_layer
 
 

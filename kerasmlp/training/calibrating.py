@@ -11,7 +11,7 @@ from kerasmlp.data.labels import NUM_YEARS
 from kerasmlp.data.targets import in_groups
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.evaluation.metrics import nll
-from kerasmlp.models.members import members_of
+from kerasmlp.layers.members import members_of
 from kerasmlp.runs.calibration import COVERAGES, RunCalibration, class_entropy_nats
 from kerasmlp.runs.number_calibration import NumberCalibration
 from kerasmlp.uncertainty.abstention import Abstention

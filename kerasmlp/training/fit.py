@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.divergence import Divergence
-from kerasmlp.models.members import members_apart, members_of
+from kerasmlp.layers.members import members_apart, members_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.batches import chunks_of, side_by_side, training_chunks
 from kerasmlp.training.losses import MemberLoss

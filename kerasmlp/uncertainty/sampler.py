@@ -8,8 +8,8 @@ from keras import ops
 from kerasmlp.layers.downsample_block import DownsampleBlock
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.masks import SampleMasks
+from kerasmlp.layers.members import ENDS, members_of
 from kerasmlp.layers.residual_block import ResidualBlock
-from kerasmlp.models.members import ENDS, members_of
 from kerasmlp.uncertainty.graph import Graph, check_model
 from kerasmlp.utils.checks import reject
 

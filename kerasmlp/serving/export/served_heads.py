@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.targets import Target
-from kerasmlp.models.members import members_of
+from kerasmlp.layers.members import members_of
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.serving.export.output_names import output_names
 from kerasmlp.uncertainty.numbers import number_intervals

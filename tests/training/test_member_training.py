@@ -12,7 +12,7 @@ from kerasmlp.cli import run_command
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.targets import choose_target
 from kerasmlp.evaluation.measuring import measure
-from kerasmlp.models.members import members_apart, members_of
+from kerasmlp.layers.members import members_apart, members_of
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import answering, compile_by_recipe, course_by_recipe, fit
