@@ -80,14 +80,15 @@ class GaussianHead(keras.layers.Layer):
     def call(self, inputs, apart=False):
         x = ops.cast(inputs, "float32")
         if self.members == 1 and not apart:
-            return self._answer(x)
-        each = self._answer(ops.reshape(x, (-1, self.members, 2)))
+            return self._answer(x[:, 0], x[:, 1])
+        x = ops.reshape(x, (-1, self.members, 2))
+        each = self._answer(x[:, :, 0], x[:, :, 1])
         return each if apart else _mixture(each)
 
-    def _answer(self, x):
-        std = ops.maximum(ops.softplus(x[..., 1] + _START), MIN_STD) * self.spread
+    def _answer(self, mean, std):
+        std = ops.maximum(ops.softplus(std + _START), MIN_STD) * self.spread
         std = ops.sqrt(std * std + self.floor * self.floor)
-        return ops.stack([self.center + self.scale * x[..., 0], self.scale * std], axis=-1)
+        return ops.stack([self.center + self.scale * mean, self.scale * std], axis=-1)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], 2)
@@ -104,7 +105,7 @@ class GaussianHead(keras.layers.Layer):
 
 def _mixture(each):
     """Mean and standard deviation of equal shares of normal distributions `(batch, members, 2)`."""
-    means, stds = each[..., 0], each[..., 1]
+    means, stds = each[:, :, 0], each[:, :, 1]
     mean = ops.mean(means, axis=1)
     variance = ops.mean(ops.square(stds) + ops.square(means - mean[:, None]), axis=1)
     return ops.stack([mean, ops.sqrt(variance)], axis=-1)
