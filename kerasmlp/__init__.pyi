@@ -22,6 +22,7 @@ from kerasmlp.faces.embedder import FaceEmbedder as FaceEmbedder
 from kerasmlp.layers.downsample_block import DownsampleBlock as DownsampleBlock
 from kerasmlp.layers.gaussian_head import GaussianHead as GaussianHead
 from kerasmlp.layers.ic_layer import ICLayer as ICLayer
+from kerasmlp.layers.members import members_apart as members_apart
 from kerasmlp.layers.random_erasing import RandomErasing as RandomErasing
 from kerasmlp.layers.residual_block import ResidualBlock as ResidualBlock
 from kerasmlp.layers.standardize import Standardize as Standardize

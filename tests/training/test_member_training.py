@@ -1,11 +1,13 @@
 """Trainings of several members: what each learns, what is fitted and answered, one run for all."""
 
 import json
+import subprocess
 
 import keras
 import numpy as np
 import pytest
 from data_sets import make_store
+from forked import fresh_python
 
 from kerasmlp import EmbeddingStore, NumberTarget, Predictor, Recipe, StoreInfo, load_model, train
 from kerasmlp.cli import run_command
@@ -133,6 +135,15 @@ def test_from_the_command_to_answers(tmp_path, capsys):
     assert report["deterministic"]["nll"] == pytest.approx(expected["nll"], abs=1e-6)
     answers = list(predictor.rows(store.embeddings[:5], num_samples=6))
     assert all(answer["mutual_information_nats"] > 0 for answer in answers)
+    code = (
+        "import numpy as np, kerasmlp\n"
+        f"store = kerasmlp.EmbeddingStore.open({str(tmp_path / 'store.h5')!r})\n"
+        f"answers = kerasmlp.load_model({str(run)!r}).predict(store.embeddings, verbose=0)\n"
+        f"np.save({str(tmp_path / 'answers.npy')!r}, answers)\n"
+    )
+    subprocess.run([fresh_python(), "-c", code], check=True)
+    answers = np.load(tmp_path / "answers.npy")
+    np.testing.assert_allclose(answers, predictor.probabilities(store.embeddings), atol=1e-6)
 
 
 def test_without_dropout_members_differ_nevertheless(bench, tmp_path):
