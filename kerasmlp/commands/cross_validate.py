@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     plan = CrossValidationPlan(
         target=target,
         recipe=recipe,
-        seeds=tuple(range(args.seed, args.seed + args.seeds)),
+        seeds=tuple(args.seed + recipe.members * k for k in range(args.seeds)),
         num_folds=args.num_folds,
         validation_share=choose_validation_share(args, count_labelled(store, target)),
         group=args.group if args.group is not None else resumed_settings(args).get("group"),

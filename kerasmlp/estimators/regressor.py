@@ -38,7 +38,7 @@ class KerasMLPRegressor(RegressorMixin, EmbeddingEstimator):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(200, 8))
     >>> y = 170 + 10 * X[:, 0] + rng.normal(size=200)
-    >>> regressor = KerasMLPRegressor(epochs=40, learning_rate=0.03, dropout_rate=0.1)
+    >>> regressor = KerasMLPRegressor(epochs=10, min_steps=30, learning_rate=0.03)
     >>> regressor.fit(X, y).score(X, y) > 0.5, regressor.predict_interval(X).shape
     (True, (200, 2))
     """
@@ -50,6 +50,7 @@ class KerasMLPRegressor(RegressorMixin, EmbeddingEstimator):
     min_steps: int = _PRESET.min_steps
     mixup_alpha: float = _PRESET.mixup_alpha
     noise_std: float = _PRESET.noise_std
+    refit: bool = _PRESET.refit
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None

@@ -37,7 +37,7 @@ def evaluate(
         run_dir: Finished run.
         store: File with the label, of the same embedder.
         output: Folder to write; None is `evaluation-<store>` in the run.
-        num_samples: Stochastic passes; 0, or a model without dropout, measures
+        num_samples: Stochastic passes; 0, or a model without dropout or members, measures
             the deterministic model only.
         seed: Of the passes.
         ood: Another store, which the model should be unsure about.

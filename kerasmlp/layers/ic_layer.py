@@ -2,7 +2,8 @@ import keras
 
 from kerasmlp.layers.batch_norm import BatchNorm
 from kerasmlp.layers.initializers import Seed, check_seeds
-from kerasmlp.layers.masks import dropout
+from kerasmlp.layers.masks import dropout, member_dropout
+from kerasmlp.layers.member_dense import split_width
 from kerasmlp.utils.checks import check_int, check_positive, check_rate, reject
 
 
@@ -85,13 +86,16 @@ class ICLayer(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="norm",
         )
-        if self.dropout_rate:
-            first = self.seed[0] if isinstance(self.seed, list) else self.seed
-            self.seed_generator = keras.random.SeedGenerator(first)
+        if self.dropout_rate and self.members == 1:
+            self.seed_generator = keras.random.SeedGenerator(self.seed)
+        elif self.dropout_rate:
+            seeds = self.seed or [None] * self.members
+            self.seed_generators = [keras.random.SeedGenerator(seed) for seed in seeds]
 
     def build(self, input_shape):
         if len(input_shape) < 2:
             reject("inputs", "must have rank 2 or more", tuple(input_shape))
+        split_width(input_shape[-1], self.members)
         self.norm.build(input_shape)
         self.built = True
 
@@ -103,11 +107,9 @@ class ICLayer(keras.layers.Layer):
             return masks.dropout(x, self.dropout_rate)
         if not (training or sampling):
             return x
-        return dropout(x, self.dropout_rate, self.seed_generator, self._member_seeds())
-
-    def _member_seeds(self) -> list[int] | None:
-        """Of the masks; of members without a seed those that follow the generator's."""
-        return self.seed if isinstance(self.seed, list) else None
+        if self.members == 1:
+            return dropout(x, self.dropout_rate, self.seed_generator)
+        return member_dropout(x, self.dropout_rate, self.seed_generators)
 
     def compute_output_shape(self, input_shape):
         return input_shape

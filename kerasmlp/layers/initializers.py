@@ -15,7 +15,9 @@ def check_seeds(seed: Seed, members: int) -> Seed:
     if members == 1 or seed is None:
         return check_seed(seed)
     if not isinstance(seed, list | tuple):
-        seed = [check_seed(seed) + m for m in range(members)]
+        if check_seed(seed) + members > 1 << 31:
+            reject("seed", f"must be at most {(1 << 31) - members} with {members} members", seed)
+        seed = [seed + m for m in range(members)]
     if len(seed) != members:
         reject("seed", f"must be one, or one for each of {members} members", seed)
     return [check_seed(each) for each in seed]

@@ -89,31 +89,25 @@ def _threshold(rate: float) -> int:
     return min(round(rate * (1 << 32)), (1 << 32) - 1) - (1 << 31)
 
 
-def dropout(
-    inputs,
-    rate: float,
-    seed_generator: keras.random.SeedGenerator,
-    seeds: Sequence[int] | None = None,
-):
-    """Sets units to zero with probability `rate` and scales the others by `1 / (1 - rate)`.
-
-    Args:
-        inputs: Tensor, channels last.
-        rate: In [0, 1).
-        seed_generator: Whose count says which masks are next.
-        seeds: Of members side by side, in the place of the generator's; None takes that.
-    """
+def dropout(inputs, rate: float, seed_generator: keras.random.SeedGenerator):
+    """Sets units to zero with probability `rate` and scales the others by `1 / (1 - rate)`."""
     if len(inputs.shape) > 2:
         # XLA is slow at convolutions: without it each step of the hash passes over the map
         # anew, and Keras' generator takes half the time.
         mask = keras.random.uniform(ops.shape(inputs), seed=seed_generator) >= rate
-    elif seeds is not None:
-        words = ops.cast(seed_generator.next(), "int32")
-        seeds = ops.convert_to_tensor(np.array(seeds, np.int32))
-        words = ops.stack([seeds, ops.broadcast_to(words[1], seeds.shape)], axis=1)
-        mask = member_mask(ops.shape(inputs)[0], inputs.shape[-1], rate, words)
     else:
         mask = keep_mask(ops.shape(inputs), rate, seed_generator.next())
+    return _masked(inputs, mask, rate)
+
+
+def member_dropout(inputs, rate: float, seed_generators: Sequence[keras.random.SeedGenerator]):
+    """As `dropout` of each member's own columns `(batch, columns)` by a generator of its own."""
+    seeds = ops.stack([ops.cast(each.next(), "int32") for each in seed_generators])
+    mask = member_mask(ops.shape(inputs)[0], inputs.shape[-1], rate, seeds)
+    return _masked(inputs, mask, rate)
+
+
+def _masked(inputs, mask, rate: float):
     scale = ops.cast(1.0 / (1.0 - rate), inputs.dtype)
     return ops.where(mask, inputs * scale, ops.zeros((), inputs.dtype))
 

@@ -117,13 +117,16 @@ class EachMember(keras.initializers.Initializer):
     @classmethod
     def of(cls, initializer, members: int) -> keras.initializers.Initializer:
         """One for all members, or one of each of a list."""
-        if isinstance(initializer, list | tuple):
-            if len(initializer) != members:
-                requirement = f"must be one, or one for each of {members} members"
-                reject("initializer", requirement, initializer)
-            return cls(initializer)
-        initializer = keras.initializers.get(initializer)
-        return initializer if isinstance(initializer, cls) else cls([initializer] * members)
+        if not isinstance(initializer, list | tuple):
+            initializer = keras.initializers.get(initializer)
+            if isinstance(initializer, cls):
+                initializer = initializer.initializers
+            else:
+                initializer = [_another(initializer, m) for m in range(members)]
+        if len(initializer) != members:
+            requirement = f"must be one, or one for each of {members} members"
+            reject("initializer", requirement, initializer)
+        return cls(initializer)
 
     def __call__(self, shape, dtype=None):
         drawn = [each(tuple(shape[1:]), dtype=dtype) for each in self.initializers]
@@ -131,3 +134,11 @@ class EachMember(keras.initializers.Initializer):
 
     def get_config(self):
         return {"initializers": [keras.initializers.serialize(i) for i in self.initializers]}
+
+
+def _another(initializer: keras.initializers.Initializer, number: int):
+    """The same kind with a seed of its own: one draws the same numbers at every call."""
+    config = initializer.get_config()
+    if isinstance(config.get("seed"), int):
+        config["seed"] += number
+    return initializer.__class__.from_config(config)

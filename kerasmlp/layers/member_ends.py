@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kerasmlp.layers.member_dense import split_width
-from kerasmlp.utils.checks import check_int
+from kerasmlp.utils.checks import check_int, reject
 
 
 @keras.saving.register_keras_serializable("kerasmlp")
@@ -32,6 +32,9 @@ class ToMembers(keras.layers.Layer):
     def call(self, inputs):
         if len(inputs.shape) == 2:
             return ops.tile(inputs, (1, self.members))
+        if inputs.shape[1] != self.members:
+            came = tuple(inputs.shape)
+            reject("inputs", f"must be of shape (batch, {self.members}, width)", came)
         return ops.reshape(inputs, (-1, self.members * inputs.shape[-1]))
 
     def compute_output_shape(self, input_shape):

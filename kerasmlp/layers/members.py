@@ -6,6 +6,7 @@ import keras
 
 from kerasmlp.layers.gaussian_head import GaussianHead
 from kerasmlp.layers.member_ends import MemberMean, ToMembers
+from kerasmlp.utils.checks import reject
 
 ENDS = (MemberMean, GaussianHead)
 """Layers in which the answers of members become one."""
@@ -13,7 +14,17 @@ ENDS = (MemberMean, GaussianHead)
 
 def members_of(model: keras.Model) -> int:
     """Of how many networks a model is made; 1 of one that knows nothing of members."""
-    return max([1, *(layer.members for layer in model.layers if isinstance(layer, ToMembers))])
+    found = [members_of(layer) for layer in model.layers if isinstance(layer, keras.Model)]
+    known = (layer for layer in model.layers if isinstance(layer, (ToMembers, *ENDS)))
+    return max([1, *found, *(layer.members for layer in known)])
+
+
+def ends_in_members(output: keras.KerasTensor) -> bool:
+    """Whether an output is a mean over members, of a nested model too."""
+    last, _, index = output._keras_history
+    if isinstance(last, keras.Model):
+        return ends_in_members(last.outputs[index])
+    return isinstance(last, ENDS) and last.members > 1
 
 
 def members_apart(model: keras.Model, *, own_rows: bool = True) -> keras.Model:
@@ -27,6 +38,9 @@ def members_apart(model: keras.Model, *, own_rows: bool = True) -> keras.Model:
         A model from `(batch, members, width)`, or `(batch, width)`, to
         `(batch, members, outputs)`, or a dict of these. It shares the weights.
 
+    Raises:
+        InputError: if the model is one network.
+
     Example:
 
     >>> from kerasmlp import ResidualMLP
@@ -37,8 +51,10 @@ def members_apart(model: keras.Model, *, own_rows: bool = True) -> keras.Model:
     >>> each.shape, bool(np.allclose(each.mean(axis=1), model.predict(x, verbose=0)))
     ((5, 2, 3), True)
     """
-    width = model.input_shape[-1]
-    shape = (members_of(model), width) if own_rows else (width,)
+    members, width = members_of(model), model.input_shape[-1]
+    if members == 1:
+        reject("model", "must have several members", model.name)
+    shape = (members, width) if own_rows else (width,)
 
     def called(layer, *args, **kwargs):
         if isinstance(layer, ENDS):

@@ -23,7 +23,8 @@ from kerasmlp.utils.manifest import read_preset_json
 
 MAX_BLOCKS = 16
 MAX_RESIDUALS_PER_BLOCK = 64
-MAX_MEMBERS = 100
+MAX_MEMBERS = 64
+"""As many as there are passes by default: fewer would leave some unasked."""
 MAX_BATCH_SIZE = 1 << 20
 MAX_EPOCHS = 100_000
 MAX_STEPS = 1 << 20

@@ -62,7 +62,7 @@ def abstention_of(
     if calibration is None:
         return None, "no calibration.json: trained with calibrate=false or by an older version"
     if calibration.abstention is None:
-        return None, "a model without dropout"
+        return None, "a model without dropout or members"
     if within_years is not None and target.is_age:
         if calibration.year_errors is None:
             return None, "no ages in years among the rows kept back, or a run of an older version"

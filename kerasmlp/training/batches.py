@@ -41,6 +41,7 @@ def training_chunks(
     noise_std: float = 0.0,
     noise_units: np.ndarray | None = None,
     view_starts: np.ndarray | None = None,
+    members: int = 1,
 ) -> tf.data.Dataset:
     """Chunks of batches of epochs `first_epoch`..`num_epochs - 1`, all of one shape.
 
@@ -67,6 +68,7 @@ def training_chunks(
             it is brought back.
         view_starts: First row of each face whose views follow one another: of these one is
             drawn for a permutation. None: every row stands for itself.
+        members: Of the model, whose chunks are put `side_by_side`; they bound the memory of all.
 
     Example:
 
@@ -79,7 +81,7 @@ def training_chunks(
     full = rows // batch_size
     steps = steps_per_epoch or full
     passes = math.ceil(steps / full)
-    chunks, size = chunks_of(steps, batch_size)
+    chunks, size = chunks_of(steps, members * batch_size)
     counts = np.minimum(size, steps - size * np.arange(chunks)).astype(np.int32)
     data_x, data_y = tf.constant(x), tf.constant(y)
 

@@ -191,7 +191,9 @@ class EmbeddingTraining:
 
     def new_model(self, rows: Rows) -> tuple[keras.Model, int]:
         """The model as it begins, for such rows, and its steps of an epoch."""
-        steps = self.settings["steps_per_epoch"] or self.recipe.steps(rows.size)
+        steps = self.recipe.steps(rows.size)
+        if given := self.settings["steps_per_epoch"]:  # of the rows without those kept back
+            steps = max(1, round(given * rows.size / self.rows.size))
         model = self.workbench.model(
             self.recipe,
             heads=self.target.network_head,
@@ -251,7 +253,7 @@ class EmbeddingTraining:
         self, model: keras.Model, history: list[dict], run: RunFolder, *, progress: bool
     ) -> Measured:
         recipe = self.recipe
-        learned_from = np.concatenate([self.rows.inputs, self.rows.part_inputs])  # when to stop
+        learned_from = self.rows.learned_from(refit=recipe.refit)
         plain, joined, sampler = self._in_float32(model)
         how = {"calibrated": recipe.calibrate, "xla": self.xla}
         results = head_results(self.heads, plain, joined, sampler, **how)

@@ -183,6 +183,7 @@ def course_by_recipe(
                 noise_std=recipe.noise_std,
                 noise_units=noise_units,
                 view_starts=view_starts,
+                members=recipe.members,
             )
             for member in range(recipe.members)
         ]
@@ -191,7 +192,7 @@ def course_by_recipe(
     return Course(
         batches=batches,
         epochs=recipe.epochs,
-        steps=chunks_of(steps, batch_size)[0],
+        steps=chunks_of(steps, recipe.members * batch_size)[0],
         learning_rate=recipe.learning_rate,
         patience=recipe.patience,
         callbacks=callbacks,
@@ -207,10 +208,6 @@ class ChunkModel(keras.Model):
     batches, which costs a small network a fifth of its time.
     """
 
-    def __init__(self, *args, members: int = 1, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._members = members
-
     def train_step(self, chunk):
         x, y, count = chunk
         step = super().train_step
@@ -224,8 +221,9 @@ class ChunkModel(keras.Model):
 
     def get_metrics_result(self):
         """Of several members the loss is a sum, and is told as their mean."""
+        members = members_of(self)
         results = super().get_metrics_result()
-        return {k: v / self._members if k == "loss" else v for k, v in results.items()}
+        return {k: v / members if k == "loss" else v for k, v in results.items()}
 
 
 def compile_by_recipe(
@@ -249,14 +247,14 @@ def compile_by_recipe(
     """
     members = members_of(model)
     ends = members_apart(model) if members > 1 else model
-    chunked = ChunkModel(ends.input, ends.output, name=model.name, members=members)
+    chunked = ChunkModel(ends.input, ends.output, name=model.name)
     chunked.__dict__["_answering"] = lambda: model  # no layer of its own, nor one to save
     compile_model(
         chunked,
         RecipeAdamW(recipe, steps_per_epoch=steps),
         MemberLoss(loss, members) if members > 1 else loss,
         xla=xla,
-        steps_per_execution=chunks_of(steps, batch_size or recipe.batch_size)[0],
+        steps_per_execution=chunks_of(steps, members * (batch_size or recipe.batch_size))[0],
     )
     return chunked
 

@@ -214,6 +214,8 @@ class MemberLoss(keras.losses.Loss):
     ):
         super().__init__(name=name, **kwargs)
         self.loss = keras.losses.get(loss)
+        if not isinstance(self.loss, keras.losses.Loss):
+            reject("loss", "must be an instance of keras.losses.Loss", loss)
         self.members = check_int("members", members, minimum=1)
 
     def call(self, y_true, y_pred):

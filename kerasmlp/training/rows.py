@@ -81,6 +81,12 @@ class Rows:
         rows = labelled([head.whole for head in self.heads])
         return Rows(tuple(replace(head, training=head.whole.subset(rows)) for head in self.heads))
 
+    def learned_from(self, *, refit: bool) -> np.ndarray:
+        """All embeddings that decide the weights: those kept back say when to stop."""
+        if refit:
+            return self.undivided().inputs
+        return np.concatenate([self.inputs, self.part_inputs])
+
     @property
     def inputs(self) -> np.ndarray:
         """Embeddings to learn from."""

@@ -77,6 +77,7 @@ def _peculiarities(step) -> dict[str, bool]:
     """What a layer of a known kind can do that its rule does not say."""
     parts = [step, *vars(step).values()] if isinstance(step, layers.Layer) else []
     return {
+        "members": getattr(step, "members", 1) > 1,
         "quantised layer": any(getattr(p, "quantization_mode", None) for p in parts),
         "ReLU but the plain one": isinstance(step, layers.ReLU)
         and bool(step.max_value is not None or step.negative_slope or step.threshold),

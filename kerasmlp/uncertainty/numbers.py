@@ -113,12 +113,25 @@ def fit_floor(
 
     def mixed(share: float) -> tuple[float, float, float]:
         variance = (1 - share) * own + share * common
+        factor = max(float((squares / variance).mean()), _LEAST_FACTOR**2)
         if np.any(fixed):
-            factor = fit_spread(numbers, mean, variance, fixed) ** 2
-        else:
-            factor = max(float((squares / variance).mean()), _LEAST_FACTOR**2)
+            factor = _factor_beside(squares, variance, fixed, most=4 * factor)
         whole = factor * variance + fixed
         return float((np.log(whole) + squares / whole).mean()), factor, share
 
     _, factor, share = min(map(mixed, _SHARES[:: 8 if np.any(fixed) else 1]))
     return math.sqrt(factor * (1 - share)), math.sqrt(factor * share * common)
+
+
+def _factor_beside(squares: np.ndarray, variance: np.ndarray, fixed, most: float) -> float:
+    """The factor on variances that has the lowest NLL, found as that of `fit_temperature`."""
+
+    def nll(log: float) -> float:
+        whole = math.exp(log) * variance + fixed
+        return float((np.log(whole) + squares / whole).mean())
+
+    low, high = 2 * math.log(_LEAST_FACTOR), math.log(most)
+    for _ in range(24):
+        inner = low + (high - low) * 0.381966, low + (high - low) * 0.618034
+        low, high = (low, inner[1]) if nll(inner[0]) < nll(inner[1]) else (inner[0], high)
+    return math.exp((low + high) / 2)

@@ -8,7 +8,7 @@ from keras import ops
 from kerasmlp.layers.downsample_block import DownsampleBlock
 from kerasmlp.layers.ic_layer import ICLayer
 from kerasmlp.layers.masks import SampleMasks
-from kerasmlp.layers.members import ENDS, members_of
+from kerasmlp.layers.members import ENDS, ends_in_members, members_of
 from kerasmlp.layers.residual_block import ResidualBlock
 from kerasmlp.uncertainty.graph import Graph, check_model
 from kerasmlp.utils.checks import reject
@@ -44,6 +44,8 @@ class Sampler:
         if silent:
             reject("model", "must be random in ICLayer and Dropout only", silent[0])
         self.members = members_of(model)
+        if self.members > 1 and not all(map(ends_in_members, model.outputs)):
+            reject("model", "must end in the means of its members to be sampled", model.name)
         if not known and self.members == 1:
             reject("model", "must have dropout with a rate above 0 to be sampled", model.name)
         self.of_classes = [gives_classes(output) for output in model.outputs]

@@ -8,10 +8,11 @@ from data_sets import make_store
 from scikit_checks import TINY, checks
 
 from kerasmlp import KerasMLPRegressor, Predictor
+from kerasmlp.models.presets import PRESETS
 from kerasmlp.utils.checks import InputError
 
 QUICK = {"epochs": 20, "batch_size": 32, "learning_rate": 0.01, "mixup_alpha": 0.0}
-QUICK |= {"noise_std": 0.0, "random_state": 0, "num_samples": 8}
+QUICK |= {"noise_std": 0.0, "random_state": 0, "num_samples": 8, "refit": False}
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +66,10 @@ def test_weights_move_the_answers(data, fitted):
     weights = np.where(y > np.median(y), 30.0, 1.0)
     heavy = KerasMLPRegressor(**QUICK).fit(X, y, sample_weight=weights)
     assert heavy.predict(X).mean() > fitted.predict(X).mean() + 3
+
+
+def test_its_hyperparameters_are_those_of_the_preset():
+    regressor = KerasMLPRegressor()
+    expected = PRESETS["number"].to_config()
+    found = {name: getattr(regressor, name) for name in expected if hasattr(regressor, name)}
+    assert found == {name: expected[name] for name in found} and len(found) >= 20

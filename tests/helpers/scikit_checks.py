@@ -8,7 +8,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 TINY = {  # seconds for what is trained a hundred times
     "epochs": 5, "batch_size": 8, "learning_rate": 0.03, "num_blocks": 0, "dropout_rate": 0.1,
-    "mixup_alpha": 0.0, "noise_std": 0.0, "calibrate": False,
+    "mixup_alpha": 0.0, "noise_std": 0.0, "calibrate": False, "refit": False,
 }  # fmt: skip
 EXCEPTIONS = {
     "check_sample_weight_equivalence_on_dense_data": "a row that comes twice may be kept back "

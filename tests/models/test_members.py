@@ -10,7 +10,9 @@ from kerasmlp.layers.gaussian_head import GaussianHead
 from kerasmlp.layers.member_dense import MemberDense
 from kerasmlp.layers.member_ends import MemberMean, ToMembers
 from kerasmlp.layers.members import members_apart, members_of
+from kerasmlp.uncertainty.moments import predict_moments
 from kerasmlp.uncertainty.samples import predict_uncertainty
+from kerasmlp.utils.checks import InputError
 
 X = np.random.default_rng(0).normal(size=(40, 8)).astype("float32")
 DEEP = {
@@ -66,7 +68,9 @@ def test_the_head_of_numbers_answers_with_the_mixture():
     np.testing.assert_allclose(std, draws.std(axis=1), rtol=0.05)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize(
+    "kind", ["several", *(pytest.param(k, marks=pytest.mark.slow) for k in ("classes", "numbers"))]
+)
 def test_members_are_the_networks_of_their_seeds(kind):
     """Weights, inference, and training on rows of their own, masks and statistics included."""
     config = DEEP | HEADS[kind]
@@ -135,7 +139,38 @@ def test_samples_come_from_the_members_in_turn():
     assert len({samples[k].tobytes() for k in range(9)}) == 9
 
 
+def test_members_begin_differently():
+    layer = MemberDense(3, members=2)
+    layer.build((None, 8))
+    first, second = array(layer.kernel)
+    assert (first != second).all()
+    unseeded = ICLayer(dropout_rate=0.5, members=2)
+    masks = array(unseeded(np.ones((50, 8), "float32"), sampling=True)) == 0
+    assert (masks[:, :4] != masks[:, 4:]).any()
+
+
+def test_nested_models_are_sampled():
+    inner = ResidualMLP(num_classes=3, members=2, seed=1, width=8, dropout_rate=0.3)
+    outer = keras.Sequential([keras.Input((8,)), inner])
+    assert members_of(outer) == 2
+    samples = predict_samples(outer, X, num_samples=5)
+    np.testing.assert_allclose(samples, predict_samples(inner, X, num_samples=5), atol=1e-6)
+    more = keras.Sequential([keras.Input((8,)), inner, keras.layers.Dense(2)])
+    with pytest.raises(InputError, match="must end in the means of its members"):
+        predict_samples(more, X, num_samples=5)
+
+
 def test_what_is_refused():
+    with pytest.raises(InputError, match="must have several members"):
+        members_apart(ResidualMLP(num_classes=2, width=8))
+    with pytest.raises(InputError, match="must have no members"):
+        predict_moments(keras.Sequential([keras.Input((8,)), ResidualBlock(members=2)]), X)
+    with pytest.raises(ValueError, match=r"must be of shape \(batch, 3, width\)"):
+        ToMembers(3)(np.zeros((3, 5, 2), "float32"))
+    with pytest.raises(ValueError, match="multiple of 2 columns"):
+        ICLayer(members=2)(np.zeros((4, 7), "float32"))
+    with pytest.raises(ValueError, match="at most 2147483646 with 2 members"):
+        ICLayer(members=2, seed=2**31 - 1)
     with pytest.raises(ValueError, match="`members` must be"):
         ResidualMLP(num_classes=2, width=8, members=0)
     with pytest.raises(ValueError, match="multiple of 3 columns"):

@@ -25,7 +25,7 @@ YEARS = age_target("age_years", "adience", by_years=True)
 EXPORTS = {
     "years": (YEARS, {"dropout_rate": 0.3, "use_output_ic": True, "input_scale": 4.0}),
     "groups": (age_target("age_years", "adience", by_years=False), {"dtype": "mixed_float16"}),
-    "several": (THREE, {"dropout_rate": 0.3, "standardize": True}),
+    "several": (THREE, {"dropout_rate": 0.3, "standardize": True, "members": 2}),
     "linear": (Target("race", ("a", "b", "c")), {"num_blocks": 0, "use_ic": False}),
 }
 

@@ -1,5 +1,6 @@
 """Trainings of several members: what each learns, what is fitted and answered, one run for all."""
 
+import dataclasses
 import json
 import subprocess
 
@@ -10,16 +11,20 @@ from data_sets import make_store
 from forked import fresh_python
 
 from kerasmlp import EmbeddingStore, NumberTarget, Predictor, Recipe, StoreInfo, load_model, train
+from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.cli import run_command
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.targets import choose_target
 from kerasmlp.evaluation.measuring import measure
+from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs
 from kerasmlp.layers.members import members_apart, members_of
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import answering, compile_by_recipe, course_by_recipe, fit
 from kerasmlp.training.losses import MemberLoss, RankedCrossentropy, recipe_loss
+from kerasmlp.training.precision import computing_in
 from kerasmlp.uncertainty.numbers import fit_floor
+from kerasmlp.utils.checks import InputError
 
 RECIPE = Recipe(epochs=4, batch_size=32, dropout_rate=0.3, learning_rate=3e-3)
 
@@ -68,6 +73,7 @@ def test_the_loss_is_the_sum_of_theirs():
     assert float(restored(y, answers)) == pytest.approx(sum(each), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_temperature_is_that_of_their_mean(bench, tmp_path):
     store = make_store(rows=900)
     target = choose_target(store, "gender")
@@ -87,7 +93,7 @@ def test_the_temperature_is_that_of_their_mean(bench, tmp_path):
     assert report["validation"]["nll"] <= report["before_temperature"]["nll"]
 
 
-def test_the_spread_leaves_what_members_differ_in(bench, tmp_path):
+def test_the_spread_leaves_what_members_differ_in():
     """`factor² · own + floor² + variance of the means` has the lowest NLL."""
     rng = np.random.default_rng(0)
     own, fixed = rng.uniform(0.5, 2, 3000), rng.uniform(0, 3, 3000)
@@ -100,6 +106,15 @@ def test_the_spread_leaves_what_members_differ_in(bench, tmp_path):
 
     grid = np.linspace(0, 1.5, 31)
     assert nll(factor, floor) < min(nll(a, b) for a in grid for b in grid if a + b) + 1e-3
+    # However sure the members are: the errors are ten times what they say.
+    own, fixed = own / 1e4, np.full(3000, 1e-6)
+    sure = [fit_floor(numbers, np.zeros(3000), own, f) for f in (fixed, 0.0)]
+    assert nll(*sure[0]) == pytest.approx(nll(*sure[1]), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_numbers_are_answered_by_the_mixture(bench, tmp_path):
+    rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 4)).astype("float32")
     store = EmbeddingStore(
         x, {"y": 3 * x[:, 0] + rng.normal(size=400)}, StoreInfo(normalized=False)
@@ -118,6 +133,7 @@ def test_the_spread_leaves_what_members_differ_in(bench, tmp_path):
     np.testing.assert_allclose(head[2:], [spread["factor"], spread["floor"] / head[1]], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_from_the_command_to_answers(tmp_path, capsys):
     store = make_store(rows=400)
     store.save(tmp_path / "store.h5")
@@ -146,6 +162,7 @@ def test_from_the_command_to_answers(tmp_path, capsys):
     np.testing.assert_allclose(answers, predictor.probabilities(store.embeddings), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_dropout_members_differ_nevertheless(bench, tmp_path):
     store = make_store(rows=200)
     recipe = RECIPE.replace(members=2, dropout_rate=0.0, epochs=1)
@@ -158,3 +175,65 @@ def test_without_dropout_members_differ_nevertheless(bench, tmp_path):
     mean = each.mean(axis=1)
     total = -(mean * np.log(mean)).sum(axis=1)
     np.testing.assert_allclose(chunk["mutual_information_nats"], total - entropy, atol=1e-5)
+
+
+def test_a_shared_step_has_the_masks_of_each_seed(tmp_path):
+    """One compiled model for two seeds gives what each gives alone."""
+    store, bench = make_store(rows=120), Workbench(xla=False)
+    target, how = choose_target(store, "gender"), {"pictures": False}
+    recipe = RECIPE.replace(members=2, epochs=2)
+    for name, seed, shared in (("a", 0, bench), ("b", 6, bench), ("c", 6, Workbench(xla=False))):
+        train(store, target, recipe, tmp_path / name, seed=seed, workbench=shared, **how)
+    a, b, c = (load_model(tmp_path / name).get_weights() for name in "abc")
+    for one, other in zip(b, c, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any((one != other).any() for one, other in zip(a, b, strict=True))
+
+
+def test_interrupted_and_resumed_members_end_the_same(bench, tmp_path, monkeypatch):
+    store = make_store(rows=120)
+    target, recipe = choose_target(store, "gender"), RECIPE.replace(members=2, epochs=3)
+    how = {"workbench": bench, "pictures": False}
+    train(store, target, recipe, tmp_path / "whole", **how)
+
+    kept = Checkpoint.on_epoch_end
+
+    def stop(self, epoch, logs=None):
+        kept(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Checkpoint, "on_epoch_end", stop)
+        train(store, target, recipe, tmp_path / "broken", **how)
+    assert (tmp_path / "broken" / "checkpoint.npz").exists()
+    train(store, target, recipe, tmp_path / "broken", resume=True, **how)
+    whole, broken = (load_model(tmp_path / n).get_weights() for n in ("whole", "broken"))
+    for one, other in zip(whole, broken, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_members_in_half_precision(tmp_path):
+    store = make_store(rows=120)
+    recipe = RECIPE.replace(members=2, epochs=1)
+    before = keras.config.dtype_policy()
+    with computing_in("mixed_bfloat16"):
+        model = ResidualMLP(num_classes=2, seed=0, **recipe.network(store.width))
+        apart = members_apart(model)
+    assert keras.config.dtype_policy() == before
+    x = np.repeat(store.embeddings[:9, None], 2, axis=1)
+    answers = keras.ops.convert_to_numpy(apart(x))
+    assert answers.dtype == np.float32 and answers.shape == (9, 2, 2)
+    full = ResidualMLP(num_classes=2, seed=0, **recipe.network(store.width))
+    full.set_weights(model.get_weights())
+    np.testing.assert_allclose(answers.mean(axis=1), full.predict(x[:, 0], verbose=0), atol=0.02)
+
+
+def test_seeds_of_a_cross_validation_share_no_member():
+    store = make_store(rows=120)
+    plan = CrossValidationPlan(
+        target=choose_target(store, "gender"), recipe=Recipe(members=3), seeds=(0, 2), num_folds=2
+    )
+    with pytest.raises(InputError, match="must lie 3 apart"):
+        plan_runs(store, plan)
+    apart = dataclasses.replace(plan, seeds=(0, 3))
+    assert [run.seed for run in plan_runs(store, apart)] == [0, 0, 3, 3]

@@ -13,6 +13,8 @@ from kerasmlp.data.other_targets import NumberTarget, SeveralTargets
 from kerasmlp.data.targets import choose_target
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.runs.seen import count_seen
 from kerasmlp.training import refit
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import compile_by_recipe, course_by_recipe, fit
@@ -103,6 +105,7 @@ def test_the_test_is_measured_by_the_network_that_answers(runs, store):
     assert nll == pytest.approx(whole["nll"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_temperature_of_the_first_is_taken_over(bench, tmp_path):
     """With and without a temperature the weights are the same up to it."""
     store = make_store(rows=900)
@@ -117,6 +120,7 @@ def test_the_temperature_of_the_first_is_taken_over(bench, tmp_path):
     np.testing.assert_allclose(kernels[0] * temperature, kernels[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_with_patience_it_takes_the_epochs_of_the_best_weights(store, bench, tmp_path):
     recipe = AGAIN.replace(epochs=8, patience=2, learning_rate=0.05)
     how = HOW | {"workbench": bench}
@@ -174,6 +178,7 @@ def test_weights_that_diverge_in_it_are_said(store, bench, tmp_path, monkeypatch
     assert "diverged" in report and not (tmp_path / "b" / "model.keras").exists()
 
 
+@pytest.mark.slow
 def test_numbers_keep_unit_and_spread_beside_other_heads(bench, tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 5)).astype("float32")
@@ -208,3 +213,24 @@ def test_numbers_are_refitted_unless_told_otherwise(tmp_path, capsys):
         told = "trained once more on all 120, 1 epochs" in capsys.readouterr().out
         report = json.loads((tmp_path / name / "report.json").read_text())
         assert told == ("refit" in report) == (name == "a")
+
+
+def test_in_a_cross_validation_an_epoch_goes_through_all_rows(bench, tmp_path):
+    """Steps are shared there, and counted without the rows kept back."""
+    store = make_store(rows=400)
+    target, how = choose_target(store, "gender"), HOW | {"workbench": bench}
+    train(store, target, AGAIN, tmp_path / "a", **how)
+    train(store, target, AGAIN, tmp_path / "b", steps_per_epoch=11, **how)  # 360 // 32
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+
+
+@pytest.mark.slow
+def test_all_views_of_the_rows_kept_back_have_been_seen(bench, tmp_path):
+    found = make_store(rows=100)
+    rows = np.repeat(np.arange(100), 2)
+    views = {"view": np.tile([0, 1], 100), "group": rows, "gender": found.labels["gender"][rows]}
+    x = found.embeddings[rows] + np.float32(0.01) * np.eye(200, found.width, dtype="float32")
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    store = EmbeddingStore(x, views)
+    train(store, choose_target(store, "gender"), AGAIN, tmp_path / "run", workbench=bench, **HOW)
+    assert count_seen(RunFolder(tmp_path / "run"), store.embeddings) == 200

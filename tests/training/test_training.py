@@ -106,7 +106,7 @@ def test_a_model_without_dropout_is_calibrated_as_it_is(store, tmp_path):
     predictor = Predictor(tmp_path / "run")
     assert not can_be_sampled(predictor.model)
     assert predictor.calibration.offsets_years.keys() == {"deterministic"}
-    with pytest.raises(InputError, match="needs. Received: a model without dropout"):
+    with pytest.raises(InputError, match="needs. Received: a model without dropout or members"):
         predictor.threshold_nats(0.5, num_samples=64)
 
 

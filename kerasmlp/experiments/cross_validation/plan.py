@@ -109,6 +109,9 @@ def plan_runs(store: EmbeddingStore, plan: CrossValidationPlan) -> list[PlannedR
     """
     if not plan.seeds or len(set(plan.seeds)) < len(plan.seeds):
         reject("seeds", "must be one or more different integers", list(plan.seeds))
+    if (np.diff(sorted(plan.seeds)) < plan.recipe.members).any():
+        requirement = f"must lie {plan.recipe.members} apart: members have the seeds that follow"
+        reject("seeds", requirement, list(plan.seeds))
     plan.recipe.check_width(store.width, normalized=store.info.normalized)
     check_drawing(plan.seeds, plan.validation_share)
     heads = examples_of(store, plan.target)

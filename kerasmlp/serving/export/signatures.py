@@ -44,7 +44,7 @@ class Signatures(tf.Module):
     Args:
         model: A `ResidualMLP` in float32.
         heads: Of the model, in the order of its outputs, by their names; None of the only one.
-        mc_model: To be sampled, as of `Predictor`; None without dropout.
+        mc_model: To be sampled, as of `Predictor`; None without dropout or members.
     """
 
     def __init__(
@@ -104,7 +104,8 @@ class Signatures(tf.Module):
         # Rows of one seed have the same masks: drawn once, they broadcast.
         seed = tf.cond(tf.reduce_all(seed == seed[0]), lambda: seed[:1], lambda: seed)
         members = self._sampler.members
-        of_masks = tf.clip_by_value(_ROWS_PER_STEP // (rows * members), 1, most)
+        rounds = most if members == 1 else (most + members - 1) // members
+        of_masks = tf.clip_by_value(_ROWS_PER_STEP // (rows * members), 1, rounds)
         step = of_masks * members
 
         def add(first, sums):
