@@ -95,6 +95,8 @@ class ICLayer(keras.layers.Layer):
     def build(self, input_shape):
         if len(input_shape) < 2:
             reject("inputs", "must have rank 2 or more", tuple(input_shape))
+        if self.members > 1 and len(input_shape) > 2:
+            reject("inputs", "must have rank 2 to be those of several members", tuple(input_shape))
         split_width(input_shape[-1], self.members)
         self.norm.build(input_shape)
         self.built = True

@@ -5,6 +5,8 @@ from keras import ops
 
 from kerasmlp.utils.checks import check_int, reject
 
+Initializers = str | keras.initializers.Initializer | Sequence
+
 
 @keras.saving.register_keras_serializable("kerasmlp")
 class MemberDense(keras.layers.Layer):
@@ -49,8 +51,8 @@ class MemberDense(keras.layers.Layer):
         units: int,
         *,
         members: int,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
+        kernel_initializer: Initializers = "glorot_uniform",
+        bias_initializer: Initializers = "zeros",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -115,7 +117,7 @@ class EachMember(keras.initializers.Initializer):
         self.initializers = [keras.initializers.get(each) for each in initializers]
 
     @classmethod
-    def of(cls, initializer, members: int) -> keras.initializers.Initializer:
+    def of(cls, initializer: Initializers, members: int) -> keras.initializers.Initializer:
         """One for all members, or one of each of a list."""
         if not isinstance(initializer, list | tuple):
             initializer = keras.initializers.get(initializer)

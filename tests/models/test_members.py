@@ -169,6 +169,8 @@ def test_what_is_refused():
         ToMembers(3)(np.zeros((3, 5, 2), "float32"))
     with pytest.raises(ValueError, match="multiple of 2 columns"):
         ICLayer(members=2)(np.zeros((4, 7), "float32"))
+    with pytest.raises(ValueError, match="must have rank 2 to be"):
+        ICLayer(members=2)(np.zeros((4, 3, 6), "float32"))
     with pytest.raises(ValueError, match="at most 2147483646 with 2 members"):
         ICLayer(members=2, seed=2**31 - 1)
     with pytest.raises(ValueError, match="`members` must be"):
