@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_task_arguments(parser)
     group = parser.add_argument_group("cross-validation")
     add_number(group, "--seeds", int, "default: %(default)s", default=5)
+    add_number(group, "--seed-step", int, "from one to the next; default: number of members")
     add_fold_options(group)
 
 
@@ -39,10 +40,12 @@ def run(args: argparse.Namespace) -> None:
     run_dir = open_run(args, "cross-validation")
     store = open_store(args)
     target, recipe = choose_task(args, store)
+    step = recipe.members if args.seed_step is None else args.seed_step
+    check_int("--seed-step", step, minimum=1)
     plan = CrossValidationPlan(
         target=target,
         recipe=recipe,
-        seeds=tuple(args.seed + recipe.members * k for k in range(args.seeds)),
+        seeds=tuple(args.seed + step * k for k in range(args.seeds)),
         num_folds=args.num_folds,
         validation_share=choose_validation_share(args, count_labelled(store, target)),
         group=args.group if args.group is not None else resumed_settings(args).get("group"),

@@ -192,7 +192,7 @@ def _print_report(args: argparse.Namespace, run_dir: Path, target, recipe, repor
     if before and before["rows_learned_from"]:
         print(
             f"note: {args.init} has learned from {before['rows_learned_from']} of the rows kept "
-            "back, which flatters `before`"
+            "back, which flatters `before`, and whatever is measured and fitted on them"
         )
     test = {"test": report["test"]} if "test" in report else {}
     print_json(args, report["validation"] | test)

@@ -112,6 +112,9 @@ class Recipe:
     refit: bool = False
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):  # numbers of NumPy, which no JSON holds
+            if hasattr(value := getattr(self, field.name), "item"):
+                object.__setattr__(self, field.name, value.item())
         check_int("num_blocks", self.num_blocks, minimum=0, maximum=MAX_BLOCKS)
         check_optional_int("hidden_width", self.hidden_width, minimum=1, maximum=MAX_HIDDEN_WIDTH)
         residuals = self.residuals_per_block

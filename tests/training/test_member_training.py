@@ -237,3 +237,24 @@ def test_seeds_of_a_cross_validation_share_no_member():
         plan_runs(store, plan)
     apart = dataclasses.replace(plan, seeds=(0, 3))
     assert [run.seed for run in plan_runs(store, apart)] == [0, 0, 3, 3]
+
+
+def test_init_says_how_many_members_it_wants(bench, tmp_path):
+    store = make_store(rows=120)
+    target, how = choose_target(store, "gender"), {"workbench": bench, "pictures": False}
+    train(store, target, RECIPE.replace(epochs=1), tmp_path / "one", **how)
+    with pytest.raises(InputError, match="must be a run with --members 2. Received: 1"):
+        recipe = RECIPE.replace(members=2)
+        train(store, target, recipe, tmp_path / "two", init=tmp_path / "one", **how)
+
+
+def test_numbers_of_numpy_and_steps_of_seeds(tmp_path, capsys):
+    recipe = Recipe(members=np.int64(2), epochs=np.int32(3), dropout_rate=np.float64(0.25))
+    assert (
+        json.loads(json.dumps(recipe.to_config()))
+        == Recipe(members=2, epochs=3, dropout_rate=0.25).to_config()
+    )
+    words = ["--members", "2", "--seeds", "2", "--seed-step", "1", "--run-dir", tmp_path / "cv"]
+    assert run_command("cross-validate", list(map(str, words))) == 2
+    assert "must lie 2 apart" in capsys.readouterr().err
+    assert not (tmp_path / "cv").exists()
