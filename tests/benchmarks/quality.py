@@ -100,7 +100,7 @@ def compare(store, target, preset, folds, seed):
         print(f"{target.label}, fold {number}", flush=True)
         rest = np.setdiff1d(np.arange(len(store)), fold)
         part, test = store.subset(rest), store.subset(fold)
-        y, test_y = (target.encode(s, target.classes) for s in (part, test))
+        y, test_y = (target.encode(s) for s in (part, test))
         add("kerasmlp", ours(part, test, target, preset, seed))
         for name, settings in SETTINGS.items():
             for i, (standardise, make) in enumerate(settings):
