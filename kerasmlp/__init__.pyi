@@ -1,6 +1,7 @@
 from kerasmlp.callbacks.layer_out import LayerOut as LayerOut
 from kerasmlp.data.importing.embedding_files import ColumnNames as ColumnNames
 from kerasmlp.data.importing.embedding_files import import_embeddings as import_embeddings
+from kerasmlp.data.joining import join_stores as join_stores
 from kerasmlp.data.labels import Gender as Gender
 from kerasmlp.data.labels import age_classes as age_classes
 from kerasmlp.data.other_targets import NumberTarget as NumberTarget

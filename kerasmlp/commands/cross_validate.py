@@ -9,13 +9,14 @@ import os
 
 from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.number_options import add_fold_options, add_number, how_to_work
-from kerasmlp.commands.resumed import resumed_settings
 from kerasmlp.commands.task_options import add_task_arguments, choose_task
 from kerasmlp.commands.training_options import (
     add_training_arguments,
     choose_validation_share,
+    group_of,
     open_run,
     open_store,
+    say_of_joined,
 )
 from kerasmlp.data.sample import SAMPLE
 
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
     run_dir = open_run(args, "cross-validation")
     store = open_store(args)
     target, recipe = choose_task(args, store)
+    say_of_joined(store, target)
     step = recipe.members if args.seed_step is None else args.seed_step
     check_int("--seed-step", step, minimum=1)
     plan = CrossValidationPlan(
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         seeds=tuple(args.seed + step * k for k in range(args.seeds)),
         num_folds=args.num_folds,
         validation_share=choose_validation_share(args, count_labelled(store, target)),
-        group=args.group if args.group is not None else resumed_settings(args).get("group"),
+        group=group_of(args),
         init=None if args.init is None else os.path.realpath(args.init),
     )
     runs = plan_runs(store, plan)

@@ -47,7 +47,8 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, several: bool = F
 def add_data_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Those of the store; `several` labels may be given where a command learns them at once."""
     data = parser.add_argument_group("data")
-    data.add_argument("--store", type=Path, help="embedding store (default: the shipped sample)")
+    text = "embedding store, or several, learned from at once (default: the shipped sample)"
+    data.add_argument("--store", type=Path, nargs="+", metavar="STORE", help=text)
     text = "label column of the store" + ", or several, a head for each" * several
     number = {"nargs": "+"} if several else {}
     data.add_argument("--label", metavar="COLUMN", help=text, **number)
@@ -114,9 +115,32 @@ def choose_validation_share(args: argparse.Namespace, rows: int) -> float:
 
 
 def open_store(args: argparse.Namespace):
-    from kerasmlp.data.stores.embedding_store import EmbeddingStore
+    """The store, or several joined to one, and what is to be said of that."""
+    from kerasmlp.data.joining import open_stores
 
-    return EmbeddingStore.open(args.store or SAMPLE, verify=True)
+    store = open_stores(args.store or SAMPLE, group=group_of(args))
+    if joined := store.info.joined:
+        print(", ".join(f"{s['file']}: {s['rows']:,} rows" for s in joined["stores"]), flush=True)
+        if same := joined["same_rows"]:
+            print(f"note: {same:,} rows are in two stores: they stay on one side of each split")
+        for label, why in joined["left_out"].items():
+            print(f"note: {label} is left out: {why}", flush=True)
+    return store
+
+
+def group_of(args: argparse.Namespace) -> str | None:
+    """The column of groups that was asked for, or that of the run that is resumed."""
+    return resumed_settings(args).get("group") if args.group is None else args.group
+
+
+def say_of_joined(store, target) -> list[str]:
+    """Prints what the files of a joined store know of the labels; returns what is doubtful."""
+    from kerasmlp.data.joined_labels import doubts_of_joined, known_in_files
+
+    doubts = doubts_of_joined(store, target.heads)
+    for line in (*known_in_files(store, target.heads), *(f"note: {doubt}" for doubt in doubts)):
+        print(line, flush=True)
+    return doubts
 
 
 def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> None:
@@ -127,7 +151,7 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
     run_dir = open_run(args, task)
     if args.init is not None:
         require_training(RunFolder(args.init))
-    before = resumed_settings(args)
+    before, said = resumed_settings(args), say_of_joined(store, target)
     rows = count_labelled(store, target)
     import_tensorflow()
     from kerasmlp.training.embeddings import train
@@ -139,11 +163,12 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
         run_dir,
         seed=args.seed,
         validation_share=choose_validation_share(args, rows),
-        group=before.get("group") if args.group is None else args.group,
+        group=group_of(args),
         init=args.init,
         test_share=before.get("test_share") if args.test_share is None else args.test_share,
         **how_to_work(args),
     )
+    report["notes"] = [note for note in report.get("notes", ()) if note not in said]
     _print_report(args, run_dir, target, recipe, report)
 
 
@@ -177,7 +202,7 @@ def _print_report(args: argparse.Namespace, run_dir: Path, target, recipe, repor
         print(f"{views} views of the rows trained on: one of each, drawn, in every epoch\n")
     if columns := report.get("columns"):
         print(f"{_said_of_columns(columns)}\n")
-    for note in report.get("notes", ()):  # a run of an older version has none
+    for note in report["notes"]:
         print(f"note: {note}\n")
     for head in target.heads:
         part = report["heads"][head.name] if "heads" in report else report
@@ -186,8 +211,11 @@ def _print_report(args: argparse.Namespace, run_dir: Path, target, recipe, repor
         before = report.get("before_training") if part is report else None
         results = {"before": before, "after": part["validation"]} if before else {}
         results = results or {"kept back": part["validation"]}
+        results |= part.get("validation_by_store", {})
         if "test" in part:
             results["test"] = part["test"]
+            by_store = part.get("test_by_store", {})
+            results |= {f"test, {file}": measured for file, measured in by_store.items()}
         print(f"\n{measures_table(results, MEASURES)}" + "\n" * (part is not report))
     if before and before["rows_learned_from"]:
         print(

@@ -10,14 +10,15 @@ import importlib
 
 from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.number_options import add_number, how_to_work
-from kerasmlp.commands.resumed import resumed_settings
 from kerasmlp.commands.task_options import AGE_LABELS, add_task_arguments, choose_task
 from kerasmlp.commands.training_options import (
     add_data_arguments,
     add_run_arguments,
     choose_validation_share,
+    group_of,
     open_run,
     open_store,
+    say_of_joined,
 )
 from kerasmlp.data.sample import SAMPLE
 
@@ -72,12 +73,13 @@ def run(args: argparse.Namespace) -> None:
         of_ages = set(args.label or ()) <= set(AGE_LABELS)
         args.preset = "paper-age" if of_ages else "paper-gender"
     target, base = choose_task(args, store)
+    say_of_joined(store, target)
     plan = TuningPlan(
         target=target,
         base=base,
         max_epochs=MAX_EPOCHS if args.max_epochs is None else args.max_epochs,
         validation_share=choose_validation_share(args, count_labelled(store, target)),
-        group=args.group if args.group is not None else resumed_settings(args).get("group"),
+        group=group_of(args),
         **{name: getattr(args, name) for name in ("space", "factor", "seed", "leave_out_fold")},
     )
     import_tensorflow()

@@ -11,13 +11,14 @@ _MIN_SPREAD_YEARS = 5.0
 _MIN_SPREAD_OF_OTHERS_YEARS = 15.0  # emotions 0..6 and stars 1..10 are no ages
 
 
-def check_age_years(label: str, column: np.ndarray) -> None:
+def check_age_years(label: str, column: np.ndarray, file: str = "") -> None:
     """Rejects numbers that are hardly ages: scaled, standardised, years of birth, scores, codes.
 
     Args:
         label: Name of the column; one that begins with `age` may be narrower,
             and hold fractions of years.
         column: Numbers; NaN and -1 are unknown.
+        file: Of several, that which they are from.
 
     Raises:
         InputError: if range, fractions or spread are not those of ages.
@@ -34,6 +35,7 @@ does). Received: age_years='3 numbers from 0.05 to 0.71, none above 1: scaled?'
     if (doubt := age_doubt(label, column)) is not None:
         known = _known(column)
         came = f"{len(known)} numbers from {known.min():.6g} to {known.max():.6g}, {doubt}"
+        came = f"of {file} {came}" if file else came
         reject_column(label, "must hold ages in years (say --task years if it does)", came)
 
 

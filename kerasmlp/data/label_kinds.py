@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
+from kerasmlp.data.columns import Columns, Labelled, column_of, known_parts, parts_of
 from kerasmlp.data.labels import is_unknown
-from kerasmlp.data.targets import Labelled, column_of
 from kerasmlp.data.tasks import TASKS
 from kerasmlp.utils.checks import reject, reject_column
 
@@ -48,6 +48,7 @@ def kind_of_label(store: Labelled, label: str, task: str | None = None) -> tuple
         if task not in TASKS:
             reject("task", f"must be one of {', '.join(TASKS)}", task)
         return task, "as --task says"
+    _check_one_kind(store, label)
     named = {"age_years": "years", "age_group": "groups", "gender": "gender"}
     if label in named:
         return named[label], "by its name"
@@ -69,3 +70,16 @@ def kind_of_label(store: Labelled, label: str, task: str | None = None) -> tuple
         requirement = "must be told by `--task classes` or `--task number`"
         reject_column(label, requirement, f"{many}, all of them whole numbers")
     return "classes", f"whole numbers, {many}"
+
+
+def _check_one_kind(store: Labelled, label: str) -> None:
+    """Rejects a column that one file of a joined store fills with classes, another with numbers."""
+    if not parts_of(store):
+        return
+    parts = {file: known for file, known in known_parts(store, label).items() if len(known)}
+    kinds = {
+        file: kind_of_label(Columns({label: known}), label)[0] for file, known in parts.items()
+    }
+    if len(set(kinds.values())) > 1:
+        came = ", ".join(f"{kind} in {file}" for file, kind in kinds.items())
+        reject_column(label, "must be told by `--task`, as it is not the same in all stores", came)

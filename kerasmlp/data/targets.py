@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from kerasmlp.data.age_columns import check_age_years
+from kerasmlp.data.columns import Labelled, column_of, has_label, known_parts
+from kerasmlp.data.joined_labels import check_same_classes
 from kerasmlp.data.labels import (
     GENDER_NAMES,
     NUM_YEARS,
@@ -26,12 +26,6 @@ ANSWER_GROUPS = "adience"
 """In which a model of years is measured, answers and abstains where nobody says otherwise."""
 _LAST_GROUP_FADES_YEARS = 12.0
 """An open group such as 70+ holds ever fewer people: its weight falls by e in this time."""
-
-
-class Labelled(Protocol):
-    """A store, or `Examples` of one: what has columns of labels."""
-
-    labels: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -200,8 +194,8 @@ def choose_age_target(
         if classes not in (None, groups):
             reject("classes", f"must be {groups!r}, which column {label!r} holds", classes)
         return age_target(label, groups, by_years=by_years)
-    if not are_years:
-        check_age_years(label, column)
+    for file, known in known_parts(store, label).items() if not are_years else ():
+        check_age_years(label, known, file)
     if classes is None:
         return replace(age_target(label, "years", by_years=True), classes=ANSWER_GROUPS)
     return age_target(label, classes, by_years=by_years)
@@ -209,7 +203,7 @@ def choose_age_target(
 
 def age_label_of(store: Labelled) -> str:
     """The column of a store that holds ages, in years where there are two."""
-    label = next((k for k in _AGE_LABELS if _has(store, k)), None)
+    label = next((k for k in _AGE_LABELS if has_label(store, k)), None)
     if label is None:
         known = ", ".join(store.labels) or "no labels"
         reject("label", f"must be an age column; the store holds {known}", label)
@@ -221,6 +215,7 @@ def choose_target(store: Labelled, label: str) -> Target:
     column = column_of(store, label)
     if label == "gender":
         return Target(label, GENDER_NAMES)
+    check_same_classes(store, label)
     known = column[~is_unknown(column)]
     values = np.unique(known)
     of_floats = column.dtype.kind == "f"
@@ -250,19 +245,7 @@ def _class_names_of(values: np.ndarray) -> list[str]:
 
 def truth_years(store: Labelled) -> np.ndarray | None:
     """The ages of a store in years, or None where it holds none."""
-    return store.labels["age_years"] if _has(store, "age_years") else None
-
-
-def _has(store: Labelled, key: str) -> bool:
-    return key in store.labels and not is_unknown(store.labels[key]).all()
-
-
-def column_of(store: Labelled, label: str) -> np.ndarray:
-    """A column of a store, which must be there."""
-    if label not in store.labels:
-        known = ", ".join(store.labels) or "no labels"
-        reject("label", f"must be a column of the store, which holds {known}", label)
-    return store.labels[label]
+    return store.labels["age_years"] if has_label(store, "age_years") else None
 
 
 def _groups_of(label: str, column: np.ndarray) -> str:
@@ -282,7 +265,7 @@ def _groups_of(label: str, column: np.ndarray) -> str:
 
 def _encode_ages(store: Labelled, label: str, classes: str) -> np.ndarray:
     """Classes of ages from the column the model was trained on, or the store's other one."""
-    keys = [k for k in dict.fromkeys((label, *_AGE_LABELS)) if _has(store, k)]
+    keys = [k for k in dict.fromkeys((label, *_AGE_LABELS)) if has_label(store, k)]
     if not keys:
         known = ", ".join(store.labels) or "no labels"
         reject("label", f"must be a known age; the store holds {known}", label)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from kerasmlp.data.columns import parts_of
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import GENDER_NAMES
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
@@ -146,6 +147,16 @@ def measure_groups(rows: Examples, probabilities: np.ndarray) -> list[dict]:
         {**names, **measure(rows.subset(chosen), probabilities[chosen])}
         for names, chosen in groups_of_people(rows)
     ]
+
+
+def measure_files(rows: Examples, probabilities: np.ndarray) -> dict[str, dict]:
+    """The metrics on the rows of each file of a joined store that has the label; else nothing."""
+    masks = {file: mask & rows.known for file, mask in parts_of(rows).items()}
+    return {
+        file: measure(rows.subset(mask), probabilities[mask])
+        for file, mask in masks.items()
+        if mask.any()
+    }
 
 
 def _age_groups(rows: Examples) -> tuple[tuple[str, ...], np.ndarray] | None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from kerasmlp.callbacks.validation import forward
 from kerasmlp.data.examples import Examples
-from kerasmlp.evaluation.measuring import measure, measure_groups
+from kerasmlp.data.joined_labels import doubts_of_joined
+from kerasmlp.evaluation.measuring import measure, measure_files, measure_groups
 from kerasmlp.runs.calibration import HEADS
 from kerasmlp.training.calibrating import (
     MIN_SPREAD_ROWS,
@@ -77,6 +78,7 @@ def head_result(
         "before_temperature": {k: before[k] for k in ("nll", "ece") if k in before},
         **fitted,
     }
+    report |= _of_files("validation", part, answers)
     if calibrated:
         fit = calibrate_numbers if head.target.is_number else calibrate_answers
         calibration = fit(sampler, part, answers, head.name)
@@ -118,9 +120,20 @@ def tested_heads(heads: Heads, joined: keras.Model, *, xla: bool) -> list[dict[s
     for head, columns in zip(heads.heads, heads.columns, strict=True):
         outputs = _outputs(joined, columns, xla=xla)
         parts = {"training": head.rows.training, "test": head.rows.test}
-        parts = {name: rows.subset(rows.known) for name, rows in parts.items()}
-        found.append({name: measure(rows, outputs(rows.inputs)) for name, rows in parts.items()})
+        measured: dict[str, dict] = {}
+        for name, rows in parts.items():
+            known = rows.subset(rows.known)
+            answers = outputs(known.inputs)
+            measured |= {name: measure(known, answers)}
+            measured |= _of_files(name, known, answers) if name == "test" else {}
+        found.append(measured)
     return found
+
+
+def _of_files(name: str, rows: Examples, answers: np.ndarray) -> dict[str, dict]:
+    """What a report says of a part of the rows by the files of a joined store."""
+    measured = measure_files(rows, answers)
+    return {f"{name}_by_store": measured} if measured else {}
 
 
 def _outputs(joined: keras.Model, columns: slice, *, xla: bool) -> Callable:
@@ -158,7 +171,7 @@ def report_of(results: list[HeadResult]) -> dict[str, Any]:
 
 def notes_of(wholes: list[Examples], results: list[HeadResult], report: dict) -> list[str]:
     """The sentences of `remarks`, of several heads under their labels."""
-    notes = []
+    notes = doubts_of_joined(wholes[0], [whole.target for whole in wholes])
     for whole, result in zip(wholes, results, strict=True):
         several = f"{whole.target.label}: " * (len(results) > 1)
         rows = report["rows"] | {"validation": len(result.part)}

@@ -213,10 +213,10 @@ def test_concatenate(store):
 @pytest.mark.parametrize(
     ("other", "text"),
     [
-        (EmbeddingStore(unit_rows(2, 8)), "must have width 16. Received: width 8"),
+        (EmbeddingStore(unit_rows(2, 8)), "must have width 16, as `u.h5` has. Received: width 8"),
         (
             EmbeddingStore(unit_rows(2), info=StoreInfo("other", "b" * 64)),
-            "embeddings of r50.onnx .sha256 a+.*those of other .sha256 b+",
+            "embeddings of r50.onnx .sha256 a+., as `a.h5` does. .*those of other .sha256 b+",
         ),
         (EmbeddingStore(unit_rows(2), info=StoreInfo("other")), "must hold embeddings of r50"),
         (EmbeddingStore(unit_rows(2), info=StoreInfo(normalized=False)), "not normalised"),

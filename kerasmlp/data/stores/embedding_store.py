@@ -86,16 +86,21 @@ class EmbeddingStore(RowStore):
 
     @classmethod
     def concatenate(
-        cls, stores: Sequence[EmbeddingStore], *, names: Sequence[str | os.PathLike] | None = None
+        cls,
+        stores: Sequence[EmbeddingStore],
+        *,
+        names: Sequence[str | os.PathLike] | None = None,
+        labels: Mapping[str, np.ndarray] | None = None,
     ) -> EmbeddingStore:
         """Joins stores of one width and one embedder; labels that a part lacks are unknown there.
 
         `group` and `fold` keep their values: give each source its own groups
-        first where they could collide.
+        first where they could collide, as `join_stores` does.
 
         Args:
             stores: At least one.
             names: Their files, for the errors.
+            labels: Columns of the whole, instead of those of the stores.
 
         Raises:
             InputError: if widths, embedders, norms or kinds of labels differ.
@@ -109,25 +114,12 @@ class EmbeddingStore(RowStore):
         if not stores:
             reject("stores", "must hold at least one store", stores)
         names = names or ["stores"] * len(stores)
-        first = stores[0]
-        embedders = [s.info for s in stores if s.info.preprocessing]
-        embedders += [s.info for s in stores if s.info.embedder_sha256]
-        embedders += [s.info for s in stores if s.info.embedder]
-        for name, store in zip(names, stores, strict=True):
-            if store.width != first.width:
-                reject_file(name, f"must have width {first.width}", f"width {store.width}")
-            if store.info.normalized != first.info.normalized:
-                reject_file(
-                    name,
-                    f"must hold embeddings that are {_norm_word(first.info.normalized)}, "
-                    "as the first store does",
-                    f"embeddings that are {_norm_word(store.info.normalized)}",
-                )
-            check_same_embedder(name, store.info, embedders[0] if embedders else first.info)
-        keys = list(dict.fromkeys(k for store in stores for k in store.labels))
-        rows = [len(store) for store in stores]
-        labels = {k: joined_column(names, k, [s.labels.get(k) for s in stores], rows) for k in keys}
-        return first._with_rows(
+        _check_alike(stores, names)
+        if labels is None:
+            labels, rows = {}, [len(store) for store in stores]
+            for key in dict.fromkeys(k for store in stores for k in store.labels):
+                labels[key] = joined_column(names, key, [s.labels.get(key) for s in stores], rows)
+        return stores[0]._with_rows(
             np.concatenate([s.embeddings for s in stores]),
             labels,
             info=joined_info([s.info for s in stores]),
@@ -142,6 +134,27 @@ class EmbeddingStore(RowStore):
             np.vecdot(block, block, out=squared_norms[start : start + len(block)])
 
         return square, lambda labels: _check_norms(path, squared_norms, info.normalized)
+
+
+def _check_alike(stores: Sequence[EmbeddingStore], names: Sequence[str | os.PathLike]) -> None:
+    """Rejects a store of another width, norm or embedder than those before it."""
+    (first, of_first), *_ = both = list(zip(stores, names, strict=True))
+    known = [pair for pair in both if pair[0].info.preprocessing]
+    known += [pair for pair in both if pair[0].info.embedder_sha256]
+    known += [pair for pair in both if pair[0].info.embedder]
+    expected, of_expected = (known or both)[0]
+    for store, name in both:
+        if store.width != first.width:
+            requirement = f"must have width {first.width}, as `{of_first}` has"
+            reject_file(name, requirement, f"width {store.width}")
+        if store.info.normalized != first.info.normalized:
+            reject_file(
+                name,
+                f"must hold embeddings that are {_norm_word(first.info.normalized)}, "
+                f"as `{of_first}` does",
+                f"embeddings that are {_norm_word(store.info.normalized)}",
+            )
+        check_same_embedder(name, store.info, expected.info, as_in=f", as `{of_expected}` does")
 
 
 def _check_norms(name: Any, squared_norms: np.ndarray, normalized: bool) -> None:

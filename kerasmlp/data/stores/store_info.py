@@ -1,5 +1,6 @@
 import datetime
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -9,15 +10,27 @@ import numpy as np
 
 from kerasmlp.utils import strict_json
 from kerasmlp.utils.checks import reject_file, shown
+from kerasmlp.utils.schema import dict_of, flag, list_of, optional, text, whole
 from kerasmlp.utils.schema import fields as object_of
-from kerasmlp.utils.schema import flag, optional
 
-_OBJECTS = ("removal_report", "import_report", "extraction", "preprocessing", "versions")
+_OBJECTS = (
+    "removal_report", "import_report", "extraction", "preprocessing", "versions", "joined",
+)  # fmt: skip
 
 _NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 PREPROCESSING = object_of({"flip": optional(flag)})
 """The rest of it is only compared."""
+
+_MANY = 10**6
+_STORE = object_of({"file": text(10_000), "rows": whole(1, 10**12)})
+_JOINED = object_of(
+    {
+        "stores": list_of(_STORE, _MANY),
+        "same_rows": whole(0, 10**12),
+        "left_out": dict_of(text(10_000)),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +95,8 @@ class StoreInfo(RowsInfo):
         versions: Of the libraries that computed the embeddings, by their names.
         embedder_licence: Of the embedder's weights, in words.
         embedder_source: Where the embedder came from.
+        joined: What `join_stores` put together: `{"stores": [{"file", "rows"}],
+            "same_rows": n, "left_out": {label: why}}`.
     """
 
     embedder: str | None = None
@@ -96,11 +111,13 @@ class StoreInfo(RowsInfo):
     versions: dict | None = None
     embedder_licence: str | None = None
     embedder_source: str | None = None
+    joined: dict | None = None
 
     def of_embedder(self) -> dict[str, Any]:
         """What a run records of it: embeddings of another space mean nothing to its model."""
         names = ("embedder", "embedder_sha256", "normalized")
         known = {} if self.preprocessing is None else {"preprocessing": self.preprocessing}
+        known |= {} if self.joined is None else {"stores": self.joined["stores"]}
         return {name: getattr(self, name) for name in names} | known
 
 
@@ -148,6 +165,8 @@ def _plain(name: Any, key: str, value: Any) -> Any:
         reject_file(name, f"must hold a report in attribute {key!r}", f"{value!r}"[:100])
     if key == "preprocessing" and PREPROCESSING("", value):
         reject_file(name, f"must hold true or false as 'flip' in {key!r}", f"{value!r}"[:100])
+    if key == "joined" and _JOINED("", value):
+        reject_file(name, f"must say what was joined in attribute {key!r}", f"{value!r}"[:100])
     return bool(value) if key == "normalized" else value
 
 
@@ -156,22 +175,24 @@ def _sources(report: dict | None) -> list:
     return sources if isinstance(sources, list) else [sources]
 
 
-def check_same_embedder(name: str, came: StoreInfo, expected: StoreInfo) -> None:
-    """Rejects embeddings of another embedder or preprocessing, where both are known."""
+def check_same_embedder(
+    name: str | os.PathLike, came: StoreInfo, expected: StoreInfo, *, as_in: str = ""
+) -> None:
+    """Rejects embeddings of another embedder or preprocessing, where both are known; `as_in` goes
+    on with the sentence."""
     if came.embedder_sha256 and expected.embedder_sha256:
         same = came.embedder_sha256 == expected.embedder_sha256
     else:
         same = None in (came.embedder, expected.embedder) or came.embedder == expected.embedder
     if not same:
-        reject_file(
-            name, f"must hold embeddings of {_describe(expected)}", f"those of {_describe(came)}"
-        )
+        requirement = f"must hold embeddings of {_describe(expected)}{as_in}"
+        reject_file(name, requirement, f"those of {_describe(came)}")
     ours, theirs = expected.preprocessing, came.preprocessing
     if ours and theirs:
         _check_columns(name, theirs.get("columns"), ours.get("columns"))
     for key in {**ours, **theirs} if ours and theirs else ():
         if ours.get(key) != theirs.get(key):
-            requirement = f"must hold embeddings made with {key}={shown(ours.get(key))}"
+            requirement = f"must hold embeddings made with {key}={shown(ours.get(key))}{as_in}"
             reject_file(name, requirement, f"those made with {key}={shown(theirs.get(key))}")
 
 
@@ -213,6 +234,7 @@ def joined_info(infos: Sequence[StoreInfo]) -> StoreInfo:
         licence=listed("licence"),
         removal_report=infos[0].removal_report if len(infos) == 1 else None,
         extraction=infos[0].extraction if len(infos) == 1 else None,
+        joined=infos[0].joined if len(infos) == 1 else None,
         import_report={"sources": reports} if reports else None,
         created=StoreInfo().created,
     )

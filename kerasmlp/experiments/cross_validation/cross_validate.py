@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from kerasmlp.data.joining import StorePaths, absolute, open_stores
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import (
     MAX_SEEDS,
@@ -70,7 +71,7 @@ _REPORT = {
 
 
 def cross_validate(
-    store_path: str | os.PathLike,
+    store_path: StorePaths,
     plan: CrossValidationPlan,
     run_dir: str | os.PathLike,
     *,
@@ -90,7 +91,7 @@ def cross_validate(
     A run whose weights diverge is counted and left out of the means.
 
     Args:
-        store_path: Embedding store.
+        store_path: Embedding store, or several, which are joined.
         plan: Target, recipe, seeds, folds.
         run_dir: Folder to write, a run folder with one more per run in it.
         workers: Processes, one core each; None takes as many as there are
@@ -112,7 +113,7 @@ def cross_validate(
         RuntimeError: if a run ended three workers; `resume=True` goes on.
     """
     started, workers = time.time(), number_of_workers(workers)
-    store = EmbeddingStore.open(store_path, verify=True)
+    store = open_stores(store_path, group=plan.group)
     runs = plan_runs(store, plan)
     config = _config_of(store, plan, runs)
     grid = Grid(run_dir, [run.name for run in runs])
@@ -120,7 +121,7 @@ def cross_validate(
         if grid.folder.done:
             return open_finished(run_dir)[1]
         pending = grid.pending(lambda n: settings_of(store, plan, runs[n], config["init"]))
-        settings = {"store": str(Path(store_path).resolve()), "plan": plan.to_config()}
+        settings = {"store": absolute(store_path), "plan": plan.to_config()}
         settings |= {"run_dir": str(grid.folder.path.resolve()), "precision": _precision_of(grid)}
         with nullcontext(pool) if pool else TrainingPool(workers) as pool:
             done = pool.train(settings, pending, [run.steps_per_epoch for run in runs])

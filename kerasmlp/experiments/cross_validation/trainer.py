@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kerasmlp.data.joining import open_stores
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, PlannedRun, plan_runs
 from kerasmlp.training.precision import default_policy
@@ -109,13 +110,14 @@ def _workbench() -> Workbench:
 
 
 @functools.lru_cache(maxsize=1)
-def _store_at(path: str) -> EmbeddingStore:
-    return EmbeddingStore.open(path, verify=True)
+def _store_at(paths: str | tuple[str, ...], group: str | None) -> EmbeddingStore:
+    return open_stores(paths, group=group)
 
 
 def _prepare(settings: dict) -> tuple[bool, Callable[[int], None]]:
     import_tensorflow()
-    store, plan = _store_at(settings["store"]), CrossValidationPlan.from_config(settings["plan"])
+    plan, paths = CrossValidationPlan.from_config(settings["plan"]), settings["store"]
+    store = _store_at(paths if isinstance(paths, str) else tuple(paths), plan.group)
     before, here = settings.get("precision"), default_policy()
     if before not in (None, here):  # two precisions are no comparison
         requirement = f"must be resumed where runs are trained in {before}"

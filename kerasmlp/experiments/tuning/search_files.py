@@ -36,6 +36,7 @@ _SETTINGS = {
     "precision": optional(text(100)),
     "space": kind(f"one of {list(SPACES)}", lambda v: isinstance(v, str) and v in SPACES),
     "seed": whole(0, (1 << 31) - 1),
+    "group": optional(text(1000)),
 }
 _REPORT = {
     "best": dict_of(optional(number())),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.joining import StorePaths, absolute, open_stores
 from kerasmlp.experiments.tuning.plan import TuningPlan
 from kerasmlp.experiments.tuning.search_files import (
     plan_of_search,
@@ -88,8 +88,8 @@ class WorkerPool(Pool):
         InputError: if a worker was given bad input, or six have died.
     """
 
-    def __init__(self, store_path: Path, run_dir: Path, number: int):
-        self._where = {"store": str(store_path), "run_dir": str(run_dir)}
+    def __init__(self, store_path: StorePaths, run_dir: Path, number: int):
+        self._where = {"store": absolute(store_path), "run_dir": str(run_dir)}
         self._logs, started = Path(run_dir) / "search", itertools.count()
         self.names = [f"worker-{os.getpid()}-{number}" for number in range(number)]
         """By which the chief knows them."""
@@ -170,7 +170,7 @@ def answer_workers(search: Search, pool: WorkerPool, on_progress: Callable) -> N
         time.sleep(_POLL_SECONDS)
 
 
-def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
+def work(store_path: StorePaths, run_dir: str | os.PathLike) -> None:
     """Runs trials of the chief that the environment names until there are no more.
 
     Args:
@@ -187,13 +187,14 @@ def work(store_path: str | os.PathLike, run_dir: str | os.PathLike) -> None:
     from kerasmlp.experiments.tuning.search import Search
     from kerasmlp.experiments.tuning.trial import TrialRunner
 
-    folder, store = RunFolder(run_dir), EmbeddingStore.open(store_path, verify=True)
+    folder = RunFolder(run_dir)
     config = settings_of_search(folder)
     if config is None or config["max_epochs"] is None:
         reject_file(folder.path, "must be the folder of a search that its chief has begun", "none")
+    store = open_stores(store_path, group=config.get("group"))
     if config["data_digest"] != store.digest():
         digest = config["data_digest"][:12]
-        reject_file(store_path, f"must hold the chief's data ({digest})", store.digest()[:12])
+        reject_file(store.name, f"must hold the chief's data ({digest})", store.digest()[:12])
     if config.get("precision") != default_policy():
         requirement = f"must be the folder of a search in {default_policy()}, as on this machine"
         reject_file(folder.path, requirement, f"{config.get('precision')}")

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.joining import StorePaths, open_stores
 from kerasmlp.experiments.tuning.plan import TuningPlan, describe, longest_within
 from kerasmlp.experiments.tuning.search_files import (
     FILES,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def tune(
-    store_path: str | os.PathLike,
+    store_path: StorePaths,
     plan: TuningPlan,
     run_dir: str | os.PathLike,
     *,
@@ -57,7 +57,7 @@ def tune(
     spread over workers (as far as one thread or two give the same bits).
 
     Args:
-        store_path: Embedding store.
+        store_path: Embedding store, or several, which are joined.
         plan: Target, space, epochs and seed.
         run_dir: Folder to write.
         budget_minutes: The search ends at the first epoch after this time, with
@@ -95,7 +95,7 @@ class _Tuning:
 
     def __init__(
         self,
-        store_path: str | os.PathLike,
+        store_path: StorePaths,
         plan: TuningPlan,
         folder: RunFolder,
         budget_minutes: float | None,
@@ -108,7 +108,7 @@ class _Tuning:
         if budget_minutes is not None:
             self._seconds = 60 * check_positive("budget_minutes", budget_minutes)
             self._deadline = clock + self._seconds
-        self._path, self._store = store_path, EmbeddingStore.open(store_path, verify=True)
+        self._path, self._store = store_path, open_stores(store_path, group=plan.group)
         plan.check(plan.base.first_width(self._store.width, self._store.info.normalized))
         from kerasmlp.experiments.tuning.trial import TrialRunner
 
@@ -155,7 +155,7 @@ class _Tuning:
         """Runs the trials, here or in workers, until there are no more or time is up."""
         what = self.plan, self.folder, self._config
         if self._workers is not None:
-            paths = Path(self._path).resolve(), self.folder.path.resolve()
+            paths = self._path, self.folder.path.resolve()
             pool = WorkerPool(*paths, self._workers)
             return search_with_workers(*what, pool, self._deadline, on_progress)
         from kerasmlp.experiments.tuning.search import Search

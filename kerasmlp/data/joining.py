@@ -1,0 +1,161 @@
+"""Several stores as one, to learn from all at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from kerasmlp.data.columns import JOINED_FROM, Columns
+from kerasmlp.data.datasets.records import joined_groups
+from kerasmlp.data.labels import is_unknown
+from kerasmlp.data.row_hashes import row_hashes
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.label_columns import joined_column
+from kerasmlp.data.targets import choose_age_target
+from kerasmlp.utils.checks import InputError, reject
+
+StorePaths = str | os.PathLike | Sequence[str | os.PathLike]
+"""Of one store, or of several that are joined."""
+
+_GROUP = "group"
+
+
+def join_stores(stores: Sequence[EmbeddingStore], *, group: str | None = None) -> EmbeddingStore:
+    """Puts stores of one embedder together; a label that one of them lacks is unknown there.
+
+    Groups of two stores are different ones, whatever their numbers; those that are called the
+    same in words are the same. Rows with the very same embedding are one group, in whichever
+    stores they are, so that no split has one on either side. A column that is text here
+    and numbers there, age groups of two kinds, and a `fold` that one store lacks
+    are left out; `store.info.joined` says why, and how many rows two stores share.
+
+    Args:
+        stores: One or more. One comes back as it is.
+        group: Another column than `group` whose rows are never split, of those that follow.
+
+    Returns:
+        All rows, in this order, with a column `joined_from` that names the file of each.
+
+    Raises:
+        InputError: if widths, embedders or norms differ.
+
+    Example:
+
+    >>> a = EmbeddingStore(np.eye(3)[:2], {"gender": [0, 1], "group": [7, 8]}, name="a.h5")
+    >>> b = EmbeddingStore(np.eye(3)[1:], {"hair": ["r", "b"], "group": [7, 8]}, name="b.h5")
+    >>> both = join_stores([a, b])
+    >>> both.labels["gender"], both.labels["hair"], both.labels["group"]
+    (array([ 0,  1, -1, -1], dtype=int8), array(['', '', 'r', 'b'], dtype='<U1'), \
+array([0, 1, 1, 2]))
+    """
+    if len(stores) == 1:
+        return stores[0]
+    names = [str(store.name) for store in stores]
+    rows = [len(store) for store in stores]
+    files = _file_names(names)
+    labels: dict[str, np.ndarray] = {}
+    left_out: dict[str, str] = {}
+    for key in dict.fromkeys(k for store in stores for k in store.labels):
+        parts = [store.labels.get(key) for store in stores]
+        if why := _unlike(key, parts, files):
+            left_out[key] = why
+        elif key not in (_GROUP, group, JOINED_FROM):
+            parts = _with_first_views(parts, rows) if key == "view" else parts
+            try:
+                labels[key] = joined_column(names, key, parts, rows)
+            except InputError as error:
+                left_out[key] = str(error)
+    origin = np.repeat(np.arange(len(stores)), rows)
+    hashes = np.concatenate([row_hashes(store.embeddings) for store in stores])
+    same = _in_several(hashes, origin)
+    for key in dict.fromkeys((_GROUP, group)):
+        parts = [None if key is None else store.labels.get(key) for store in stores]
+        if any(part is not None for part in parts) or (key == _GROUP and same):
+            labels[key] = _groups(parts, rows, hashes)
+    before = [store.labels.get(JOINED_FROM) for store in stores]
+    named = [np.full(n, f) if b is None else b for n, f, b in zip(rows, files, before, strict=True)]
+    labels[JOINED_FROM] = np.concatenate(named)
+    whole = EmbeddingStore.concatenate(stores, names=names, labels=labels)
+    told = [{"file": file, "rows": count} for file, count in zip(files, rows, strict=True)]
+    joined = {"stores": told, "same_rows": same, "left_out": left_out}
+    whole.info = replace(whole.info, joined=joined)
+    return whole
+
+
+def open_stores(paths: StorePaths, *, group: str | None = None) -> EmbeddingStore:
+    """Reads a store, or several, which are joined, against their checksums.
+
+    Args:
+        paths: Of one or more.
+        group: As of `join_stores`.
+
+    Raises:
+        InputError: if a file is none, given twice, or does not belong to the others.
+    """
+    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not paths or len({os.path.realpath(path) for path in paths}) < len(paths):
+        reject("store", "must name one or more files, each once", [str(p) for p in paths])
+    return join_stores([EmbeddingStore.open(path, verify=True) for path in paths], group=group)
+
+
+def absolute(paths: StorePaths) -> str | list[str]:
+    """Where a store is, or several are, for another process."""
+    if isinstance(paths, str | os.PathLike):
+        return os.path.realpath(paths)
+    return [os.path.realpath(path) for path in paths]
+
+
+def _file_names(names: Sequence[str]) -> list[str]:
+    """What files are called without their folders; where two are called the same, numbered."""
+    found = [Path(name).name for name in names]
+    return [f"{f} ({k + 1})" if found.count(f) > 1 else f for k, f in enumerate(found)]
+
+
+def _unlike(key: str, parts: Sequence[np.ndarray | None], files: Sequence[str]) -> str | None:
+    """Why a column of several stores cannot be one, in words."""
+    there = [(file, part) for file, part in zip(files, parts, strict=True) if part is not None]
+    if key == "fold" and len(there) < len(parts):
+        return f"only {' and '.join(file for file, _ in there)} has it"
+    texts, numbers = ([f for f, p in there if (p.dtype.kind == "U") == text] for text in (1, 0))
+    if key not in (_GROUP, JOINED_FROM) and texts and numbers:
+        return f"it is text in {', '.join(texts)}, numbers in {', '.join(numbers)}"
+    if key == "age_group" and not numbers and len(there) > 1:
+        whole = Columns({key: np.concatenate([part for _, part in there])})
+        try:
+            choose_age_target(whole, key, None, by_years=True)
+        except InputError:
+            return f"it holds other age groups in {' than in '.join(file for file, _ in there)}"
+    return None
+
+
+def _with_first_views(parts: Sequence[np.ndarray | None], rows: Sequence[int]) -> list[np.ndarray]:
+    """Where views are not numbered, each row is the first of its face."""
+    return [np.zeros(n, np.int8) if p is None else p for p, n in zip(parts, rows, strict=True)]
+
+
+def _in_several(hashes: np.ndarray, origin: np.ndarray) -> int:
+    """How many rows are in an earlier store, too."""
+    codes = np.unique(hashes, return_inverse=True)[1]
+    first = np.full(codes.max() + 1, origin.max())
+    np.minimum.at(first, codes, origin)
+    return int((origin > first[codes]).sum())
+
+
+def _groups(
+    parts: Sequence[np.ndarray | None], rows: Sequence[int], hashes: np.ndarray
+) -> np.ndarray:
+    """Numbers of groups that no split may cross."""
+    found: list[str | None] = []
+    for number, (part, count) in enumerate(zip(parts, rows, strict=True)):
+        if part is None:
+            found += [None] * count
+            continue
+        of_store = "called " if part.dtype.kind == "U" else f"{number} "
+        unknown = is_unknown(part).tolist()
+        values = zip(part.tolist(), unknown, strict=True)
+        found += [None if nothing else f"{of_store}{value}" for value, nothing in values]
+    return joined_groups(found, hashes.tolist())
