@@ -477,7 +477,7 @@ def test_sources_that_do_not_fit(tmp_path, capsys):
     plain = write_npz(tmp_path / "d.npz", x=ROWS)
     for path, text in [
         (foreign, "must hold embeddings of r50 .* those of r100"),
-        (narrow, "must have width 12. Received: width 3"),
+        (narrow, "must have width 12, as `.*a.h5` has. Received: width 3"),
         (plain, "must hold embeddings that are normalised"),
     ]:
         argv = [str(first), str(path), "-o", str(tmp_path / "out.h5")]

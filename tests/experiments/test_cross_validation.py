@@ -15,6 +15,7 @@ from data_sets import ROOT, make_store
 from forked import copy_of, fresh_python
 
 from kerasmlp import EmbeddingStore, load_model
+from kerasmlp.data.joining import open_stores
 from kerasmlp.data.targets import age_target, choose_age_target, choose_target
 from kerasmlp.experiments.cross_validation.comparison import TooFewPairs, compare, comparison_table
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
@@ -102,6 +103,30 @@ def test_folds_of_the_column_are_taken_and_rows_without_label_or_fold_left_out()
     split = make_store(fold=fold, group=np.arange(400) // 4)
     with pytest.raises(InputError, match=r"`fold` must keep the rows of one group together \(col"):
         plan_runs(split, plan_of(split))
+
+
+def test_several_stores_are_joined_in_every_process(tmp_path, pool):
+    paths, whole = [tmp_path / "a.h5", tmp_path / "b.h5"], make_store()
+    group, twice = np.arange(400) // 2, np.r_[200:400, :10]  # rows 0 to 9 are in both
+    for path, rows in zip(paths, (np.arange(200), twice), strict=True):
+        part = whole.subset(rows)
+        labels = {"gender": part.labels["gender"], "group": group[rows] % 50}
+        EmbeddingStore(part.embeddings, labels, part.info).save(path)
+    plan = plan_of(whole, seeds=(3,), num_folds=2)
+    cross_validate(paths, plan, tmp_path / "cv", pool=pool)
+    joined = open_stores(paths)
+    groups = joined.labels["group"]
+    assert joined.info.joined["same_rows"] == 10 and len(set(groups)) == 50 + 50 - 5
+    for run in plan_runs(joined, plan):
+        assert not set(groups[run.training]) & set(groups[run.test])
+        assert [(k in run.test) for k in range(10)] == [(400 + k in run.test) for k in range(10)]
+        folder = RunFolder(tmp_path / "cv" / run.name)
+        assert folder.config()["data_digest"] == joined.subset(run.training).digest()
+        assert [s["rows"] for s in folder.config()["stores"]] == [200, 210]
+        by_store = folder.report()["test_by_store"]
+        assert sum(one["rows"] for one in by_store.values()) == len(run.test)
+    with pytest.raises(InputError, match="must be resumed with the same data_digest"):
+        cross_validate(paths[::-1], plan, tmp_path / "cv", pool=pool, resume=True)
 
 
 @pytest.mark.parametrize(

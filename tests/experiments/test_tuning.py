@@ -23,6 +23,7 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.oracles import HyperbandOracle
 
 from kerasmlp import cli
+from kerasmlp.data.joining import open_stores
 from kerasmlp.data.targets import choose_age_target, choose_target
 from kerasmlp.experiments.tuning import tune as running
 from kerasmlp.experiments.tuning.one_file import hyperparameters
@@ -605,6 +606,19 @@ def test_a_worker_needs_a_search_on_its_data(found, path, tmp_path):
     make_store(rows=50).save(tmp_path / "other.h5")
     with pytest.raises(InputError, match="must hold the chief's data"):
         work(tmp_path / "other.h5", found[0])
+
+
+def test_several_stores_are_searched_as_one(store, tmp_path):
+    paths = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    for path, rows in zip(paths, (np.arange(120), np.arange(120, 300)), strict=True):
+        store.subset(rows).save(path)
+    report = tune(paths, plan_of(store, max_epochs=1), tmp_path / "run")
+    assert report["rows"] == {"training": 270, "validation": 30}
+    config = RunFolder(tmp_path / "run").config()
+    assert config["stores"] == [{"file": "a.h5", "rows": 120}, {"file": "b.h5", "rows": 180}]
+    assert config["data_digest"] == open_stores(paths).digest()
+    with pytest.raises(InputError, match="must hold the chief's data"):
+        work(paths[::-1], tmp_path / "run")
 
 
 # ---- processes
