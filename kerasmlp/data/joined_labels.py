@@ -49,9 +49,8 @@ or some. Received: sex="'f', 'm' in a.h5, 'female', 'male' in b.h5"
         others = [(other, theirs) for other, theirs in classes.items() if other != file]
         for other, theirs in others:
             spelt = {str(name).strip().casefold(): name for name in theirs}
-            for name in names:
-                near = spelt.get(str(name).strip().casefold(), name)
-                if near != name:
+            for name in set(names) - set(theirs):
+                if (near := spelt.get(str(name).strip().casefold())) is not None:
                     came = f"{name!r} in {file}, {near!r} in {other}"
                     reject_column(label, "must spell a class alike in stores that are joined", came)
         union = set().union(*(theirs for _, theirs in others))
@@ -106,9 +105,7 @@ def _doubts_of_classes(label: str, classes: Mapping[str, list]) -> list[str]:
         others = set().union(*(theirs for other, theirs in classes.items() if other != file))
         if alone := [name for name in names if name not in others]:
             said.append(f"{label}: {_named(alone)} in {file} alone")
-    if len(classes) > 1 and not any(
-        isinstance(n, str) for names in classes.values() for n in names
-    ):
+    if len(classes) > 1 and not isinstance(next(iter(classes.values()))[0], str):
         said.append(f"{label}: a code is taken to mean the same in {' and '.join(classes)}")
     return said
 

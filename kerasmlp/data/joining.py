@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasmlp.data.columns import JOINED_FROM, Columns
+from kerasmlp.data.columns import JOINED_FROM, Columns, has_label
 from kerasmlp.data.datasets.records import joined_groups
 from kerasmlp.data.labels import is_unknown
 from kerasmlp.data.row_hashes import row_hashes
@@ -52,6 +52,8 @@ def join_stores(stores: Sequence[EmbeddingStore], *, group: str | None = None) -
     (array([ 0,  1, -1, -1], dtype=int8), array(['', '', 'r', 'b'], dtype='<U1'), \
 array([0, 1, 1, 2]))
     """
+    if not stores:
+        reject("stores", "must hold at least one store", list(stores))
     if len(stores) == 1:
         return stores[0]
     names = [str(store.name) for store in stores]
@@ -59,8 +61,8 @@ array([0, 1, 1, 2]))
     files = _file_names(names)
     labels: dict[str, np.ndarray] = {}
     left_out: dict[str, str] = {}
-    for key in dict.fromkeys(k for store in stores for k in store.labels):
-        parts = [store.labels.get(key) for store in stores]
+    for key in dict.fromkeys(k for store in stores for k in store.labels if has_label(store, k)):
+        parts = _parts(stores, key)
         if why := _unlike(key, parts, files):
             left_out[key] = why
         elif key not in (_GROUP, group, JOINED_FROM):
@@ -73,16 +75,17 @@ array([0, 1, 1, 2]))
     hashes = np.concatenate([row_hashes(store.embeddings) for store in stores])
     same = _in_several(hashes, origin)
     for key in dict.fromkeys((_GROUP, group)):
-        parts = [None if key is None else store.labels.get(key) for store in stores]
+        parts = [] if key is None else _parts(stores, key)
         if any(part is not None for part in parts) or (key == _GROUP and same):
             labels[key] = _groups(parts, rows, hashes)
-    before = [store.labels.get(JOINED_FROM) for store in stores]
-    named = [np.full(n, f) if b is None else b for n, f, b in zip(rows, files, before, strict=True)]
-    labels[JOINED_FROM] = np.concatenate(named)
+    of_files = zip(_parts(stores, JOINED_FROM), rows, files, strict=True)
+    labels[JOINED_FROM] = np.concatenate(
+        [np.full(n, f) if p is None else p for p, n, f in of_files]
+    )
     whole = EmbeddingStore.concatenate(stores, names=names, labels=labels)
     told = [{"file": file, "rows": count} for file, count in zip(files, rows, strict=True)]
     joined = {"stores": told, "same_rows": same, "left_out": left_out}
-    whole.info = replace(whole.info, joined=joined)
+    whole.name, whole.info = " and ".join(files), replace(whole.info, joined=joined)
     return whole
 
 
@@ -107,6 +110,11 @@ def absolute(paths: StorePaths) -> str | list[str]:
     if isinstance(paths, str | os.PathLike):
         return os.path.realpath(paths)
     return [os.path.realpath(path) for path in paths]
+
+
+def _parts(stores: Sequence[EmbeddingStore], key: str) -> list[np.ndarray | None]:
+    """A column of each store, None where it is not there or says nothing."""
+    return [store.labels[key] if has_label(store, key) else None for store in stores]
 
 
 def _file_names(names: Sequence[str]) -> list[str]:

@@ -36,6 +36,11 @@ def test_joined_rows_and_labels_are_those_of_the_stores_in_order():
     told = [{"file": "a.h5", "rows": 4}, {"file": "b.h5", "rows": 3}]
     assert both.info.joined == {"stores": told, "same_rows": 0, "left_out": {}}
     assert both.info.of_embedder()["stores"] == told
+    nothing = store("c.h5", 2, 2, gender=[-1, -1], id=[np.nan, np.nan], group=[-1, -1])
+    assert join_stores([a, nothing]).labels["id"].tolist() == ["p", "q", "r", "s", "", ""]
+    assert "group" not in join_stores([a, nothing]).labels
+    with pytest.raises(InputError, match="`stores` must hold at least one store"):
+        join_stores([])
     assert join_stores([a]) is a and "stores" not in a.info.of_embedder()
     assert both.digest() != join_stores([b, a]).digest()
 
@@ -133,6 +138,8 @@ def test_classes_are_joined_where_some_are_shared():
     assert doubts_of_joined(codes, (choose_target(codes, "code"),)) == said
     lines = known_in_files(codes, (choose_target(codes, "code"),))
     assert lines == ["code: known in 3 of 3 rows in a.h5, 2 of 3 rows in b.h5"]
+    letters = joined("letter", ["A", "a", "A"], ["a", "A", "B"])
+    assert choose_target(letters, "letter").class_names == ("A", "B", "a")
     for other, message in (
         (["m", "f", "m"], "sex=\"'female', 'male' in a.h5, 'f', 'm' in b.h5\""),
         (["Male", "female", "female"], "spell a class alike .*\"'male' in a.h5, 'Male' in b.h5\""),
