@@ -21,6 +21,7 @@ from kerasmlp.commands.training_options import (
     say_of_joined,
 )
 from kerasmlp.data.sample import SAMPLE
+from kerasmlp.utils.tensorflow_import import import_tensorflow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +54,6 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.experiments.tuning.spread import role, work
     from kerasmlp.experiments.tuning.tune import tune
     from kerasmlp.utils.checks import check_choice, check_optional_int, reject
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
 
     check_choice("--space", args.space, tuple(SPACES))
     require_keras_tuner()
@@ -64,8 +64,7 @@ def run(args: argparse.Namespace) -> None:
         check_optional_int("--workers", args.workers, minimum=1)
     store = open_store(args)
     if part == "worker":
-        import_tensorflow()
-        importlib.import_module("kerasmlp.experiments.tuning.trial").trace_faster()
+        _import_tensorflow()
         work(args.store or SAMPLE, args.run_dir)
         return
     run_dir = open_run(args, "tune")
@@ -82,8 +81,7 @@ def run(args: argparse.Namespace) -> None:
         group=group_of(args),
         **{name: getattr(args, name) for name in ("space", "factor", "seed", "leave_out_fold")},
     )
-    import_tensorflow()
-    importlib.import_module("kerasmlp.experiments.tuning.trial").trace_faster()
+    _import_tensorflow()
     report = tune(
         args.store or SAMPLE,
         plan,
@@ -106,3 +104,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"best validation NLL {best['val_loss']:.4f} {kept}{so_far}: ", end="")
     print(f"--preset {run_dir / 'best.json'}")
     print_json(args, best)
+
+
+def _import_tensorflow() -> None:
+    """TensorFlow, set to trace many networks quickly."""
+    import_tensorflow()
+    importlib.import_module("kerasmlp.experiments.tuning.trial").trace_faster()

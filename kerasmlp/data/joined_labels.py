@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kerasmlp.data.columns import Labelled, known_parts, parts_of
+from kerasmlp.data.labelled import Labelled, known_parts, parts_of
 from kerasmlp.utils.checks import reject_column
 
 _MOST_NAMED = 5

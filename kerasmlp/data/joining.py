@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasmlp.data.columns import JOINED_FROM, Columns, has_label
 from kerasmlp.data.datasets.records import joined_groups
+from kerasmlp.data.labelled import JOINED_FROM, Columns, has_label
 from kerasmlp.data.labels import is_unknown
 from kerasmlp.data.row_hashes import row_hashes
 from kerasmlp.data.stores.embedding_store import EmbeddingStore

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from kerasmlp.data.columns import Columns, Labelled, column_of, known_parts, parts_of
+from kerasmlp.data.labelled import Columns, Labelled, column_of, known_parts, parts_of
 from kerasmlp.data.labels import is_unknown
 from kerasmlp.data.tasks import TASKS
 from kerasmlp.utils.checks import reject, reject_column

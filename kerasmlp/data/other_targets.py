@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerasmlp.data.columns import Labelled, column_of
+from kerasmlp.data.labelled import Labelled, column_of
 from kerasmlp.data.labels import unknown_of
 from kerasmlp.data.targets import Target
 from kerasmlp.utils.checks import reject, reject_column

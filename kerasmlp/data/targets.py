@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kerasmlp.data.age_columns import check_age_years
-from kerasmlp.data.columns import Labelled, column_of, has_label, known_parts
 from kerasmlp.data.joined_labels import check_same_classes
+from kerasmlp.data.labelled import Labelled, column_of, has_label, known_parts
 from kerasmlp.data.labels import (
     GENDER_NAMES,
     NUM_YEARS,

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kerasmlp.data.columns import parts_of
 from kerasmlp.data.examples import Examples
+from kerasmlp.data.labelled import parts_of
 from kerasmlp.data.labels import GENDER_NAMES
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target, choose_age_target, truth_years

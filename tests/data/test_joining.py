@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from kerasmlp import EmbeddingStore, InputError, StoreInfo, choose_target, join_stores
-from kerasmlp.data.columns import parts_of
 from kerasmlp.data.joined_labels import doubts_of_joined, known_in_files
 from kerasmlp.data.joining import open_stores
 from kerasmlp.data.label_kinds import kind_of_label
+from kerasmlp.data.labelled import parts_of
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.splits import grouped_folds
 from kerasmlp.data.targets import choose_age_target

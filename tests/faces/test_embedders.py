@@ -277,7 +277,9 @@ def test_pictures_become_a_store(tmp_path):
     store.save(tmp_path / "s.h5")
     again = type(store).open(tmp_path / "s.h5")
     assert again.info == store.info and again.info.preprocessing["alignment"] == "none"
-    with pytest.raises(InputError, match=r"made with flip=False. Received: .* flip=True"):
+    with pytest.raises(
+        InputError, match=r"made with flip=False, as `a` does. Received: .* flip=True"
+    ):
         type(store).concatenate([store, flipped], names=["a", "b"])
 
 
