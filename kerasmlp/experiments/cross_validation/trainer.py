@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, PlannedRun, plan_runs
+from kerasmlp.experiments.cross_validation.side_by_side import groups_of
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_int, reject_file
@@ -134,26 +132,6 @@ class TrainingPool(Pool):
                     ended = f"{_name_of(groups[number])} ended {MAX_DEATHS} workers"
                     raise RuntimeError(f"{ended}, the last one {answer.words}")
                 yield from groups[number]
-
-
-def groups_of(pending: Sequence[int], steps: Sequence[int], most: int) -> list[list[int]]:
-    """Runs that are trained side by side: of equal steps, at most so many, of even sizes.
-
-    Args:
-        pending: Numbers of the runs.
-        steps: Per epoch, of every run.
-        most: Of a group.
-
-    Example:
-
-    >>> groups_of([0, 1, 2, 4, 5, 6], [9, 9, 9, 9, 9, 9, 8], 4)
-    [[0, 1, 2], [4, 5], [6]]
-    """
-    found = []
-    for number in dict.fromkeys(steps[n] for n in pending):
-        alike = [n for n in pending if steps[n] == number]
-        found += np.array_split(alike, math.ceil(len(alike) / most))
-    return [group.tolist() for group in found]
 
 
 def _name_of(group: Sequence[int]) -> str:
