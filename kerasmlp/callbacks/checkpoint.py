@@ -75,7 +75,7 @@ class Checkpoint(keras.callbacks.Callback):
             return 0
         if not model.optimizer.built:  # a LossScaleOptimizer would get its variables twice
             model.optimizer.build(model.trainable_variables)
-        variables = _state(model)
+        variables = state_of(model)
         try:
             with np.load(self.path, allow_pickle=False) as saved:
                 entries = saved.zip.infolist()
@@ -123,7 +123,7 @@ class Checkpoint(keras.callbacks.Callback):
             "stopper": stopper,
             "num_best": len(best),
         }
-        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(_state(self.model))}
+        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(state_of(self.model))}
         arrays |= {f"best_{i}": np.asarray(w) for i, w in enumerate(best)}
         with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
             np.savez(file, meta=np.array(strict_json.dumps(spelled(meta))), **arrays)
@@ -151,10 +151,15 @@ _META = {
 }
 
 
-def _state(model: keras.Model) -> list:
+def state_of(model: keras.Model) -> list:
     """All variables of a model, random generators included, then those of its optimiser."""
-    seeds = [v for v in model.variables if v.path.endswith("seed_generator_state")]
+    seeds = [v for v in model.variables if is_generator(v)]
     return [*model.weights, *seeds, *model.optimizer.variables]
+
+
+def is_generator(variable: keras.Variable) -> bool:
+    """Whether it is the state of a random generator."""
+    return variable.path.endswith("seed_generator_state")
 
 
 def _plain(value):

@@ -8,7 +8,12 @@ import argparse
 import os
 
 from kerasmlp.commands.json_line import print_json
-from kerasmlp.commands.number_options import add_fold_options, add_number, how_to_work
+from kerasmlp.commands.number_options import (
+    add_fold_options,
+    add_number,
+    add_side_by_side,
+    how_to_work,
+)
 from kerasmlp.commands.task_options import add_task_arguments, choose_task
 from kerasmlp.commands.training_options import (
     add_training_arguments,
@@ -28,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(group, "--seeds", int, "default: %(default)s", default=5)
     add_number(group, "--seed-step", int, "from one to the next; default: number of members")
     add_fold_options(group)
+    add_side_by_side(group)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -65,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
         plan,
         run_dir,
         workers=args.workers,
+        side_by_side=args.side_by_side,
         **how_to_work(args),
     )
     means = (run_dir / "table.md").read_text(encoding="utf-8").split("\n\n| seed")[0]

@@ -40,6 +40,12 @@ def add_workers(group: argparse._ActionsContainer) -> None:
     add_number(group, "--workers", int, "processes of one core each; default: all cores")
 
 
+def add_side_by_side(group: argparse._ActionsContainer) -> None:
+    text = "runs that a worker trains in one program, N or auto: many on a GPU, else 1"
+    how = {"metavar": "N", "default": "auto", "help": text}
+    group.add_argument("--side-by-side", type=lambda v: None if v == "auto" else int(v), **how)
+
+
 def how_to_work(args: argparse.Namespace) -> dict[str, bool]:
     """What a command that writes a run folder hands on as it is."""
     return {"resume": args.resume, "force": args.force, "progress": True}

@@ -179,15 +179,23 @@ class Recipe:
         if first < 2**self.num_blocks:
             requirement = f"must leave a width of at least 1, starting at {first}"
             reject("num_blocks", requirement, self.num_blocks)
-        stages = [first >> k for k in range(self.num_blocks)]
-        squares = sum(self.residuals_per_block * 2 * w * w + w * w // 2 for w in stages)
-        squares += width * first if width != first else 0
-        squares *= self.members
+        squares = self.members * self._squares(width, first)
         if squares > MAX_PARAMETERS:
             requirement = f"must make a network of at most {MAX_PARAMETERS} parameters"
             reject(
                 "num_blocks", f"{requirement} on a width of {width}, not {squares}", self.num_blocks
             )
+
+    def most_members(self, width: int, *, normalized: bool) -> int:
+        """So many networks at most fit into one program."""
+        squares = self._squares(width, self.first_width(width, normalized))
+        return min(MAX_MEMBERS, max(1, MAX_PARAMETERS // max(squares, 1)))
+
+    def _squares(self, width: int, first: int) -> int:
+        """About as many parameters one network has."""
+        stages = [first >> k for k in range(self.num_blocks)]
+        squares = sum(self.residuals_per_block * 2 * w * w + w * w // 2 for w in stages)
+        return squares + (width * first if width != first else 0)
 
     def replace(self, **changes) -> Recipe:
         return dataclasses.replace(self, **changes)
@@ -245,10 +253,8 @@ original's."""
 
 
 FINE_TUNING = {"learning_rate": 3e-4, "patience": 25}
-"""What `--init` changes in a preset: steps small enough to keep what is known already.
-
-A short patience would stop on the noise of a few rows kept back.
-"""
+"""What `--init` changes in a preset: steps small enough to keep what is known already; a short
+patience would stop on the noise of a few rows kept back."""
 
 LEAST_WIDTH = 64
 """Of the first stage on rows that are not normalised: half of a few columns says nothing."""

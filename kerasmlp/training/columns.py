@@ -25,6 +25,16 @@ def noise_units(model: keras.Model) -> np.ndarray | None:
     return None
 
 
+def standardized_rows(model: keras.Model, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows as a model's `Standardize` gives them, but for its limit, and their `noise_units`;
+    those of norm 1 as they are."""
+    for layer in _standardizing(model):
+        mean, scale = map(keras.ops.convert_to_numpy, (layer.mean, layer.scale))
+        units = np.float32(len(scale) ** 0.5) * (scale > 0).astype(np.float32)
+        return (rows - mean) * scale, units
+    return rows, None
+
+
 def describe_columns(model: keras.Model) -> dict[str, int] | None:
     """For a report: how many columns are standardised, how many of them never vary, and how
     wide the first stage is."""

@@ -66,6 +66,7 @@ class Workbench:
         precision: str,
         seed: int,
         normalized: bool = True,
+        each_loss: bool = False,
     ) -> keras.Model:
         """Returns a compiled model in the state of a new one of this seed, its heads side by side.
 
@@ -80,6 +81,7 @@ class Workbench:
             seed: Of initial weights and dropout.
             normalized: Whether the embeddings have norm 1. If not, the network
                 standardises columns, once it is shown rows (`adapt_columns`).
+            each_loss: As of `compile_by_recipe`.
         """
         network = recipe.network(width, normalized=normalized)
         new = ResidualMLP(heads=heads, seed=seed, dtype=precision, **network)
@@ -87,14 +89,14 @@ class Workbench:
         fixed = recipe.replace(**{name: getattr(Recipe, name) for name in _FREE})
         minimised = (type(loss), str(loss.get_config()))
         shape = (fixed, *network.values(), str(heads), batch_size, steps, *minimised, precision)
+        shape += (each_loss,)
         if shape not in self._models:
             if self.max_models is not None and len(self._models) >= self.max_models:
                 self._models.pop(next(iter(self._models)))
                 gc.collect()  # a model and its traced steps refer to each other
             xla = xla_pays(recipe, steps) if self.xla is None else self.xla
-            new = compile_by_recipe(
-                new, recipe, steps=steps, loss=loss, batch_size=batch_size, xla=xla
-            )
+            how = {"batch_size": batch_size, "xla": xla, "each_loss": each_loss}
+            new = compile_by_recipe(new, recipe, steps=steps, loss=loss, **how)
             beginning = [np.array(v) for v in new.optimizer.variables]
             self._models[shape] = new, beginning
             return new

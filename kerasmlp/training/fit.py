@@ -14,7 +14,7 @@ from kerasmlp.callbacks.divergence import Divergence
 from kerasmlp.layers.members import members_apart, members_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.batches import chunks_of, side_by_side, training_chunks
-from kerasmlp.training.losses import MemberLoss
+from kerasmlp.training.losses import MemberLoss, MemberLosses
 from kerasmlp.training.optimizers import RecipeAdamW
 from kerasmlp.utils.tensorflow_import import require_tensorflow
 
@@ -72,10 +72,8 @@ def fit(
     Raises:
         DivergedError: if the weights diverge.
     """
-    stopper = None
-    if course.patience:
-        how = {"patience": course.patience, "mode": "min", "restore_best_weights": True}
-        stopper = keras.callbacks.EarlyStopping(course.monitor, **how)
+    watching = watchers(course)
+    stopper = watching[1] if course.patience else None
     checkpoint = Checkpoint(checkpoint_path, stopper, history_path=history_path)
     first_epoch = checkpoint.restore(model)
     if first_epoch < course.epochs and not checkpoint.stopped:
@@ -88,7 +86,6 @@ def fit(
                 bar.update()
                 on_epoch(epoch + 1)
 
-            stopping = [Divergence(course.learning_rate), *([stopper] if stopper else [])]
             shown = keras.callbacks.LambdaCallback(on_epoch_end=kept)
             model.fit(
                 course.batches(range(first_epoch, course.epochs)),
@@ -98,11 +95,20 @@ def fit(
                 shuffle=False,
                 validation_data=course.validation,
                 verbose=0,
-                callbacks=[*course.callbacks, *stopping, checkpoint, shown],
+                callbacks=[*course.callbacks, *watching, checkpoint, shown],
             )
     if stopper and stopper.best_weights is not None:
         model.set_weights(stopper.best_weights)
     return checkpoint.history, checkpoint.stopped
+
+
+def watchers(course: Course) -> list[keras.callbacks.Callback]:
+    """What ends a training: weights that diverge and, with a patience, early stopping."""
+    watching = [Divergence(course.learning_rate)]
+    if course.patience:
+        how = {"patience": course.patience, "mode": "min", "restore_best_weights": True}
+        watching.append(keras.callbacks.EarlyStopping(course.monitor, **how))
+    return watching
 
 
 def compile_model(
@@ -166,37 +172,67 @@ def course_by_recipe(
         view_starts: As of `training_chunks`.
     """
     batch_size = min(recipe.batch_size, len(x) if view_starts is None else len(view_starts))
-
+    how = {"steps": steps, "noise_units": noise_units, "view_starts": view_starts}
+    how["abreast"] = recipe.members
     x, y = tf.constant(x), tf.constant(y)  # once for all members
-
-    def batches(epochs: range) -> tf.data.Dataset:
-        chunks = [
-            training_chunks(
-                x,
-                y,
-                batch_size=batch_size,
-                num_epochs=epochs.stop,
-                seed=seed + member,
-                first_epoch=epochs.start,
-                steps_per_epoch=steps,
-                mixup_alpha=recipe.mixup_alpha,
-                noise_std=recipe.noise_std,
-                noise_units=noise_units,
-                view_starts=view_starts,
-                members=recipe.members,
-            )
-            for member in range(recipe.members)
-        ]
-        return side_by_side(chunks) if len(chunks) > 1 else chunks[0]
-
+    members = [
+        drawn_by_recipe(x, y, recipe, seed=seed + member, **how) for member in range(recipe.members)
+    ]
     return Course(
-        batches=batches,
+        batches=drawn_abreast(members),
         epochs=recipe.epochs,
         steps=chunks_of(steps, recipe.members * batch_size)[0],
         learning_rate=recipe.learning_rate,
         patience=recipe.patience,
         callbacks=callbacks,
     )
+
+
+def drawn_by_recipe(
+    x: np.ndarray,
+    y: np.ndarray,
+    recipe: Recipe,
+    *,
+    steps: int,
+    seed: int,
+    noise_units: np.ndarray | None = None,
+    view_starts: np.ndarray | None = None,
+    abreast: int = 1,
+) -> Callable[[range], tf.data.Dataset]:
+    """From the numbers of epochs to what one network learns from in them.
+
+    Args:
+        abreast: Networks that are trained at once, whose chunks are as long.
+    """
+    batch_size = min(recipe.batch_size, len(x) if view_starts is None else len(view_starts))
+    x, y = tf.constant(x), tf.constant(y)
+
+    def batches(epochs: range) -> tf.data.Dataset:
+        return training_chunks(
+            x,
+            y,
+            batch_size=batch_size,
+            num_epochs=epochs.stop,
+            seed=seed,
+            first_epoch=epochs.start,
+            steps_per_epoch=steps,
+            mixup_alpha=recipe.mixup_alpha,
+            noise_std=recipe.noise_std,
+            noise_units=noise_units,
+            view_starts=view_starts,
+            members=abreast,
+        )
+
+    return batches
+
+
+def drawn_abreast(
+    drawn: Sequence[Callable[[range], tf.data.Dataset]],
+) -> Callable[[range], tf.data.Dataset]:
+    """What several networks learn from at once, each what it would learn from alone."""
+    if len(drawn) == 1:
+        return drawn[0]
+    return lambda epochs: side_by_side([each(epochs) for each in drawn])
 
 
 @keras.saving.register_keras_serializable("kerasmlp")
@@ -234,12 +270,13 @@ def compile_by_recipe(
     loss: keras.losses.Loss,
     batch_size: int | None = None,
     xla: bool = True,
+    each_loss: bool = False,
 ) -> ChunkModel:
     """Returns the model, on the same layers, compiled for epochs of `steps` steps.
 
     They come in `training_chunks` of batches of `batch_size` rows, by default those of the
     recipe. Of its executions one is an epoch. Several members learn apart; `answering` gives
-    the model back, in which they answer as one.
+    the model back, in which they answer as one; with `each_loss` the loss of each is logged.
 
     XLA makes a step of a small network faster and takes seconds per network, the
     more the deeper it is: what is trained for a few epochs alone does without
@@ -253,6 +290,7 @@ def compile_by_recipe(
         chunked,
         RecipeAdamW(recipe, steps_per_epoch=steps),
         MemberLoss(loss, members) if members > 1 else loss,
+        metrics=[MemberLosses(loss, members)] if each_loss else [],
         xla=xla,
         steps_per_execution=chunks_of(steps, members * (batch_size or recipe.batch_size))[0],
     )

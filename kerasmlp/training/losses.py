@@ -219,9 +219,44 @@ class MemberLoss(keras.losses.Loss):
         self.members = check_int("members", members, minimum=1)
 
     def call(self, y_true, y_pred):
+        return ops.sum(self.each(y_true, y_pred), axis=-1)
+
+    def each(self, y_true, y_pred):
+        """The loss of each member, `(batch, members)`."""
         each = (ops.reshape(y, (-1, y.shape[-1])) for y in (y_true, y_pred))
-        return ops.sum(ops.reshape(self.loss.call(*each), (-1, self.members)), axis=-1)
+        return ops.reshape(self.loss.call(*each), (-1, self.members))
 
     def get_config(self):
         loss = keras.saving.serialize_keras_object(self.loss)
         return {**super().get_config(), "loss": loss, "members": self.members}
+
+
+class MemberLosses(keras.metrics.Metric):
+    """The mean loss of each member over the batches so far, `(members,)`.
+
+    Args:
+        loss: Of each.
+        members: Number of networks.
+        name: Under which it is logged.
+
+    Example:
+
+    >>> losses = MemberLosses(RankedCrossentropy(rps_weight=0.0), 2)
+    >>> y = np.float32([[[1, 0], [1, 0]]])
+    >>> losses.update_state(y, np.float32([[[0.5, 0.5], [0.25, 0.75]]]))
+    >>> keras.ops.convert_to_numpy(losses.result()).round(4)
+    array([0.6931, 1.3863], dtype=float32)
+    """
+
+    def __init__(self, loss: keras.losses.Loss, members: int, *, name: str = "each_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self._loss = MemberLoss(loss, members)
+        self.total = self.add_variable((members,), "zeros", name="total")
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign_add(ops.mean(self._loss.each(y_true, y_pred), axis=0))
+        self.count.assign_add(1.0)
+
+    def result(self):
+        return self.total / ops.maximum(self.count, 1.0)

@@ -20,6 +20,7 @@ from kerasmlp.experiments.cross_validation.plan import (
     plan_runs,
     settings_of,
 )
+from kerasmlp.experiments.cross_validation.side_by_side import runs_abreast
 from kerasmlp.experiments.cross_validation.table import (
     markdown_of,
     of_heads,
@@ -76,6 +77,7 @@ def cross_validate(
     run_dir: str | os.PathLike,
     *,
     workers: int | None = None,
+    side_by_side: int | None = None,
     pool: TrainingPool | None = None,
     keep_diverged: bool = False,
     resume: bool = False,
@@ -96,6 +98,8 @@ def cross_validate(
         run_dir: Folder to write, a run folder with one more per run in it.
         workers: Processes, one core each; None takes as many as there are
             cores. The result does not depend on it.
+        side_by_side: Runs that a worker trains in one program, at most; None takes what
+            `runs_abreast` says. Each learns what it would alone, but for rounding.
         pool: Instead of `workers`: processes that several cross-validations share.
         keep_diverged: Whether it is a result too that every run diverged: then the
             summary is empty.
@@ -115,6 +119,7 @@ def cross_validate(
     started, workers = time.time(), number_of_workers(workers)
     store = open_stores(store_path, group=plan.group)
     runs = plan_runs(store, plan)
+    abreast = runs_abreast(plan.recipe, store, side_by_side)
     config = _config_of(store, plan, runs)
     grid = Grid(run_dir, [run.name for run in runs])
     with grid.folder.working(config, resume=resume, force=force, files=grid.files):
@@ -124,7 +129,8 @@ def cross_validate(
         settings = {"store": absolute(store_path), "plan": plan.to_config()}
         settings |= {"run_dir": str(grid.folder.path.resolve()), "precision": _precision_of(grid)}
         with nullcontext(pool) if pool else TrainingPool(workers) as pool:
-            done = pool.train(settings, pending, [run.steps_per_epoch for run in runs])
+            steps = [run.steps_per_epoch for run in runs]
+            done = pool.train(settings, pending, steps, side_by_side=abreast)
             bar = {"total": len(runs), "initial": len(runs) - len(pending), "desc": "runs"}
             collections.deque(tqdm(done, **bar, unit="run", disable=not progress), maxlen=0)
         return _finish(grid, store, plan, runs, started, keep_diverged)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from kerasmlp.data.joining import open_stores
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, PlannedRun, plan_runs
+from kerasmlp.experiments.cross_validation.side_by_side import groups_of
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_int, reject_file
 from kerasmlp.utils.tensorflow_import import import_tensorflow
@@ -39,22 +41,43 @@ def train_planned(
     """Trains one run of a plan into its folder in that of all, or goes on; returns its report."""
     from kerasmlp.training.embeddings import train
 
-    return train(
-        store.subset(run.training),
-        plan.target,
-        plan.recipe,
-        Path(run_dir) / run.name,
-        seed=run.seed,
-        validation_share=plan.validation_share,
-        group=plan.group,
-        init=plan.init,
-        test=store.subset(run.test),
-        steps_per_epoch=run.steps_per_epoch,
-        workbench=workbench,
-        pictures=False,  # 25 pairs of them would cost as much as two runs
-        keep_diverged=True,  # tried again it would be the same
-        resume=True,
-    )
+    what, how = (store.subset(run.training), plan.target, plan.recipe), _how(store, plan, run)
+    how |= {"workbench": workbench, "resume": True}
+    # What diverged would do so again.
+    return train(*what, Path(run_dir) / run.name, keep_diverged=True, **how)
+
+
+def train_together(
+    store: EmbeddingStore,
+    plan: CrossValidationPlan,
+    runs: Sequence[PlannedRun],
+    run_dir: str | os.PathLike,
+    workbench: Workbench,
+) -> None:
+    """Trains runs of a plan, of as many steps, side by side; each ends as by `train_planned`."""
+    from kerasmlp.training.abreast import train_abreast
+    from kerasmlp.training.embeddings import prepared
+
+    def maker(run: PlannedRun):
+        what = store.subset(run.training), plan.target, plan.recipe
+        return lambda: prepared(*what, workbench=workbench, **_how(store, plan, run))
+
+    if len(runs) > 1:
+        train_abreast((maker(run), RunFolder(Path(run_dir) / run.name)) for run in runs)
+    for run in runs:
+        train_planned(store, plan, run, run_dir, workbench)
+
+
+def _how(store: EmbeddingStore, plan: CrossValidationPlan, run: PlannedRun) -> dict:
+    return {
+        "seed": run.seed,
+        "validation_share": plan.validation_share,
+        "group": plan.group,
+        "init": plan.init,
+        "test": store.subset(run.test),
+        "steps_per_epoch": run.steps_per_epoch,
+        "pictures": False,  # 25 pairs of them would cost as much as two runs
+    }
 
 
 class TrainingPool(Pool):
@@ -68,37 +91,52 @@ class TrainingPool(Pool):
 
     def __init__(self, workers: int):
         workers = check_int("workers", workers, minimum=1)
-        super().__init__(_MODULE, workers, costly=MAX_DEATHS, name_of=lambda run: f"run {run}")
+        super().__init__(_MODULE, workers, costly=MAX_DEATHS, name_of=_name_of)
 
-    def train(self, settings: dict, pending: Sequence[int], steps: Sequence[int]) -> Iterator[int]:
+    def train(
+        self,
+        settings: dict,
+        pending: Sequence[int],
+        steps: Sequence[int],
+        *,
+        side_by_side: int = 1,
+    ) -> Iterator[int]:
         """Yields the number of each run as it is done.
 
         Args:
             settings: The cross-validation, as a worker is told.
             pending: Numbers of the runs to train.
             steps: Per epoch, of every run: those of equal steps share a compiled step.
+            side_by_side: Runs that a worker trains in one program, at most.
 
         Raises:
             InputError: if a run cannot be trained, or workers die again and again.
             RuntimeError: if a run ended three workers.
         """
-        left = list(pending)
+        left = groups_of(pending, steps, side_by_side)
 
         def next_task(worker: Worker) -> Task | None:
-            alike = [n for n in left if worker.last is not None and steps[n] == steps[worker.last]]
-            for number in (alike or left)[:1]:
-                left.remove(number)
-                return number, number
+            last = None if worker.last is None else steps[worker.last]
+            alike = [group for group in left if steps[group[0]] == last]
+            for group in (alike or left)[:1]:
+                left.remove(group)
+                return group[0], group
             return None
+
+        groups = {group[0]: group for group in left}
 
         if left:
             self.start(dict(settings), len(left))
         with closing(self.run(next_task, len(left))) as answers:
             for number, answer in answers:
                 if isinstance(answer, Lost):
-                    ended = f"run {number} ended {MAX_DEATHS} workers"
+                    ended = f"{_name_of(groups[number])} ended {MAX_DEATHS} workers"
                     raise RuntimeError(f"{ended}, the last one {answer.words}")
-                yield number
+                yield from groups[number]
+
+
+def _name_of(group: Sequence[int]) -> str:
+    return f"run {group[0]}" if len(group) == 1 else f"runs {', '.join(map(str, group))}"
 
 
 @functools.cache
@@ -114,7 +152,7 @@ def _store_at(paths: str | tuple[str, ...], group: str | None) -> EmbeddingStore
     return open_stores(paths, group=group)
 
 
-def _prepare(settings: dict) -> tuple[bool, Callable[[int], None]]:
+def _prepare(settings: dict) -> tuple[bool, Callable[[Sequence[int]], None]]:
     import_tensorflow()
     plan, paths = CrossValidationPlan.from_config(settings["plan"]), settings["store"]
     store = _store_at(paths if isinstance(paths, str) else tuple(paths), plan.group)
@@ -125,8 +163,9 @@ def _prepare(settings: dict) -> tuple[bool, Callable[[int], None]]:
     _workbench().xla = settings.get("xla")
     runs = plan_runs(store, plan)
 
-    def train(number: int) -> None:
-        train_planned(store, plan, runs[number], settings["run_dir"], _workbench())
+    def train(numbers: Sequence[int]) -> None:
+        group = [runs[number] for number in numbers]
+        train_together(store, plan, group, settings["run_dir"], _workbench())
 
     return True, train
 

@@ -1,0 +1,73 @@
+"""Which runs of a cross-validation are trained in one program."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.models.presets import MAX_MEMBERS, Recipe
+from kerasmlp.utils.checks import check_int, reject
+
+_ON_GPU = 32
+"""Runs in a program there, which one network leaves idle."""
+
+_GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+def runs_abreast(recipe: Recipe, store: EmbeddingStore, asked: int | None = None) -> int:
+    """How many runs are trained in one program at most.
+
+    On a GPU many are: the products of one small network leave it idle. On CPUs none are: one
+    process per core is faster, by `tests/benchmarks/side_by_side.py`. An ensemble is many
+    networks already, and its runs are trained one after the other.
+
+    Args:
+        recipe: Of each run.
+        store: That they learn from.
+        asked: By the user, or None.
+
+    Raises:
+        InputError: if so many are no program.
+    """
+    if asked is not None:
+        check_int("side_by_side", asked, minimum=1, maximum=MAX_MEMBERS)
+        if asked > 1 and recipe.members > 1:
+            reject("side_by_side", "must be 1 where a run has several members", asked)
+        joint = recipe.replace(members=asked if asked > 1 else recipe.members)
+        joint.check_width(store.width, normalized=store.info.normalized)
+        return asked
+    if recipe.members > 1 or not _sees_gpu():
+        return 1
+    most = recipe.most_members(store.width, normalized=store.info.normalized)
+    return min(most, _ON_GPU)
+
+
+def groups_of(pending: Sequence[int], steps: Sequence[int], most: int) -> list[list[int]]:
+    """Runs that are trained together: of equal steps, at most so many, in groups of even sizes.
+
+    Args:
+        pending: Numbers of the runs.
+        steps: Per epoch, of every run.
+        most: Of a group.
+
+    Example:
+
+    >>> groups_of([0, 1, 2, 4, 5, 6], [9, 9, 9, 9, 9, 9, 8], 4)
+    [[0, 1, 2], [4, 5], [6]]
+    """
+    found = []
+    for number in dict.fromkeys(steps[n] for n in pending):
+        alike = [n for n in pending if steps[n] == number]
+        found += np.array_split(alike, math.ceil(len(alike) / most))
+    return [group.tolist() for group in found]
+
+
+def _sees_gpu() -> bool:
+    """Whether a worker will see one; asked without loading what it computes with."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and _GPUS.is_dir() and any(_GPUS.iterdir())
