@@ -20,7 +20,7 @@ from kerasmlp.runs.head_answers import check_label_names
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
 from kerasmlp.runs.training_files import FILES, KIND, read_settings
-from kerasmlp.training.batches import chunks_of
+from kerasmlp.training.chunks import chunks_of
 from kerasmlp.training.columns import (
     adapt_columns,
     describe_columns,
