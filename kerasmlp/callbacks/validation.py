@@ -3,8 +3,9 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from kerasmlp.utils.compiled import answers_to_rows
+
 _ROWS_PER_PASS = 8192
-_ROWS_PER_COMPILED_PASS = 512
 
 
 class Validation(keras.callbacks.Callback):
@@ -62,15 +63,12 @@ def forward(model: keras.Model, x: np.ndarray, *, xla: bool = False) -> np.ndarr
         xla: By its `predict_on_batch`, which Keras compiles once if the model has
             `jit_compile`: that pays for many rows or where runs share the model. Without,
             nothing is traced: that takes longer than a pass over many thousands of rows.
+            JAX always compiles.
     """
-    outputs, size = [], _ROWS_PER_COMPILED_PASS if xla else _ROWS_PER_PASS
-    for start in range(0, max(len(x), 1), size):
-        part = x[start : start + size]
-        if xla:
-            # Of one shape, so that there is one compilation.
-            filled = np.zeros((size, *x.shape[1:]), x.dtype)
-            filled[: len(part)] = part
-            outputs.append(model.predict_on_batch(filled)[: len(part)])
-        else:
-            outputs.append(keras.ops.convert_to_numpy(model(part, training=False)))
+    if xla or keras.backend.backend() == "jax":
+        return answers_to_rows(model, x)
+    outputs = []
+    for start in range(0, max(len(x), 1), _ROWS_PER_PASS):
+        part = x[start : start + _ROWS_PER_PASS]
+        outputs.append(keras.ops.convert_to_numpy(model(part, training=False)))
     return np.concatenate(outputs)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kerasmlp.commands.number_options import add_number
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.utils.tensorflow_import import import_tensorflow
+from kerasmlp.utils.tensorflow_import import import_keras
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def open_answering(args: argparse.Namespace, seed: int = 0) -> tuple[list, dict[
 
     for path in (args.run, *args.also):
         require_training(RunFolder(path))
-    import_tensorflow()
+    import_keras()
     from kerasmlp.runs.predictor import open_predictors
 
     how = {k: getattr(args, k) for k in ("num_samples", "max_risk", "within_years")}

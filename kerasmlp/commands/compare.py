@@ -17,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.utils.tensorflow_import import import_tensorflow
+    from kerasmlp.utils.tensorflow_import import import_keras
 
-    import_tensorflow()
+    import_keras()
     from kerasmlp.experiments.cross_validation.comparison import compare, comparison_table
 
     result = compare(args.a, args.b)

@@ -15,6 +15,7 @@ from kerasmlp.commands.answering import add_answer_arguments, open_answering, op
 from kerasmlp.commands.face_options import add_face_arguments, finder_of
 from kerasmlp.commands.serve import add_address_arguments
 from kerasmlp.utils.checks import check_int, reject
+from kerasmlp.utils.tensorflow_import import import_tensorflow
 
 _MAX_PIXELS = 1 << 26
 
@@ -31,6 +32,7 @@ def run(args: argparse.Namespace) -> None:
     check_int("--num-samples", args.num_samples, minimum=1)
     # read by OpenCV when it is loaded: a file of some kilobytes may hold gigabytes
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(_MAX_PIXELS)
+    import_tensorflow()  # its compiled steps are for threads
     predictors, how = open_answering(args)
     finder = None
     if args.model_dir is not None or args.embedder is not None:

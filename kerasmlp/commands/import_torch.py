@@ -12,7 +12,7 @@ from pathlib import Path
 from kerasmlp.commands.origin import add_origin_arguments, origin_of
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import read_json
-from kerasmlp.utils.tensorflow_import import import_tensorflow
+from kerasmlp.utils.tensorflow_import import import_keras
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
             arguments = dict(config["arch"]["args"])
         except (TypeError, KeyError, ValueError):
             reject_file(args.config, 'must hold {"arch": {"args": {…}}}', "another structure")
-    import_tensorflow()
+    import_keras()
     from kerasmlp.runs.torch_import import import_torch
 
     how = {"info": info, "resume": args.resume, "force": args.force}

@@ -10,7 +10,7 @@ from kerasmlp.commands.resumed import resumed_settings
 from kerasmlp.data.sample import SAMPLE
 from kerasmlp.runs.run_folder import RunFolder, next_free
 from kerasmlp.utils.checks import reject
-from kerasmlp.utils.tensorflow_import import import_tensorflow
+from kerasmlp.utils.tensorflow_import import import_keras
 
 _FEW_ROWS = 1000
 HYPERPARAMETERS = {  # name: kind, what it is
@@ -153,7 +153,7 @@ def run_training(args: argparse.Namespace, task: str, store, target, recipe) -> 
         require_training(RunFolder(args.init))
     before, said = resumed_settings(args), say_of_joined(store, target)
     rows = count_labelled(store, target)
-    import_tensorflow()
+    import_keras()
     from kerasmlp.training.embeddings import train
 
     report = train(

@@ -21,7 +21,7 @@ from kerasmlp.commands.training_options import (
     say_of_joined,
 )
 from kerasmlp.data.sample import SAMPLE
-from kerasmlp.utils.tensorflow_import import import_tensorflow
+from kerasmlp.utils.tensorflow_import import import_keras
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         check_optional_int("--workers", args.workers, minimum=1)
     store = open_store(args)
     if part == "worker":
-        _import_tensorflow()
+        _import_keras()
         work(args.store or SAMPLE, args.run_dir)
         return
     run_dir = open_run(args, "tune")
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         group=group_of(args),
         **{name: getattr(args, name) for name in ("space", "factor", "seed", "leave_out_fold")},
     )
-    _import_tensorflow()
+    _import_keras()
     report = tune(
         args.store or SAMPLE,
         plan,
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
     print_json(args, best)
 
 
-def _import_tensorflow() -> None:
-    """TensorFlow, set to trace many networks quickly."""
-    import_tensorflow()
+def _import_keras() -> None:
+    """Keras, its TensorFlow set to trace many networks quickly."""
+    import_keras()
     importlib.import_module("kerasmlp.experiments.tuning.trial").trace_faster()

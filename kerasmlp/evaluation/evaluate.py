@@ -13,7 +13,7 @@ from kerasmlp.runs.evaluation_folder import evaluation_folder
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import require_training
 from kerasmlp.utils.checks import check_int, reject
-from kerasmlp.utils.tensorflow_import import import_tensorflow
+from kerasmlp.utils.tensorflow_import import import_keras
 
 if TYPE_CHECKING:
     from kerasmlp.runs.predictor import Predictor
@@ -63,7 +63,7 @@ def evaluate(
     with evaluation_folder(output, force=force) as folder:
         paths = [Path(path) for path in (store, ood) if path is not None]
         stores = {path: EmbeddingStore.open(path, verify=True) for path in paths}
-        import_tensorflow()  # what can be refused before is refused at once
+        import_keras()  # what can be refused before is refused at once
         from kerasmlp.evaluation.report import write_evaluation, write_evaluations
         from kerasmlp.runs.mc_model import can_be_sampled
 

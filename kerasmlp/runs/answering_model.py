@@ -25,7 +25,9 @@ from kerasmlp.uncertainty.numbers import number_measures
 from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.uncertainty.samples import check_rows, predict_uncertainty
 from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.compiled import answers_to_rows
 from kerasmlp.utils.schema import check_object, fields, kind, one_of
+from kerasmlp.utils.tensorflow_import import keras_backend
 
 _KEPT = 128
 """Calls whose answers are kept for the other heads of a run."""
@@ -162,6 +164,8 @@ class AnsweringModel:
         if num_samples:
             how = {"num_samples": num_samples, "seed": seed, "first_row": first_row}
             found = predict_uncertainty(self.sampler, rows, **how)
+        elif len(rows) and keras_backend() == "jax":
+            found = answers_to_rows(self.model, rows)
         elif len(rows):
             found = self.model.predict(rows, batch_size=8192, verbose=0)
         else:

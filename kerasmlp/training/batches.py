@@ -6,26 +6,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-_SHUFFLE, _MIXUP, _NOISE = range(3)  # independent random streams of one seed
+from kerasmlp.training.chunks import chunks_of
 
-_STEPS_PER_CHUNK = 32
-_ROWS_PER_CHUNK = 8192  # bounds the memory
+_SHUFFLE, _MIXUP, _NOISE = range(3)  # independent random streams of one seed
 
 # To look for branches on tensors, where there are none, takes a second of a training's start.
 _as_it_is = tf.autograph.experimental.do_not_convert
-
-
-def chunks_of(steps: int, batch_size: int) -> tuple[int, int]:
-    """Into how many chunks of how many steps an epoch is cut; the last one may be shorter.
-
-    Example:
-
-    >>> chunks_of(20, 128), chunks_of(106, 128), chunks_of(106, 4096)
-    ((1, 20), (4, 27), (53, 2))
-    """
-    most = min(_STEPS_PER_CHUNK, max(_ROWS_PER_CHUNK // batch_size, 1))
-    number = math.ceil(steps / most)
-    return number, math.ceil(steps / number)
 
 
 def training_chunks(

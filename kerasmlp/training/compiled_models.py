@@ -101,11 +101,11 @@ class Workbench:
             self._models[shape] = new, beginning
             return new
         shared, beginning = self._models[shape] = self._models.pop(shape)  # the latest is last
-        recipe_optimizer(shared).follow(recipe)
         for variable, value in zip(shared.variables, new.variables, strict=True):
             variable.assign(value)
         for variable, value in zip(shared.optimizer.variables, beginning, strict=True):
             variable.assign(value)
+        recipe_optimizer(shared).follow(recipe)
         shared.reset_metrics()
         return shared
 

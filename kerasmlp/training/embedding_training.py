@@ -15,11 +15,12 @@ from kerasmlp.data.norms import norm_1_share
 from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.models.presets import Recipe
+from kerasmlp.runs.environment import of_backend
 from kerasmlp.runs.head_answers import check_label_names
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
 from kerasmlp.runs.training_files import FILES, KIND, read_settings
-from kerasmlp.training.batches import chunks_of
+from kerasmlp.training.chunks import chunks_of
 from kerasmlp.training.columns import (
     adapt_columns,
     describe_columns,
@@ -93,6 +94,7 @@ class EmbeddingTraining:
             "init": None,
             "precision": self.precision,
             **info.of_embedder(),
+            **of_backend(),
         }
         if not info.normalized:
             self.config["norm_1_share"] = norm_1_share(rows.heads[0].whole.inputs)

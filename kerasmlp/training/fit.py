@@ -1,22 +1,30 @@
 """One `model.fit`: how a model is compiled, what it is given, what is kept of every epoch."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.divergence import Divergence
 from kerasmlp.layers.members import members_apart, members_of
 from kerasmlp.models.presets import Recipe
-from kerasmlp.training.batches import chunks_of, side_by_side, training_chunks
+from kerasmlp.training.chunk_model import ChunkModel
+from kerasmlp.training.chunks import chunks_of
 from kerasmlp.training.losses import MemberLoss, MemberLosses
 from kerasmlp.training.optimizers import RecipeAdamW
-from kerasmlp.utils.tensorflow_import import require_tensorflow
+from kerasmlp.training.precision import on_gpu
+from kerasmlp.utils.tensorflow_import import require_backend
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +32,8 @@ class Course:
     """What a model goes through.
 
     Attributes:
-        batches: From the numbers of epochs to what is drawn in them; what an epoch draws
-            hangs on its number alone.
+        batches: From the numbers of epochs to what is drawn in them, such as `model.fit`
+            takes it; what an epoch draws hangs on its number alone.
         epochs: At most.
         steps: Calls of the model's step in an epoch.
         learning_rate: To be named where the weights diverge.
@@ -37,7 +45,7 @@ class Course:
         callbacks: What they log of an epoch is kept with it.
     """
 
-    batches: Callable[[range], tf.data.Dataset]
+    batches: Callable[[range], Any]
     epochs: int
     steps: int
     learning_rate: float
@@ -131,12 +139,14 @@ def compile_model(
             it: XLA's convolutions are slow on CPUs.
         steps_per_execution: As of Keras.
     """
-    require_tensorflow()
+    require_backend()
     if any(layer.compute_dtype == "float16" for layer in model.layers):
         # Keras adds loss scaling by itself only where the whole model has the policy.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    if xla is None:
-        xla = "auto" if tf.config.list_physical_devices("GPU") else False
+    if keras.backend.backend() == "jax":
+        xla = True  # else each operation is compiled by itself
+    elif xla is None:
+        xla = "auto" if on_gpu() else False
     model.compile(
         optimizer,
         loss,
@@ -146,6 +156,15 @@ def compile_model(
     )
     # Variables that are made while a step is traced have it traced twice.
     model.optimizer.build(model.trainable_variables)
+
+
+def chunk_maker() -> ModuleType:
+    """The module whose `training_chunks` the backend takes that Keras runs on."""
+    if keras.backend.backend() == "jax":
+        from kerasmlp.training import jax_batches as maker
+    else:
+        from kerasmlp.training import batches as maker
+    return maker
 
 
 def course_by_recipe(
@@ -174,7 +193,7 @@ def course_by_recipe(
     batch_size = min(recipe.batch_size, len(x) if view_starts is None else len(view_starts))
     how = {"steps": steps, "noise_units": noise_units, "view_starts": view_starts}
     how["abreast"] = recipe.members
-    x, y = tf.constant(x), tf.constant(y)  # once for all members
+    x, y = map(keras.ops.convert_to_tensor, (x, y))  # once for all members
     members = [
         drawn_by_recipe(x, y, recipe, seed=seed + member, **how) for member in range(recipe.members)
     ]
@@ -198,17 +217,17 @@ def drawn_by_recipe(
     noise_units: np.ndarray | None = None,
     view_starts: np.ndarray | None = None,
     abreast: int = 1,
-) -> Callable[[range], tf.data.Dataset]:
+) -> Callable[[range], Any]:
     """From the numbers of epochs to what one network learns from in them.
 
     Args:
         abreast: Networks that are trained at once, whose chunks are as long.
     """
     batch_size = min(recipe.batch_size, len(x) if view_starts is None else len(view_starts))
-    x, y = tf.constant(x), tf.constant(y)
+    x, y = map(keras.ops.convert_to_tensor, (x, y))
 
-    def batches(epochs: range) -> tf.data.Dataset:
-        return training_chunks(
+    def batches(epochs: range) -> Any:
+        return chunk_maker().training_chunks(
             x,
             y,
             batch_size=batch_size,
@@ -226,40 +245,11 @@ def drawn_by_recipe(
     return batches
 
 
-def drawn_abreast(
-    drawn: Sequence[Callable[[range], tf.data.Dataset]],
-) -> Callable[[range], tf.data.Dataset]:
+def drawn_abreast(drawn: Sequence[Callable[[range], Any]]) -> Callable[[range], Any]:
     """What several networks learn from at once, each what it would learn from alone."""
     if len(drawn) == 1:
         return drawn[0]
-    return lambda epochs: side_by_side([each(epochs) for each in drawn])
-
-
-@keras.saving.register_keras_serializable("kerasmlp")
-class ChunkModel(keras.Model):
-    """A functional model whose training step takes a chunk of `training_chunks`.
-
-    It runs Keras' own step on each of its batches, in a loop inside of the compiled
-    code: with `steps_per_execution` alone Keras comes back to TensorFlow between
-    batches, which costs a small network a fifth of its time.
-    """
-
-    def train_step(self, chunk):
-        x, y, count = chunk
-        step = super().train_step
-
-        def run(i):
-            step((x[i], y[i]))
-            return i + 1
-
-        tf.while_loop(lambda i: i < count, run, [0])
-        return self.get_metrics_result()
-
-    def get_metrics_result(self):
-        """Of several members the loss is a sum, and is told as their mean."""
-        members = members_of(self)
-        results = super().get_metrics_result()
-        return {k: v / members if k == "loss" else v for k, v in results.items()}
+    return lambda epochs: chunk_maker().side_by_side([each(epochs) for each in drawn])
 
 
 def compile_by_recipe(
@@ -294,6 +284,8 @@ def compile_by_recipe(
         xla=xla,
         steps_per_execution=chunks_of(steps, members * (batch_size or recipe.batch_size))[0],
     )
+    if keras.backend.backend() == "jax":
+        chunked.build_losses()
     return chunked
 
 

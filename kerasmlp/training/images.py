@@ -11,6 +11,7 @@ from kerasmlp.training.fit import Course, compile_model
 from kerasmlp.training.image_batches import ImageSet, augmented_batches, plain_batches
 from kerasmlp.training.precision import computing_in
 from kerasmlp.training.train_run import Measured
+from kerasmlp.utils.tensorflow_import import require_tensorflow
 
 
 class Plan(Protocol):
@@ -77,6 +78,7 @@ class ImageTraining(ABC):
         keras.utils.set_random_seed(self.config["seed"])
         with computing_in(self.plan.precision):
             model, loss = self.network(), "sparse_categorical_crossentropy"
+            require_tensorflow()
             compile_model(model, self.optimizer(), loss, metrics=["accuracy"])
         return model
 

@@ -14,8 +14,8 @@ class RecipeAdamW(keras.optimizers.AdamW):
 
     A rate or a decay that is a constant of the traced step has every recipe
     trace and compile anew. Here they are a table with one rate per step of the
-    whole run, and a scalar. Neither is in `variables`: they follow from the
-    recipe, not from the training so far, and no checkpoint holds them.
+    whole run, and a scalar. They follow from the recipe, not from the training so far: under
+    TensorFlow neither is in `variables`, nor in a checkpoint.
 
     Args:
         recipe: Schedule, weight decay and what it falls on.
@@ -37,6 +37,12 @@ class RecipeAdamW(keras.optimizers.AdamW):
         self.recipe, self.steps_per_epoch, self.schedule = recipe, steps_per_epoch, schedule
         if not recipe.decay_all:
             self.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+
+    @property
+    def variables(self):
+        """Under JAX with the table and the decay: a compiled step knows only what it is given."""
+        given = [self.schedule.table, self.schedule.weight_decay] if self.schedule else []
+        return super().variables + given * (keras.backend.backend() == "jax")
 
     @property
     def weight_decay(self):

@@ -10,9 +10,20 @@ PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 def default_policy() -> str:
     """`mixed_float16` where there is a GPU, else `float32`."""
+    return "mixed_float16" if on_gpu() else "float32"
+
+
+def on_gpu() -> bool:
+    """Whether the backend that Keras runs on has a GPU."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
     import tensorflow as tf
 
-    return "mixed_float16" if tf.config.list_physical_devices("GPU") else "float32"
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 @contextlib.contextmanager

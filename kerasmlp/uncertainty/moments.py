@@ -10,6 +10,7 @@ from kerasmlp.uncertainty.graph import Graph, check_model, kept
 from kerasmlp.uncertainty.moment_rules import full, rule_of, softmax_moments
 from kerasmlp.uncertainty.samples import check_rows
 from kerasmlp.utils.checks import reject
+from kerasmlp.utils.compiled import answers
 
 _ROWS_PER_PASS = 64
 _COVARIANCES_PER_PASS = 1 << 24  # bounds memory: 64 MiB each
@@ -61,7 +62,7 @@ def predict_moments(model: keras.Model | MomentModel, x: np.ndarray) -> dict[str
     for start in range(0, len(x), rows_per_pass):
         rows = slice(start, min(start + rows_per_pass, len(x)))
         chunk = np.resize(x[rows], (min(rows_per_pass, len(x)), *x.shape[1:]))
-        mean, covariance = (np.float64(part) for part in network.predict_on_batch(chunk))
+        mean, covariance = (np.float64(part) for part in answers(network, chunk))
         if network.softmax:
             mean, variance = softmax_moments(mean, covariance)
         else:

@@ -12,6 +12,7 @@ from kerasmlp.layers.members import ENDS, ends_in_members, members_of
 from kerasmlp.layers.residual_block import ResidualBlock
 from kerasmlp.uncertainty.graph import Graph, check_model
 from kerasmlp.utils.checks import reject
+from kerasmlp.utils.compiled import answers
 
 OUTPUTS = ("samples", "summary")
 
@@ -75,7 +76,7 @@ class Sampler:
             sparse: As of `SampleMasks`.
         """
         inputs = {"x": x, "streams": streams, "weights": weights}
-        return self._compiled[output, sparse].predict_on_batch(inputs)
+        return answers(self._compiled[output, sparse], inputs)
 
 
 def _run(graph: Graph, inputs: list, masks: SampleMasks) -> list:

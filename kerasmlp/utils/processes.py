@@ -34,6 +34,8 @@ def start_worker(module: str, **options) -> subprocess.Popen:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "TF_NUM_INTRAOP_THREADS": "1",
+        "PJRT_NPROC": "1",  # of XLA under JAX
+        "NPROC": "1",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # or the first worker takes the whole GPU
         **options.pop("env", {}),
     }

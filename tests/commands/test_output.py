@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -160,8 +161,11 @@ def test_json_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_command_takes_tensorflow_whatever_keras_is_told(tmp_path):
-    run = tmp_path / "run"
-    done = shell(f"kerasmlp train-gender --epochs 1 --run-dir {run}", KERAS_BACKEND="jax")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (run / "DONE").exists()
+def test_a_command_takes_jax_where_keras_is_told_so_else_tensorflow(tmp_path):
+    for told, taken in (("jax", "jax"), ("torch", "tensorflow")):
+        run = tmp_path / told
+        done = shell(f"kerasmlp train-gender --epochs 1 --run-dir {run}", KERAS_BACKEND=told)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert (run / "DONE").exists()
+        report = json.loads((run / "report.json").read_text())
+        assert report["backend"] == taken and taken in report["versions"]

@@ -81,10 +81,12 @@ def test_is_keras_adamw_with_the_originals_epsilon():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_rates_and_decay_are_in_no_checkpoint():
+def test_rates_and_decay_are_in_no_checkpoint_of_tensorflow():
     optimizer = step_with(Recipe(epochs=1)).optimizer
     inside = {id(v) for v in optimizer.variables}
-    assert id(optimizer.schedule.table) not in inside and id(optimizer.weight_decay) not in inside
+    under_jax = keras.backend.backend() == "jax"  # where a step knows only what it is given
+    for variable in (optimizer.schedule.table, optimizer.weight_decay):
+        assert (id(variable) in inside) is under_jax
 
 
 def test_an_optimizer_is_made_again_of_its_config():

@@ -4,8 +4,10 @@ import numpy as np
 
 from kerasmlp import EmbeddingStore, Recipe, choose_target, train
 from kerasmlp.data.examples import Examples
-from kerasmlp.training.batches import training_chunks
+from kerasmlp.training.fit import chunk_maker
 from kerasmlp.training.rows import Rows
+
+training_chunks = chunk_maker().training_chunks
 
 
 def store_of_views(faces: int = 60, views: int = 3) -> EmbeddingStore:
@@ -27,14 +29,14 @@ def test_an_epoch_holds_one_view_of_each_face():
     how = {"batch_size": 3, "num_epochs": 200, "seed": 1, "view_starts": starts}
     for batches, targets, count in training_chunks(x, x, **how):
         assert count == 1
-        rows = np.sort(batches.numpy().ravel().astype(int))
+        rows = np.sort(np.array(batches).ravel().astype(int))
         assert (np.searchsorted(starts, rows, side="right") == [1, 2, 3]).all()
         np.testing.assert_array_equal(batches, targets)
         seen.append(rows)
     share = np.bincount(np.concatenate(seen), minlength=9) / 200
     expected = [1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 3, 1 / 3, 1 / 3]
     np.testing.assert_allclose(share, expected, atol=0.12)
-    again = [b.numpy() for b, _, _ in training_chunks(x, x, first_epoch=150, **how)]
+    again = [np.array(b) for b, _, _ in training_chunks(x, x, first_epoch=150, **how)]
     np.testing.assert_array_equal(np.sort(again[0].ravel()), seen[150])
 
 

@@ -21,6 +21,7 @@ from kerasmlp.training.image_batches import plain_batches
 from kerasmlp.training.precision import PRECISIONS
 from kerasmlp.training.train_run import Measured, train_run
 from kerasmlp.utils.checks import check_choice, check_int, check_seed
+from kerasmlp.utils.tensorflow_import import require_tensorflow
 
 _PREDICT_ROWS = 256
 _MEASURE = "val_mae_years"
@@ -118,6 +119,7 @@ class AgeCNNTraining:
     def make(self) -> keras.Model:
         metrics = [keras.metrics.MeanAbsoluteError(name="mae_years")]
         optimizer = keras.optimizers.Adam(self.rate())
+        require_tensorflow()
         compile_model(self._model, optimizer, "mean_absolute_error", metrics=metrics)
         return self._model
 

@@ -30,6 +30,7 @@ from kerasmlp.experiments.cross_validation.table import (
 from kerasmlp.experiments.cross_validation.trainer import TrainingPool
 from kerasmlp.experiments.grid import Grid
 from kerasmlp.experiments.summary import summarize
+from kerasmlp.runs.environment import of_backend
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_report, target_of
 from kerasmlp.training.initial_weights import check_init, check_untested
@@ -148,6 +149,7 @@ def _config_of(store: EmbeddingStore, plan: CrossValidationPlan, runs: list[Plan
         "width": store.width,
         "standardized": plan.recipe.standardizes(store.info.normalized) or None,
         **store.info.of_embedder(),
+        **of_backend(),
     }
     if plan.init is not None:
         check_init(RunFolder(plan.init), config)

@@ -16,7 +16,7 @@ from kerasmlp.experiments.cross_validation.side_by_side import groups_of
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_int, reject_file
-from kerasmlp.utils.tensorflow_import import import_tensorflow
+from kerasmlp.utils.tensorflow_import import import_keras
 from kerasmlp.utils.worker import Task, Worker, serve
 from kerasmlp.utils.workers import Lost, Pool
 
@@ -153,7 +153,7 @@ def _store_at(paths: str | tuple[str, ...], group: str | None) -> EmbeddingStore
 
 
 def _prepare(settings: dict) -> tuple[bool, Callable[[Sequence[int]], None]]:
-    import_tensorflow()
+    import_keras()
     plan, paths = CrossValidationPlan.from_config(settings["plan"]), settings["store"]
     store = _store_at(paths if isinstance(paths, str) else tuple(paths), plan.group)
     before, here = settings.get("precision"), default_policy()

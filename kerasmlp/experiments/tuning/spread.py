@@ -22,7 +22,7 @@ from kerasmlp.experiments.tuning.search_files import (
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import reject, reject_file
-from kerasmlp.utils.tensorflow_import import import_tensorflow
+from kerasmlp.utils.tensorflow_import import import_keras, keras_backend
 from kerasmlp.utils.worker import serve
 from kerasmlp.utils.workers import Pool
 
@@ -198,6 +198,9 @@ def work(store_path: StorePaths, run_dir: str | os.PathLike) -> None:
     if config.get("precision") != default_policy():
         requirement = f"must be the folder of a search in {default_policy()}, as on this machine"
         reject_file(folder.path, requirement, f"{config.get('precision')}")
+    if config.get("backend", "tensorflow") != keras_backend():
+        requirement = f"must be the folder of a search on {keras_backend()}, as on this machine"
+        reject_file(folder.path, requirement, config.get("backend", "tensorflow"))
     plan = plan_of_search(folder, config)
     search = Search(plan, folder, config, TrialRunner(store, plan))
     try:
@@ -209,7 +212,7 @@ def work(store_path: StorePaths, run_dir: str | os.PathLike) -> None:
 
 
 def _prepare(settings: dict) -> tuple[bool, Callable[[str], None]]:
-    import_tensorflow()
+    import_keras()
     from kerasmlp.experiments.tuning.trial import trace_faster
 
     trace_faster()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasmlp.callbacks.validation import Validation
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
@@ -31,7 +31,12 @@ def trace_faster() -> None:
     """Turns TensorFlow's graph optimiser off in this process.
 
     It takes a quarter of the time to trace a network and makes its steps no faster.
+    Under another backend there is none.
     """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 

@@ -26,6 +26,7 @@ from kerasmlp.experiments.tuning.search_files import (
 )
 from kerasmlp.experiments.tuning.space import recipe_of
 from kerasmlp.experiments.tuning.spread import WorkerPool, search_with_workers
+from kerasmlp.runs.environment import of_backend
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_optional_int, check_positive, reject
@@ -134,6 +135,7 @@ class _Tuning:
             "width": store.width,
             "standardized": plan.base.standardizes(store.info.normalized) or None,
             **store.info.of_embedder(),
+            **of_backend(),
         }
         return self._config | ({"max_epochs": None} if self._open else {})
 
