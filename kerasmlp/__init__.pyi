@@ -40,6 +40,7 @@ from kerasmlp.runs.analysis import analyze as analyze
 from kerasmlp.runs.model import load_model as load_model
 from kerasmlp.runs.predictor import Predictor as Predictor
 from kerasmlp.serving.export.saved_model import export_model as export_model
+from kerasmlp.training.distilling import distil as distil
 from kerasmlp.training.embeddings import train as train
 from kerasmlp.training.fitted import FittedModel as FittedModel
 from kerasmlp.training.fitted import fit as fit

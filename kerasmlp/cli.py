@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "embedding store → model of any labels in a run folder",
     "train-age": "embedding store → age model in a run folder",
     "train-gender": "embedding store → gender model in a run folder",
+    "distil": "run of many networks → run of one that answers as they do",
     "build-images": "images → image store, one HDF5 file read in one go",
     "train-age-cnn": "image store → the UTKFace CNN's ages in a run folder",
     "tune-age-cnn": "image store → learning rate and L2 of that CNN, in two stages",

@@ -14,6 +14,7 @@ from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, made_of_columns
 from kerasmlp.data.targets import Target, in_groups
+from kerasmlp.layers.gaussian_head import GaussianHead
 from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.runs.calibration import HEADS, RunCalibration
 from kerasmlp.runs.mc_model import with_temperatures
@@ -95,8 +96,11 @@ class AnsweringModel:
 
     def spread_of(self, label: str) -> float:
         """Standard deviation of a number among the rows trained on, in its unit."""
-        layer = self.model.get_layer(head_layer("gaussian", self._names[label]))
-        return float(layer.get_weights()[1])
+        return float(self.gaussian_of(label).get_weights()[1])
+
+    def gaussian_of(self, label: str) -> GaussianHead:
+        """The last layer of a head of numbers."""
+        return self.model.get_layer(head_layer("gaussian", self._names[label]))
 
     def check(self, name: str | os.PathLike, width: int, info: StoreInfo) -> None:
         """Rejects embeddings that the model was not trained for."""

@@ -6,10 +6,16 @@ import numpy as np
 from kerasmlp.layers.standardize import Standardize
 
 
-def adapt_columns(model: keras.Model, rows: np.ndarray) -> None:
-    """Shows the rows that are trained on to the model's `Standardize`, where it has one."""
+def adapt_columns(model: keras.Model, rows: np.ndarray, *, like: Standardize | None = None) -> None:
+    """Shows the rows that are trained on to the model's `Standardize`, where it has one.
+
+    `like` is that of another model, which it becomes instead.
+    """
     for layer in _standardizing(model):
-        layer.adapt(rows)
+        if like is None:
+            layer.adapt(rows)
+        else:
+            layer.set_weights(like.get_weights())
 
 
 def noise_units(model: keras.Model) -> np.ndarray | None:

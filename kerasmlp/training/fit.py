@@ -261,6 +261,7 @@ def compile_by_recipe(
     batch_size: int | None = None,
     xla: bool = True,
     each_loss: bool = False,
+    make: Callable[..., ChunkModel] = ChunkModel,
 ) -> ChunkModel:
     """Returns the model, on the same layers, compiled for epochs of `steps` steps.
 
@@ -270,11 +271,11 @@ def compile_by_recipe(
 
     XLA makes a step of a small network faster and takes seconds per network, the
     more the deeper it is: what is trained for a few epochs alone does without
-    (see `xla_pays`).
+    (see `xla_pays`). `make` makes the model of its ends.
     """
     members = members_of(model)
     ends = members_apart(model) if members > 1 else model
-    chunked = ChunkModel(ends.input, ends.output, name=model.name)
+    chunked = make(ends.input, ends.output, name=model.name)
     chunked.__dict__["_answering"] = lambda: model  # no layer of its own, nor one to save
     compile_model(
         chunked,

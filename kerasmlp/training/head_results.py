@@ -162,7 +162,7 @@ def report_of(results: list[HeadResult]) -> dict[str, Any]:
         return results[0].report
     by_name = {result.part.target.name: result.report for result in results}
     report: dict[str, Any] = {"heads": by_name, "validation_groups": []}
-    for part in ("validation", "training", "test"):
+    for part in ("validation", "training", "test", "agreement", "teacher"):
         found = {name: one[part] for name, one in by_name.items() if part in one}
         flat = {f"{name}_{k}": v for name, one in found.items() for k, v in one.items()}
         report |= {part: flat} if flat else {}

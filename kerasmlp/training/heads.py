@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -76,9 +77,14 @@ class LearningHead:
             self.center, self.scale = center, scale
         layer.set_unit(center=0.0, scale=1.0)
 
+    @property
+    def counted(self) -> np.ndarray:
+        """Mask of the targets that are known."""
+        return self.rows.training.known
+
     def constant_loss(self) -> float:
         """The loss of the best answer that is the same for all rows, where the label is known."""
-        known = self.targets[self.rows.training.known]
+        known = self.targets[self.counted]
         constant = np.array([[0, 1]]) if self.target.is_number else known.mean(axis=0)[None]
         answers = np.repeat(constant, len(known), axis=0).astype(np.float32)
         return float(keras.ops.convert_to_numpy(self.loss(known, answers)))
@@ -110,12 +116,15 @@ class Heads:
     Args:
         rows: Of the training.
         recipe: Hyperparameters.
+        make: Makes a head, of the arguments of `LearningHead`.
     """
 
-    def __init__(self, rows: Rows, recipe: Recipe):
+    def __init__(
+        self, rows: Rows, recipe: Recipe, make: Callable[..., LearningHead] = LearningHead
+    ):
         several = len(rows.heads) > 1
         heads = [
-            LearningHead(head, recipe, head.training.target.label if several else None)
+            make(head, recipe, head.training.target.label if several else None)
             for head in rows.heads
         ]
         self.heads = sorted(heads, key=lambda head: head.name or "")  # as the model has them

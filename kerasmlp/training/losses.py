@@ -128,6 +128,35 @@ class GaussianNLL(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("kerasmlp")
+class GaussianCrossentropy(keras.losses.Loss):
+    """Cross-entropy of predicted normal distributions against given ones.
+
+    `log σ + (s² + (m − μ)²) / 2σ² + log(2π) / 2`, least where `μ = m` and `σ = s`.
+
+    Args:
+        name: Of the loss.
+
+    Call arguments:
+        y_true: Mean and standard deviation, `(batch, 2)`.
+        y_pred: The same of the prediction.
+
+    Example:
+
+    >>> given, answers = np.float32([[1, 2]] * 3), np.float32([[1, 2], [1, 1], [3, 2]])
+    >>> GaussianCrossentropy().call(given, answers).numpy().round(4)
+    array([2.1121, 2.9189, 2.6121], dtype=float32)
+    """
+
+    def __init__(self, *, name: str = "gaussian_crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        std = y_pred[:, 1]
+        squares = ops.square(y_true[:, 1]) + ops.square(y_true[:, 0] - y_pred[:, 0])
+        return ops.log(std) + 0.5 * squares / ops.square(std) + _HALF_LOG_2_PI
+
+
+@keras.saving.register_keras_serializable("kerasmlp")
 class JointLoss(keras.losses.Loss):
     """The weighted sum of the losses of several heads, whose outputs lie side by side.
 
