@@ -78,5 +78,6 @@ class StudentModel(ChunkModel):
         self.__dict__["_teacher"] = teacher
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        y = keras.ops.stop_gradient(self.__dict__["_teacher"](x, training=False))
+        if x is not None:  # as it is where the losses are built
+            y = keras.ops.stop_gradient(self.__dict__["_teacher"](x, training=False))
         return super().compute_loss(x, y, y_pred, sample_weight, training)
