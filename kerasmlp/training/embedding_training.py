@@ -81,7 +81,8 @@ class EmbeddingTraining:
             reject("weight", "must be left out for ages with an rps_weight", weight)
         check_label_names(target)
         self.precision = default_policy()
-        self.model, self.steps = self.new_model(rows)
+        self.steps = settings["steps_per_epoch"] or recipe.steps(rows.size)
+        self.model = self.new_model(rows)
         # A test looks at every row, and at some more than once.
         self.xla = rows.test_inputs is not None and self.model.jit_compile
         self.config = {
@@ -107,24 +108,21 @@ class EmbeddingTraining:
         self.targets = self._targets(rows, self.heads)
         self.beginning = self.model.get_weights() if init is not None else None
 
-    def new_model(self, rows: Rows) -> tuple[keras.Model, int]:
-        """The model as it begins, for such rows, and its steps of an epoch."""
-        steps = self.recipe.steps(rows.size)
-        if given := self.settings["steps_per_epoch"]:  # of the rows without those kept back
-            steps = max(1, round(given * rows.size / self.rows.size))
+    def new_model(self, rows: Rows) -> keras.Model:
+        """The model as it begins, for such rows."""
         model = self.workbench.model(
             self.recipe,
             heads=self.target.network_head,
             width=rows.inputs.shape[1],
             batch_size=self._batch_size(rows),
-            steps=steps,
+            steps=self.steps,
             loss=self.heads.loss,
             precision=self.precision,
             seed=self.settings["seed"],
             normalized=self.normalized,
         )
         adapt_columns(model, rows.inputs)
-        return model, steps
+        return model
 
     def joint_model(self, number: int) -> keras.Model:
         """A compiled model of so many such networks side by side; they log `each_loss`."""
@@ -169,20 +167,20 @@ class EmbeddingTraining:
     def course(self, model: keras.Model) -> Course:
         how = {"xla": self.xla, "of": answering(model)}
         validation = Validation(self.rows.part_inputs, self.heads.validation, **how)
-        return self._course(model, self.rows, self.targets, self.steps, [validation])
+        return self._course(model, self.rows, self.targets, [validation])
 
-    def course_of_all(self, model: keras.Model, rows: Rows, heads: Heads, steps: int) -> Course:
+    def course_of_all(self, model: keras.Model, rows: Rows, heads: Heads) -> Course:
         """What the model goes through on all rows, none of which are kept back."""
-        return self._course(model, rows, self._targets(rows, heads), steps, [])
+        return self._course(model, rows, self._targets(rows, heads), [])
 
     def _course(
-        self, model: keras.Model, rows: Rows, targets: np.ndarray, steps: int, callbacks: list
+        self, model: keras.Model, rows: Rows, targets: np.ndarray, callbacks: list
     ) -> Course:
         return course_by_recipe(
             rows.inputs,
             targets,
             self.recipe,
-            steps=steps,
+            steps=self.steps,
             seed=self.settings["seed"],
             noise_units=noise_units(model),
             view_starts=rows.view_starts,

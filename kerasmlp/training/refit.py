@@ -34,10 +34,10 @@ class Repeatable(Protocol):
     beginning: list[np.ndarray] | None
     xla: bool
 
-    def new_model(self, rows: Rows) -> tuple[keras.Model, int]:
-        """The model as it begins, for such rows, and its steps of an epoch."""
+    def new_model(self, rows: Rows) -> keras.Model:
+        """The model as it begins, for such rows."""
 
-    def course_of_all(self, model: keras.Model, rows: Rows, heads: Heads, steps: int) -> Course:
+    def course_of_all(self, model: keras.Model, rows: Rows, heads: Heads) -> Course:
         """What the model goes through on all rows, none of which are kept back."""
 
 
@@ -45,6 +45,9 @@ def refit(
     training: Repeatable, history: list[dict], run: RunFolder, *, progress: bool
 ) -> tuple[keras.Model, Heads, dict[str, int]]:
     """Trains from the same beginning on all rows, as many epochs as gave the first its weights.
+
+    An epoch has as many steps as before, so that the compiled step serves again: a tenth of the
+    rows, others each time, is left out of it.
 
     Args:
         training: Whose first network is trained, and measured.
@@ -60,13 +63,13 @@ def refit(
     """
     recipe, rows = training.recipe, training.rows.undivided()
     heads = training.heads.on(rows)
-    model, steps = training.new_model(rows)
+    model = training.new_model(rows)
     if training.beginning is not None:
         model.set_weights(training.beginning)
     epochs = len(history)
     if recipe.patience:
         epochs = 1 + int(np.argmin([row["val_loss"] for row in history]))
-    course = training.course_of_all(model, rows, heads, steps)
+    course = training.course_of_all(model, rows, heads)
     course = replace(course, epochs=epochs, patience=None)
     fit(model, course, checkpoint_path=run / "refit.npz", progress=progress)
     if not np.isfinite(
