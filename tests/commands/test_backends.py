@@ -58,7 +58,7 @@ def training(folder: Path, name: str) -> tuple[str, list[str]]:
 def of_jax(folder):
     """What the commands write where TensorFlow is not installed."""
     store, run, grid = (f"{folder}/{name}" for name in ("store.h5", "jax", "grid"))
-    folds = ["--seeds", "1", "--num-folds", "2", "--workers", "1", "--label", "gender"]
+    folds = ["--seeds", "1", "--folds", "2", "--workers", "1", "--label", "gender"]
     commands = [
         training(folder, "jax"),
         ("evaluate", [run, store, "--num-samples", "4"]),

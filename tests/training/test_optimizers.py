@@ -49,11 +49,11 @@ def step_with(recipe, follow=None, steps=3):
     before = model.get_weights()
     if follow:
         model.fit(x, y, epochs=1, verbose=0)
-        model.optimizer.follow(follow)
         model.set_weights(before)
         model.optimizer.build(model.trainable_variables)
         for variable in model.optimizer.variables:
             variable.assign(np.zeros(variable.shape))
+        model.optimizer.follow(follow)
     model.fit(x, y, epochs=steps, verbose=0)
     return model
 
