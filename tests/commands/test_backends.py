@@ -82,7 +82,7 @@ def test_without_tensorflow(folder, of_jax):
     assert report["backend"] == "jax" and "tensorflow" not in report["versions"]
     assert report["versions"]["jax"]
     answers = (folder / "answers.jsonl").read_text().splitlines()
-    assert len(answers) == 300 and 0.5 <= json.loads(answers[0])["probability"] <= 1
+    assert len(answers) == 300 and 0.5 <= json.loads(answers[0])["gender"]["probability"] <= 1
     runs = json.loads((folder / "grid" / "report.json").read_text())["runs"]
     assert [run["fold"] for run in runs] == [0, 1]
     assert all(run["test_accuracy"] > 0.6 for run in runs)
