@@ -75,7 +75,10 @@ def _import_quietly(backend: str) -> None:
     sys.modules.update(dict.fromkeys(hidden))
     gc.disable()  # collecting among a million new objects finds nothing
     try:
-        importlib.import_module("jax" if backend == "jax" else "tensorflow")
+        if backend == "jax":
+            importlib.import_module("jax")
+        else:
+            importlib.import_module("tensorflow")
         fresh, keras = "keras" not in sys.modules, importlib.import_module("keras")
         if fresh and backend == "jax":
             # Whether there is a TensorFlow Keras finds out when it first saves, by importing it.

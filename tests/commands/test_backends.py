@@ -63,7 +63,7 @@ def of_jax(folder):
         training(folder, "jax"),
         ("evaluate", [run, store, "--num-samples", "4"]),
         ("predict", [run, store, "-o", f"{folder}/answers.jsonl", "--num-samples", "4"]),
-        ("cross-validate", [*folds, "--store", store, "--epochs", "2", "--run-dir", grid]),
+        ("cross-validate", [*folds, "--store", store, "--epochs", "9", "--run-dir", grid]),
     ]
     code = (
         "import contextlib, io, sys\nfrom kerasmlp.cli import run_command\n"
