@@ -43,7 +43,12 @@ def add_workers(group: argparse._ActionsContainer) -> None:
 def add_side_by_side(group: argparse._ActionsContainer) -> None:
     text = "runs that a worker trains in one program, N or auto: many on a GPU, else 1"
     how = {"metavar": "N", "default": "auto", "help": text}
-    group.add_argument("--side-by-side", type=lambda v: None if v == "auto" else int(v), **how)
+    group.add_argument("--side-by-side", type=number_or_auto, **how)
+
+
+def number_or_auto(word: str) -> int | None:
+    """None of `auto`."""
+    return None if word == "auto" else int(word)
 
 
 def how_to_work(args: argparse.Namespace) -> dict[str, bool]:

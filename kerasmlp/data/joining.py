@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from kerasmlp.data.datasets.records import joined_groups
+from kerasmlp.data.examples import Examples
 from kerasmlp.data.labelled import JOINED_FROM, Columns, has_label
-from kerasmlp.data.labels import is_unknown
+from kerasmlp.data.labels import UNKNOWN, is_unknown
 from kerasmlp.data.row_hashes import row_hashes
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.label_columns import joined_column
@@ -58,25 +59,29 @@ array([0, 1, 1, 2]))
         return stores[0]
     names = [str(store.name) for store in stores]
     rows = [len(store) for store in stores]
-    files = _file_names(names)
+    within = [name for store in stores for name in np.unique(store.labels.get(JOINED_FROM, []))]
+    files = _file_names(names, within)
     labels: dict[str, np.ndarray] = {}
     left_out: dict[str, str] = {}
     for key in dict.fromkeys(k for store in stores for k in store.labels if has_label(store, k)):
         parts = _parts(stores, key)
+        if key in (_GROUP, group, JOINED_FROM):
+            continue
         if why := _unlike(key, parts, files):
             left_out[key] = why
-        elif key not in (_GROUP, group, JOINED_FROM):
-            parts = _with_first_views(parts, rows) if key == "view" else parts
+        else:
+            parts = _with_first_views(stores, parts) if key == "view" else parts
             try:
                 labels[key] = joined_column(names, key, parts, rows)
             except InputError as error:
                 left_out[key] = str(error)
     origin = np.repeat(np.arange(len(stores)), rows)
-    hashes = np.concatenate([row_hashes(store.embeddings) for store in stores])
-    same = _in_several(hashes, origin)
+    half = stores[0].info.normalized
+    hashes = np.concatenate([row_hashes(store.embeddings, half=half) for store in stores])
+    same, repeated = _in_several(hashes, origin), len(np.unique(hashes)) < len(hashes)
     for key in dict.fromkeys((_GROUP, group)):
         parts = [] if key is None else _parts(stores, key)
-        if any(part is not None for part in parts) or (key == _GROUP and same):
+        if any(part is not None for part in parts) or (key == _GROUP and repeated):
             labels[key] = _groups(parts, rows, hashes)
     of_files = zip(_parts(stores, JOINED_FROM), rows, files, strict=True)
     labels[JOINED_FROM] = np.concatenate(
@@ -108,8 +113,8 @@ def open_stores(paths: StorePaths, *, group: str | None = None) -> EmbeddingStor
 def absolute(paths: StorePaths) -> str | list[str]:
     """Where a store is, or several are, for another process."""
     if isinstance(paths, str | os.PathLike):
-        return os.path.realpath(paths)
-    return [os.path.realpath(path) for path in paths]
+        return os.path.abspath(paths)
+    return [os.path.abspath(path) for path in paths]  # the names of links are their names
 
 
 def _parts(stores: Sequence[EmbeddingStore], key: str) -> list[np.ndarray | None]:
@@ -117,10 +122,12 @@ def _parts(stores: Sequence[EmbeddingStore], key: str) -> list[np.ndarray | None
     return [store.labels[key] if has_label(store, key) else None for store in stores]
 
 
-def _file_names(names: Sequence[str]) -> list[str]:
-    """What files are called without their folders; where two are called the same, numbered."""
+def _file_names(names: Sequence[str], within: Sequence[str]) -> list[str]:
+    """What files are called without their folders; where two are called the same, those that
+    are joined already among them, numbered."""
     found = [Path(name).name for name in names]
-    return [f"{f} ({k + 1})" if found.count(f) > 1 else f for k, f in enumerate(found)]
+    known = [*found, *within]
+    return [f"{f} ({k + 1})" if known.count(f) > 1 else f for k, f in enumerate(found)]
 
 
 def _unlike(key: str, parts: Sequence[np.ndarray | None], files: Sequence[str]) -> str | None:
@@ -129,7 +136,7 @@ def _unlike(key: str, parts: Sequence[np.ndarray | None], files: Sequence[str]) 
     if key == "fold" and len(there) < len(parts):
         return f"only {' and '.join(file for file, _ in there)} has it"
     texts, numbers = ([f for f, p in there if (p.dtype.kind == "U") == text] for text in (1, 0))
-    if key not in (_GROUP, JOINED_FROM) and texts and numbers:
+    if texts and numbers:
         return f"it is text in {', '.join(texts)}, numbers in {', '.join(numbers)}"
     if key == "age_group" and not numbers and len(there) > 1:
         whole = Columns({key: np.concatenate([part for _, part in there])})
@@ -140,9 +147,15 @@ def _unlike(key: str, parts: Sequence[np.ndarray | None], files: Sequence[str]) 
     return None
 
 
-def _with_first_views(parts: Sequence[np.ndarray | None], rows: Sequence[int]) -> list[np.ndarray]:
-    """Where views are not numbered, each row is the first of its face."""
-    return [np.zeros(n, np.int8) if p is None else p for p, n in zip(parts, rows, strict=True)]
+def _with_first_views(
+    stores: Sequence[EmbeddingStore], parts: Sequence[np.ndarray | None]
+) -> list[np.ndarray | None]:
+    """Where one store has views of faces, each row of another is the first of its face."""
+    unknown = (Examples(s.embeddings, np.full(len(s), UNKNOWN), s.labels) for s in stores)
+    if all(examples.view_starts is None for examples in unknown):
+        return list(parts)
+    firsts = (np.zeros(len(store), np.int8) for store in stores)
+    return [f if part is None else part for part, f in zip(parts, firsts, strict=True)]
 
 
 def _in_several(hashes: np.ndarray, origin: np.ndarray) -> int:

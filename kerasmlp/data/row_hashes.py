@@ -5,11 +5,13 @@ import hashlib
 import numpy as np
 
 
-def row_hashes(embeddings: np.ndarray) -> np.ndarray:
+def row_hashes(embeddings: np.ndarray, *, half: bool = True) -> np.ndarray:
     """A hash of each embedding, the same in half and in single precision.
 
     Args:
         embeddings: `(rows, width)`.
+        half: Whether rows are the same that half precision cannot tell apart; columns of a
+            table, whose numbers may be large, are compared in single precision.
 
     Returns:
         `(rows,)` uint64; two of a million different rows agree with a probability of 3e-8.
@@ -21,6 +23,6 @@ def row_hashes(embeddings: np.ndarray) -> np.ndarray:
     True
     """
     with np.errstate(over="ignore"):  # what is too large for half precision is the same in both
-        rows = np.ascontiguousarray(embeddings, np.float16)
+        rows = np.ascontiguousarray(embeddings, np.float16 if half else np.float32)
     digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows)
     return np.frombuffer(digests, "<u8").astype(np.uint64)

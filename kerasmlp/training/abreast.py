@@ -24,7 +24,7 @@ def train_abreast(prepared: Iterable[tuple[Callable[[], EmbeddingTraining], RunF
     The networks share no weight, and each learns what it would alone, but for the rounding of
     products that are computed at once. Runs that were killed go on with those that have come as
     far; one that is alone at its epoch is left as it is. What diverges is left at the epoch
-    before.
+    before, and in half precision all are.
 
     Args:
         prepared: What makes the training of each run, of one network, workbench and number of
@@ -126,6 +126,11 @@ class _EachLane(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         losses = np.asarray(logs["each_loss"])
+        if hasattr(self.model.optimizer, "inner_optimizer") and not np.isfinite(losses).all():
+            # In half precision what is not finite in one holds up all: each goes on alone, from
+            # the epoch before.
+            self.model.stop_training = True
+            return
         for number, lane in enumerate(self.lanes):
             if not lane.ended:
                 _take(self.model, self.lanes, number)

@@ -21,6 +21,7 @@ from kerasmlp.evaluation.agreement import agreement
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
+from kerasmlp.runs.environment import of_backend
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import save_seen
 from kerasmlp.runs.training_files import KIND
@@ -38,7 +39,7 @@ from kerasmlp.training.head_results import (
 from kerasmlp.training.heads import side_by_side
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.student_heads import StudentHead, StudentHeads, taken_over
-from kerasmlp.training.student_recipe import ONE, student_recipe
+from kerasmlp.training.student_recipe import student_recipe
 from kerasmlp.training.student_rows import StudentRows
 from kerasmlp.training.teacher import StudentModel, Teacher
 from kerasmlp.training.train_run import Measured, train_run
@@ -46,6 +47,7 @@ from kerasmlp.training.xla import xla_pays
 from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.utils.checks import check_int, check_seed, reject
 from kerasmlp.utils.files import write_json
+from kerasmlp.utils.tensorflow_import import require_tensorflow
 
 _CONTRACT = (
     "width", "embedder", "embedder_sha256", "normalized", "preprocessing", "norm_1_share",
@@ -109,6 +111,7 @@ def distil(
     >>> report["agreement"]["same_class"] > 0.8
     True
     """
+    require_tensorflow()
     check_seed(check_int("seed", seed, minimum=0))
     if Path(run_dir).resolve() == Path(run).resolve():
         reject("run_dir", "must be another folder than that of the run", str(run_dir))
@@ -117,9 +120,9 @@ def distil(
     started, teacher = time.time(), Teacher(run)
     if recipe is None:
         recipe = student_recipe(run, sum(map(len, stores)))
-    for name, value in ONE.items():
-        if getattr(recipe, name) != value:
-            reject(f"recipe.{name}", f"must be {value}, for one network", getattr(recipe, name))
+    if recipe.members > 1:
+        reject("recipe.members", "must be 1: a student is one network", recipe.members)
+    recipe = recipe.replace(refit=False)  # the rows kept back compare it with the run
     rows = StudentRows.of_stores(stores, teacher, seed)
     digests = [store.digest() for store in stores]
     joined = hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -146,6 +149,7 @@ class Distillation:
     ):
         self.teacher, self.rows, self.recipe = teacher, rows, recipe
         self.heads = StudentHeads(rows, recipe, teacher)
+        self.over: list[str] = []  # labels whose calibration is the teacher's
         self.steps, self.precision = recipe.steps(rows.size), default_policy()
         known = teacher.config
         self.normalized: bool = known["normalized"]
@@ -162,6 +166,7 @@ class Distillation:
             "init": None,
             "distilled": teacher.sha256,
             "precision": self.precision,
+            **of_backend(),
             **settings,
             **{name: known.get(name) for name in _CONTRACT},
         }
@@ -202,6 +207,10 @@ class Distillation:
         plain, joined, sampler = Workbench().in_float32(model, self.recipe, ends, **how)
         pairs = zip(heads.heads, heads.columns, strict=True)
         results = [self._result(head, k, plain, joined, sampler) for head, k in pairs]
+        if rows.test_inputs is not None:
+            tested = tested_heads(heads, joined, xla=False)
+            for result, measured in zip(results, tested, strict=True):
+                result.report.update(measured)
         report = {"validation": {}} | report_of(results)
         report["rows"] = {
             "training": rows.size,
@@ -210,11 +219,6 @@ class Distillation:
         }
         report["columns"] = describe_columns(plain)
         if rows.test_inputs is not None:
-            for result, measured in zip(
-                results, tested_heads(heads, joined, xla=False), strict=True
-            ):
-                result.report.update(measured)
-            report |= report_of(results)
             report["rows"]["test"] = rows.test_labelled
         report["notes"] = self._notes(results, report)
         save_seen(run, np.concatenate([rows.inputs, kept]), self.teacher.run)
@@ -250,7 +254,8 @@ class Distillation:
         result.report["agreement"] = agreement(head.target, *both)
         if result.calibration is not None or not self.recipe.calibrate:
             return result
-        before = self.teacher.calibrations[label]
+        if (before := self.teacher.calibrations[label]) is not None:
+            self.over.append(label)
         return replace(result, calibration=taken_over(before, head, sampler, kept))
 
     def _notes(self, results: list[HeadResult], report: dict) -> list[str]:
@@ -272,7 +277,7 @@ class Distillation:
                     f"{target.label}: {path} has learned from {seen} of the {len(result.part)} "
                     "rows kept back that have it, which flatters both"
                 )
-            if seen is not None and self.recipe.calibrate:
+            if target.label in self.over:
                 what = "intervals" if target.is_number else "temperature, intervals and abstention"
                 why = "too few rows kept back have it and are new to that run"
                 notes.append(f"{target.label}: {what} are taken over from {path}: {why}")

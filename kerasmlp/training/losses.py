@@ -116,9 +116,7 @@ class GaussianNLL(keras.losses.Loss):
     def call(self, y_true, y_pred):
         weight, mean, std = y_true[:, 1], y_pred[:, 0], y_pred[:, 1]
         number = y_true[:, 0] / ops.where(weight > 0, weight, 1.0)
-        nll = (
-            0.5 * ops.square((number - mean) / std) + ops.log(std) + 0.5 * float(np.log(2 * np.pi))
-        )
+        nll = 0.5 * ops.square((number - mean) / std) + ops.log(std) + _HALF_LOG_2_PI
         if self.beta:
             nll *= ops.stop_gradient(std ** (2 * self.beta))
         return weight * nll
@@ -260,6 +258,7 @@ class MemberLoss(keras.losses.Loss):
         return {**super().get_config(), "loss": loss, "members": self.members}
 
 
+@keras.saving.register_keras_serializable("kerasmlp")
 class MemberLosses(keras.metrics.Metric):
     """The mean loss of each member over the batches so far, `(members,)`.
 
@@ -289,3 +288,7 @@ class MemberLosses(keras.metrics.Metric):
 
     def result(self):
         return self.total / ops.maximum(self.count, 1.0)
+
+    def get_config(self):
+        inner = self._loss.get_config()
+        return {**super().get_config(), "loss": inner["loss"], "members": inner["members"]}

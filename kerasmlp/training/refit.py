@@ -46,8 +46,8 @@ def refit(
 ) -> tuple[keras.Model, Heads, dict[str, int]]:
     """Trains from the same beginning on all rows, as many epochs as gave the first its weights.
 
-    An epoch has as many steps as before, so that the compiled step serves again: a tenth of the
-    rows, others each time, is left out of it.
+    An epoch has as many steps as before, so that the compiled step serves again: the rows that
+    are too many for them are others each time.
 
     Args:
         training: Whose first network is trained, and measured.

@@ -83,7 +83,9 @@ class StudentHeads(Heads):
         """How near outputs come to the teacher's, and the weighted divergence."""
         each = self.agreement(outputs)
         weighed = zip(self._weights, each, strict=True)
-        return {"loss": sum(w * one["kl_nats"] for w, one in weighed)} | self._named(each)
+        loss = sum(w * one["kl_nats"] for w, one in weighed)
+        found = [{k: v for k, v in one.items() if k != "rows"} for one in each]
+        return {"loss": loss} | self._named(found)
 
     def agreement(self, outputs: np.ndarray) -> list[dict[str, float]]:
         """Of each head with the teacher, from outputs for all rows kept back."""

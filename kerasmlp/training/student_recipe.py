@@ -19,9 +19,6 @@ _NETWORK = (
 DISTILLING: dict[str, Any] = {"dropout_rate": 0.05}
 """What a student learns otherwise than from labels: its targets hold no noise to be kept from."""
 
-ONE = {"members": 1, "refit": False}
-"""One network, which keeps its rows back."""
-
 
 def student_recipe(run: str | os.PathLike, rows: int) -> Recipe:
     """How a student learns where nobody says otherwise: as a member of the run's network.
@@ -36,6 +33,6 @@ def student_recipe(run: str | os.PathLike, rows: int) -> Recipe:
     config, target = read_settings(RunFolder(run))
     teacher = recipe_of(RunFolder(run) / "config.json", config["recipe"])
     numbers = all(head.is_number for head in target.heads)
-    found = (PRESETS["number"] if numbers else Recipe()).replace(**DISTILLING)
+    found = (PRESETS["number"] if numbers else PRESETS["age"]).replace(**DISTILLING)
     network = {name: getattr(teacher, name) for name in _NETWORK}
-    return for_rows(found.replace(**network, **ONE), rows)
+    return for_rows(found.replace(**network, members=1, refit=False), rows)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasmlp.data.examples import VALIDATION_SHARE, Examples, examples_of, known_in_any
+from kerasmlp.data.joining import join_stores
 from kerasmlp.data.labels import UNKNOWN, is_unknown
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.row_hashes import row_hashes
@@ -18,9 +19,18 @@ from kerasmlp.training.calibrating import MIN_SPREAD_ROWS, MIN_TEMPERATURE_ROWS
 from kerasmlp.training.rows import HeadRows, Rows, divided
 from kerasmlp.training.teacher import Teacher
 from kerasmlp.utils.checks import reject, reject_file
+from kerasmlp.utils.schema import check_object, number, optional, text, whole
 
 MIN_ROWS = 20
 """Of a store, to be divided."""
+
+_DIVIDED = {
+    "seed": whole(0, (1 << 31) - 1),
+    "validation_share": number(0, 1),
+    "test_share": optional(number(0, 1)),
+    "group": optional(text()),
+}
+"""Settings by which a teacher has divided its rows."""
 
 _OF_PEOPLE = ("age_years", "age_group", "gender")
 """Labels by which measures are told apart."""
@@ -56,6 +66,7 @@ class StudentRows(Rows):
         """
         if not stores:
             reject("stores", "must be one store or more", stores)
+        stores = _as_learned(stores, teacher)
         for store in stores:
             teacher.check(store.name, store.width, store.info)
             if len(store) < MIN_ROWS:
@@ -65,11 +76,13 @@ class StudentRows(Rows):
         part = _joined(stores, kept, teacher)
         training = _joined(stores, learned, teacher)
         test = _joined(stores, held_out, teacher) if any(map(len, held_out)) else None
-        hashes = row_hashes(part.embeddings)
-        apart = hashes if test is None else np.union1d(hashes, row_hashes(test.embeddings))
+        half = teacher.config["normalized"]
+        apart = row_hashes(part.embeddings, half=half)
+        if test is not None:
+            apart = np.union1d(apart, row_hashes(test.embeddings, half=half))
         # Copies of them are not learned from either, whatever store they come in.
-        training = training.subset(~np.isin(row_hashes(training.embeddings), apart))
-        is_new = np.concatenate(new) | ~np.isin(hashes, teacher.seen)
+        training = training.subset(~np.isin(row_hashes(training.embeddings, half=half), apart))
+        is_new = np.concatenate(new) | ~np.isin(row_hashes(part.embeddings), teacher.seen)
         heads, learned_from = [], {}
         for target in teacher.target.heads:
             examples = _examples(part, target)
@@ -78,9 +91,9 @@ class StudentRows(Rows):
                 examples = examples.subset(is_new)
             else:
                 learned_from[target.label] = int((examples.known & ~is_new).sum())
-            whole = _examples(training, target)
+            learned_by = _examples(training, target)
             tested = None if test is None else _examples(test, target)
-            heads.append(HeadRows(whole, whole, examples, tested))
+            heads.append(HeadRows(learned_by, learned_by, examples, tested))
         return cls(tuple(heads), part.embeddings, learned_from)
 
     @property
@@ -89,10 +102,20 @@ class StudentRows(Rows):
         return int((~known_in_any([head.training for head in self.heads])).sum())
 
 
+def _as_learned(stores: Sequence[EmbeddingStore], teacher: Teacher) -> Sequence[EmbeddingStore]:
+    """The stores as one where the teacher has learned from them as one."""
+    if len(stores) > 1 and teacher.config.get("stores"):
+        joined = join_stores(stores, group=teacher.config.get("group"))
+        if joined.digest() == teacher.config.get("data_digest"):
+            return [joined]
+    return stores
+
+
 def _divided(store: EmbeddingStore, teacher: Teacher, seed: int) -> tuple[np.ndarray, ...]:
     """Rows to learn from, kept back and held out as a test; and which of the second are new to
     the teacher, as it has kept them back, too."""
     before, every = teacher.config, np.arange(len(store))
+    check_object(teacher.run / "config.json", before, _DIVIDED, "that of a training")
     own = store.digest() == before.get("data_digest") and "distilled" not in before
     heads = examples_of(store, teacher.target) if own else [_rows_of(store)]
     groups, test = heads[0].groups(before.get("group") if own else None), every[:0]
@@ -111,7 +134,8 @@ def _divided(store: EmbeddingStore, teacher: Teacher, seed: int) -> tuple[np.nda
     if not len(learned):
         reject_file(store.name, "must hold rows of more groups", "none to learn from")
     kept, held_out = (_first_views(heads[0], rows) for rows in (part, test))
-    return learned, kept, held_out, np.full(len(kept), own and not teacher.recipe.refit)
+    new = own and not teacher.recipe.refit and before.get("init") is None
+    return learned, kept, held_out, np.full(len(kept), new)
 
 
 def _first_views(rows: Examples, chosen: np.ndarray) -> np.ndarray:

@@ -107,5 +107,5 @@ def require_tensorflow() -> None:
     import keras
 
     if (backend := keras.backend.backend()) != "tensorflow":
-        requirement = "must be tensorflow to export, serve, train on images or embed them"
+        requirement = "must be tensorflow to export, serve, distil, train on images or embed them"
         reject("KERAS_BACKEND", requirement, backend)

@@ -1,5 +1,7 @@
 """Trainings side by side: each ends where it would have ended alone."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -7,12 +9,14 @@ from data_sets import make_store
 
 from kerasmlp import EmbeddingStore, NumberTarget, Recipe, StoreInfo, load_model
 from kerasmlp.callbacks.checkpoint import Checkpoint
+from kerasmlp.data.other_targets import SeveralTargets
 from kerasmlp.data.targets import choose_target
 from kerasmlp.experiments.cross_validation import side_by_side
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs
 from kerasmlp.experiments.cross_validation.side_by_side import groups_of, runs_abreast
 from kerasmlp.experiments.cross_validation.trainer import train_planned, train_together
 from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.training import embedding_training
 from kerasmlp.training.abreast import train_abreast
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.embeddings import prepared
@@ -111,24 +115,31 @@ def test_bits_do_not_hang_on_how_many_are_beside_nor_on_a_kill(bench, tmp_path, 
                 check_same(mine, theirs)
 
 
-def test_one_that_diverges_leaves_the_others_alone(bench, tmp_path):
-    store, label, recipe = CASES["classes"]
-    plan = plan_of(store, label, recipe)
-    runs = plan_runs(store, plan)
+def made_for(store, plan, bench, broken):
+    """What makes the training of a run of a plan, whose weights are no numbers in one."""
 
     def maker(run):
         def make():
-            what, how = (store.subset(run.training), plan.target, recipe), {"pictures": False}
+            what, how = (store.subset(run.training), plan.target, plan.recipe), {"pictures": False}
             how |= {"seed": run.seed, "steps_per_epoch": run.steps_per_epoch}
             training = prepared(*what, workbench=bench, **how)
-            if run is runs[1]:
+            if run is broken:
                 training.model.set_weights([w * np.nan for w in training.model.get_weights()])
             return training
 
         return make
 
+    return maker
+
+
+def test_one_that_diverges_leaves_the_others_alone(bench, tmp_path):
+    store, label, recipe = CASES["classes"]
+    plan = plan_of(store, label, recipe)
+    runs = plan_runs(store, plan)
+
+    made = made_for(store, plan, bench, broken=runs[1])
     for name, chosen in (("all", runs), ("sound", runs[2:])):
-        pairs = [(maker(run), RunFolder(tmp_path / name / run.name)) for run in chosen]
+        pairs = [(made(run), RunFolder(tmp_path / name / run.name)) for run in chosen]
         train_abreast(pairs)
     assert not (tmp_path / "all" / runs[1].name / "checkpoint.npz").exists()
     for run in runs[2:]:
@@ -138,23 +149,40 @@ def test_one_that_diverges_leaves_the_others_alone(bench, tmp_path):
             check_same(saved[0][name], saved[1][name])
 
 
+def test_in_half_precision_nobody_is_held_up_by_one_that_diverges(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_training, "default_policy", lambda: "mixed_float16")
+    store, label, recipe = CASES["classes"]
+    plan = plan_of(store, label, recipe)
+    runs = plan_runs(store, plan)
+    made = made_for(store, plan, bench, broken=runs[1])
+    train_abreast([(made(run), RunFolder(tmp_path / run.name)) for run in runs])
+    assert not list(tmp_path.glob("*/checkpoint.npz"))
+
+
 def test_groups_are_of_equal_steps(monkeypatch, tmp_path):
     store = make_store(rows=60)
     assert groups_of(range(25), [7] * 25, 10) == [[*range(9)], [*range(9, 17)], [*range(17, 25)]]
     assert groups_of([3], [7] * 25, 10) == [[3]]
-    recipe = Recipe()
-    assert runs_abreast(recipe, store, 5) == 5
+    plan = plan_of(store, "gender", Recipe())
+
+    def most(plan=plan, asked=None, store=store, **changes):
+        changed = replace(plan, recipe=plan.recipe.replace(**changes))
+        return runs_abreast(changed, store, asked)
+
+    assert most(asked=5) == 5
     gpus = tmp_path / "gpus"
     monkeypatch.setattr(side_by_side, "_GPUS", gpus)
-    assert runs_abreast(recipe, store) == 1
+    assert most() == 1
     (gpus / "0000:00").mkdir(parents=True)
-    assert runs_abreast(recipe, store) == 32
-    assert runs_abreast(recipe.replace(members=2), store) == 1
-    wide = recipe.replace(hidden_width=4096)
-    assert runs_abreast(wide, store) == 3
+    assert most() == 32 and most(members=2) == 1 and most(hidden_width=4096) == 3
+    monkeypatch.setattr(side_by_side, "_BYTES", 3 * 4 * 60 * store.width * 7)
+    assert most() == 7
+    both = SeveralTargets((plan.target, choose_target(store, "race")))
+    assert most(replace(plan, target=both)) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert runs_abreast(recipe, store) == 1
-    with pytest.raises(InputError, match="must be 1 where a run has several members"):
-        runs_abreast(recipe.replace(members=2), store, 5)
+    assert most() == 1
+    for wrong in ({"plan": replace(plan, target=both)}, {"members": 2}):
+        with pytest.raises(InputError, match="must be 1 where a run has several members or"):
+            most(asked=5, **wrong)
     with pytest.raises(InputError, match="num_blocks.*parameters"):
-        runs_abreast(wide, store, 50)
+        most(asked=50, hidden_width=4096)

@@ -6,7 +6,7 @@ import pytest
 from data_sets import make_store
 
 from kerasmlp import Recipe, ResidualMLP, choose_target, load_model, train
-from kerasmlp.training import embeddings
+from kerasmlp.training import embedding_training
 from kerasmlp.training.fit import chunk_maker, compile_by_recipe, compile_model
 from kerasmlp.training.losses import recipe_loss
 from kerasmlp.training.optimizers import RecipeAdamW
@@ -48,7 +48,9 @@ def test_half_precision_ends_near_single(tmp_path, monkeypatch):
     recipe = recipe.replace(mixup_alpha=0.0, noise_std=0.0)
     target, nll = choose_target(store, "gender"), {}
     for precision in ("float32", "mixed_float16"):
-        monkeypatch.setattr(embeddings, "default_policy", lambda precision=precision: precision)
+        monkeypatch.setattr(
+            embedding_training, "default_policy", lambda precision=precision: precision
+        )
         run = tmp_path / precision
         report = train(store, target, recipe, run, pictures=False)
         assert report["precision"] == precision and report["backend"] == "jax"

@@ -655,7 +655,9 @@ def test_the_history_grows_while_it_trains_and_outlives_a_kill(tmp_path):
 
 
 def test_float16_policy_trains_and_is_saved_as_float32(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("kerasmlp.training.embeddings.default_policy", lambda: "mixed_float16")
+    monkeypatch.setattr(
+        "kerasmlp.training.embedding_training.default_policy", lambda: "mixed_float16"
+    )
     scaled = []
     wrap = keras.optimizers.LossScaleOptimizer
     monkeypatch.setattr(

@@ -120,7 +120,7 @@ def cross_validate(
     started, workers = time.time(), number_of_workers(workers)
     store = open_stores(store_path, group=plan.group)
     runs = plan_runs(store, plan)
-    abreast = runs_abreast(plan.recipe, store, side_by_side)
+    abreast = runs_abreast(plan, store, side_by_side)
     config = _config_of(store, plan, runs)
     grid = Grid(run_dir, [run.name for run in runs])
     with grid.folder.working(config, resume=resume, force=force, files=grid.files):
@@ -131,7 +131,8 @@ def cross_validate(
         settings |= {"run_dir": str(grid.folder.path.resolve()), "precision": _precision_of(grid)}
         with nullcontext(pool) if pool else TrainingPool(workers) as pool:
             steps = [run.steps_per_epoch for run in runs]
-            done = pool.train(settings, pending, steps, side_by_side=abreast)
+            together = {"side_by_side": abreast, "on_gpu_alone": side_by_side is None}
+            done = pool.train(settings, pending, steps, **together)
             bar = {"total": len(runs), "initial": len(runs) - len(pending), "desc": "runs"}
             collections.deque(tqdm(done, **bar, unit="run", disable=not progress), maxlen=0)
         return _finish(grid, store, plan, runs, started, keep_diverged)

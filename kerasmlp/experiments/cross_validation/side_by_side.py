@@ -10,41 +10,50 @@ from pathlib import Path
 import numpy as np
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.models.presets import MAX_MEMBERS, Recipe
+from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan
+from kerasmlp.models.presets import MAX_MEMBERS
 from kerasmlp.utils.checks import check_int, reject
 
 _ON_GPU = 32
 """Runs in a program there, which one network leaves idle."""
 
+_BYTES = 4 << 30
+"""That the rows of runs in one program take: each holds its own, three times over in float32."""
+
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
 
-def runs_abreast(recipe: Recipe, store: EmbeddingStore, asked: int | None = None) -> int:
-    """How many runs are trained in one program at most.
+def runs_abreast(plan: CrossValidationPlan, store: EmbeddingStore, asked: int | None = None) -> int:
+    """How many runs are trained in one program at most, if there is a GPU.
 
     On a GPU many are: the products of one small network leave it idle. On CPUs none are: one
     process per core is faster, by `tests/benchmarks/side_by_side.py`. An ensemble is many
-    networks already, and its runs are trained one after the other.
+    networks already, and several labels are weighed by what each fold holds: such runs are
+    trained one after the other.
 
     Args:
-        recipe: Of each run.
+        plan: Of the runs.
         store: That they learn from.
         asked: By the user, or None.
 
     Raises:
         InputError: if so many are no program.
     """
+    recipe, normalized = plan.recipe, store.info.normalized
+    several = recipe.members > 1 or len(plan.target.heads) > 1
     if asked is not None:
         check_int("side_by_side", asked, minimum=1, maximum=MAX_MEMBERS)
-        if asked > 1 and recipe.members > 1:
-            reject("side_by_side", "must be 1 where a run has several members", asked)
-        joint = recipe.replace(members=asked if asked > 1 else recipe.members)
-        joint.check_width(store.width, normalized=store.info.normalized)
+        if asked > 1 and several:
+            requirement = "must be 1 where a run has several members or several labels"
+            reject("side_by_side", requirement, asked)
+        if asked > 1:
+            recipe = recipe.replace(members=asked)
+            recipe.check_width(store.width, normalized=normalized)
         return asked
-    if recipe.members > 1 or not _sees_gpu():
+    if several or not _may_have_gpu():
         return 1
-    most = recipe.most_members(store.width, normalized=store.info.normalized)
-    return min(most, _ON_GPU)
+    fit = _BYTES // (3 * 4 * len(store) * store.width)
+    return max(1, min(recipe.most_members(store.width, normalized=normalized), fit, _ON_GPU))
 
 
 def groups_of(pending: Sequence[int], steps: Sequence[int], most: int) -> list[list[int]]:
@@ -67,7 +76,7 @@ def groups_of(pending: Sequence[int], steps: Sequence[int], most: int) -> list[l
     return [group.tolist() for group in found]
 
 
-def _sees_gpu() -> bool:
-    """Whether a worker will see one; asked without loading what it computes with."""
+def _may_have_gpu() -> bool:
+    """Whether a driver is there; whether a worker sees a GPU is asked where this is so."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and _GPUS.is_dir() and any(_GPUS.iterdir())

@@ -14,7 +14,7 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, PlannedRun, plan_runs
 from kerasmlp.experiments.cross_validation.side_by_side import groups_of
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.training.precision import default_policy
+from kerasmlp.training.precision import default_policy, on_gpu
 from kerasmlp.utils.checks import check_int, reject_file
 from kerasmlp.utils.tensorflow_import import import_keras
 from kerasmlp.utils.worker import Task, Worker, serve
@@ -100,6 +100,7 @@ class TrainingPool(Pool):
         steps: Sequence[int],
         *,
         side_by_side: int = 1,
+        on_gpu_alone: bool = False,
     ) -> Iterator[int]:
         """Yields the number of each run as it is done.
 
@@ -108,11 +109,15 @@ class TrainingPool(Pool):
             pending: Numbers of the runs to train.
             steps: Per epoch, of every run: those of equal steps share a compiled step.
             side_by_side: Runs that a worker trains in one program, at most.
+            on_gpu_alone: Whether it is one each where workers see no GPU.
 
         Raises:
             InputError: if a run cannot be trained, or workers die again and again.
             RuntimeError: if a run ended three workers.
         """
+        if side_by_side > 1 and on_gpu_alone and pending:
+            self.start(dict(settings), 1)
+            side_by_side = side_by_side if self.first_ready() else 1
         left = groups_of(pending, steps, side_by_side)
 
         def next_task(worker: Worker) -> Task | None:
@@ -167,7 +172,7 @@ def _prepare(settings: dict) -> tuple[bool, Callable[[Sequence[int]], None]]:
         group = [runs[number] for number in numbers]
         train_together(store, plan, group, settings["run_dir"], _workbench())
 
-    return True, train
+    return on_gpu(), train
 
 
 if __name__ == "__main__":
