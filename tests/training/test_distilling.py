@@ -280,7 +280,7 @@ def test_refusals(refitted, faces, tmp_path):
     refuse("`stores` must be one store or more", refitted, [], new)
     refuse("`run_dir` must be another folder", refitted, faces, refitted / ".." / "run")
     two = Recipe(members=2)
-    refuse("`recipe.members` must be 1, for one network", refitted, faces, new, recipe=two)
+    refuse("`recipe.members` must be 1: a student is one network", refitted, faces, new, recipe=two)
     refuse("`recipe.refit` must be False", refitted, faces, new, recipe=Recipe(refit=True))
     refuse("must be a run folder", tmp_path / "none", faces, new)
     images = RunFolder(tmp_path / "images")

@@ -70,9 +70,9 @@ def test_it_is_a_training_on_all_rows(store, bench, tmp_path):
     rows = rows.subset(rows.known)
     model = ResidualMLP(num_classes=2, **AGAIN.network(store.width), seed=4)
     loss = recipe_loss(AGAIN, ordered=False)
-    model = compile_by_recipe(model, AGAIN, steps=15, loss=loss, xla=False)
+    model = compile_by_recipe(model, AGAIN, steps=13, loss=loss, xla=False)
     course = course_by_recipe(
-        rows.inputs, rows.soft_targets(2.0), AGAIN, steps=15, seed=4, callbacks=[]
+        rows.inputs, rows.soft_targets(2.0), AGAIN, steps=13, seed=4, callbacks=[]
     )
     fit(model, course, checkpoint_path=tmp_path / "checkpoint.npz")
     expected = model.get_weights()
