@@ -56,7 +56,7 @@ def import_tensorflow() -> None:
     """
     if "keras" in sys.modules:
         require_tensorflow()
-    if importlib.util.find_spec("tensorflow") is None:
+    if "tensorflow" not in sys.modules and importlib.util.find_spec("tensorflow") is None:
         requirement = "must be installed (without it trainings on embeddings and their "
         requirement += "answers run under KERAS_BACKEND=jax)"
         reject("tensorflow", requirement, None)

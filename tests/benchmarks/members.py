@@ -217,13 +217,17 @@ def main() -> None:
     if args.tabm:
         found, how = {}, {}
         for head in target.heads:
-            classes = head if head.name == "gender" else choose_age_target(store, None, "adience")
+            classes = (
+                head
+                if head.name == "gender"
+                else choose_age_target(store, None, "adience", by_years=False)
+            )
             answers = of_tabm(args.tabm, part, classes, asked, args.runs / "tabm")
             how[head.name] = {k: answers.pop(k) for k in ("seconds", "us_per_row")}
             found[head.name] = answers
         print(f"TabM: {how}")
         tables["TabM"] = how
-        rows["age"] = Examples.of(test, choose_age_target(store, None, "adience"))
+        rows["age"] = Examples.of(test, choose_age_target(store, None, "adience", by_years=False))
         add("TabM, 32 members", found)
     print(json.dumps(tables))
 

@@ -252,7 +252,7 @@ def test_a_run_that_diverged_is_counted_and_left_out(finished, tmp_path):
     bench = Workbench()
 
     class OneDiverges:
-        def train(self, settings, pending, steps):
+        def train(self, settings, pending, steps, **how):
             for number in pending:
                 wild = SMALL.replace(learning_rate=1e30, warmup_share=0.0)
                 recipe = wild if number == 1 else SMALL
@@ -447,7 +447,7 @@ def test_a_worker_takes_runs_of_the_shape_it_knows_first(quick):
 def test_a_run_that_kills_every_worker_is_said(quick, workers):
     message = "run 1 ended 3 workers, the last one ended with signal SIGKILL out of memory"
     with TrainingPool(workers) as pool, pytest.raises(RuntimeError, match=message):
-        for number in pool.train({"fatal": [1]}, [0, 1, 2], [7, 7, 7]):
+        for number in pool.train({"fatal": [[1]]}, [0, 1, 2], [7, 7, 7]):
             assert number != 1  # which is tried again when there are no others
 
 

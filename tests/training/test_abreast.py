@@ -9,7 +9,7 @@ from data_sets import make_store
 from kerasmlp import EmbeddingStore, NumberTarget, Recipe, StoreInfo, load_model
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.data.other_targets import SeveralTargets
-from kerasmlp.data.targets import choose_target
+from kerasmlp.data.targets import choose_age_target, choose_target
 from kerasmlp.experiments.cross_validation import side_by_side
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs
 from kerasmlp.experiments.cross_validation.side_by_side import groups_of, runs_abreast
@@ -63,7 +63,7 @@ def check_equal(a, b, store):
     return answers[0]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["classes", pytest.param("numbers", marks=pytest.mark.slow)])
 def test_each_ends_where_it_would_alone(case, bench, tmp_path):
     store, label, recipe = CASES[case]
     plan = plan_of(store, label, recipe)
@@ -89,6 +89,7 @@ def weights_of(path):
     return load_model(path).get_weights()
 
 
+@pytest.mark.slow
 def test_nothing_hangs_on_how_many_are_beside_nor_on_a_kill(bench, tmp_path, monkeypatch):
     store, label, recipe = CASES["classes"]
     plan = plan_of(store, label, recipe)
@@ -179,7 +180,8 @@ def test_groups_are_of_equal_steps(monkeypatch, tmp_path):
     assert most() == 32 and most(members=2) == 1 and most(hidden_width=4096) == 3
     monkeypatch.setattr(side_by_side, "_BYTES", 3 * 4 * 60 * store.width * 7)
     assert most() == 7
-    both = SeveralTargets((plan.target, choose_target(store, "race")))
+    ages = choose_age_target(store, "age_years", None, by_years=True)
+    both = SeveralTargets((plan.target, ages))
     assert most(replace(plan, target=both)) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert most() == 1

@@ -253,6 +253,7 @@ def test_its_export_answers_as_it_does(plain, tmp_path):
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_member_of_the_teacher_is_the_default(folder, refitted):
     recipe = student_recipe(refitted, 5000)
     assert (recipe.members, recipe.refit, recipe.batch_size) == (1, False, 256)
@@ -281,7 +282,6 @@ def test_refusals(refitted, faces, tmp_path):
     refuse("`run_dir` must be another folder", refitted, faces, refitted / ".." / "run")
     two = Recipe(members=2)
     refuse("`recipe.members` must be 1: a student is one network", refitted, faces, new, recipe=two)
-    refuse("`recipe.refit` must be False", refitted, faces, new, recipe=Recipe(refit=True))
     refuse("must be a run folder", tmp_path / "none", faces, new)
     images = RunFolder(tmp_path / "images")
     with images.working({"kind": "images"}, resume=False, force=False):
