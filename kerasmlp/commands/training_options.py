@@ -40,7 +40,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, several: bool = F
     recipe = parser.add_argument_group("recipe", "single values go on top of the preset")
     recipe.add_argument("--preset", metavar="NAME", help="a preset's name, or a JSON file of one")
     add_hyperparameters(recipe, HYPERPARAMETERS)
-    text = "once more from all rows, when those kept back have measured; our presets do"
+    text = "once more from all rows, when those kept back have measured; numbers do by default"
     recipe.add_argument("--refit", action=argparse.BooleanOptionalAction, help=text)
 
 

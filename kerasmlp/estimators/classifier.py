@@ -10,7 +10,6 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from kerasmlp.estimators.estimator import EmbeddingEstimator
-from kerasmlp.models.presets import PRESETS
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -48,7 +47,6 @@ class KerasMLPClassifier(ClassifierMixin, EmbeddingEstimator):
     """
 
     class_weight: Mapping | str | None = None
-    refit: bool = PRESETS["gender"].refit
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None

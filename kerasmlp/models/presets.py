@@ -220,9 +220,9 @@ _PAPER = Recipe(
 )
 
 PRESETS = {
-    "age": Recipe(refit=True),
-    "age-groups": Recipe(epochs=30, label_sigma_years=1.0, refit=True),
-    "gender": Recipe(refit=True),
+    "age": Recipe(),
+    "age-groups": Recipe(epochs=30, label_sigma_years=1.0),
+    "gender": Recipe(),
     "number": Recipe(
         dropout_rate=0.05,
         learning_rate=0.01,

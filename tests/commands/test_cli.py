@@ -90,7 +90,7 @@ def test_training_prints_groups_and_metrics(printed):
     assert any(line.split()[:3] == ["age_group", "gender", "rows"] for line in lines)
     result, report = json.loads(lines[-1]), json.loads((path / "report.json").read_text())
     assert result == report["validation"] | {"test": report["test"]}
-    assert report["test"]["rows"] == 80 and report["training"]["rows"] == 320
+    assert report["test"]["rows"] == 80 and report["training"]["rows"] == 288
     (row,) = (line.split() for line in lines if line.strip().startswith("accuracy"))
     assert row[1:] == [f"{report[part]['accuracy']:.3f}" for part in ("validation", "test")]
     assert "note: only 32 rows are kept back: an accuracy of " in text

@@ -15,7 +15,6 @@ from sklearn.preprocessing import StandardScaler
 
 import kerasmlp
 from kerasmlp import KerasMLPClassifier, Predictor, Recipe
-from kerasmlp.models.presets import PRESETS
 from kerasmlp.utils.checks import InputError
 
 QUICK = {"epochs": 2, "batch_size": 32, "mixup_alpha": 0.0, "noise_std": 0.0, "calibrate": False}
@@ -43,8 +42,7 @@ def test_parameters_are_those_of_a_recipe():
     own = {"random_state", "validation_fraction", "num_samples", "class_weight"}
     of_ages = {"label_sigma_years", "rps_weight"}
     assert set(parameters) == set(recipe) - of_ages | own
-    assert parameters["refit"] is PRESETS["gender"].refit
-    same = set(recipe) - of_ages - {"batch_size", "refit"}
+    same = set(recipe) - of_ages - {"batch_size"}
     assert {k: parameters[k] for k in same} == {k: recipe[k] for k in same}
     with pytest.raises(InputError, match="`epochs` must be an integer >= 1"):
         KerasMLPClassifier(epochs=0).fit(np.eye(4), [0, 1, 0, 1])
