@@ -17,8 +17,6 @@ from kerasmlp.cli import run_command
 if keras.backend.backend() != "jax":
     pytest.skip("is about JAX", allow_module_level=True)
 
-pytestmark = pytest.mark.xdist_group("backends")  # one folder for all, wherever they run
-
 MISSING = """
 import sys
 from importlib.machinery import PathFinder

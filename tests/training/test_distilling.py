@@ -198,6 +198,7 @@ def command(name, *arguments) -> int:
     return run_command(name, [str(a) for a in arguments])
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_labels(refitted, plain, tmp_path, capsys):
     run, store = plain / "run", plain / "plain.h5"
     options = ("distil", refitted, "--store", store, "--epochs", 2, "--json")
@@ -242,6 +243,7 @@ def test_resumed_it_ends_with_the_same_bits(refitted, plain, tmp_path, monkeypat
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_its_export_answers_as_it_does(plain, tmp_path):
     import tensorflow as tf
 
