@@ -198,9 +198,17 @@ def command(name, *arguments) -> int:
     return run_command(name, [str(a) for a in arguments])
 
 
+@pytest.fixture(scope="module")
+def plain_run(refitted, plain):
+    """What the command makes of rows without labels."""
+    options = ("distil", refitted, "--store", plain / "plain.h5", "--epochs", 2)
+    assert command(*options, "-o", plain / "run") == 0
+    return plain / "run"
+
+
 @pytest.mark.slow
 def test_the_command_needs_no_labels(refitted, plain, tmp_path, capsys):
-    run, store = plain / "run", plain / "plain.h5"
+    run, store = tmp_path / "run", plain / "plain.h5"
     options = ("distil", refitted, "--store", store, "--epochs", 2, "--json")
     assert command(*options, "-o", run) == 0
     printed = capsys.readouterr().out
@@ -218,7 +226,9 @@ def test_the_command_needs_no_labels(refitted, plain, tmp_path, capsys):
     assert "has learned from 300 of these rows" in capsys.readouterr().out
 
 
-def test_resumed_it_ends_with_the_same_bits(refitted, plain, tmp_path, monkeypatch, capsys):
+def test_resumed_it_ends_with_the_same_bits(
+    refitted, plain, plain_run, tmp_path, monkeypatch, capsys
+):
     """As the run of the command, whose seed and recipe it has."""
     whole, run = train_run.fit, tmp_path / "run"
 
@@ -236,22 +246,22 @@ def test_resumed_it_ends_with_the_same_bits(refitted, plain, tmp_path, monkeypat
     assert command(*options, "--resume", "--seed", 1) == 2
     assert "must be resumed with the same seed (0)" in capsys.readouterr().err
     assert command(*options, "--resume") == 0  # the recipe is that of the run
-    models = [load_model(path) for path in (run, plain / "run")]
+    models = [load_model(path) for path in (run, plain_run)]
     for one, other in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(one, other)
-    files = [path / "calibration.json" for path in (run, plain / "run")]
+    files = [path / "calibration.json" for path in (run, plain_run)]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.slow
-def test_its_export_answers_as_it_does(plain, tmp_path):
+def test_its_export_answers_as_it_does(plain_run, tmp_path):
     import tensorflow as tf
 
     x = np.random.default_rng(0).normal(size=(5, 16)).astype("float32")
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    version = export_model(plain / "run", tmp_path / "served")["version"]
+    version = export_model(plain_run, tmp_path / "served")["version"]
     answers = tf.saved_model.load(version).signatures["serving_default"](embedding=tf.constant(x))
-    expected = Predictor(plain / "run").probabilities(x)
+    expected = Predictor(plain_run).probabilities(x)
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-6)
 
 
