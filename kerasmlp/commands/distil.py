@@ -77,7 +77,7 @@ def _print_report(args: argparse.Namespace, run_dir: Path, target, report: dict)
     for head in target.heads:
         part = report["heads"][head.name] if "heads" in report else report
         print(f"\n{head.label}, agreement with {args.run} on the rows kept back:")
-        print(measures_table({"": part["agreement"]}, AGREEMENT))
+        print(measures_table({"distilled": part["agreement"]}, AGREEMENT))
         if part["validation"]:
             print(f"\nmeasured in {head.measured_in}:")
             both = {"the run": part["teacher"], "distilled": part["validation"]}
