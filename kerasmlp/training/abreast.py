@@ -101,7 +101,8 @@ def _alike(lane: _Lane) -> tuple[int, int]:
 def _train(lanes: Sequence[_Lane], first_epoch: int) -> None:
     first, number = lanes[0].training, len(lanes)
     joint = first.joint_model(number)
-    _join(joint, lanes)
+    pairs = _counterparts(joint, first.model, number)
+    _join(pairs, lanes)
     for lane in lanes:
         lane.callbacks.on_train_begin()
     batches = drawn_abreast([lane.drawn(number) for lane in lanes])
@@ -113,16 +114,16 @@ def _train(lanes: Sequence[_Lane], first_epoch: int) -> None:
         steps_per_epoch=first.chunks_of_epoch(number),
         shuffle=False,
         verbose=0,
-        callbacks=[_EachLane(lanes)],
+        callbacks=[_EachLane(pairs, lanes)],
     )
 
 
 class _EachLane(keras.callbacks.Callback):
     """Ends every epoch for each lane that has not ended, as if it had been alone."""
 
-    def __init__(self, lanes: Sequence[_Lane]):
+    def __init__(self, pairs: Sequence[list], lanes: Sequence[_Lane]):
         super().__init__()
-        self.lanes = lanes
+        self.pairs, self.lanes = pairs, lanes
 
     def on_epoch_end(self, epoch, logs=None):
         losses = np.asarray(logs["each_loss"])
@@ -131,9 +132,10 @@ class _EachLane(keras.callbacks.Callback):
             # the epoch before.
             self.model.stop_training = True
             return
+        state = [[np.asarray(each) for each in variables] for variables in self.pairs]  # once
         for number, lane in enumerate(self.lanes):
             if not lane.ended:
-                _take(self.model, self.lanes, number)
+                _take(state, self.lanes, number)
                 lane.end_epoch(epoch, float(losses[number]))
         self.model.stop_training = all(lane.ended for lane in self.lanes)
 
@@ -147,10 +149,9 @@ def _counterparts(joint: keras.Model, model: keras.Model, number: int) -> list[l
     ]
 
 
-def _join(joint: keras.Model, lanes: Sequence[_Lane]) -> None:
+def _join(pairs: Sequence[list], lanes: Sequence[_Lane]) -> None:
     """Puts the states of single networks side by side into those of several."""
     states = zip(*(lane.state for lane in lanes), strict=True)
-    pairs = _counterparts(joint, lanes[0].training.model, len(lanes))
     for variables, values in zip(pairs, states, strict=True):
         if len(variables) > 1:
             for variable, value in zip(variables, values, strict=True):
@@ -161,13 +162,11 @@ def _join(joint: keras.Model, lanes: Sequence[_Lane]) -> None:
             variables[0].assign(values[0])
 
 
-def _take(joint: keras.Model, lanes: Sequence[_Lane], number: int) -> None:
+def _take(state: Sequence[list[np.ndarray]], lanes: Sequence[_Lane], number: int) -> None:
     """Puts the state of one of several networks into the model of one."""
     lane = lanes[number]
-    model = lane.training.model
-    pairs = _counterparts(joint, model, len(lanes))
-    for variable, own, shared in zip(state_of(model), lane.state, pairs, strict=True):
-        value = np.asarray(shared[number % len(shared)])
+    for variable, own, shared in zip(state_of(lane.training.model), lane.state, state, strict=True):
+        value = shared[number % len(shared)]
         if value.shape != own.shape:
             value = value.reshape(len(lanes), *own.shape)[number]
         elif own.ndim and len(shared) == 1:

@@ -82,7 +82,7 @@ def test_each_ends_where_it_would_alone(case, bench, tmp_path):
 
 def check_same(a, b):
     """Products of other numbers of networks may be rounded otherwise."""
-    np.testing.assert_allclose(a, b, atol=1e-3)
+    np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def weights_of(path):
