@@ -208,6 +208,9 @@ def _print_report(args: argparse.Namespace, run_dir: Path, target, recipe, repor
         part = report["heads"][head.name] if "heads" in report else report
         print(f"on the rows kept back, measured in {head.measured_in}:")
         print(groups_table(part["validation_groups"]))
+        grouped = sum(group["rows"] for group in part["validation_groups"])
+        if 0 < grouped < part["validation"]["rows"]:
+            print(f"(of {grouped} rows; the others lack what they would be grouped by)")
         before = report.get("before_training") if part is report else None
         results = {"before": before, "after": part["validation"]} if before else {}
         results = results or {"kept back": part["validation"]}
