@@ -33,7 +33,7 @@ from kerasmlp.models.ic_resnet50 import ICResNet50 as ICResNet50
 from kerasmlp.models.mnist_net import MNISTNet as MNISTNet
 from kerasmlp.models.presets import PRESETS as PRESETS
 from kerasmlp.models.presets import Recipe as Recipe
-from kerasmlp.models.presets import find_recipe as find_recipe
+from kerasmlp.models.recipe_files import find_recipe as find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP as ResidualMLP
 from kerasmlp.models.vgg16 import VGG16 as VGG16
 from kerasmlp.runs.analysis import analyze as analyze

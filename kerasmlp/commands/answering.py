@@ -29,7 +29,7 @@ def open_answering(args: argparse.Namespace, seed: int = 0) -> tuple[list, dict[
     for path in (args.run, *args.also):
         require_training(RunFolder(path))
     import_keras()
-    from kerasmlp.runs.predictor import open_predictors
+    from kerasmlp.runs.predictors import open_predictors
 
     how = {k: getattr(args, k) for k in ("num_samples", "max_risk", "within_years")}
     return open_predictors((args.run, *args.also), **how), how | {"seed": seed}

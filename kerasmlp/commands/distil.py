@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _recipe(args: argparse.Namespace, rows: int):
-    from kerasmlp.models.presets import find_recipe
+    from kerasmlp.models.recipe_files import find_recipe
     from kerasmlp.training.student_recipe import student_recipe
 
     given = {k: getattr(args, k) for k in _HYPERPARAMETERS if getattr(args, k) is not None}

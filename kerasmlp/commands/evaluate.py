@@ -18,6 +18,7 @@ _SUMMARY = (
     "rmse", "mae", "r2", "mae_years", "accuracy", "exact_year_accuracy", "nll", "brier", "ece",
     "aurc", "aurc_random", "aurc_oracle",
     "interval_50_coverage", "interval_90_coverage", "interval_90_width", "interval_90_width_years",
+    "set_90_coverage", "set_90_size",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ def resumed_settings(args: argparse.Namespace) -> dict:
     Raises:
         InputError: naming the file, if it is damaged.
     """
-    from kerasmlp.models.presets import recipe_of
+    from kerasmlp.models.recipe_files import recipe_of
     from kerasmlp.runs.run_folder import RunFolder
     from kerasmlp.runs.training_files import target_of
     from kerasmlp.utils.schema import check_object, number, optional, text

@@ -148,9 +148,11 @@ def choose_recipe(args: argparse.Namespace, default: str):
     given stays. A run that is resumed keeps its recipe.
     """
     from kerasmlp.commands.training_options import HYPERPARAMETERS
-    from kerasmlp.models.presets import FINE_TUNING, find_recipe
+    from kerasmlp.models.presets import FINE_TUNING
+    from kerasmlp.models.recipe_files import find_recipe
 
-    names = [n for n in (*HYPERPARAMETERS, "label_sigma_years", "refit") if hasattr(args, n)]
+    more = ("label_sigma_years", "conformal_by", "refit")
+    names = [n for n in (*HYPERPARAMETERS, *more) if hasattr(args, n)]
     changes = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
     if args.preset is None and (before := resumed_settings(args)):
         return before["recipe"].replace(**changes)

@@ -41,6 +41,13 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, several: bool = F
     recipe.add_argument("--preset", metavar="NAME", help="a preset's name, or a JSON file of one")
     add_hyperparameters(recipe, HYPERPARAMETERS)
     text = "once more from all rows, when those kept back have measured; numbers do by default"
+    recipe.add_argument(
+        "--conformal-by",
+        nargs="+",
+        metavar="COLUMN",
+        help="intervals and sets that keep their promise in each group of these columns, which "
+        "must be known when the model answers; predicted: of each class that it predicts",
+    )
     recipe.add_argument("--refit", action=argparse.BooleanOptionalAction, help=text)
 
 

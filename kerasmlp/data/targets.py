@@ -18,6 +18,7 @@ from kerasmlp.data.labels import (
     is_unknown,
     repair_age_group,
 )
+from kerasmlp.data.value_names import class_names_of
 from kerasmlp.utils.checks import InputError, reject, reject_column
 
 _AGE_LABELS = ("age_years", "age_group")
@@ -120,7 +121,7 @@ class Target:
             return column.astype(int)
         values, codes = np.unique(column, return_inverse=True)
         known = {name: k for k, name in enumerate(self.class_names)}
-        names = _class_names_of(values)
+        names = class_names_of(values)
         foreign = [n for n in names if n not in known and n not in ("", str(UNKNOWN), "nan")]
         if foreign:
             expected = ", ".join(self.class_names)
@@ -224,23 +225,7 @@ def choose_target(store: Labelled, label: str) -> Target:
     if len(values) == len(known) > 2:
         came = f"{len(values)} different values in as many rows"
         reject_column(label, "must hold classes, which rows share", came)
-    return Target(label, tuple(_class_names_of(values)))
-
-
-def _class_names_of(values: np.ndarray) -> list[str]:
-    """Names of the different values of a column, "" of those that say nothing.
-
-    A table with gaps has its whole numbers as floats: there NaN says nothing, and -1 is a class.
-
-    Example:
-
-    >>> _class_names_of(np.array([-1.0, 2.0, np.nan])), _class_names_of(np.array([-1, 2]))
-    (['-1', '2', ''], ['', '2'])
-    """
-    whole = values.dtype.kind == "f" and bool((np.rint(values) == values)[~np.isnan(values)].all())
-    unknown = is_unknown(values).tolist()
-    names = [str(int(v) if whole and v == v else v) for v in values.tolist()]
-    return ["" if nothing else name for name, nothing in zip(names, unknown, strict=True)]
+    return Target(label, tuple(class_names_of(values)))
 
 
 def truth_years(store: Labelled) -> np.ndarray | None:

@@ -141,17 +141,22 @@ def _write_groups(path: Path, groups: list[dict]) -> None:
 
 
 def measure_answers(
-    rows: Examples, probabilities: np.ndarray, intervals: Mapping[int, np.ndarray]
+    rows: Examples,
+    probabilities: np.ndarray,
+    intervals: Mapping[int, np.ndarray],
+    sets: np.ndarray | None = None,
 ) -> dict:
-    """Returns `measure`, with abstention by `class_entropy_nats` and age intervals.
+    """Returns `measure`, with abstention by `class_entropy_nats`, age intervals and sets.
 
     Args:
         intervals: By percent, `(rows, 2)`; empty where no years are known.
+        sets: Of the measured classes, a mask `(rows, classes)`, or None.
 
     Returns:
         Also `aurc` beside `aurc_random` and `aurc_oracle`, in shares of wrong
         classes, `accuracy_at_80` (of the 80% most certain rows), and per
-        interval `interval_90_coverage` and `interval_90_width_years`. Of numbers
+        interval `interval_90_coverage` and `interval_90_width_years`; of sets
+        `set_90_coverage` and `set_90_size`, the mean number of classes. Of numbers
         see `measure_number_answers`.
     """
     if rows.target.is_number:
@@ -169,6 +174,9 @@ def measure_answers(
     for percent, ends in intervals.items() if len(ages) else ():
         result[f"interval_{percent}_coverage"] = metrics.interval_coverage(ages, ends[known])
         result[f"interval_{percent}_width_years"] = metrics.interval_width(ends[known])
+    if sets is not None:
+        result["set_90_coverage"] = float(sets[np.arange(len(rows)), rows.targets].mean())
+        result["set_90_size"] = float(sets.sum(axis=1).mean())
     return result
 
 
@@ -179,12 +187,15 @@ def _measured(predictor: Predictor, rows: Examples, models: Mapping[str, np.ndar
     people, report = list(_all_groups(rows)), {}
     groups: list[dict] = []
     for name, p in models.items():
-        sampled = name == "mc_mean"
-        intervals = predictor.intervals(p, sampled=sampled) if spread else {}
-        report[name] = measure_answers(rows, p, intervals)
+        how = {"sampled": name == "mc_mean", "columns": rows.labels}
+        intervals = predictor.intervals(p, **how) if spread else {}
+        same = rows.target.classes == target.classes  # sets are of these classes
+        sets = predictor.sets(p, **how) if same else None
+        report[name] = measure_answers(rows, p, intervals, sets)
         for group, chosen in people:
             ends = {percent: both[chosen] for percent, both in intervals.items()}
-            measured = measure_answers(rows.subset(chosen), p[chosen], ends)
+            in_sets = None if sets is None else sets[chosen]
+            measured = measure_answers(rows.subset(chosen), p[chosen], ends, in_sets)
             groups.append({"model": name, **group, **measured})
     return report | {"groups": groups}
 

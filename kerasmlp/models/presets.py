@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from kerasmlp.utils.checks import (
-    InputError,
     check_bool,
     check_choice,
     check_int,
@@ -17,9 +13,7 @@ from kerasmlp.utils.checks import (
     check_positive,
     check_rate,
     reject,
-    reject_file,
 )
-from kerasmlp.utils.manifest import read_preset_json
 
 MAX_BLOCKS = 16
 MAX_RESIDUALS_PER_BLOCK = 64
@@ -73,6 +67,8 @@ class Recipe:
         noise_std: Largest standard deviation of the noise on embeddings of norm 1; on
             others as large against the deviations of their columns.
         calibrate: Fit a temperature, age intervals and abstention on the validation part.
+        conformal_by: Columns of labels whose groups get intervals and sets of their own, so
+            that each keeps the promise; `predicted` stands for the class that is predicted.
         refit: Then train once more from the same beginning, on all rows, the validation part
             among them, as many epochs; what was measured and fitted stays.
 
@@ -109,6 +105,7 @@ class Recipe:
     mixup_alpha: float = 0.4
     noise_std: float = 0.05
     calibrate: bool = True
+    conformal_by: tuple[str, ...] = ()
     refit: bool = False
 
     def __post_init__(self):
@@ -130,6 +127,7 @@ class Recipe:
         for name, kind in self.__annotations__.items():
             if kind == "bool":
                 check_bool(name, getattr(self, name))
+        self._check_conformal_by()
         check_choice("schedule", self.schedule, ("cosine", "exponential"))
         for name in ("learning_rate", "gamma"):
             check_positive(name, getattr(self, name))
@@ -197,11 +195,20 @@ class Recipe:
         squares = sum(self.residuals_per_block * 2 * w * w + w * w // 2 for w in stages)
         return squares + (width * first if width != first else 0)
 
+    def _check_conformal_by(self) -> None:
+        by = self.conformal_by
+        of_texts = isinstance(by, list | tuple) and all(isinstance(name, str) for name in by)
+        if not of_texts or len(set(by)) < len(by):
+            reject("conformal_by", "must be different names of columns", by)
+        if by and not self.calibrate:
+            reject("conformal_by", "must be left out without calibrate", by)
+        object.__setattr__(self, "conformal_by", tuple(by))
+
     def replace(self, **changes) -> Recipe:
         return dataclasses.replace(self, **changes)
 
     def to_config(self) -> dict:
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"conformal_by": list(self.conformal_by)}
 
 
 _PAPER = Recipe(
@@ -263,38 +270,3 @@ SMALL_STORE = {"batch_size": 64}
 """What fewer than `SMALL_STORE_ROWS` rows change in a preset: else there are too few steps."""
 
 SMALL_STORE_ROWS = 2000
-
-
-def find_recipe(preset: str | os.PathLike, argument: str = "preset") -> Recipe:
-    """Returns a preset by its name, or reads one from a JSON file.
-
-    Args:
-        preset: Name or path.
-        argument: That it came by, for an error.
-
-    Raises:
-        InputError: if there is no such preset, or a value in it is bad.
-    """
-    if preset in PRESETS:
-        return PRESETS[preset]
-    path = Path(preset)
-    if path.suffix != ".json":
-        names = ", ".join(PRESETS)
-        reject(argument, f"must be one of {names}, or a .json file", str(preset))
-    return recipe_of(path, read_preset_json(path))
-
-
-def recipe_of(path: str | os.PathLike, values: Any) -> Recipe:
-    """The recipe that a file holds.
-
-    Raises:
-        InputError: naming the file, if a value is unknown or bad.
-    """
-    known = {f.name for f in dataclasses.fields(Recipe)}
-    if not isinstance(values, dict) or not set(values) <= known:
-        unknown = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
-        reject_file(path, "must hold hyperparameters of a recipe", f"{unknown}")
-    try:
-        return Recipe(**values)
-    except InputError as error:
-        reject_file(path, "must hold hyperparameters of a recipe", f"{error}")

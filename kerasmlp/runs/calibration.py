@@ -10,6 +10,7 @@ import numpy as np
 
 from kerasmlp.data.labels import NUM_YEARS, age_classes
 from kerasmlp.data.targets import Target
+from kerasmlp.runs.conformal_groups import SET, SET_SCORE, YEARS, ConformalGroups, groups_schema
 from kerasmlp.uncertainty.abstention import MAX_POINTS, Abstention
 from kerasmlp.uncertainty.conformal import grown_interval_years
 from kerasmlp.uncertainty.measures import age_interval_years, entropy_nats
@@ -34,6 +35,8 @@ HEADS = "kerasmlp.calibrations"
 """Of the file where a run has several heads."""
 COVERAGES = (50, 90)
 """Of the age intervals, in percent."""
+SET_COVERAGE = 90
+"""Of the sets of classes."""
 _MOST_NATS = 20.0
 _MOST_ROWS = 10**12
 _COUNTS = list_of(whole(0, _MOST_ROWS), MAX_POINTS)
@@ -41,7 +44,7 @@ _SCHEMA = {
     "format": one_of(FORMAT),
     "rows": whole(0, _MOST_ROWS),
     "num_samples": whole(0, 100_000),
-    "offsets_years": dict_of(fields({str(c): number(-NUM_YEARS, NUM_YEARS) for c in COVERAGES})),
+    "offsets_years": dict_of(fields(YEARS)),
     "abstention": optional(
         fields({
             "thresholds": list_of(number(-1e-3, _MOST_NATS), MAX_POINTS),
@@ -57,6 +60,8 @@ _SCHEMA = {
             "error_years": list_of(number(0, NUM_YEARS), MAX_ROWS),
         })
     ),
+    "set_thresholds": optional(dict_of(SET_SCORE)),
+    "groups": groups_schema({**YEARS, SET: SET_SCORE}),
 }  # fmt: skip
 
 
@@ -83,6 +88,9 @@ class RunCalibration:
             were counted; None of other labels, and of older versions, which
             counted in the classes of the run, single years among them.
         year_errors: Of the mean, where the rows kept back hold years, or None.
+        set_thresholds: Of sets that hold the class in 90% of rows, in the classes in which a
+            run answers: model to score (see `set_scores`); None of older versions.
+        groups: Of offsets and thresholds of groups of rows, or None.
 
     Example:
 
@@ -104,6 +112,8 @@ class RunCalibration:
     mc_temperature: float
     abstention_classes: str | None = None
     year_errors: YearErrors | None = None
+    set_thresholds: Mapping[str, float] | None = None
+    groups: ConformalGroups | None = None
 
     def to_json(self) -> dict:
         return {"format": FORMAT, **asdict(self)}
@@ -146,7 +156,15 @@ class RunCalibration:
             known["year_errors"] = _made(YearErrors, path, columns, what)
             highest, rows = max(columns["entropy_nats"]), len(columns["error_years"])
             _check_limits(path, what, highest, target and target.num_classes, rows, known["rows"])
+        if known["groups"] is not None:
+            known["groups"] = ConformalGroups.from_json(path, known["groups"], what)
         return cls(**known)
+
+    def limits(self, model: str) -> dict[str, float]:
+        """Offsets and threshold of `deterministic` or `mc_mean`, of all rows, by name."""
+        threshold = (self.set_thresholds or {}).get(model)
+        found = dict(self.offsets_years.get(model, {}))
+        return found | ({} if threshold is None else {SET: threshold})
 
 
 def _check_limits(
@@ -170,15 +188,17 @@ def _made(kind: type, path: str | os.PathLike, columns: dict, what: str) -> Any:
 
 
 def age_intervals(
-    target: Target, probabilities: np.ndarray, offsets_years: Mapping[str, float] | None
+    target: Target,
+    probabilities: np.ndarray,
+    offsets_years: Mapping[str, float | np.ndarray] | None,
 ) -> dict[int, np.ndarray]:
     """Intervals of age by percent, each `(rows, 2)`, in fractional years.
 
     Args:
         target: With ages.
         probabilities: Of its head.
-        offsets_years: By percent, of a `RunCalibration`; None leaves the
-            central intervals of the predictive distribution as they are.
+        offsets_years: By percent, of a `RunCalibration`, or of each row; None leaves
+            the central intervals of the predictive distribution as they are.
     """
     years = np.asarray(target.head_ages.year_to_class)
     offsets = offsets_years or dict.fromkeys(map(str, COVERAGES), 0.0)

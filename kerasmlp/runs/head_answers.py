@@ -13,6 +13,7 @@ _FIELDS = frozenset(
     (
         *("input", "row", "unit", "probability", "probabilities", "uncertainty"),
         *("uncertainty_limit", "abstained", "class_entropy_nats", "interval_50", "interval_90"),
+        "set_90",
         *("total_std", "aleatoric_std", "epistemic_std"),
     )
 )
@@ -28,7 +29,10 @@ def check_label_names(target: AnyTarget) -> None:
 
 
 def class_answers(
-    target: Target, mean: np.ndarray, intervals: Mapping[int, np.ndarray]
+    target: Target,
+    mean: np.ndarray,
+    intervals: Mapping[int, np.ndarray],
+    sets: np.ndarray | None = None,
 ) -> list[dict]:
     """The likeliest class with its probability, and of ages the age with its intervals.
 
@@ -36,6 +40,7 @@ def class_answers(
         target: Of the head.
         mean: Probabilities, `(rows, num_classes)`.
         intervals: Of ages by percent, `(rows, 2)`.
+        sets: Of the measured classes, a mask `(rows, classes)`, or None.
     """
     measured = target.measured(mean)
     winners = measured.argmax(axis=1)
@@ -59,6 +64,9 @@ def class_answers(
         for answer, row in zip(answers, mean, strict=True):
             named = zip(target.class_names, row.tolist(), strict=True)
             answer["probabilities"] = dict(named)
+    for answer, p, chosen in zip(answers, measured, () if sets is None else sets, strict=False):
+        order = np.argsort(-p, kind="stable")
+        answer["set_90"] = [target.measured_names[k] for k in order if chosen[k]]
     return answers
 
 
@@ -87,3 +95,18 @@ def number_answers(
             **{f"interval_{percent}": ends[i].tolist() for percent, ends in intervals.items()},
             "uncertainty": float(min(std / spread, 1.0)),
         }
+
+
+def beside(
+    chunks: Iterator[dict], columns: Mapping[str, np.ndarray] | None
+) -> Iterator[tuple[dict, Mapping[str, np.ndarray] | None]]:
+    """Each chunk with the labels of its rows."""
+    start = 0
+    for chunk in chunks:
+        rows = slice(start, start := start + len(chunk["mean"]))
+        yield chunk, columns and {name: column[rows] for name, column in columns.items()}
+
+
+def emptied(answer: dict) -> dict:
+    """An answer that is withheld: its fields, with nothing in them."""
+    return {k: emptied(v) if isinstance(v, dict) else None for k, v in answer.items()}

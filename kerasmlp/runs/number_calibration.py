@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from kerasmlp.uncertainty.numbers import COVERAGES, number_intervals
+from kerasmlp.runs.conformal_groups import STDS, ConformalGroups, groups_schema
 from kerasmlp.utils.checks import reject_file
-from kerasmlp.utils.schema import TEMPERATURE, check_object, dict_of, fields, number, one_of, whole
+from kerasmlp.utils.schema import TEMPERATURE, check_object, dict_of, fields, one_of, whole
 
 FORMAT = "kerasmlp.number-calibration"
 _SCHEMA = {
@@ -19,7 +17,8 @@ _SCHEMA = {
     "rows": whole(0, 10**12),
     "num_samples": whole(0, 100_000),
     "mc_temperature": TEMPERATURE,
-    "quantiles": dict_of(fields({str(c): number(0, 1e6) for c in COVERAGES})),
+    "quantiles": dict_of(fields(STDS)),
+    "groups": groups_schema(STDS),
 }
 
 
@@ -34,6 +33,7 @@ class NumberCalibration:
         quantiles: Model (`deterministic`, `mc_mean`) to percent to how many predicted
             standard deviations an interval reaches to each side, split-conformal; empty
             where there are too few rows.
+        groups: Of quantiles of groups of rows, or None.
 
     Example:
 
@@ -46,6 +46,7 @@ class NumberCalibration:
     num_samples: int
     mc_temperature: float
     quantiles: Mapping[str, Mapping[str, float]]
+    groups: ConformalGroups | None = None
 
     def to_json(self) -> dict:
         return {"format": FORMAT, **asdict(self)}
@@ -61,11 +62,11 @@ class NumberCalibration:
         config = check_object(path, value, _SCHEMA, what)
         if unknown := sorted(set(config) - set(_SCHEMA)):
             reject_file(path, f"must be {what} by this version", f"one with {unknown[0]!r}"[:100])
-        return cls(**{name: config[name] for name in cls.__dataclass_fields__})
+        known = {name: config.get(name) for name in cls.__dataclass_fields__}
+        if known["groups"] is not None:
+            known["groups"] = ConformalGroups.from_json(path, known["groups"], what)
+        return cls(**known)
 
-    def intervals(
-        self, mean: np.ndarray, std: np.ndarray, *, sampled: bool
-    ) -> dict[int, np.ndarray]:
-        """Intervals by percent, each `(rows, 2)`; see `number_intervals`."""
-        quantiles = self.quantiles.get("mc_mean" if sampled else "deterministic")
-        return number_intervals(mean, std, quantiles)
+    def limits(self, model: str) -> dict[str, float]:
+        """Quantiles of `deterministic` or `mc_mean`, of all rows, by percent."""
+        return dict(self.quantiles.get(model, {}))

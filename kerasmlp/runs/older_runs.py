@@ -28,5 +28,6 @@ def in_new_words(config: dict) -> dict:
     for name in ("recipe", "base"):
         recipe = config.get(name)
         if isinstance(recipe, dict) and "residuals_per_block" in recipe:
-            renamed[name] = {"min_steps": 1, "refit": False, "members": 1, **recipe}
+            new = {"min_steps": 1, "refit": False, "members": 1, "conformal_by": []}
+            renamed[name] = new | recipe
     return {"kind": "embeddings", "files": files, **renamed}

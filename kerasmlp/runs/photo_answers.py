@@ -37,7 +37,7 @@ def predict_store(
     store = EmbeddingStore.open(path, verify=True)
     for predictor in predictors:
         predictor.check(path, store.width, store.info)
-    answers = [p.rows(store.embeddings, **how) for p in predictors]
+    answers = [p.rows(store, **how) for p in predictors]
     rows = tqdm(zip(*answers, strict=True), total=len(store), unit="row", disable=not progress)
     for i, row in enumerate(rows):
         named = {p.name: answer for p, answer in zip(predictors, row, strict=True)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -13,9 +13,11 @@ from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.data.targets import Target
 from kerasmlp.runs.answering_model import AnsweringModel
 from kerasmlp.runs.calibration import age_intervals, class_entropy_nats
-from kerasmlp.runs.head_answers import class_answers, number_answers
+from kerasmlp.runs.conformal_groups import SET, group_names
+from kerasmlp.runs.head_answers import beside, class_answers, emptied, number_answers
 from kerasmlp.runs.risk import judged_target, threshold_nats
 from kerasmlp.uncertainty.numbers import number_intervals
+from kerasmlp.uncertainty.prediction_sets import prediction_sets
 from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.uncertainty.samples import MAX_SAMPLES
 from kerasmlp.utils.checks import check_int, check_seed, reject
@@ -147,19 +149,64 @@ class Predictor:
             how = {"num_samples": num_samples, "seed": seed, "first_row": start}
             yield dict(self._answering.answers(chunk, **how)[self.label])
 
-    def intervals(self, probabilities: np.ndarray, *, sampled: bool) -> dict[int, np.ndarray]:
+    def intervals(
+        self,
+        probabilities: np.ndarray,
+        *,
+        sampled: bool,
+        columns: Mapping[str, np.ndarray] | None = None,
+    ) -> dict[int, np.ndarray]:
         """Intervals of ages or numbers by percent, `(rows, 2)`, conformal where calibrated.
 
         Args:
             probabilities: Of the head, `(rows, num_classes)`, or `(rows, 2)` of numbers.
             sampled: Whether they are a mean over stochastic passes.
+            columns: Labels of the rows, among them those of `unknown_columns`; without these
+                the intervals are those of all rows.
         """
-        model = "mc_mean" if sampled else "deterministic"
+        limits = self._limits(probabilities, sampled, columns)
+        limits.pop(SET, None)
         if self.target.is_number:
-            quantiles = self.calibration.quantiles if self.calibration else {}
-            return number_intervals(*np.asarray(probabilities, float).T, quantiles.get(model))
-        offsets = self.calibration.offsets_years if self.calibration else {}
-        return age_intervals(self.target, probabilities, offsets.get(model))
+            return number_intervals(*np.asarray(probabilities, float).T, limits)
+        return age_intervals(self.target, probabilities, limits)
+
+    def sets(
+        self,
+        probabilities: np.ndarray,
+        *,
+        sampled: bool,
+        columns: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray | None:
+        """Which classes hold the true one in 90% of rows, a mask `(rows, classes)`, or None.
+
+        Args:
+            probabilities: Of the head, `(rows, num_classes)`.
+            sampled: As of `intervals`.
+            columns: As of `intervals`.
+        """
+        if self.target.is_number:
+            return None
+        threshold = self._limits(probabilities, sampled, columns).get(SET)
+        if threshold is None:
+            return None
+        return prediction_sets(self.target.measured(probabilities), threshold)
+
+    def unknown_columns(self, columns: Mapping[str, np.ndarray] | None) -> list[str]:
+        """Columns by which limits were fitted that rows do not bring along."""
+        groups = self.calibration.groups if self.calibration else None
+        return [name for name in groups.columns if name not in (columns or {})] if groups else []
+
+    def _limits(
+        self, answers: np.ndarray, sampled: bool, columns: Mapping[str, np.ndarray] | None
+    ) -> dict[str, np.ndarray | float]:
+        model, calibration = "mc_mean" if sampled else "deterministic", self.calibration
+        if calibration is None:
+            return {}
+        limits = calibration.limits(model)
+        if calibration.groups is None:
+            return limits
+        names = group_names(calibration.groups.by, self.target, answers, columns)
+        return limits if names is None else calibration.groups.of_rows(model, limits, names)
 
     def rows(
         self,
@@ -169,13 +216,16 @@ class Predictor:
         seed: int = 0,
         max_risk: float | None = None,
         within_years: float | None = None,
+        columns: Mapping[str, np.ndarray] | None = None,
     ) -> Iterator[dict]:
         """Yields one answer per embedding, from the mean of `num_samples` stochastic passes.
 
         Every answer holds `<label>` (the likeliest class), `probability` and
         all measures of uncertainty, plain and scaled to 0..1; ages add
         `age_years` (expectation), `age_median_years`, `age_interval_50` and
-        `age_interval_90` (years); other classes add `probabilities`. With `num_samples=0` the
+        `age_interval_90` (years); other classes add `probabilities`. `set_90` are the classes
+        that hold the true one in 90% of rows, the likeliest first, where the run has
+        calibrated them. With `num_samples=0` the
         deterministic model answers, without measures. `uncertainty` says how sure the answer is:
         the entropy by which the model abstains, as a share of its maximum, 0 to 1. With
         `max_risk` (and `within_years`, as in `threshold_nats`) there are the
@@ -185,34 +235,42 @@ class Predictor:
         A number is answered with `<label>`, its `unit`, the standard deviations `total_std`,
         `aleatoric_std` and `epistemic_std`, `interval_50` and `interval_90`; `uncertainty` is
         `total_std` as a share of that of the numbers trained on, at most 1. There is no
-        abstention from it.
+        abstention from it. `columns` are labels of the rows; None takes a store's.
 
         Raises:
             InputError: if the rows are not such as the model has learned from (see
                 `checked`), or its answers are no numbers.
         """
         threshold = None
+        if columns is None and isinstance(embeddings, EmbeddingStore):
+            columns = embeddings.labels
         chunks = self.uncertainty(embeddings, num_samples=num_samples, seed=seed)
         sampled = num_samples > 0
         if self.target.is_number:
-            return self._numbers(chunks, sampled)
+            return self._numbers(chunks, sampled, columns)
         if max_risk is not None:
             how = {"num_samples": num_samples, "within_years": within_years}
             threshold = self.threshold_nats(max_risk, **how)
-        return self._rows(chunks, judged_target(self.target, within_years), threshold, sampled)
+        judged = judged_target(self.target, within_years)
+        return self._rows(chunks, judged, threshold, sampled, columns)
 
     def _rows(
-        self, chunks: Iterator[dict], judged: Target, threshold: float | None, sampled: bool
+        self,
+        chunks: Iterator[dict],
+        judged: Target,
+        threshold: float | None,
+        sampled: bool,
+        columns: Mapping[str, np.ndarray] | None,
     ) -> Iterator[dict]:
         largest = np.log(len(judged.measured_names))
-        for measures in chunks:
+        for measures, of_chunk in beside(chunks, columns):
             mean = measures.pop("mean")
             entropies = class_entropy_nats(judged, mean)
-            for i, answer in enumerate(self._answers(mean, sampled)):
+            for i, answer in enumerate(self._answers(mean, sampled, of_chunk)):
                 sure = {"uncertainty": float(entropies[i] / largest)}
                 if threshold is not None:
                     unsure = not entropies[i] <= threshold  # so that a NaN is never sure
-                    answer = _emptied(answer) if unsure else answer
+                    answer = emptied(answer) if unsure else answer
                     sure |= {
                         "uncertainty_limit": float(threshold / largest),
                         "abstained": unsure,
@@ -224,55 +282,18 @@ class Predictor:
                     row |= {"vote_mean": None, "vote_mean_scaled": None}
                 yield answer | row
 
-    def _answers(self, mean: np.ndarray, sampled: bool) -> list[dict]:
-        ends = self.intervals(mean, sampled=sampled) if self.target.is_age else {}
-        return class_answers(self.target, mean, ends)
+    def _answers(
+        self, mean: np.ndarray, sampled: bool, columns: Mapping[str, np.ndarray] | None
+    ) -> list[dict]:
+        how = {"sampled": sampled, "columns": columns}
+        ends = self.intervals(mean, **how) if self.target.is_age else {}
+        return class_answers(self.target, mean, ends, self.sets(mean, **how))
 
-    def _numbers(self, chunks: Iterator[dict], sampled: bool) -> Iterator[dict]:
+    def _numbers(
+        self, chunks: Iterator[dict], sampled: bool, columns: Mapping[str, np.ndarray] | None
+    ) -> Iterator[dict]:
         spread = self._answering.spread_of(self.label)
-        for measures in chunks:
+        for measures, of_chunk in beside(chunks, columns):
             mean = measures.pop("mean")
-            intervals = self.intervals(mean, sampled=sampled)
+            intervals = self.intervals(mean, sampled=sampled, columns=of_chunk)
             yield from number_answers(self.target, mean, intervals, measures, spread)
-
-
-def open_predictors(
-    paths: Sequence[str | os.PathLike],
-    *,
-    num_samples: int,
-    max_risk: float | None = None,
-    within_years: float | None = None,
-) -> list[Predictor]:
-    """Opens runs that answer together.
-
-    Args:
-        paths: Run folders, of different labels.
-        num_samples: Stochastic passes to answer from.
-        max_risk: Share of wrong answers to abstain by, or None to answer all.
-        within_years: An age is right if it is at most so many years off, or
-            None: if its group is.
-
-    Raises:
-        InputError: if a run is not finished, two are of one label, or one
-            cannot promise the risk; if nothing is abstained by the years, or
-            there is no model of ages.
-    """
-    predictors = [head for path in paths for head in Predictor.heads(path)]
-    names = [p.name for p in predictors]
-    if len(set(names)) < len(names):
-        reject("--also", "must be runs of different labels", names)
-    if within_years is not None and max_risk is None:
-        reject("within_years", "must come with max_risk", within_years)
-    if within_years is not None and not any(p.target.is_age for p in predictors):
-        reject("within_years", "must come with a model of ages", within_years)
-    if max_risk is not None:
-        how = {"num_samples": num_samples, "within_years": within_years}
-        several = not all(p.target.is_number for p in predictors)
-        for predictor in predictors:
-            if not (several and predictor.target.is_number):
-                predictor.threshold_nats(max_risk, **how)
-    return predictors
-
-
-def _emptied(answer: dict) -> dict:
-    return {k: _emptied(v) if isinstance(v, dict) else None for k, v in answer.items()}

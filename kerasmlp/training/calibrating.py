@@ -1,6 +1,6 @@
 """What rows kept back fit once the weights stand: temperatures, age intervals, abstention."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -12,12 +12,13 @@ from kerasmlp.data.targets import in_groups
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.evaluation.metrics import nll
 from kerasmlp.layers.members import members_of
-from kerasmlp.runs.calibration import COVERAGES, RunCalibration, class_entropy_nats
+from kerasmlp.runs.calibration import RunCalibration, class_entropy_nats
+from kerasmlp.runs.conformal_groups import SET
 from kerasmlp.runs.number_calibration import NumberCalibration
+from kerasmlp.training.conformal_fitting import fit_groups, limits_of_classes, limits_of_numbers
 from kerasmlp.uncertainty.abstention import Abstention
-from kerasmlp.uncertainty.conformal import conformal_offset_years
-from kerasmlp.uncertainty.measures import age_interval_years, entropy_nats, expected_age_years
-from kerasmlp.uncertainty.numbers import conformal_quantiles, fit_spread, number_measures
+from kerasmlp.uncertainty.measures import entropy_nats, expected_age_years
+from kerasmlp.uncertainty.numbers import fit_spread, number_measures
 from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.uncertainty.samples import predict_samples, predict_uncertainty
 from kerasmlp.uncertainty.temperature import fit_temperature, logits_of, mean_of_passes
@@ -43,15 +44,20 @@ def calibrate(model: keras.Model, part: Examples, logits: keras.layers.Layer) ->
 
 
 def calibrate_answers(
-    sampler: Sampler | None, part: Examples, probabilities: np.ndarray, name: str | None = None
+    sampler: Sampler | None,
+    part: Examples,
+    probabilities: np.ndarray,
+    name: str | None = None,
+    by: Sequence[str] = (),
 ) -> RunCalibration:
-    """Fits age intervals and abstention on a part, for the model as it will answer.
+    """Fits age intervals, sets and abstention on a part, for the model as it will answer.
 
     Args:
         sampler: Of the model; None without dropout.
         part: Rows kept back.
         probabilities: Of the deterministic model on them.
         name: Of the head, where the model has several.
+        by: Columns whose groups have limits of their own, or `predicted`.
     """
     part = part.by(in_groups(part.target))
     of_model, temperature = {"deterministic": probabilities}, 1.0
@@ -66,7 +72,7 @@ def calibrate_answers(
             samples = _samples(sampler, rows, name, first_row=start)
             means.append(mean_of_passes(samples, temperature))
         of_model["mc_mean"] = np.concatenate(means)
-    return fit_calibration(part, of_model, CALIBRATION_SAMPLES, temperature)
+    return fit_calibration(part, of_model, CALIBRATION_SAMPLES, temperature, by)
 
 
 def _samples(
@@ -78,7 +84,11 @@ def _samples(
 
 
 def calibrate_numbers(
-    sampler: Sampler | None, part: Examples, answers: np.ndarray, name: str | None = None
+    sampler: Sampler | None,
+    part: Examples,
+    answers: np.ndarray,
+    name: str | None = None,
+    by: Sequence[str] = (),
 ) -> NumberCalibration:
     """Fits intervals on a part, for a head of numbers as it will answer; as `calibrate_answers`."""
     mean, std = np.asarray(answers, np.float64).T
@@ -90,12 +100,14 @@ def calibrate_numbers(
         if len(part) >= MIN_SPREAD_ROWS:
             temperature = fit_spread(part.targets, moments["mean"], own, fixed)
         of_model["mc_mean"] = moments["mean"], np.sqrt(temperature**2 * own + fixed)
-    quantiles = {k: conformal_quantiles(part.targets, *v) for k, v in of_model.items()}
+    both = {k: np.stack(v, axis=1) for k, v in of_model.items()}
+    quantiles = {k: limits_of_numbers(part, v) for k, v in both.items()}
     return NumberCalibration(
         rows=len(part),
         num_samples=0 if sampler is None else CALIBRATION_SAMPLES,
         mc_temperature=temperature,
         quantiles={k: v for k, v in quantiles.items() if v},
+        groups=fit_groups(part, both, by, limits_of_numbers),
     )
 
 
@@ -104,26 +116,33 @@ def fit_calibration(
     probabilities: Mapping[str, np.ndarray],
     num_samples: int,
     mc_temperature: float = 1.0,
+    by: Sequence[str] = (),
 ) -> RunCalibration:
-    """Fits intervals and abstention on rows that were not trained on.
+    """Fits intervals, sets and abstention on rows that were not trained on.
 
     Args:
         probabilities: Of the head, `(rows, num_classes)`, of the
             `deterministic` model and, if it has dropout, of the `mc_mean`.
+        num_samples: Passes of the mean.
+        mc_temperature: Of the passes.
+        by: As of `calibrate_answers`.
     """
     abstention, mean = None, probabilities.get("mc_mean")
     if mean is not None:
         wrong, entropy = part.wrong(mean), class_entropy_nats(part.target, mean)
         abstention = Abstention.fit(wrong[part.known], entropy[part.known])
-    offsets = {k: _offsets(part, p) for k, p in probabilities.items()}
+    limits = {k: limits_of_classes(part, p) for k, p in probabilities.items()}
+    thresholds = {k: v.pop(SET) for k, v in limits.items() if SET in v}
     return RunCalibration(
         rows=len(part),
         num_samples=0 if mean is None else num_samples,
-        offsets_years={k: v for k, v in offsets.items() if v},
+        offsets_years={k: v for k, v in limits.items() if v},
         abstention=abstention,
         mc_temperature=mc_temperature,
         abstention_classes=part.target.classes if abstention else None,
         year_errors=None if mean is None else _year_errors(part, mean),
+        set_thresholds=thresholds,
+        groups=fit_groups(part, probabilities, by, limits_of_classes),
     )
 
 
@@ -150,18 +169,6 @@ def _year_errors(part: Examples, mean: np.ndarray) -> YearErrors | None:
     age_years = expected_age_years(mean, part.target.head_ages.centers)
     error_years = np.abs(np.minimum(years, NUM_YEARS - 1) - age_years)
     return YearErrors.fit(entropy_nats(mean), error_years)
-
-
-def _offsets(part: Examples, probabilities: np.ndarray) -> dict[str, float] | None:
-    years, probabilities = _with_years(part, probabilities)
-    if not len(years):
-        return None
-    classes = np.asarray(part.target.head_ages.year_to_class)
-    offsets = {}
-    for c in COVERAGES:
-        intervals = age_interval_years(probabilities, classes, c / 100)
-        offsets[str(c)] = conformal_offset_years(years, intervals, c / 100)
-    return None if None in offsets.values() else offsets
 
 
 def _with_years(part: Examples, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from kerasmlp.uncertainty.sampler import Sampler
 _FREE = (
     "batch_size", "min_steps", "learning_rate", "weight_decay", "schedule", "warmup_share",
     "gamma", "patience", "label_sigma_years", "rps_weight", "mixup_alpha", "noise_std", "calibrate",
-    "refit",
+    "conformal_by", "refit",
 )  # fmt: skip
 """Of a recipe, what no compiled step hangs on, or only by what it is given beside the recipe."""
 

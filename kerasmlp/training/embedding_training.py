@@ -28,6 +28,7 @@ from kerasmlp.training.columns import (
     standardized_rows,
 )
 from kerasmlp.training.compiled_models import Workbench
+from kerasmlp.training.conformal_fitting import check_conformal_by
 from kerasmlp.training.drawings import drawings, picture_names
 from kerasmlp.training.fit import Course, answering, course_by_recipe, drawn_by_recipe
 from kerasmlp.training.head_results import (
@@ -80,6 +81,7 @@ class EmbeddingTraining:
         if weight and recipe.rps_weight and any(head.is_age for head in target.heads):
             reject("weight", "must be left out for ages with an rps_weight", weight)
         check_label_names(target)
+        check_conformal_by(recipe.conformal_by, rows.heads[0].whole, target)
         self.precision = default_policy()
         self.steps = settings["steps_per_epoch"] or recipe.steps(rows.size)
         self.model = self.new_model(rows)
@@ -203,7 +205,8 @@ class EmbeddingTraining:
         recipe = self.recipe
         learned_from = self.rows.learned_from(refit=recipe.refit)
         plain, joined, sampler = self._in_float32(model)
-        how = {"calibrated": recipe.calibrate, "xla": self.xla}
+        how = {"calibrated": recipe.calibrate, "conformal_by": recipe.conformal_by}
+        how["xla"] = self.xla
         results = head_results(self.heads, plain, joined, sampler, **how)
         described, heads, more = describe_columns(model), self.heads, {}
         if recipe.refit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ def head_result(
     outputs: Callable[[np.ndarray], np.ndarray],
     *,
     calibrated: bool,
+    conformal_by: Sequence[str] = (),
 ) -> HeadResult:
     """Measures a head of a finished model, and fits what comes after its weights.
 
@@ -60,6 +61,7 @@ def head_result(
         sampler: Of the model; None without dropout.
         outputs: From embeddings to what the head answers.
         calibrated: Fit a temperature, intervals and abstention.
+        conformal_by: As of a `Recipe`.
     """
     rows = head.rows
     part = rows.part.subset(rows.part.known)
@@ -81,7 +83,7 @@ def head_result(
     report |= _of_files("validation", part, answers)
     if calibrated:
         fit = calibrate_numbers if head.target.is_number else calibrate_answers
-        calibration = fit(sampler, part, answers, head.name)
+        calibration = fit(sampler, part, answers, head.name, conformal_by)
     return HeadResult(report, part, answers, calibration)
 
 
@@ -92,6 +94,7 @@ def head_results(
     sampler: Sampler | None,
     *,
     calibrated: bool,
+    conformal_by: Sequence[str],
     xla: bool,
 ) -> list[HeadResult]:
     """What came of every head; the model is brought to the units of its labels.
@@ -102,6 +105,7 @@ def head_results(
         joined: The same with its heads side by side.
         sampler: Of the model; None without dropout.
         calibrated: As of `head_result`.
+        conformal_by: As of a `Recipe`.
         xla: As of `forward`.
     """
     results = []
@@ -110,7 +114,8 @@ def head_results(
             head.finish(model)
 
         outputs = _outputs(joined, columns, xla=xla)
-        results.append(head_result(head, model, sampler, outputs, calibrated=calibrated))
+        how = {"calibrated": calibrated, "conformal_by": conformal_by}
+        results.append(head_result(head, model, sampler, outputs, **how))
     return results
 
 

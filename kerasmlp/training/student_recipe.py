@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kerasmlp.models.presets import PRESETS, Recipe, recipe_of
+from kerasmlp.models.presets import PRESETS, Recipe
+from kerasmlp.models.recipe_files import recipe_of
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_settings
 from kerasmlp.training.fitted import for_rows

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmlp.callbacks.validation import forward
 from kerasmlp.layers.standardize import Standardize
-from kerasmlp.models.presets import recipe_of
+from kerasmlp.models.recipe_files import recipe_of
 from kerasmlp.runs.answering_model import AnsweringModel
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import load_seen

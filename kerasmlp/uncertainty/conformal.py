@@ -50,10 +50,11 @@ def conformal_offset_years(
     return float(scores[rank - 1]) if rank <= len(scores) else None
 
 
-def grown_interval_years(intervals: np.ndarray, offset_years: float) -> np.ndarray:
+def grown_interval_years(intervals: np.ndarray, offset_years: float | np.ndarray) -> np.ndarray:
     """Intervals `(rows, 2)` with both ends moved out, inside 0 to 100.
 
-    One that shrinks to less than nothing becomes its middle.
+    One that shrinks to less than nothing becomes its middle. The offset is one number, or one
+    for each row.
 
     Example:
 
@@ -61,7 +62,7 @@ def grown_interval_years(intervals: np.ndarray, offset_years: float) -> np.ndarr
     array([[22. , 28. ], [40.5, 40.5]])
     """
     middle = intervals.mean(axis=1, keepdims=True)
-    half = np.diff(intervals, axis=1) / 2 + offset_years
+    half = np.diff(intervals, axis=1) / 2 + np.reshape(offset_years, (-1, 1))
     ends = middle + np.maximum(half, 0.0) * [-1, 1]
     return np.clip(ends, 0.0, NUM_YEARS - 1.0)
 

@@ -34,7 +34,8 @@ from kerasmlp.experiments.tuning.space import SPACES, Choice, LogRange, place_of
 from kerasmlp.experiments.tuning.spread import WorkerPool, answer_workers, role, work
 from kerasmlp.experiments.tuning.trial import TrialRunner
 from kerasmlp.experiments.tuning.tune import tune
-from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
+from kerasmlp.models.presets import PRESETS, Recipe
+from kerasmlp.models.recipe_files import find_recipe
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.embeddings import train
 from kerasmlp.utils.checks import InputError

@@ -9,7 +9,7 @@ from test_export_heads import ODD, make_three
 
 from kerasmlp import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
-from kerasmlp.runs.predictor import open_predictors
+from kerasmlp.runs.predictors import open_predictors
 from kerasmlp.serving.demo.answers import DemoAnswers
 
 

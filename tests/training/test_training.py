@@ -25,7 +25,8 @@ from kerasmlp.data.examples import Examples
 from kerasmlp.data.targets import Target, age_target, choose_age_target, choose_target
 from kerasmlp.evaluation.measuring import measure, measure_groups, with_classes
 from kerasmlp.experiments.age_cnn.recipe import AgeCNNRecipe
-from kerasmlp.models.presets import PRESETS, Recipe, find_recipe
+from kerasmlp.models.presets import PRESETS, Recipe
+from kerasmlp.models.recipe_files import find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.runs.mc_model import can_be_sampled
 from kerasmlp.runs.predictor import Predictor

@@ -18,7 +18,8 @@ from kerasmlp.experiments.cross_validation.plan import (
     plan_runs,
 )
 from kerasmlp.experiments.tuning.plan import LONGEST_EPOCHS, TuningPlan
-from kerasmlp.models.presets import Recipe, find_recipe
+from kerasmlp.models.presets import Recipe
+from kerasmlp.models.recipe_files import find_recipe
 from kerasmlp.runs.seen import row_hashes
 from kerasmlp.training.rows import Rows
 from kerasmlp.utils.checks import check_choice, check_int, check_optional_int, reject, reject_file

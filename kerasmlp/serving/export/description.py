@@ -1,12 +1,16 @@
 """What a client must know of an exported model: `assets/model.json`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import tensorflow as tf
 
 from kerasmlp import __version__
+from kerasmlp.runs.calibration import RunCalibration
+from kerasmlp.runs.conformal_groups import SET
 from kerasmlp.runs.mc_model import can_be_sampled
+from kerasmlp.runs.number_calibration import NumberCalibration
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.risk import abstention_of
 from kerasmlp.runs.run_folder import RunFolder
@@ -39,8 +43,9 @@ def describe(predictors: Sequence[Predictor]) -> dict:
         entropy of the labels (natural logarithm, of the MC mean) above which
         to abstain, null where none can be promised; of ages also
         `within_years_thresholds_nats`: years that an answer may be off, to the
-        same of the `predictive_entropy_nats`; the temperatures and the
-        offsets of intervals that are in the model already. Of a number `unit`,
+        same of the `predictive_entropy_nats`; the temperatures, the
+        offsets of intervals and the `set_thresholds` that are in the model already, and
+        `conformal_groups`, where a run has fitted them of groups. Of a number `unit`,
         the factors on its standard deviation as temperatures, and
         `interval_quantiles`: how many of these its intervals reach. Of several heads
         these are in `heads`, by name, and `outputs`: from the name
@@ -56,7 +61,10 @@ def describe(predictors: Sequence[Predictor]) -> dict:
         of_head = report.get("heads", {}).get(p.name, {}) if several else report
         heads[p.name] = _described(p, run, of_head)
         if several:
-            heads[p.name]["outputs"] = output_names(p.target, several=True)
+            outputs = output_names(p.target, several=True)
+            if not heads[p.name].get("set_thresholds"):
+                outputs.pop(SET, None)
+            heads[p.name]["outputs"] = outputs
     check_names(run.path, [n for h in heads.values() for n in h.get("outputs", {}).values()])
     return {
         "format": FORMAT,
@@ -88,7 +96,8 @@ def _described(predictor: Predictor, run: RunFolder, report: Mapping) -> dict:
     }
     if target.is_number:
         quantiles = calibration.quantiles if calibration else {}
-        return {"unit": target.unit, **temperatures, "interval_quantiles": dict(quantiles)}
+        number = {"unit": target.unit, **temperatures, "interval_quantiles": dict(quantiles)}
+        return number | _groups(calibration)
     regrouped = target.measured(np.eye(target.num_classes)).argmax(axis=1)
     older = predictor.trained.classes
     thresholds = [
@@ -102,12 +111,20 @@ def _described(predictor: Predictor, run: RunFolder, report: Mapping) -> dict:
         "class_to_label": regrouped.tolist(),
         **temperatures,
         "interval_offsets_years": dict(calibration.offsets_years) if calibration else {},
+        "set_thresholds": dict(calibration.set_thresholds or {}) if calibration else {},
+        **_groups(calibration),
         "risk_thresholds_nats": thresholds[0],
         "within_years_thresholds_nats": dict(
             zip(map(str, WITHIN_YEARS), thresholds[1:], strict=False)
         ),
         "risk_min_samples": calibration.num_samples if calibration else 0,
     }
+
+
+def _groups(calibration: RunCalibration | NumberCalibration | None) -> dict:
+    """Limits of groups of rows, where the run has fitted them."""
+    groups = calibration.groups if calibration else None
+    return {"conformal_groups": asdict(groups)} if groups else {}
 
 
 def _thresholds(abstention: Abstention | None) -> dict[str, float | None]:

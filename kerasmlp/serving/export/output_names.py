@@ -8,7 +8,13 @@ from kerasmlp.data.targets import Target
 from kerasmlp.utils.checks import reject_file
 
 _NUMBER = ("number", "std", "interval_90", "aleatoric_std", "epistemic_std")
-_CLASSES = ("label", "probabilities", "predictive_entropy_nats", "mutual_information_nats")
+_CLASSES = (
+    "label",
+    "probabilities",
+    "predictive_entropy_nats",
+    "mutual_information_nats",
+    "set_90",
+)
 _AGES = ("age_years", "age_interval_90")
 
 

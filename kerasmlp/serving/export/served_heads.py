@@ -10,9 +10,11 @@ import tensorflow as tf
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.targets import Target
 from kerasmlp.layers.members import members_of
+from kerasmlp.runs.conformal_groups import PREDICTED, SET
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.serving.export.output_names import output_names
 from kerasmlp.uncertainty.numbers import number_intervals
+from kerasmlp.uncertainty.prediction_sets import PENALTY
 
 
 class ServedClasses:
@@ -21,8 +23,8 @@ class ServedClasses:
     Args:
         target: What it predicts.
         names: Of its outputs, as of `output_names`.
-        offsets_years: By which the age intervals of the MC mean grow, by
-            percent, as in `RunCalibration`; None leaves them as they are.
+        limits: Of the MC mean, one for each measured class that may be the likeliest: by
+            percent the years by which age intervals grow, and `set_90`; as of `limits_of`.
         members: Of the model, whose logits lie side by side.
     """
 
@@ -33,11 +35,11 @@ class ServedClasses:
         self,
         target: Target,
         names: Mapping[str, str],
-        offsets_years: Mapping[str, float] | None,
+        limits: Mapping[str, np.ndarray],
         members: int = 1,
     ):
         self.target, self.names, self._members = target, names, members
-        self._offsets_years = offsets_years or {"50": 0.0, "90": 0.0}
+        self._limits = limits
 
     def plain(self, logits):
         """The deterministic answers, to what comes out of `layer`."""
@@ -76,26 +78,37 @@ class ServedClasses:
             "predictive_entropy_nats": entropy,
             "mutual_information_nats": tf.maximum(entropy - expected_entropy, 0.0),
         }
+        measured = self._measured(mean)
+        of_row = {k: tf.gather(v, tf.argmax(measured, axis=1)) for k, v in self._limits.items()}
+        if SET in of_row:
+            answers[SET] = _in_sets(measured, of_row[SET])
         if self.target.is_age:
-            answers["age_interval_90"] = self._age_interval_90(mean)
+            answers["age_interval_90"] = self._age_interval_90(mean, of_row)
         return answers
+
+    def _measured(self, probabilities):
+        """Probabilities of the classes that are measured."""
+        target = self.target
+        if target.measured_names == target.class_names:
+            return probabilities
+        sums = target.measured(np.eye(target.num_classes))
+        return probabilities @ tf.constant(sums, probabilities.dtype)
 
     def _answers(self, probabilities):
         target = self.target
-        measured = probabilities
-        if target.measured_names != target.class_names:
-            measured @= target.measured(np.eye(target.num_classes)).astype(np.float32)
-        label = tf.gather(tf.constant(target.measured_names), tf.argmax(measured, axis=1))
+        likeliest = tf.argmax(self._measured(probabilities), axis=1)
+        label = tf.gather(tf.constant(target.measured_names), likeliest)
         answers = {"probabilities": probabilities, "label": label}
         if target.is_age:
             centers = tf.constant(target.head_ages.centers, tf.float32)
             answers["age_years"] = tf.linalg.matvec(probabilities, centers)
         return answers
 
-    def _age_interval_90(self, mean):
+    def _age_interval_90(self, mean, limits):
         """As `run_calibration.age_intervals`."""
         ends = {}
-        for percent, offset in self._offsets_years.items():
+        for percent in ("50", "90"):
+            offset = limits.get(percent, 0.0)
             tail = (1 - int(percent) / 100) / 2
             low, high = (self._age_quantile_years(mean, q) for q in (tail, 1 - tail))
             middle, half = (low + high) / 2, tf.maximum((high - low) / 2 + offset, 0.0)
@@ -178,8 +191,33 @@ def served_head(predictor: Predictor, *, several: bool) -> ServedHead:
     names = output_names(target, several=several)
     if target.is_number:
         return ServedNumber(target, names, calibration.quantiles if calibration else {})
-    offsets_years = calibration.offsets_years.get("mc_mean") if calibration else None
-    return ServedClasses(target, names, offsets_years, members_of(predictor.model))
+    return ServedClasses(target, names, limits_of(predictor), members_of(predictor.model))
+
+
+def limits_of(predictor: Predictor) -> dict[str, np.ndarray]:
+    """The limits of intervals and sets where each measured class is the likeliest, by name.
+
+    Limits by columns of labels, which a request does not bring along, are those of all rows.
+    """
+    calibration, target = predictor.calibration, predictor.target
+    if calibration is None:
+        return {}
+    names, limits = np.array(target.measured_names), calibration.limits("mc_mean")
+    if calibration.groups is not None and calibration.groups.by == (PREDICTED,):
+        return calibration.groups.of_rows("mc_mean", limits, [names])
+    return {name: np.full(len(names), limit) for name, limit in limits.items()}
+
+
+def _in_sets(measured, thresholds):
+    """As `prediction_sets`: 1 for each class in the set of its row."""
+    order = tf.argsort(measured, axis=1, direction="DESCENDING", stable=True)
+    down = tf.gather(measured, order, batch_dims=1)
+    penalty = PENALTY * np.maximum(np.arange(measured.shape[1]) - 1, 0)
+    scores = tf.cumsum(down, axis=1) - down + penalty
+    # the likeliest is always in, whatever the last bit of a sum is
+    chosen = tf.cast(scores[:, 1:] <= thresholds[:, None] + 1e-9, tf.float32)
+    chosen = tf.concat([tf.ones_like(chosen[:, :1]), chosen], axis=1)
+    return tf.gather(chosen, tf.argsort(order, axis=1), batch_dims=1)
 
 
 def _softmax(logits):

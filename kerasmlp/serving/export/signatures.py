@@ -23,7 +23,7 @@ class Signatures(tf.Module):
     | outputs | of classes, ages | of a number |
     | --- | --- | --- |
     | `serving_default` | `probabilities`, `label`; `age_years` | `number`, `std`, `interval_90` |
-    | `serve_mc` | and the two below; `age_interval_90` | and `aleatoric_std`, `epistemic_std` |
+    | `serve_mc` | and the three below; `age_interval_90` | and `aleatoric_std`, `epistemic_std` |
 
     Of several heads each has these outputs under names of its own (see `output_names`);
     they share the trunk and, in `serve_mc`, the masks: a pass is one function of all labels.
@@ -31,7 +31,8 @@ class Signatures(tf.Module):
     `serving_default` takes `embedding`, `serve_mc` also `num_samples` and `seed`.
     `probabilities` are those of the head, in `serve_mc` their mean; `label` is
     the likeliest of the measured classes. `predictive_entropy_nats` and
-    `mutual_information_nats` are those of `uncertainty_measures`; `std` is that of the
+    `mutual_information_nats` are those of `uncertainty_measures`; `set_90` is 1 for each of the
+    measured classes that is in the set, where the run has calibrated sets; `std` is that of the
     prediction, of which the squares of the two others are the parts.
     A row that is not finite, or too large to compute with, gets NaN and an
     empty label.

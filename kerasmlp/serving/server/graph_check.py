@@ -16,7 +16,7 @@ AddV2 All ArgMax Assert BatchMatMulV2 BiasAdd BitwiseAnd BitwiseXor BroadcastTo 
 Equal Exp ExpandDims Fill FloorDiv GatherV2 Greater GreaterEqual Identity If IsFinite Less LessEqual
 Log LogicalAnd LogicalOr MatMul Max Maximum Mean Minimum Mul Neg NoOp Pack Pad PadV2 Range
 ReadVariableOp RealDiv Relu Reshape RightShift Rsqrt SelectV2 Shape Size Softmax Softplus Sqrt
-Square Squeeze StatefulPartitionedCall StatelessIf StridedSlice Sub Sum Tile Transpose While
+Square Squeeze StatefulPartitionedCall StatelessIf StridedSlice Sub Sum Tile TopKV2 Transpose While
 """
 COMPUTING = frozenset(_COMPUTING.split())
 """Operations of the exports of this package: none reads, writes or sends anything."""
