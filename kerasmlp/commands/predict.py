@@ -63,9 +63,19 @@ def run(args: argparse.Namespace) -> None:
     extremes = [Extremes(p.name) for p in predictors if args.extremes]
     unreadable: list[InputError] = []
 
+    def say_unknown(store: Any) -> None:
+        columns = store and store.labels
+        for column in dict.fromkeys(c for p in predictors for c in p.unknown_columns(columns)):
+            where = "a photo" if store is None else "the store"
+            told = f"{column} is not known of {where}, by which intervals and sets were fitted"
+            print(f"note: {told}: those of all rows are given", file=sys.stderr)
+
     def rows() -> Iterator[dict]:
         for store in stores:
-            yield from predict_store(predictors, store, progress=sys.stderr.isatty(), **how)
+            show = {"progress": sys.stderr.isatty(), "opened": say_unknown}
+            yield from predict_store(predictors, store, **show, **how)
+        if photos:
+            say_unknown(None)
         bar = {"unit": "photo", "disable": len(photos) < 2 or not sys.stderr.isatty()}
         for photo, picture in tqdm(list(zip(photos, pictures, strict=True)), **bar):
             drawn = {"annotate": picture, "extremes": extremes}

@@ -43,10 +43,11 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, several: bool = F
     text = "once more from all rows, when those kept back have measured; numbers do by default"
     recipe.add_argument(
         "--conformal-by",
-        nargs="+",
+        nargs="*",
         metavar="COLUMN",
         help="intervals and sets that keep their promise in each group of these columns, which "
-        "must be known when the model answers; predicted: of each class that it predicts",
+        "must be known when the model answers; predicted, as of ages by default: of each class "
+        "that it predicts; none: of all rows",
     )
     recipe.add_argument("--refit", action=argparse.BooleanOptionalAction, help=text)
 

@@ -13,8 +13,8 @@ from kerasmlp.models.presets import Recipe
 from kerasmlp.training.fitted import checked_weights, fit, for_rows
 from kerasmlp.utils.checks import is_whole
 
-_OF_AGES = ("label_sigma_years", "rps_weight")
-_OF_RECIPE = [(f.name, f.type, f.default) for f in fields(Recipe) if f.name not in _OF_AGES]
+_OF_STORES = ("label_sigma_years", "rps_weight", "conformal_by")
+_OF_RECIPE = [(f.name, f.type, f.default) for f in fields(Recipe) if f.name not in _OF_STORES]
 _MIN_ROWS = 3  # one to keep back, two for batch norm to take statistics of
 
 Hyperparameters = make_dataclass("Hyperparameters", _OF_RECIPE, kw_only=True, eq=False, repr=False)

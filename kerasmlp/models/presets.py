@@ -227,8 +227,8 @@ _PAPER = Recipe(
 )
 
 PRESETS = {
-    "age": Recipe(),
-    "age-groups": Recipe(epochs=30, label_sigma_years=1.0),
+    "age": Recipe(conformal_by=("predicted",)),
+    "age-groups": Recipe(epochs=30, label_sigma_years=1.0, conformal_by=("predicted",)),
     "gender": Recipe(),
     "number": Recipe(
         dropout_rate=0.05,

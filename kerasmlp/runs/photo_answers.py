@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ _SURE, _NOT_SURE = (80, 220, 100), (200, 200, 200)
 _NO_LIMIT = 0.9995
 """A limit of which three digits are 1.000 refuses no answer, and makes none sure."""
 _GAP = 4
+_SAID = 3
+"""Classes of a set that a caption names."""
 _LINE = 64
 """Characters of a caption. Of a longer one the end stays: it says how sure the answer is."""
 
@@ -31,10 +33,15 @@ def predict_store(
     path: str | os.PathLike,
     *,
     progress: bool = False,
+    opened: Callable[[EmbeddingStore], None] = lambda store: None,
     **how: Any,
 ) -> Iterator[dict]:
-    """Yields one row per row of a store, as `Predictor.rows` with the same arguments."""
+    """Yields one row per row of a store, as `Predictor.rows` with the same arguments.
+
+    `opened` is called with the store before anything is answered.
+    """
     store = EmbeddingStore.open(path, verify=True)
+    opened(store)
     for predictor in predictors:
         predictor.check(path, store.width, store.info)
     answers = [p.rows(store, **how) for p in predictors]
@@ -120,6 +127,8 @@ def said(name: str, answer: dict) -> str:
     '31 years (90%: 24–40)'
     >>> said("bmi", {"bmi": 24.31, "unit": "kg/m²", "interval_90": [20.2, 29.04]})
     'bmi 24.31 kg/m² (90%: 20.2–29.04)'
+    >>> said("race", {"race": "White", "set_90": ["White", "Latino"]})
+    'White or Latino (90%)'
     """
     if answer.get("abstained"):
         return f"{name}: not sure"
@@ -128,7 +137,9 @@ def said(name: str, answer: dict) -> str:
         unit = f" {answer['unit']}" if answer["unit"] else ""
         return f"{name} {answer[name]:.4g}{unit} (90%: {low:.4g}–{high:.4g})"
     if "age_years" not in answer:
-        return str(answer[name])
+        several = answer.get("set_90") or ()
+        several = [*several[:_SAID], "others"] if len(several) > _SAID else several
+        return f"{' or '.join(several)} (90%)" if len(several) > 1 else str(answer[name])
     low, high = answer["age_interval_90"]
     years = f"{answer['age_years']:.0f}"
     return f"{years} year{'s' * (years != '1')} (90%: {low:.0f}–{high:.0f})"

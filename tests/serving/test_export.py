@@ -27,6 +27,7 @@ from kerasmlp.data.targets import Target, age_target
 from kerasmlp.layers.gaussian_head import GaussianHead
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.calibration import RunCalibration
+from kerasmlp.runs.conformal_groups import ConformalGroups, GroupLimits
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.serving.export.saved_model import export_model
@@ -97,6 +98,18 @@ def run(tmp_path_factory):
         },
         abstention=Abstention([0.5, 1.5], [300, 400], [3, 30]),
         mc_temperature=0.7,
+        set_thresholds={"mc_mean": 0.8},
+        groups=ConformalGroups(
+            ("predicted",),
+            {
+                "mc_mean": tuple(
+                    GroupLimits(
+                        (name,), 50, {"50": 2.0 + k, "90": 5.0 + k, "set_90": 0.3 + 0.05 * k}
+                    )
+                    for k, name in enumerate(target.measured_names[1:])
+                )
+            },
+        ),
     ).save(path / "calibration.json")
     without_hashes(path)  # without the hashes of what was trained
     return path
@@ -138,7 +151,7 @@ def test_mc_answers_are_those_of_the_local_sampler(rows, signatures, predictor):
     answer = ask_mc(signatures, x, 20, 2**40 + 3)
     assert sorted(answer) == [
         "age_interval_90", "age_years", "label", "mutual_information_nats",
-        "predictive_entropy_nats", "probabilities",
+        "predictive_entropy_nats", "probabilities", "set_90",
     ]  # fmt: skip
     assert answer["probabilities"].shape == (rows, 101)
     assert answer["age_interval_90"].shape == (rows, 2)
@@ -150,6 +163,8 @@ def test_mc_answers_are_those_of_the_local_sampler(rows, signatures, predictor):
             np.testing.assert_allclose(answer[name], expected[name], atol=5e-5)
         intervals = predictor.intervals(expected["mean"], sampled=True)[90]
         np.testing.assert_allclose(answer["age_interval_90"], intervals, atol=1e-2)
+        sets = predictor.sets(expected["mean"], sampled=True)
+        np.testing.assert_array_equal(answer["set_90"].astype(bool), sets)
         assert (answer["mutual_information_nats"] > 0).all()
 
 
@@ -281,6 +296,7 @@ def test_exactly_the_documented_signatures(exported):
         "predictive_entropy_nats": ("float32", [None]),
         "mutual_information_nats": ("float32", [None]),
         "age_interval_90": ("float32", [None, 2]),
+        "set_90": ("float32", [None, 8]),
     }
 
 

@@ -117,6 +117,9 @@ def _cells(predictor: Predictor, rows: Sequence[dict]) -> dict[str, list]:
         }
     else:
         columns = {name: [a[name] for a in answers]}
+        if answers[0].get("set_90") is not None:
+            sets = [" or ".join(a["set_90"] or ()) for a in answers]
+            columns[f"{name}: 90% set"] = sets
     columns[f"{name}: uncertainty"] = [round(a["uncertainty"], 3) for a in answers]
     if "abstained" in answers[0]:
         columns[f"{name}: answered"] = ["not sure" if a["abstained"] else "yes" for a in answers]
