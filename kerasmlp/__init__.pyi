@@ -37,6 +37,7 @@ from kerasmlp.models.recipe_files import find_recipe as find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP as ResidualMLP
 from kerasmlp.models.vgg16 import VGG16 as VGG16
 from kerasmlp.runs.analysis import analyze as analyze
+from kerasmlp.runs.card import write_card as write_card
 from kerasmlp.runs.model import load_model as load_model
 from kerasmlp.runs.predictor import Predictor as Predictor
 from kerasmlp.serving.export.saved_model import export_model as export_model

@@ -38,6 +38,7 @@ COMMANDS = {
     "compare": "two cross-validations on the same folds, with a test",
     "reproduce": "the paper's experiment on two stores, with a report",
     "evaluate": "measure a run on a store",
+    "card": "run → model card: data, licences, measures per group, limits",
     "predict": "photos or a store → ages or genders with uncertainty",
     "demo": "a local page: drop a photo or a store, see answers with uncertainty",
     "export-model": "run → SavedModel for TensorFlow Serving, or ONNX",

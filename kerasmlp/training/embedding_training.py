@@ -76,6 +76,7 @@ class EmbeddingTraining:
         self.workbench, self.init, self.pictures = workbench, init, pictures
         self.copied = self.before_training = None
         self.heads, self.normalized = Heads(rows, recipe), info.normalized
+        self.data = info.of_data()
         self.files = tuple(dict.fromkeys((*FILES, *picture_names(target))))
         weight = settings.get("weight")
         if weight and recipe.rps_weight and any(head.is_age for head in target.heads):
@@ -230,6 +231,7 @@ class EmbeddingTraining:
                 },
                 "weights_from_init": self.copied,
                 "columns": described,
+                "data": self.data,
             }
         )
         if self.rows.view_starts is not None:
