@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -55,6 +55,8 @@ class EmbeddingTraining:
     Args:
         settings: What else decides the result, `seed` and `steps_per_epoch` among it.
         init: Run whose weights to begin with, or None.
+        pictures: Draw the curves and the confusion matrix.
+        callbacks: Of `train`.
 
     Raises:
         InputError: if `init` does not fit, or there are too few rows for the steps.
@@ -70,10 +72,12 @@ class EmbeddingTraining:
         workbench: Workbench,
         init: RunFolder | None,
         pictures: bool,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
         width = rows.inputs.shape[1]
         self.rows, self.target, self.recipe, self.settings = rows, target, recipe, settings
         self.workbench, self.init, self.pictures = workbench, init, pictures
+        self.callbacks = list(callbacks)
         self.copied = self.before_training = None
         self.heads, self.normalized = Heads(rows, recipe), info.normalized
         self.data = info.of_data()
@@ -170,7 +174,8 @@ class EmbeddingTraining:
     def course(self, model: keras.Model) -> Course:
         how = {"xla": self.xla, "of": answering(model)}
         validation = Validation(self.rows.part_inputs, self.heads.validation, **how)
-        return self._course(model, self.rows, self.targets, [validation])
+        callbacks = [validation, *self.callbacks]
+        return self._course(model, self.rows, self.targets, callbacks)
 
     def course_of_all(self, model: keras.Model, rows: Rows, heads: Heads) -> Course:
         """What the model goes through on all rows, none of which are kept back."""
