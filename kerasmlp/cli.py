@@ -36,6 +36,7 @@ COMMANDS = {
     "tune": "embedding store → preset with the best hyperparameters, by Hyperband",
     "cross-validate": "seeds × folds of one recipe, mean and standard deviation",
     "compare": "two cross-validations on the same folds, with a test",
+    "runs": "run folders as a table: `runs list`, `runs compare`",
     "reproduce": "the paper's experiment on two stores, with a report",
     "evaluate": "measure a run on a store",
     "card": "run → model card: data, licences, measures per group, limits",
