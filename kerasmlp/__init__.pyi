@@ -1,6 +1,7 @@
 from kerasmlp.callbacks.layer_out import LayerOut as LayerOut
 from kerasmlp.data.importing.embedding_files import ColumnNames as ColumnNames
 from kerasmlp.data.importing.embedding_files import import_embeddings as import_embeddings
+from kerasmlp.data.importing.relabelling import relabel as relabel
 from kerasmlp.data.joining import join_stores as join_stores
 from kerasmlp.data.labels import Gender as Gender
 from kerasmlp.data.labels import age_classes as age_classes
@@ -19,6 +20,7 @@ from kerasmlp.evaluation.evaluate import evaluate as evaluate
 from kerasmlp.experiments.cross_validation.comparison import compare as compare
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate as cross_validate
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan as CrossValidationPlan
+from kerasmlp.experiments.doctor import doctor as doctor
 from kerasmlp.faces.embedder import FaceEmbedder as FaceEmbedder
 from kerasmlp.layers.downsample_block import DownsampleBlock as DownsampleBlock
 from kerasmlp.layers.gaussian_head import GaussianHead as GaussianHead

@@ -35,6 +35,7 @@ COMMANDS = {
     "train-layerout": "images → the LayerOut paper's networks and table",
     "tune": "embedding store → preset with the best hyperparameters, by Hyperband",
     "cross-validate": "seeds × folds of one recipe, mean and standard deviation",
+    "doctor": "the labels of a store that a cross-validation cannot believe",
     "compare": "two cross-validations on the same folds, with a test",
     "runs": "run folders as a table: `runs list`, `runs compare`",
     "reproduce": "the paper's experiment on two stores, with a report",

@@ -259,6 +259,18 @@ class RunFolder:
         schema.check_same(self.path, *settings)
         return False
 
+    def take_files(self, files: Iterable[str]) -> None:
+        """Has the run write files that it did not know of; it is finished no more.
+
+        Args:
+            files: As of `working`, in whose block this is called.
+        """
+        (self / "DONE").unlink(missing_ok=True)
+        config = self._plain_config()
+        known = in_new_words(config)["files"]
+        if more := [name for name in files if name not in known]:
+            write_json(self / "config.json", config | {"files": [*known, *more]})
+
     def finish(self, report: dict) -> None:
         """Writes the report, then `DONE` with the hashes of all files; checkpoints go."""
         (self / "DONE").unlink(missing_ok=True)  # of a report that is written once more

@@ -89,6 +89,18 @@ class RowStore(ABC):
         rows = _selected(indices, len(self))
         return self._with_rows(self.values[rows], {k: v[rows] for k, v in self.labels.items()})
 
+    def with_labels(self, labels: Mapping[str, Sequence | np.ndarray]) -> Self:
+        """Returns the same rows with other columns.
+
+        Args:
+            labels: As of the store.
+
+        Raises:
+            InputError: if a label is out of range.
+        """
+        columns = {k: as_column(self.name, k, v, len(self)) for k, v in labels.items()}
+        return self._with_rows(self.values, columns)
+
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
         """Writes the store as one HDF5 file, which appears whole or not at all.
 
