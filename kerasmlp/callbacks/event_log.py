@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import re
 
 import keras
 
@@ -46,10 +47,12 @@ def event_logs(path: str | os.PathLike) -> list[EventLog]:
     """An `EventLog` where TensorBoard is installed and imports nothing that is not there yet.
 
     Where TensorFlow is installed TensorBoard loads it, which a training by JAX does without.
+    It writes to no folder whose name is no UTF-8.
 
     Args:
         path: Folder of the event files.
     """
     there = [importlib.util.find_spec(name) is not None for name in ("tensorboard", "tensorflow")]
     loaded = keras.backend.backend() == "tensorflow" or not there[1]
-    return [EventLog(path)] if there[0] and loaded else []
+    named = not re.search("[\ud800-\udfff]", os.fspath(path))
+    return [EventLog(path)] if there[0] and loaded and named else []
