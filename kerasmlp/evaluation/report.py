@@ -11,7 +11,9 @@ from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import NUM_YEARS, is_unknown
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.evaluation import metrics
+from kerasmlp.evaluation.by_column import by_columns, of_heads, write_by
 from kerasmlp.evaluation.evaluation_pictures import LEVELS, draw_evaluation, measures_of
+from kerasmlp.evaluation.grouping import groupings
 from kerasmlp.evaluation.measuring import (
     groups_of_people,
     measure,
@@ -22,7 +24,7 @@ from kerasmlp.evaluation.number_measuring import measure_number_answers, normal_
 from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.runs.calibration import class_entropy_nats
 from kerasmlp.runs.environment import environment
-from kerasmlp.runs.evaluation_folder import FORMAT, HEAD
+from kerasmlp.runs.evaluation_folder import BY, FORMAT, HEAD
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen
@@ -47,6 +49,7 @@ def write_evaluation(
     num_samples: int,
     seed: int = 0,
     others: Mapping[str, EmbeddingStore] | None = None,
+    by: Sequence[str] = (),
     progress: bool = False,
 ) -> dict:
     """Measures a run on rows and writes report, groups and figures.
@@ -58,6 +61,7 @@ def write_evaluation(
         seed: Of the passes, and of the random vectors.
         others: Stores of another source, by name, which the model should be
             unsure about; at most 2,000 evenly spaced rows of each.
+        by: Columns of the store, by whose values all is measured, too.
 
     Returns:
         The report, as in `report.json`.
@@ -65,12 +69,16 @@ def write_evaluation(
     Raises:
         InputError: if no row holds the label.
     """
-    target, total, rows = require_known(rows), len(rows), rows.subset(rows.known)
+    target, total, known = require_known(rows), len(rows), rows.known
+    parts = [one.subset(known) for one in groupings(rows, by, target)]
+    rows = rows.subset(known)
     sources = _sources(rows.inputs, others or {}, seed) if num_samples else {"store": rows.inputs}
     drawn = _draw_all(predictor, sources, num_samples, seed, progress)
     models = {"deterministic": drawn["store"]["deterministic"]}
     if num_samples:
         models["mc_mean"] = drawn["store"]["mean"]
+    ends = {name: _intervals(predictor, rows, name, p) for name, p in models.items()}
+    answers = {name: (p, ends[name]) for name, p in models.items()}
     bins: dict = {}
     if not target.is_number:
         measured = {name: target.measured(p) for name, p in models.items()}
@@ -85,7 +93,8 @@ def write_evaluation(
         "rows_learned_from": count_seen(RunFolder(predictor.path), rows.inputs),
         "ece_binning": BINNING,
         "conformal": _is_conformal(predictor),
-        **_measured(predictor, rows, models),
+        **_measured(rows, answers),
+        **by_columns(rows, answers, parts, seed=seed, progress=progress),
         "reliability": {name: _plain(columns) for name, columns in bins.items()},
         **_central_intervals(rows, models),
         **_ood_auroc(drawn),
@@ -94,6 +103,8 @@ def write_evaluation(
     }
     write_json(folder / "report.json", report)
     _write_groups(folder / "groups.csv", report["groups"])
+    if by:
+        write_by(folder / BY, report["by"])
     draw_evaluation(folder, rows, models, bins, report, drawn)
     return report
 
@@ -122,6 +133,7 @@ def write_evaluations(
         each = {name: one[model] for name, one in found.items() if model in one}
         flat = {f"{name}_{k}": v for name, one in each.items() for k, v in one.items()}
         report |= {model: flat} if flat else {}
+    report |= of_heads(found)
     write_json(folder / "report.json", report)
     return report
 
@@ -172,15 +184,19 @@ def measure_answers(
     return result
 
 
-def _measured(predictor: Predictor, rows: Examples, models: Mapping[str, np.ndarray]) -> dict:
-    """The measures of each model, on all rows and in `groups` of people."""
+def _intervals(predictor: Predictor, rows: Examples, name: str, answers: np.ndarray) -> dict:
+    """By percent those of a model, where the label has any and its truth is known."""
     target = predictor.target
-    spread = target.is_number or (target.is_age and np.isfinite(rows.years).any())
+    if target.is_number or (target.is_age and np.isfinite(rows.years).any()):
+        return predictor.intervals(answers, sampled=name == "mc_mean")
+    return {}
+
+
+def _measured(rows: Examples, answers: Mapping[str, tuple[np.ndarray, dict]]) -> dict:
+    """The measures of each model, on all rows and in `groups` of people."""
     people, report = list(_all_groups(rows)), {}
     groups: list[dict] = []
-    for name, p in models.items():
-        sampled = name == "mc_mean"
-        intervals = predictor.intervals(p, sampled=sampled) if spread else {}
+    for name, (p, intervals) in answers.items():
         report[name] = measure_answers(rows, p, intervals)
         for group, chosen in people:
             ends = {percent: both[chosen] for percent, both in intervals.items()}
