@@ -23,14 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="new folder for report, pairs.csv and pictures"
     )
-    parser.add_argument(
-        "--photos", type=Path, nargs="+", metavar="DIR",
-        help="draw pairs, too: folder of the photos that a column such as `path` names, or one for each store",
-    )  # fmt: skip
-    parser.add_argument(
-        "--write-groups", type=Path, nargs="+", metavar="NEW_STORE",
-        help="copy of each store in which near-duplicates share a `group`",
-    )  # fmt: skip
+    text = "draw pairs, too: folder of the photos that a store names, or one for each store"
+    parser.add_argument("--photos", type=Path, nargs="+", metavar="DIR", help=text)
+    text = "copy of each store in which near-duplicates share a `group`"
+    parser.add_argument("--write-groups", type=Path, nargs="+", metavar="NEW_STORE", help=text)
     parser.add_argument("--seed", type=int, default=0, help="of a search in many rows; default: 0")
     add_json_argument(parser)
 
@@ -54,9 +50,9 @@ def run(args: argparse.Namespace) -> None:
     photos = [RowPhotos(folder) for folder in args.photos or ()]
     parts = opened_rows(args.store)
     for part in parts if photos else ():
-        if photo_column(part.labels) is None:
-            came = ", ".join(part.labels) or "no labels"
-            reject_file(part.name, "must hold a column that names photos, for --photos", came)
+        if photo_column(part.labels, needed=False) is None:
+            requirement = "must name photos in a column `path` or in one alone, for --photos"
+            reject_file(part.name, requirement, ", ".join(part.labels) or "no labels")
     how = {"threshold": args.threshold, "seed": args.seed, "progress": sys.stderr.isatty()}
     found = near_duplicates(parts, **how)
     counts = count_duplicates(found, parts)

@@ -164,7 +164,7 @@ def _shown_pairs(
     photos: Sequence[RowPhotos],
 ) -> list[tuple[np.ndarray, np.ndarray, str]]:
     """Pairs of photos that are there, from the least alike to the most alike."""
-    columns = [part.labels[photo_column(part.labels)] for part in parts]
+    columns = [part.labels[photo_column(part.labels, needed=False)] for part in parts]
     folders = list(photos) * (len(parts) if len(photos) == 1 else 1)
     stores = found.store_of(pairs)
     rows = pairs - found.starts[stores]
