@@ -24,6 +24,7 @@ COMMANDS = {
     "import-embeddings": "arrays, tables and plain HDF5 files → embedding store",
     "extract-embeddings": "photos → embedding store, by insightface",
     "import-torch": "checkpoint of the original PyTorch code → run folder",
+    "leaks": "embedding stores → near-duplicate rows, and tests that have seen them",
     "train": "embedding store → model of any labels in a run folder",
     "train-age": "embedding store → age model in a run folder",
     "train-gender": "embedding store → gender model in a run folder",

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.examples import count_labelled
     from kerasmlp.evaluation.predictions_file import require_pyarrow
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
+    from kerasmlp.experiments.cross_validation.fold_copies import said_of_copies
     from kerasmlp.experiments.cross_validation.out_of_fold import files_of
     from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, CrossValidationPlan, plan_runs
     from kerasmlp.utils.checks import check_int
@@ -85,4 +86,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"{run_dir}: {len(report['runs'])} runs, {report['seconds']['total']:.1f} s\n\n{means}")
     if args.save_predictions:
         print(f"\nanswers for the test folds: {', '.join(files_of(target).values())}")
+    if note := said_of_copies(report.get("near_copies")):
+        print(f"\nnote: {note}")
     print_json(args, report["summary"])

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kerasmlp.callbacks.validation import Validation, forward
+from kerasmlp.data.duplicates.near_copies import can_have_copies
 from kerasmlp.data.norms import norm_1_share
 from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.stores.store_info import StoreInfo
@@ -43,6 +44,7 @@ from kerasmlp.training.heads import Heads
 from kerasmlp.training.initial_weights import check_untested, copy_weights, same_head
 from kerasmlp.training.precision import default_policy
 from kerasmlp.training.refit import refit
+from kerasmlp.training.remarks import remarks_on_copies
 from kerasmlp.training.rows import Rows
 from kerasmlp.training.train_run import Measured
 from kerasmlp.utils.checks import reject
@@ -57,6 +59,7 @@ class EmbeddingTraining:
         init: Run whose weights to begin with, or None.
         pictures: Draw the curves and the confusion matrix.
         callbacks: Of `train`.
+        near_copies: Whether they are looked for among the rows held out.
 
     Raises:
         InputError: if `init` does not fit, or there are too few rows for the steps.
@@ -73,11 +76,14 @@ class EmbeddingTraining:
         init: RunFolder | None,
         pictures: bool,
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        near_copies: bool = True,
     ):
         width = rows.inputs.shape[1]
         self.rows, self.target, self.recipe, self.settings = rows, target, recipe, settings
         self.workbench, self.init, self.pictures = workbench, init, pictures
         self.callbacks = list(callbacks)
+        can_have = can_have_copies(width, normalized=info.normalized)
+        self.near_copies = near_copies and can_have
         self.copied = self.before_training = None
         self.heads, self.normalized = Heads(rows, recipe), info.normalized
         self.data = info.of_data()
@@ -244,8 +250,13 @@ class EmbeddingTraining:
         if self.rows.test_inputs is not None:
             known = count_common(self.rows.test_inputs, learned_from)
             report["rows"] |= {"test": self.rows.test_labelled, "test_learned_from": known}
+        notes = []
+        if self.near_copies:
+            copies = self.rows.near_copies(learned_from, seed=self.settings["seed"])
+            report["near_copies"] = {name: found.to_json() for name, found in copies.items()}
+            notes = remarks_on_copies(copies)
         wholes = [head.rows.whole for head in self.heads.heads]
-        report["notes"] = notes_of(wholes, results, report)
+        report["notes"] = notes + notes_of(wholes, results, report)
         save_seen(run, learned_from, self.init)
         if recipe.calibrate:
             write_json(run / "calibration.json", calibrations_of(results))

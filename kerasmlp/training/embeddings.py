@@ -37,6 +37,7 @@ def train(
     workbench: Workbench | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     pictures: bool = True,
+    near_copies: bool = True,
     keep_diverged: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -72,6 +73,8 @@ def train(
         callbacks: Told of every epoch and what it logs, `val_…` among it, such as those of
             MLflow or Weights & Biases. They decide nothing that a resumed run could know.
         pictures: Draw the curves and the confusion matrix.
+        near_copies: Count the rows held out that have a near-duplicate among those learned
+            from, and warn of them; the result is the same to the bit.
         keep_diverged: Whether weights that diverge are a result: then the report
             holds `diverged`, the sentence that says so, and no measures.
         resume: Go on with a killed run.
@@ -102,6 +105,7 @@ def train(
         workbench=workbench,
         callbacks=callbacks,
         pictures=pictures,
+        near_copies=near_copies,
     )
     how = {"resume": resume, "force": force, "keep_diverged": keep_diverged}
     return train_run(training, run_dir, started=started, progress=progress, **how)
@@ -123,6 +127,7 @@ def prepared(
     workbench: Workbench | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     pictures: bool = True,
+    near_copies: bool = True,
 ) -> EmbeddingTraining:
     """What `train` hands to `train_run`: all that can be refused is refused here.
 
@@ -145,5 +150,5 @@ def prepared(
     settings["data_digest"] = store.digest()
     return EmbeddingTraining(
         rows, target, recipe, settings, store.info, workbench or Workbench(),
-        None if init is None else RunFolder(init), pictures, callbacks,
+        None if init is None else RunFolder(init), pictures, callbacks, near_copies,
     )  # fmt: skip

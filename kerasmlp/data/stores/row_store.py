@@ -64,7 +64,7 @@ class RowStore(ABC):
 
     @classmethod
     @abstractmethod
-    def _watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Judge]:
+    def watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Judge]:
         """What sees each block of rows as it is read, and what judges rows and labels then."""
 
     def __len__(self) -> int:
@@ -141,7 +141,7 @@ class RowStore(ABC):
             attributes = file.attributes(cls.FORMAT, SCHEMA_VERSION, kind)
             info = cls.INFO.from_attributes(path, attributes)
             dataset, checksums = file.rows(name, what, ndim, kinds, np.dtype(dtype).itemsize)
-            each, judge = cls._watched(path, dataset, info)
+            each, judge = cls.watched(path, dataset, info)
             labels = file.labels(len(dataset), checksums.seed)
             with RowReader(raw, dataset, dtype, checksums, each) as rows:
                 values = rows.result()

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from kerasmlp.data.joining import StorePaths, absolute, open_stores
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.evaluation.predictions_file import require_pyarrow
+from kerasmlp.experiments.cross_validation.fold_copies import fold_copies
 from kerasmlp.experiments.cross_validation.out_of_fold import (
     FILES,
     has_predictions,
@@ -210,6 +211,7 @@ def _finish(
         "runs": rows,
         "test_share": _test_share(runs),
         "rows": {"used": len(runs[0].training) + len(runs[0].test), "store": len(store)},
+        "near_copies": fold_copies(store, runs),
         "different_steps": sorted({run.steps_per_epoch for run in runs}),
         "diverged": len(runs) - len(sound),
         "trainable_parameters": first.get("trainable_parameters"),

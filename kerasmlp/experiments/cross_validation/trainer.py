@@ -78,6 +78,7 @@ def _how(store: EmbeddingStore, plan: CrossValidationPlan, run: PlannedRun) -> d
         "test": store.subset(run.test),
         "steps_per_epoch": run.steps_per_epoch,
         "pictures": False,  # 25 pairs of them would cost as much as two runs
+        "near_copies": False,  # looked for once, in all folds
     }
 
 
