@@ -8,16 +8,16 @@ import numpy as np
 from tqdm import tqdm
 
 from kerasmlp.data.examples import Examples
-from kerasmlp.data.labels import NUM_YEARS, is_unknown
+from kerasmlp.data.labels import NUM_YEARS
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.evaluation import metrics
 from kerasmlp.evaluation.by_column import by_columns, of_heads, write_by
 from kerasmlp.evaluation.evaluation_pictures import LEVELS, draw_evaluation, measures_of
 from kerasmlp.evaluation.grouping import groupings
 from kerasmlp.evaluation.measuring import (
-    groups_of_people,
     measure,
     named_groups,
+    people_and_races,
     require_known,
 )
 from kerasmlp.evaluation.number_measuring import measure_number_answers, normal_coverages
@@ -203,7 +203,7 @@ def _answers(predictor: Predictor, rows: Examples, name: str, p: np.ndarray) -> 
 
 def _measured(rows: Examples, answers: Mapping[str, Answers]) -> dict:
     """The measures of each model, on all rows and in `groups` of people."""
-    people, report = list(_all_groups(rows)), {}
+    people, report = list(people_and_races(rows)), {}
     groups: list[dict] = []
     for name, (p, intervals, sets) in answers.items():
         report[name] = measure_answers(rows, p, intervals, sets)
@@ -290,14 +290,6 @@ def _central_intervals(rows: Examples, models: Mapping[str, np.ndarray]) -> dict
 
     coverages = {name: observed(p[known]) for name, p in models.items()}
     return {"central_intervals": {"nominal_percent": list(LEVELS), **coverages}}
-
-
-def _all_groups(rows: Examples):
-    for names, chosen in groups_of_people(rows):
-        yield {**names, "race": "all"}, chosen
-    race = rows.labels.get("race", np.array([], str))
-    for value in np.unique(race[~is_unknown(race)]):
-        yield {"age_group": "all", "gender": "all", "race": str(value)}, race == value
 
 
 def _plain(columns: Mapping[str, np.ndarray]) -> dict[str, list]:
