@@ -38,6 +38,10 @@ class EventLog(keras.callbacks.Callback):
         self._writer.flush()
 
     def on_train_end(self, logs=None):
+        self.close()
+
+    def close(self) -> None:
+        """Ends the file, also of a training that was interrupted; an epoch begins a new one."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -12,6 +12,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +64,12 @@ def run(args: argparse.Namespace) -> None:
     extremes = [Extremes(p.name) for p in predictors if args.extremes]
     unreadable: list[InputError] = []
 
-    def say_unknown(store: Any) -> None:
-        columns = store and store.labels
-        for column in dict.fromkeys(c for p in predictors for c in p.unknown_columns(columns)):
-            where = "a photo" if store is None else "the store"
-            told = f"{column} is not known of {where}, by which intervals and sets were fitted"
-            print(f"note: {told}: those of all rows are given", file=sys.stderr)
-
     def rows() -> Iterator[dict]:
         for store in stores:
-            show = {"progress": sys.stderr.isatty(), "opened": say_unknown}
+            show = {"progress": sys.stderr.isatty(), "opened": partial(_say_of_groups, predictors)}
             yield from predict_store(predictors, store, **show, **how)
         if photos:
-            say_unknown(None)
+            _say_of_groups(predictors, None)
         bar = {"unit": "photo", "disable": len(photos) < 2 or not sys.stderr.isatty()}
         for photo, picture in tqdm(list(zip(photos, pictures, strict=True)), **bar):
             drawn = {"annotate": picture, "extremes": extremes}
@@ -102,6 +96,22 @@ def run(args: argparse.Namespace) -> None:
         print(args.output)
     elif not (stores or photos):
         reject_file(args.inputs[0], "must hold photos", "none")
+
+
+def _say_of_groups(predictors: list, store: Any) -> None:
+    """Says which rows of a store, or photos, are in none of the groups limits were fitted for."""
+    from kerasmlp.runs.conformal_groups import count_in_none
+
+    columns = store and store.labels
+    for column in dict.fromkeys(c for p in predictors for c in p.unknown_columns(columns)):
+        where = "a photo" if store is None else "the store"
+        told = f"{column} is not known of {where}, by which intervals and sets were fitted"
+        print(f"note: {told}: those of all rows are given", file=sys.stderr)
+    for p in predictors if store is not None else ():
+        if foreign := count_in_none(p.calibration, store.labels, len(store)):
+            by = ", ".join(p.calibration.groups.by)
+            told = f"{foreign} of {len(store)} rows are in no group of {by}"
+            print(f"note: {p.name}: {told} with limits of its own", file=sys.stderr)
 
 
 def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:

@@ -17,12 +17,25 @@ def value_names(label: str, column: np.ndarray) -> np.ndarray:
     >>> value_names("gender", np.array([1, -1, 0])), value_names("race", np.array([3, -1]))
     (array(['female', '', 'male'], dtype='<U6'), array(['3', ''], dtype='<U1'))
     """
+    column = np.asarray(column)
+    if column.dtype.kind == "O":
+        column = column.astype(str)
     values, codes = np.unique(column, return_inverse=True)
-    if label == "gender" and column.dtype.kind in "iu":
-        names = ["" if code < 0 else GENDER_NAMES[code] for code in values.tolist()]
-    else:
-        names = class_names_of(values)
+    unknown = is_unknown(values).tolist()
+    names = [
+        "" if nothing else _name(label, value)
+        for value, nothing in zip(values.tolist(), unknown, strict=True)
+    ]
     return np.array(names, str)[codes] if len(names) else np.empty(0, str)
+
+
+def _name(label: str, value: str | float | int) -> str:
+    """Of one value, whatever the others are: a table with gaps has its whole numbers as floats."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if label == "gender" and value in (0, 1):
+        return GENDER_NAMES[int(value)]
+    return str(value)
 
 
 def class_names_of(values: np.ndarray) -> list[str]:

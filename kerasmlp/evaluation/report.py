@@ -24,6 +24,7 @@ from kerasmlp.evaluation.number_measuring import measure_number_answers, normal_
 from kerasmlp.evaluation.row_scores import Answers
 from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.runs.calibration import class_entropy_nats
+from kerasmlp.runs.conformal_groups import count_in_none
 from kerasmlp.runs.environment import environment
 from kerasmlp.runs.evaluation_folder import BY, FORMAT, HEAD
 from kerasmlp.runs.predictor import Predictor
@@ -93,6 +94,7 @@ def write_evaluation(
         "rows_learned_from": count_seen(RunFolder(predictor.path), rows.inputs),
         "ece_binning": BINNING,
         "conformal": _is_conformal(predictor),
+        "rows_in_no_group": count_in_none(predictor.calibration, rows.labels, len(rows)),
         **_measured(rows, answers),
         **by_columns(rows, answers, parts, seed=seed, progress=progress),
         "reliability": {name: _plain(columns) for name, columns in bins.items()},

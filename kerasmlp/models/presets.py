@@ -200,8 +200,6 @@ class Recipe:
         of_texts = isinstance(by, list | tuple) and all(isinstance(name, str) for name in by)
         if not of_texts or len(set(by)) < len(by):
             reject("conformal_by", "must be different names of columns", by)
-        if by and not self.calibrate:
-            reject("conformal_by", "must be left out without calibrate", by)
         object.__setattr__(self, "conformal_by", tuple(by))
 
     def replace(self, **changes) -> Recipe:

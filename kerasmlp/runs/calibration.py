@@ -157,7 +157,7 @@ class RunCalibration:
             highest, rows = max(columns["entropy_nats"]), len(columns["error_years"])
             _check_limits(path, what, highest, target and target.num_classes, rows, known["rows"])
         if known["groups"] is not None:
-            known["groups"] = ConformalGroups.from_json(path, known["groups"], what)
+            known["groups"] = ConformalGroups.from_json(path, known["groups"], what, known["rows"])
         return cls(**known)
 
     def limits(self, model: str) -> dict[str, float]:

@@ -43,7 +43,7 @@ def write_card(
     """
     run = RunFolder(run_dir)
     require_training(run)
-    stem = Path(f"{os.path.normpath(run_dir)}-card" if output is None else output)
+    stem = Path(f"{os.path.abspath(run_dir)}-card" if output is None else output)
     files = [stem.with_name(f"{stem.name}{end}") for end in (".md", ".html")]
     for file in files:
         if file.exists() and not (force and file.is_file()):

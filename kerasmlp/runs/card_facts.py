@@ -13,19 +13,22 @@ from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_settings
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import read_json, sha256_file
-from kerasmlp.utils.schema import check_object, one_of
+from kerasmlp.utils.schema import check_object, dict_of, kind, one_of, optional
 
 _EMBEDDER = ("embedder", "embedder_sha256", "normalized", "preprocessing")
 _MORE_OF_EMBEDDER = ("embedder_licence", "embedder_source", "detector", "min_det_score")
+_OBJECT = kind("an object", lambda value: isinstance(value, dict))
 _FEWEST = 30
 """Rows of a group of which the worst is named: of fewer chance alone makes it so."""
 
 
-def card_facts(run: RunFolder) -> dict[str, Any]:
+def card_facts(run: RunFolder, *, travelling: bool = False) -> dict[str, Any]:
     """What a card says of a run, as JSON has it.
 
     Args:
         run: Finished.
+        travelling: Without what is of this machine: evaluations in the folder, which anybody
+            may have put there, and the command with its paths.
 
     Returns:
         `predicts` (per label what it is, its classes or unit), `data` (source, licence,
@@ -39,9 +42,13 @@ def card_facts(run: RunFolder) -> dict[str, Any]:
     config, target = read_settings(run)
     report = run.report()
     try:
-        return _facts(run, config, target, report)
+        facts = _facts(run, config, target, report)
     except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:  # of crafted files
         reject_file(run / "report.json", "must be that of a training", f"{error!r}"[:200])
+    if travelling:
+        facts["made"].pop("command")
+        return facts
+    return facts | {"evaluations": _evaluations(run)}
 
 
 def _facts(run: RunFolder, config: dict, target: AnyTarget, report: dict) -> dict[str, Any]:
@@ -67,7 +74,6 @@ def _facts(run: RunFolder, config: dict, target: AnyTarget, report: dict) -> dic
             name: [_with_interval(group) for group in head.get("validation_groups", ())]
             for name, head in heads.items()
         },
-        "evaluations": _evaluations(run),
         "calibration": _calibration(run, target),
         "made": {k: report.get(k) for k in ("seed", "command", "versions", "backend", "precision")},
     }
@@ -103,6 +109,7 @@ def _evaluations(run: RunFolder) -> dict[str, dict]:
             continue
         report = read_json(path)
         check_object(path, report, {"format": one_of(FORMAT)}, "the report of an evaluation")
+        check_object(path, report, {"heads": optional(dict_of(_OBJECT))}, "that of an evaluation")
         heads = report.get("heads") or {"": report}
         names = ("deterministic", "mc_mean", "by", "gaps", "store_digest")
         names += ("rows_without_label", "rows_learned_from", "num_samples")

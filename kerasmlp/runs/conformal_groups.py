@@ -13,14 +13,14 @@ from kerasmlp.data.labels import NUM_YEARS
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.targets import Target
 from kerasmlp.data.value_names import value_names
-from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.checks import reject, reject_file
 from kerasmlp.utils.schema import fields, list_of, number, optional, text, whole
 
 PREDICTED = "predicted"
 """Instead of a column: the class that the model finds likeliest."""
 
 MIN_GROUP_ROWS = 20
-"""Fewer rows of a group, and the limits of all rows count: of 20 the share that a limit holds of
+"""Fewer rows of a group, and it has no limits of its own: of 20 the share that a limit holds of
 90% has a standard deviation of 6%."""
 
 YEARS = {"50": number(-NUM_YEARS, NUM_YEARS), "90": number(-NUM_YEARS, NUM_YEARS)}
@@ -37,7 +37,7 @@ class GroupLimits:
     """What intervals and sets of one group reach.
 
     Attributes:
-        group: Its values, in the order of the columns.
+        group: Its values, in the order of the columns; none of the rows of all other groups.
         rows: Of those kept back.
         limits: By name: `50` and `90` as those of all rows, `set_90` of sets.
     """
@@ -51,7 +51,8 @@ class GroupLimits:
 class ConformalGroups:
     """Limits of groups of rows, in the place of those of all rows (Mondrian conformal).
 
-    Rows of a group that is not there, or is not known, keep the limits of all.
+    Rows of small groups, of new ones and of unknown values are a group together: the limits of
+    all rows would hold too few of them, where the others are the easier ones.
 
     Attributes:
         by: Columns of labels, or `predicted`.
@@ -86,25 +87,58 @@ class ConformalGroups:
             names: Of the groups of the rows, as of `group_names`.
         """
         found = {name: np.full(len(names[0]), limit) for name, limit in limits.items()}
-        for one in self.models.get(model, ()):
-            chosen = np.all([a == b for a, b in zip(names, one.group, strict=True)], axis=0)
+        for one in sorted(self.models.get(model, ()), key=lambda one: len(one.group)):
+            chosen = self._are(one, names)
             for name, limit in one.limits.items():
                 if name in found:
                     found[name][chosen] = limit
         return found
 
+    def in_none(self, model: str, names: Sequence[np.ndarray]) -> np.ndarray:
+        """Mask of the rows that are in no group with limits of its own.
+
+        Args:
+            model: As of `of_rows`.
+            names: As of `of_rows`.
+        """
+        own = [self._are(one, names) for one in self.models.get(model, ()) if one.group]
+        return ~np.any(own, axis=0) if own else np.ones(len(names[0]), bool)
+
+    @staticmethod
+    def _are(one: GroupLimits, names: Sequence[np.ndarray]) -> np.ndarray:
+        if not one.group:
+            return np.ones(len(names[0]), bool)
+        return np.all([a == b for a, b in zip(names, one.group, strict=True)], axis=0)
+
     @classmethod
     def from_json(
-        cls, path: str | os.PathLike, value: Mapping[str, Any], what: str
+        cls, path: str | os.PathLike, value: Mapping[str, Any], what: str, rows: int
     ) -> ConformalGroups:
-        """What `asdict` gave, held against `groups_schema` before."""
+        """What `asdict` gave, held against `groups_schema` before.
+
+        Args:
+            path: Of the file.
+            value: In it.
+            what: The file, in words.
+            rows: Of which no group has more.
+        """
         by = tuple(value["by"])
         models = {
-            model: tuple(GroupLimits(tuple(g["group"]), g["rows"], g["limits"]) for g in groups)
+            model: tuple(
+                GroupLimits(
+                    tuple(g["group"]),
+                    g["rows"],
+                    {k: v for k, v in g["limits"].items() if v is not None},
+                )
+                for g in groups
+            )
             for model, groups in value["models"].items()
+            if groups is not None
         }
         for groups in models.values():
-            wrong = [g.group for g in groups if len(g.group) != len(by)]
+            if (most := max((g.rows for g in groups), default=0)) > rows:
+                reject_file(path, f"must be {what} with groups of at most {rows} rows", f"{most}")
+            wrong = [g.group for g in groups if len(g.group) not in (0, len(by))]
             twice = len({g.group for g in groups}) < len(groups)
             if wrong or twice or not by or len(set(by)) < len(by):
                 requirement = f"must be {what} whose groups are told apart by each of {list(by)}"
@@ -150,5 +184,23 @@ def group_names(
         elif columns is None or name not in columns:
             return None
         else:
-            names.append(value_names(name, columns[name]))
+            column = np.asarray(columns[name])
+            if column.shape != (len(answers),):
+                reject("columns", f"must hold {len(answers)} values of {name!r}", column.shape)
+            names.append(value_names(name, column))
     return names
+
+
+def count_in_none(calibration: Any, columns: Mapping[str, np.ndarray] | None, rows: int) -> int:
+    """How many rows have known columns whose values are none that limits were fitted for.
+
+    Args:
+        calibration: Of a head, whose groups are by columns alone, or None.
+        columns: Labels of the rows.
+        rows: Their number.
+    """
+    groups = calibration.groups if calibration else None
+    if groups is None or PREDICTED in groups.by or any(k not in (columns or {}) for k in groups.by):
+        return 0
+    names = [value_names(name, columns[name]) for name in groups.by]
+    return int(groups.in_none(next(iter(groups.models), ""), names).sum()) if rows else 0

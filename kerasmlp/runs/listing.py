@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.utils.checks import InputError, is_number, reject_file
+from kerasmlp.utils.checks import InputError, is_number, reject, reject_file
 from kerasmlp.utils.files import what_is
 
 MEASURES = ("rmse", "mae_years", "accuracy", "nll")
@@ -27,7 +27,7 @@ def list_runs(folder: str | os.PathLike) -> list[dict[str, Any]]:
         One dict each, by their paths: `run`, `state` (`done`, `diverged`, `unfinished`, or
         `damaged` with the sentence under `why`), `kind`, `labels`, `rows`, `epochs`,
         `seconds`, `seed` and measures on the rows kept back, of several runs their mean; what
-            is not known is left out.
+        is not known is left out.
 
     Raises:
         InputError: if there is no folder.
@@ -51,12 +51,17 @@ def compare_runs(paths: Sequence[str | os.PathLike]) -> dict[str, dict[str, Any]
     Raises:
         InputError: if one is no finished run.
     """
+    if len(paths) < 2:
+        reject("runs", "must be two or more", len(paths))
     settings, measures = [], []
     for path in paths:
         run = RunFolder(path)
         run.require_done()
         settings.append(_leaves(run.config()))
-        measures.append(_measures(run.report()))
+        try:
+            measures.append(_measures(run.report()))
+        except (AttributeError, KeyError, TypeError) as error:  # of crafted files
+            reject_file(run / "report.json", "must be the report of a run", f"{error!r}"[:200])
     return {"settings": _differing(settings), "measures": _beside(measures)}
 
 

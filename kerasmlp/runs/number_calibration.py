@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kerasmlp.runs.conformal_groups import STDS, ConformalGroups, groups_schema
+from kerasmlp.runs.conformal_groups import PREDICTED, STDS, ConformalGroups, groups_schema
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.schema import TEMPERATURE, check_object, dict_of, fields, one_of, whole
 
@@ -64,7 +64,10 @@ class NumberCalibration:
             reject_file(path, f"must be {what} by this version", f"one with {unknown[0]!r}"[:100])
         known = {name: config.get(name) for name in cls.__dataclass_fields__}
         if known["groups"] is not None:
-            known["groups"] = ConformalGroups.from_json(path, known["groups"], what)
+            groups = ConformalGroups.from_json(path, known["groups"], what, known["rows"])
+            if len(groups.columns) < len(groups.by):
+                reject_file(path, f"must be {what} by columns alone", f"{PREDICTED!r}")
+            known["groups"] = groups
         return cls(**known)
 
     def limits(self, model: str) -> dict[str, float]:

@@ -244,6 +244,7 @@ class Predictor:
         threshold = None
         if columns is None and isinstance(embeddings, EmbeddingStore):
             columns = embeddings.labels
+        columns = None if columns is None else dict(columns.items())
         chunks = self.uncertainty(embeddings, num_samples=num_samples, seed=seed)
         sampled = num_samples > 0
         if self.target.is_number:

@@ -19,8 +19,6 @@ from kerasmlp.utils.manifest import check_against_manifest, read_manifest, write
 FORMAT = "kerasmlp.run"
 _CHECKPOINTS = ("checkpoint.npz", "refit.npz")  # they go when all is done
 _FILES = ("config.json", "report.json", "history.csv", "model.keras", *_CHECKPOINTS, "DONE")
-EVENTS = "tensorboard"
-"""The folder of what every epoch logged, for TensorBoard."""
 _UNHASHED = ("DONE", *_CHECKPOINTS)  # the one holds the hashes
 _FACTS = {"hashes": "sha256"}
 _OTHER = (*_FACTS, "files", "norm_1_share")
@@ -226,7 +224,7 @@ class RunFolder:
         config = self._plain_config()
         if "files" in config:
             schema.check_object(self / "config.json", config, _NAMES)
-        return (*_FILES, f"{EVENTS}/**", *in_new_words(config)["files"])
+        return (*_FILES, *in_new_words(config)["files"])
 
     def _is_run(self) -> bool:
         return self._plain_config().get("format") == FORMAT

@@ -11,10 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasmlp.callbacks.checkpoint import Checkpoint
-from kerasmlp.callbacks.event_log import event_logs, is_generator, state_of
-from kerasmlp.runs.run_folder import EVENTS, RunFolder
+from kerasmlp.callbacks.checkpoint import Checkpoint, is_generator, state_of
+from kerasmlp.callbacks.event_log import EventLog
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.embedding_training import EmbeddingTraining
+from kerasmlp.training.events import EVENTS, event_logs_of
 from kerasmlp.training.fit import drawn_abreast, watchers
 from kerasmlp.utils.checks import DivergedError
 
@@ -38,7 +39,7 @@ def train_abreast(prepared: Iterable[tuple[Callable[[], EmbeddingTraining], RunF
         lanes = []
         for make, run in prepared:
             training = make()
-            how = {"resume": True, "force": False, "files": training.files}
+            how = {"resume": True, "force": False, "files": [*training.files, EVENTS]}
             stack.enter_context(run.working(training.config, **how))
             if not run.done:
                 lanes.append(_Lane.of(training, run))
@@ -57,6 +58,7 @@ class _Lane:
         callbacks: Of its epochs; the last one keeps them.
         drawn: As of `EmbeddingTraining`.
         state: Of model and optimiser, after the epochs that are done.
+        logs: Of its epochs for TensorBoard, to be closed.
         ended: Whether there is no epoch left for it.
     """
 
@@ -65,6 +67,7 @@ class _Lane:
     checkpoint: Checkpoint
     drawn: Callable[[int], Callable[[range], Any]]
     state: list[np.ndarray]
+    logs: list[EventLog]
     ended: bool = field(default=False)
 
     @classmethod
@@ -76,12 +79,13 @@ class _Lane:
         path, history = run / "checkpoint.npz", run / "history.csv"
         checkpoint = Checkpoint(path, stopper, history_path=history)
         done = checkpoint.restore(model)
+        logs = event_logs_of(run)
         callbacks = keras.callbacks.CallbackList(
-            [*course.callbacks, *event_logs(run / EVENTS), *watching, checkpoint], model=model
+            [*course.callbacks, *logs, *watching, checkpoint], model=model
         )
         state = [np.array(v) for v in state_of(model)]
         ended = checkpoint.stopped or done >= course.epochs
-        return cls(training, callbacks, checkpoint, training.drawn(), state, ended)
+        return cls(training, callbacks, checkpoint, training.drawn(), state, logs, ended)
 
     def end_epoch(self, epoch: int, loss: float) -> None:
         """Has the model, in the state of this lane, measured and kept."""
@@ -108,15 +112,19 @@ def _train(lanes: Sequence[_Lane], first_epoch: int) -> None:
         lane.callbacks.on_train_begin()
     batches = drawn_abreast([lane.drawn(number) for lane in lanes])
     epochs = range(first_epoch, first.recipe.epochs)
-    joint.fit(
-        batches(epochs),
-        epochs=epochs.stop,
-        initial_epoch=epochs.start,
-        steps_per_epoch=first.chunks_of_epoch(number),
-        shuffle=False,
-        verbose=0,
-        callbacks=[_EachLane(pairs, lanes)],
-    )
+    try:
+        joint.fit(
+            batches(epochs),
+            epochs=epochs.stop,
+            initial_epoch=epochs.start,
+            steps_per_epoch=first.chunks_of_epoch(number),
+            shuffle=False,
+            verbose=0,
+            callbacks=[_EachLane(pairs, lanes)],
+        )
+    finally:
+        for log in (log for lane in lanes for log in lane.logs):
+            log.close()
 
 
 class _EachLane(keras.callbacks.Callback):

@@ -20,7 +20,7 @@ from kerasmlp.uncertainty.conformal import conformal_offset_years
 from kerasmlp.uncertainty.measures import age_interval_years
 from kerasmlp.uncertainty.numbers import conformal_quantiles
 from kerasmlp.uncertainty.prediction_sets import conformal_set_threshold
-from kerasmlp.utils.checks import reject, reject_column
+from kerasmlp.utils.checks import reject
 
 Limits = Callable[[Examples, np.ndarray], Mapping[str, float]]
 
@@ -35,10 +35,7 @@ def check_conformal_by(by: Sequence[str], rows: Examples, target: AnyTarget) -> 
     """
     for name in by:
         labels = {"age_years", "age_group"} if any(h.is_age for h in target.heads) else set()
-        if name == PREDICTED:
-            if name in rows.labels:
-                requirement = "must have another name: it means the predicted class"
-                reject_column(name, requirement, "a column of this name")
+        if name == PREDICTED:  # also where a column has this name
             if all(head.is_number for head in target.heads):
                 reject("conformal_by", "must be columns where numbers are predicted", name)
         elif name in labels | {head.label for head in target.heads}:
@@ -76,7 +73,10 @@ def limits_of_numbers(part: Examples, answers: np.ndarray) -> dict[str, float]:
 def fit_groups(
     part: Examples, of_model: Mapping[str, np.ndarray], by: Sequence[str], limits: Limits
 ) -> ConformalGroups | None:
-    """The limits of each group of at least `MIN_GROUP_ROWS` rows; None where none are asked for.
+    """The limits of each group of at least `MIN_GROUP_ROWS` rows, and of all others together.
+
+    Of too few others the limits are the widest of any group, and of all rows. None where no
+    groups are asked for.
 
     Args:
         part: Rows kept back.
@@ -90,13 +90,34 @@ def fit_groups(
         return None
     models = {}
     for model, answers in of_model.items():
-        names = np.stack(group_names(by, part.target, answers, part.labels), axis=1)
-        models[model] = tuple(
-            GroupLimits(tuple(map(str, group)), int(chosen.sum()), found)
-            for group, chosen in _groups(names, part)
-            if (found := limits(part.subset(chosen), answers[chosen]))
-        )
+        each = group_names(by, part.target, answers, part.labels)
+        if each is None:  # of a student whose stores lack the column
+            return None
+        names = np.stack(each, axis=1)
+        found, left = [], part.known.copy()
+        for group, chosen in _groups(names, part):
+            own = _enough(part.subset(chosen), limits(part.subset(chosen), answers[chosen]))
+            if own:
+                found.append(GroupLimits(tuple(map(str, group)), int(chosen.sum()), own))
+                left &= ~chosen
+        widest = _widest([limits(part, answers), *(one.limits for one in found)])
+        if left.sum() >= MIN_GROUP_ROWS:
+            widest |= _enough(part.subset(left), limits(part.subset(left), answers[left]))
+        if widest:
+            found.append(GroupLimits((), int(left.sum()), widest))
+        models[model] = tuple(found)
     return ConformalGroups(by, models)
+
+
+def _enough(part: Examples, limits: Mapping[str, float]) -> dict[str, float]:
+    """Limits of a group without those of years that too few of its rows know."""
+    of_years = part.target.is_age and np.isfinite(part.years).sum() < MIN_GROUP_ROWS
+    return {k: v for k, v in limits.items() if k == SET or not of_years}
+
+
+def _widest(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The largest of each limit."""
+    return {k: max(limits[k] for limits in each if k in limits) for k in each[0]}
 
 
 def _groups(names: np.ndarray, part: Examples):

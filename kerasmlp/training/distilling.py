@@ -244,7 +244,8 @@ class Distillation:
         label, kept = head.target.label, self.rows.kept_back
         if head.rows.part.known.any() and head.rows.training.known.any():
             fits = self.recipe.calibrate and label not in self.rows.learned_from
-            result = head_result(head, plain, sampler, outputs, calibrated=fits)
+            how = {"calibrated": fits, "conformal_by": self.recipe.conformal_by}
+            result = head_result(head, plain, sampler, outputs, **how)
             answers = self.teacher.outputs(result.part.inputs)[:, columns]
             result.report["teacher"] = measure(result.part, head.in_unit(answers))
         else:
@@ -278,7 +279,8 @@ class Distillation:
                     "rows kept back that have it, which flatters both"
                 )
             if target.label in self.over:
-                what = "intervals" if target.is_number else "temperature, intervals and abstention"
+                what = "temperature, intervals, sets and abstention"
+                what = "intervals" if target.is_number else what
                 why = "too few rows kept back have it and are new to that run"
                 notes.append(f"{target.label}: {what} are taken over from {path}: {why}")
         return notes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -117,9 +119,17 @@ def taken_over(
     if sampler is not None:
         return replace(calibration, mc_temperature=_mc_temperature(head, sampler, rows))
     name = "quantiles" if number else "offsets_years"
-    kept = {k: v for k, v in getattr(calibration, name).items() if k == "deterministic"}
+    kept = _deterministic(getattr(calibration, name))
     none = {} if number else dict.fromkeys(("abstention", "abstention_classes", "year_errors"))
+    if not number and calibration.set_thresholds:
+        none["set_thresholds"] = _deterministic(calibration.set_thresholds)
+    if (groups := calibration.groups) is not None:
+        none["groups"] = replace(groups, models=_deterministic(groups.models))
     return replace(calibration, num_samples=0, mc_temperature=1.0, **{name: kept}, **none)
+
+
+def _deterministic(of_models: Mapping[str, Any]) -> dict[str, Any]:
+    return {model: value for model, value in of_models.items() if model == "deterministic"}
 
 
 def _mc_temperature(head: StudentHead, sampler: Sampler, rows: np.ndarray) -> float:

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import keras
 
-from kerasmlp.callbacks.event_log import event_logs
 from kerasmlp.runs.environment import environment
 from kerasmlp.runs.model import save_model
-from kerasmlp.runs.run_folder import EVENTS, RunFolder
+from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import report_of_finished
+from kerasmlp.training.events import EVENTS, event_logs_of
 from kerasmlp.training.fit import Course, fit
 from kerasmlp.utils.checks import DivergedError
 from kerasmlp.utils.drawing import drawing
@@ -98,7 +98,7 @@ def train_run(
         InputError: if the folder cannot be used; a `DivergedError` if the weights diverge.
     """
     started, config, run = started or time.time(), training.config, RunFolder(run_dir)
-    with run.working(config, resume=resume, force=force, files=training.files):
+    with run.working(config, resume=resume, force=force, files=[*training.files, EVENTS]):
         if run.done:
             run.check_files()  # what is said to be finished must be what was written
             return report_of_finished(run, keep_diverged=keep_diverged)
@@ -106,9 +106,13 @@ def train_run(
         kept = {"checkpoint_path": run / "checkpoint.npz", "history_path": run / "history.csv"}
         try:
             course = training.course(model)
-            logs = event_logs(run / EVENTS)
+            logs = event_logs_of(run)
             course = replace(course, callbacks=[*course.callbacks, *logs])
-            history, stopped = fit(model, course, **kept, on_epoch=on_epoch, progress=progress)
+            try:
+                history, stopped = fit(model, course, **kept, on_epoch=on_epoch, progress=progress)
+            finally:
+                for log in logs:
+                    log.close()
             seconds = {"fit": time.time() - started}
             measured = training.measure(model, history, run, progress=progress)
         except DivergedError as error:

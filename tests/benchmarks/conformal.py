@@ -163,7 +163,9 @@ def measure_sets(found, predictor, part, test, p_part, p_test, rng) -> int:
         add(f"ours, by {', '.join(by) or 'all rows'}", sets)
         groups = calibration.groups
         large = (
-            {} if groups is None else {g.group: k for k, g in enumerate(groups.models["mc_mean"])}
+            {}
+            if groups is None
+            else {g.group: k for k, g in enumerate(groups.models["mc_mean"]) if g.group}
         )
         bins = [codes(by, target, p, rows, large) for p, rows in ((p_part, part), (p_test, test))]
         # rows of small groups have the limits of all rows, which crepes has no word for

@@ -119,7 +119,8 @@ def test_an_export_has_the_facts(run, tmp_path):
     version = export_model(run, tmp_path / "served")["version"]
     with open(f"{version}/assets/model.json", encoding="utf-8") as file:
         described = json.load(file)
-    assert described["card"] == card_facts(RunFolder(run))
+    assert described["card"] == card_facts(RunFolder(run), travelling=True)
+    assert "command" not in described["card"]["made"] and "evaluations" not in described["card"]
 
 
 def test_a_number(tmp_path):

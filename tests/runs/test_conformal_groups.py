@@ -14,7 +14,7 @@ from kerasmlp.data.other_targets import NumberTarget, SeveralTargets
 from kerasmlp.data.targets import age_target, choose_target
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.calibration import RunCalibration, age_intervals
-from kerasmlp.runs.conformal_groups import MIN_GROUP_ROWS, group_names
+from kerasmlp.runs.conformal_groups import MIN_GROUP_ROWS, count_in_none, group_names
 from kerasmlp.training.calibrating import calibrate_numbers, fit_calibration
 from kerasmlp.uncertainty.measures import age_interval_years
 from kerasmlp.utils.checks import InputError
@@ -38,6 +38,10 @@ def examples(labels):
     return Examples.of(
         EmbeddingStore(np.eye(4, dtype="float32")[np.arange(rows) % 4], labels), target
     )
+
+
+def own_groups(calibration, model="mc_mean"):
+    return [one for one in calibration.groups.models[model] if one.group]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,7 @@ def test_each_group_keeps_the_promise_that_all_rows_together_break(fitted):
 
 def test_the_offset_of_a_group_is_that_of_its_rows_alone(fitted):
     labels, p, calibration = fitted
-    for one in calibration.groups.models["mc_mean"]:
+    for one in own_groups(calibration):
         chosen = labels["site"] == one.group[0]
         assert one.rows == chosen.sum()
         low, high = age_interval_years(p[chosen], YEARS, 0.9).T
@@ -91,7 +95,7 @@ class Column(RegressorMixin, BaseEstimator):
 
 def test_ends_are_those_of_mapie(fitted):
     labels, p, calibration = fitted
-    for one in calibration.groups.models["mc_mean"]:
+    for one in own_groups(calibration):
         chosen = labels["site"] == one.group[0]
         raw = age_interval_years(p[chosen], YEARS, 0.9)
         both = np.column_stack([raw, raw.mean(axis=1)])
@@ -101,17 +105,48 @@ def test_ends_are_those_of_mapie(fitted):
         np.testing.assert_allclose(ends, raw + one.limits["90"] * np.array([-1, 1]), atol=1e-6)
 
 
-def test_small_and_unknown_groups_keep_the_limits_of_all(fitted):
+def test_small_and_unknown_groups_share_the_widest_limits(fitted):
     labels, p = (v.copy() for v in fitted[:2])
     site = labels["site"].astype("U9")
-    site[: MIN_GROUP_ROWS - 1], site[MIN_GROUP_ROWS : 2 * MIN_GROUP_ROWS] = "few", ""
-    calibration = fit_calibration(
-        examples(labels | {"site": site}), {"mc_mean": p}, 64, by=("site",)
-    )
-    assert [one.group for one in calibration.groups.models["mc_mean"]] == [("calm",), ("wild",)]
-    whole = calibration.limits("mc_mean")
-    rows = calibration.groups.of_rows("mc_mean", whole, [np.array(["few", "", "new", "calm"])])
-    assert (rows["90"][:3] == whole["90"]).all() and rows["90"][3] != whole["90"]
+    site[:9], site[9:18] = "few", ""
+    part = examples(labels | {"site": site})
+    groups = fit_calibration(part, {"mc_mean": p}, 64, by=("site",)).groups
+    *own, others = groups.models["mc_mean"]
+    assert [one.group for one in own] == [("calm",), ("wild",)]
+    assert others.group == () and others.rows == 18 < MIN_GROUP_ROWS
+    names = [np.array(["few", "", "new", "calm"])]
+    rows = groups.of_rows("mc_mean", dict.fromkeys(("50", "90", "set_90"), 0.0), names)
+    widest = max(one.limits["90"] for one in own)
+    assert (rows["90"][:3] == widest).all() and rows["90"][3] == own[0].limits["90"] < widest
+    assert groups.in_none("mc_mean", names).tolist() == [True, True, True, False]
+
+
+def test_rows_in_no_group_are_covered_too():
+    """The hard quarter is in a hundred small groups, which the limits of all would not hold."""
+    rng = np.random.default_rng(7)
+
+    def draw(rows):
+        labels, p = people(rows, rng)
+        hard = labels["site"] == "wild"
+        names = np.char.add("w", rng.integers(0, 100, rows).astype(str))
+        return labels | {"site": np.where(hard, names, "calm")}, p
+
+    labels, p = draw(1200)
+    calibration = fit_calibration(examples(labels), {"mc_mean": p}, 64, by=("site",))
+    labels, p = draw(6000)
+    inside, hard = covered(calibration, labels, p), labels["site"] != "calm"
+    assert inside[hard].mean() == pytest.approx(0.9, abs=0.03)
+    assert inside.mean() == pytest.approx(0.9, abs=0.03)
+
+
+def test_values_of_another_spelling_are_counted(fitted):
+    labels, _, calibration = fitted
+    assert count_in_none(calibration, labels, len(labels["site"])) == 0
+    foreign = labels | {"site": np.char.upper(labels["site"])}
+    assert count_in_none(calibration, foreign, len(labels["site"])) == len(labels["site"])
+    assert count_in_none(calibration, None, 5) == 0
+    with pytest.raises(InputError, match="must hold 5 values of 'site'"):
+        group_names(("site",), examples(labels).target, np.ones((5, 101)), {"site": np.ones(3)})
 
 
 def test_by_the_predicted_class_and_two_columns_at_once(fitted):
@@ -119,7 +154,7 @@ def test_by_the_predicted_class_and_two_columns_at_once(fitted):
     part = examples(labels)
     calibration = fit_calibration(part, {"mc_mean": p}, 64, by=("predicted", "site"))
     names = np.array(part.target.measured_names)[part.target.measured(p).argmax(axis=1)]
-    for one in calibration.groups.models["mc_mean"]:
+    for one in own_groups(calibration):
         chosen = (names == one.group[0]) & (labels["site"] == one.group[1])
         assert one.rows == chosen.sum() >= MIN_GROUP_ROWS
     assert group_names(("site",), part.target, p, {"age_years": 1}) is None
@@ -135,6 +170,7 @@ def test_a_file_gives_it_back_and_damage_is_one_sentence(fitted, tmp_path):
         (lambda g: g["models"]["mc_mean"][0]["limits"].update({"90": 1e9}), "from -101 to 101"),
         (lambda g: g["models"]["mc_mean"][0]["limits"].update({"set_90": "x"}), "set_90"),
         (lambda g: g.update(by="site"), "a list"),
+        (lambda g: g["models"]["mc_mean"][0].update(rows=10**6), "at most 1500 rows"),
     ):
         value = json.loads(path.read_text())
         damage(value["groups"])
@@ -154,7 +190,7 @@ def test_numbers_by_a_column():
     answers = np.column_stack([np.zeros(600), np.ones(600)])
     calibration = calibrate_numbers(None, part, answers, by=("predicted", "site"))
     assert calibration.groups.by == ("site",)  # no number is a class
-    reach = {one.group[0]: one.limits["90"] for one in calibration.groups.models["deterministic"]}
+    reach = {one.group[0]: one.limits["90"] for one in own_groups(calibration, "deterministic")}
     for group in (0, 1):
         scores = np.sort(np.abs(part.targets[site == group]))
         expected = scores[int(np.ceil(0.9 * (len(scores) + 1))) - 1]
@@ -183,7 +219,7 @@ def test_a_run_answers_by_the_columns_of_a_store(run):
     store = EmbeddingStore.open(run[1])
     for predictor in Predictor.heads(run[0]):
         groups = predictor.calibration.groups
-        assert {one.group for one in groups.models["mc_mean"]} == {("A",), ("B",)}
+        assert {one.group for one in groups.models["mc_mean"]} == {("A",), ("B",), ()}
         assert predictor.unknown_columns(store.labels) == []
         assert predictor.unknown_columns(None) == ["race"]
         by_store = list(predictor.rows(store, num_samples=8))
@@ -226,5 +262,4 @@ def test_columns_that_nobody_can_know_are_refused(by, words, tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="conformal_by"):
         Recipe(conformal_by=("a", "a"))
-    with pytest.raises(InputError, match="conformal_by"):
-        Recipe(conformal_by=("a",), calibrate=False)
+    assert not Recipe(conformal_by=("a",), calibrate=False).calibrate  # nothing to be fitted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,10 +143,7 @@ def _read(
         if not line["corrected"].strip():
             counts["empty"] += 1
             continue
-        try:
-            row = int(line["row"])
-        except ValueError:
-            row = -1
+        row = int(line["row"]) if re.fullmatch("[0-9]{1,18}", line["row"].strip()) else -1
         if not 0 <= row < rows:
             reject_file(place, f"must name a row from 0 to {rows - 1}", repr(line["row"][:50]))
         commas = separator != "," and OF_NUMBERS in line

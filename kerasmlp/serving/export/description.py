@@ -78,7 +78,7 @@ def describe(predictors: Sequence[Predictor]) -> dict:
         **{k: config[k] for k in ("preprocessing",) if config.get(k) is not None},
         "max_samples": MAX_SAMPLES if can_be_sampled(first.model) else 0,
         **({"heads": heads} if several else heads[first.name]),
-        "card": card_facts(run),
+        "card": card_facts(run, travelling=True),
         "source": {
             "model_sha256": sha256_file(run / "model.keras"),
             "data_digest": config["data_digest"],
