@@ -1,4 +1,5 @@
 from kerasmlp.callbacks.layer_out import LayerOut as LayerOut
+from kerasmlp.data.duplicates.duplicate_rows import NearDuplicates as NearDuplicates
 from kerasmlp.data.duplicates.near_duplicates import near_duplicates as near_duplicates
 from kerasmlp.data.importing.embedding_files import ColumnNames as ColumnNames
 from kerasmlp.data.importing.embedding_files import import_embeddings as import_embeddings

@@ -138,7 +138,7 @@ def test_without_a_valley_only_equal_rows_count(folder, tmp_path, capsys):
         ),
         (
             ["bare.h5", "--output", "out", "--photos", "photos"],
-            "`bare.h5` must name photos in a column `path` or in one alone, for --photos. Received",
+            "`bare.h5` must name photos in a column `path` or in one alone, for --photos",
         ),
     ],
 )

@@ -44,14 +44,15 @@ def near_duplicates(
 
     Example:
 
+    >>> from kerasmlp import EmbeddingStore
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(500, 64))
     >>> x = np.concatenate([x, x[:30] + 0.05 * rng.normal(size=(30, 64))])
     >>> x /= np.linalg.norm(x, axis=1, keepdims=True)
     >>> found = near_duplicates(EmbeddingStore(x))
-    >>> pairs, cosines = found.pairs()
-    >>> len(pairs), bool((pairs[:, 1] == pairs[:, 0] + 500).all()), cosines.min() > 0.98
-    (30, True, True)
+    >>> pairs, _ = found.pairs()
+    >>> len(pairs), bool((pairs[:, 1] == pairs[:, 0] + 500).all())
+    (30, True)
 
     Reference: Barz and Denzler, "Do We Train on Test Data? Purging CIFAR of Near-Duplicates",
     Journal of Imaging, 2020.

@@ -72,13 +72,13 @@ def _smoothed(angles: np.ndarray) -> np.ndarray:
 def _peaks_and_valleys(heights: np.ndarray) -> tuple[list[int], list[int]]:
     """Places of the peaks that are more than chance, and of the lowest points between them."""
     rises = np.diff(heights, prepend=-1) > 0
-    falls = np.diff(heights, append=-1) < 0
-    peaks = [int(k) for k in np.flatnonzero(rises & falls)] or [int(heights.argmax())]
+    ends = np.diff(heights, append=-1) <= 0  # the first place of a flat top
+    peaks = np.flatnonzero(rises & ends).tolist()
     while len(peaks) > 1:
         valleys = [a + int(heights[a:b].argmin()) for a, b in pairwise(peaks)]
         lower = [min(heights[a], heights[b]) for a, b in pairwise(peaks)]
         depths = [
-            (high - heights[v]) / np.sqrt(2 * (high + heights[v]))
+            (high - heights[v]) / np.sqrt(2 * (high + heights[v]) or 1)
             for high, v in zip(lower, valleys, strict=True)
         ]
         shallow = int(np.argmin(depths))

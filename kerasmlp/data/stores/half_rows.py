@@ -17,9 +17,9 @@ def as_single(rows: np.ndarray, out: np.ndarray) -> None:
     Example:
 
     >>> out = np.empty((1, 3), np.float32)
-    >>> as_single(np.array([[-1.5, 6e-8, 65504]], np.float16), out)
-    >>> out.astype(np.float16)
-    array([[-1.500e+00,  5.960e-08,  6.550e+04]], dtype=float16)
+    >>> as_single(np.array([[-1.5, 0.25, 65504]], np.float16), out)
+    >>> out.tolist()
+    [[-1.5, 0.25, 65504.0]]
     """
     if rows.dtype != np.float16:
         out[:] = rows

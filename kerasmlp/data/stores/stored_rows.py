@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Mapping
 
@@ -55,7 +54,6 @@ class StoredRows:
     info: StoreInfo
 
     def __init__(self, store: EmbeddingStore | str | os.PathLike):
-        self._map: mmap.mmap | None = None
         if isinstance(store, EmbeddingStore):
             self._hold(store)
         else:
@@ -99,9 +97,8 @@ class StoredRows:
             if not _lies_plain(dataset):
                 return self._hold(EmbeddingStore.open(path, verify=True))
             self.name, self.info = path, StoreInfo.from_attributes(path, says)
-            self._map = raw.mapped()
             offset, size = dataset.id.get_offset(), dataset.size
-            flat = np.frombuffer(self._map, dataset.dtype, count=size, offset=offset)
+            flat = np.frombuffer(raw.mapped(), dataset.dtype, count=size, offset=offset)
             self.values = flat.reshape(dataset.shape)
             each, judge = EmbeddingStore.watched(path, dataset, self.info)
             self._measure(checksums, each)
