@@ -11,23 +11,24 @@ from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import NUM_YEARS, is_unknown
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.evaluation import metrics
+from kerasmlp.evaluation.by_column import by_columns, of_heads, write_by
 from kerasmlp.evaluation.evaluation_pictures import LEVELS, draw_evaluation, measures_of
+from kerasmlp.evaluation.grouping import groupings
+from kerasmlp.evaluation.measured_answers import Answers, measure_answers
 from kerasmlp.evaluation.measuring import (
     groups_of_people,
-    measure,
     named_groups,
     require_known,
 )
-from kerasmlp.evaluation.number_measuring import measure_number_answers, normal_coverages
+from kerasmlp.evaluation.number_measuring import normal_coverages
 from kerasmlp.models.residual_mlp import head_layer
-from kerasmlp.runs.calibration import class_entropy_nats
 from kerasmlp.runs.environment import environment
-from kerasmlp.runs.evaluation_folder import FORMAT, HEAD
+from kerasmlp.runs.evaluation_folder import BY, FORMAT, HEAD
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen
 from kerasmlp.uncertainty.measures import age_interval_years, entropy_nats
-from kerasmlp.uncertainty.selective import aurc, auroc, risk_coverage
+from kerasmlp.uncertainty.selective import auroc
 from kerasmlp.utils.checks import reject
 from kerasmlp.utils.files import write_json
 from kerasmlp.utils.tables import row_writer
@@ -47,6 +48,7 @@ def write_evaluation(
     num_samples: int,
     seed: int = 0,
     others: Mapping[str, EmbeddingStore] | None = None,
+    by: Sequence[str] = (),
     progress: bool = False,
 ) -> dict:
     """Measures a run on rows and writes report, groups and figures.
@@ -58,6 +60,7 @@ def write_evaluation(
         seed: Of the passes, and of the random vectors.
         others: Stores of another source, by name, which the model should be
             unsure about; at most 2,000 evenly spaced rows of each.
+        by: Columns of the store, by whose values all is measured, too.
 
     Returns:
         The report, as in `report.json`.
@@ -65,12 +68,15 @@ def write_evaluation(
     Raises:
         InputError: if no row holds the label.
     """
-    target, total, rows = require_known(rows), len(rows), rows.subset(rows.known)
+    target, total, known = require_known(rows), len(rows), rows.known
+    parts = [one.subset(known) for one in groupings(rows, by, target)]
+    rows = rows.subset(known)
     sources = _sources(rows.inputs, others or {}, seed) if num_samples else {"store": rows.inputs}
     drawn = _draw_all(predictor, sources, num_samples, seed, progress)
     models = {"deterministic": drawn["store"]["deterministic"]}
     if num_samples:
         models["mc_mean"] = drawn["store"]["mean"]
+    answers = {name: Answers.of(predictor, rows, name, p) for name, p in models.items()}
     bins: dict = {}
     if not target.is_number:
         measured = {name: target.measured(p) for name, p in models.items()}
@@ -85,7 +91,8 @@ def write_evaluation(
         "rows_learned_from": count_seen(RunFolder(predictor.path), rows.inputs),
         "ece_binning": BINNING,
         "conformal": _is_conformal(predictor),
-        **_measured(predictor, rows, models),
+        **_measured(rows, answers),
+        **by_columns(rows, answers, parts, seed=seed, progress=progress),
         "reliability": {name: _plain(columns) for name, columns in bins.items()},
         **_central_intervals(rows, models),
         **_ood_auroc(drawn),
@@ -94,6 +101,8 @@ def write_evaluation(
     }
     write_json(folder / "report.json", report)
     _write_groups(folder / "groups.csv", report["groups"])
+    if by:
+        write_by(folder / BY, report["by"])
     draw_evaluation(folder, rows, models, bins, report, drawn)
     return report
 
@@ -122,6 +131,7 @@ def write_evaluations(
         each = {name: one[model] for name, one in found.items() if model in one}
         flat = {f"{name}_{k}": v for name, one in each.items() for k, v in one.items()}
         report |= {model: flat} if flat else {}
+    report |= of_heads(found)
     write_json(folder / "report.json", report)
     return report
 
@@ -140,62 +150,14 @@ def _write_groups(path: Path, groups: list[dict]) -> None:
             write({k: v for k, v in row.items() if k not in unnamed})
 
 
-def measure_answers(
-    rows: Examples,
-    probabilities: np.ndarray,
-    intervals: Mapping[int, np.ndarray],
-    sets: np.ndarray | None = None,
-) -> dict:
-    """Returns `measure`, with abstention by `class_entropy_nats`, age intervals and sets.
-
-    Args:
-        intervals: By percent, `(rows, 2)`; empty where no years are known.
-        sets: Of the measured classes, a mask `(rows, classes)`, or None.
-
-    Returns:
-        Also `aurc` beside `aurc_random` and `aurc_oracle`, in shares of wrong
-        classes, `accuracy_at_80` (of the 80% most certain rows), and per
-        interval `interval_90_coverage` and `interval_90_width_years`; of sets
-        `set_90_coverage` and `set_90_size`, the mean number of classes. Of numbers
-        see `measure_number_answers`.
-    """
-    if rows.target.is_number:
-        return measure_number_answers(rows, probabilities, intervals)
-    result, wrong = measure(rows, probabilities), rows.wrong(probabilities)
-    curve = risk_coverage(wrong, class_entropy_nats(rows.target, probabilities))
-    result |= {
-        "aurc": float(curve.mean()),
-        "aurc_random": float(wrong.mean()),
-        "aurc_oracle": aurc(wrong, wrong),
-        "accuracy_at_80": float(1 - curve[max(round(0.8 * len(curve)), 1) - 1]),
-    }
-    known = np.isfinite(rows.years)
-    ages = np.minimum(rows.years[known], NUM_YEARS - 1)
-    for percent, ends in intervals.items() if len(ages) else ():
-        result[f"interval_{percent}_coverage"] = metrics.interval_coverage(ages, ends[known])
-        result[f"interval_{percent}_width_years"] = metrics.interval_width(ends[known])
-    if sets is not None:
-        result["set_90_coverage"] = float(sets[np.arange(len(rows)), rows.targets].mean())
-        result["set_90_size"] = float(sets.sum(axis=1).mean())
-    return result
-
-
-def _measured(predictor: Predictor, rows: Examples, models: Mapping[str, np.ndarray]) -> dict:
+def _measured(rows: Examples, answers: Mapping[str, Answers]) -> dict:
     """The measures of each model, on all rows and in `groups` of people."""
-    target = predictor.target
-    spread = target.is_number or (target.is_age and np.isfinite(rows.years).any())
     people, report = list(_all_groups(rows)), {}
     groups: list[dict] = []
-    for name, p in models.items():
-        how = {"sampled": name == "mc_mean", "columns": rows.labels}
-        intervals = predictor.intervals(p, **how) if spread else {}
-        same = rows.target.classes == target.classes  # sets are of these classes
-        sets = predictor.sets(p, **how) if same else None
-        report[name] = measure_answers(rows, p, intervals, sets)
+    for name, one in answers.items():
+        report[name] = measure_answers(rows, one)
         for group, chosen in people:
-            ends = {percent: both[chosen] for percent, both in intervals.items()}
-            in_sets = None if sets is None else sets[chosen]
-            measured = measure_answers(rows.subset(chosen), p[chosen], ends, in_sets)
+            measured = measure_answers(rows.subset(chosen), one.subset(chosen))
             groups.append({"model": name, **group, **measured})
     return report | {"groups": groups}
 
