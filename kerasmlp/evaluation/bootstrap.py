@@ -59,7 +59,7 @@ def group_intervals(
 
     Example:
 
-    >>> right = MeanScore(np.repeat([[1.0], [0.0]], [90, 10], axis=0))
+    >>> right = MeanScore(np.repeat([[1.0], [0.0]], [90, 10], axis=0), is_share=True)
     >>> (found,) = group_intervals({"accuracy": right}, np.zeros(100, int), np.arange(100), 1)
     >>> [round(end, 2) for end in found["accuracy"]]
     [0.83, 0.94]

@@ -13,8 +13,9 @@ from kerasmlp.data.splits import group_codes
 from kerasmlp.evaluation.bootstrap import FEWEST, group_intervals
 from kerasmlp.evaluation.gap_test import gap_tests
 from kerasmlp.evaluation.grouping import Grouping
+from kerasmlp.evaluation.measured_answers import Answers
 from kerasmlp.evaluation.measuring import MEASURES
-from kerasmlp.evaluation.row_scores import Answers, row_scores
+from kerasmlp.evaluation.row_scores import row_scores
 from kerasmlp.utils.tables import row_writer
 
 _MORE_IS_BETTER = ("accuracy", "exact_year_accuracy", "one_off_accuracy")
@@ -35,8 +36,7 @@ def by_columns(
 
     Args:
         rows: With the label, all known.
-        answers: Of `deterministic`, and of `mc_mean` where it is sampled, each with its
-            intervals by percent.
+        answers: Of `deterministic`, and of `mc_mean` where it is sampled.
         groupings: Of the same rows.
         seed: Of bootstrap and tests.
         progress: Show a bar.
@@ -49,7 +49,7 @@ def by_columns(
         Nothing without groupings.
     """
     found: dict[str, dict] = {"by": {}, "gaps": {}}
-    each = {model: row_scores(rows, *one) for model, one in answers.items()}
+    each = {model: row_scores(rows, one) for model, one in answers.items()}
     scores = {(model, name): one for model, of in each.items() for name, one in of.items()}
     compared = [name for name in scores if _is_compared(name[1])]
     clusters = group_codes(rows.groups(None))

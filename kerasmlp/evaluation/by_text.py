@@ -34,8 +34,9 @@ def by_table(column: str, groups: Mapping[str, Mapping], gaps: Mapping) -> str:
     """
     there = {name for group in groups.values() for name in group}
     accuracy = "accuracy" if "accuracy" in there else "exact_year_accuracy"
-    last = "interval_90_coverage" if "interval_90_coverage" in there else "ece"
-    shown = [k for k in ("rmse", "mae_years", accuracy, "nll", last) if k in there]
+    spread = ("interval_90_coverage",)
+    spread = spread if spread[0] in there else ("ece", "set_90_coverage")
+    shown = [k for k in ("rmse", "mae_years", accuracy, "nll", *spread) if k in there]
     table = [[_short(column), "rows", *shown]]
     for value, group in groups.items():
         cells = (_cell(group, name) for name in shown)

@@ -14,16 +14,14 @@ from kerasmlp.evaluation import metrics
 from kerasmlp.evaluation.by_column import by_columns, of_heads, write_by
 from kerasmlp.evaluation.evaluation_pictures import LEVELS, draw_evaluation, measures_of
 from kerasmlp.evaluation.grouping import groupings
+from kerasmlp.evaluation.measured_answers import Answers, measure_answers
 from kerasmlp.evaluation.measuring import (
-    measure,
     named_groups,
     people_and_races,
     require_known,
 )
-from kerasmlp.evaluation.number_measuring import measure_number_answers, normal_coverages
-from kerasmlp.evaluation.row_scores import Answers
+from kerasmlp.evaluation.number_measuring import normal_coverages
 from kerasmlp.models.residual_mlp import head_layer
-from kerasmlp.runs.calibration import class_entropy_nats
 from kerasmlp.runs.conformal_groups import count_in_none
 from kerasmlp.runs.environment import environment
 from kerasmlp.runs.evaluation_folder import BY, FORMAT, HEAD
@@ -31,7 +29,7 @@ from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen
 from kerasmlp.uncertainty.measures import age_interval_years, entropy_nats
-from kerasmlp.uncertainty.selective import aurc, auroc, risk_coverage
+from kerasmlp.uncertainty.selective import auroc
 from kerasmlp.utils.checks import reject
 from kerasmlp.utils.files import write_json
 from kerasmlp.utils.tables import row_writer
@@ -79,7 +77,7 @@ def write_evaluation(
     models = {"deterministic": drawn["store"]["deterministic"]}
     if num_samples:
         models["mc_mean"] = drawn["store"]["mean"]
-    answers = {name: _answers(predictor, rows, name, p) for name, p in models.items()}
+    answers = {name: Answers.of(predictor, rows, name, p) for name, p in models.items()}
     bins: dict = {}
     if not target.is_number:
         measured = {name: target.measured(p) for name, p in models.items()}
@@ -154,65 +152,14 @@ def _write_groups(path: Path, groups: list[dict]) -> None:
             write({k: v for k, v in row.items() if k not in unnamed})
 
 
-def measure_answers(
-    rows: Examples,
-    probabilities: np.ndarray,
-    intervals: Mapping[int, np.ndarray],
-    sets: np.ndarray | None = None,
-) -> dict:
-    """Returns `measure`, with abstention by `class_entropy_nats`, age intervals and sets.
-
-    Args:
-        intervals: By percent, `(rows, 2)`; empty where no years are known.
-        sets: Of the measured classes, a mask `(rows, classes)`, or None.
-
-    Returns:
-        Also `aurc` beside `aurc_random` and `aurc_oracle`, in shares of wrong
-        classes, `accuracy_at_80` (of the 80% most certain rows), and per
-        interval `interval_90_coverage` and `interval_90_width_years`; of sets
-        `set_90_coverage` and `set_90_size`, the mean number of classes. Of numbers
-        see `measure_number_answers`.
-    """
-    if rows.target.is_number:
-        return measure_number_answers(rows, probabilities, intervals)
-    result, wrong = measure(rows, probabilities), rows.wrong(probabilities)
-    curve = risk_coverage(wrong, class_entropy_nats(rows.target, probabilities))
-    result |= {
-        "aurc": float(curve.mean()),
-        "aurc_random": float(wrong.mean()),
-        "aurc_oracle": aurc(wrong, wrong),
-        "accuracy_at_80": float(1 - curve[max(round(0.8 * len(curve)), 1) - 1]),
-    }
-    known = np.isfinite(rows.years)
-    ages = np.minimum(rows.years[known], NUM_YEARS - 1)
-    for percent, ends in intervals.items() if len(ages) else ():
-        result[f"interval_{percent}_coverage"] = metrics.interval_coverage(ages, ends[known])
-        result[f"interval_{percent}_width_years"] = metrics.interval_width(ends[known])
-    if sets is not None:
-        result["set_90_coverage"] = float(sets[np.arange(len(rows)), rows.targets].mean())
-        result["set_90_size"] = float(sets.sum(axis=1).mean())
-    return result
-
-
-def _answers(predictor: Predictor, rows: Examples, name: str, p: np.ndarray) -> Answers:
-    """Of a model, with intervals where their truth is known, and sets of the classes measured."""
-    target, how = predictor.target, {"sampled": name == "mc_mean", "columns": rows.labels}
-    spread = target.is_number or (target.is_age and np.isfinite(rows.years).any())
-    intervals = predictor.intervals(p, **how) if spread else {}
-    same = rows.target.classes == target.classes
-    return p, intervals, predictor.sets(p, **how) if same else None
-
-
 def _measured(rows: Examples, answers: Mapping[str, Answers]) -> dict:
     """The measures of each model, on all rows and in `groups` of people."""
     people, report = list(people_and_races(rows)), {}
     groups: list[dict] = []
-    for name, (p, intervals, sets) in answers.items():
-        report[name] = measure_answers(rows, p, intervals, sets)
+    for name, one in answers.items():
+        report[name] = measure_answers(rows, one)
         for group, chosen in people:
-            ends = {percent: both[chosen] for percent, both in intervals.items()}
-            in_sets = None if sets is None else sets[chosen]
-            measured = measure_answers(rows.subset(chosen), p[chosen], ends, in_sets)
+            measured = measure_answers(rows.subset(chosen), one.subset(chosen))
             groups.append({"model": name, **group, **measured})
     return report | {"groups": groups}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import NUM_YEARS
 from kerasmlp.evaluation import metrics
+from kerasmlp.evaluation.measured_answers import Answers
 from kerasmlp.runs.calibration import class_entropy_nats
 from kerasmlp.uncertainty.measures import expected_age_years
 from kerasmlp.uncertainty.selective import risk_coverage
@@ -26,6 +27,7 @@ class MeanScore:
     Attributes:
         columns: What the means are of, `(rows, k)`; NaN in rows that do not count.
         of: The measure of such means, `(..., k)` to `(...)`.
+        is_share: Whether it is a share of rows: each adds 0 or 1.
 
     Example:
 
@@ -36,17 +38,12 @@ class MeanScore:
 
     columns: np.ndarray
     of: Callable[[np.ndarray], np.ndarray] = _alone
+    is_share: bool = False
 
     @property
     def known(self) -> np.ndarray:
         """Mask of the rows that count."""
         return ~np.isnan(self.columns[:, 0])
-
-    @property
-    def is_share(self) -> bool:
-        """Whether it counts rows: each adds 0 or 1."""
-        known = self.columns[self.known]
-        return self.of is _alone and bool(((known == 0) | (known == 1)).all())
 
     def value(self, chosen: np.ndarray) -> float:
         """The measure of some rows; NaN where none of them counts."""
@@ -63,16 +60,13 @@ class RankScore:
         errors: Of each row, `(rows,)`.
         uncertainty: By which they are ranked, `(rows,)`.
         share: Of the surest rows, whose accuracy it is; None: the area `aurc`.
+        is_share: Whether errors are 0 or 1: the area is one of shares, too.
     """
 
     errors: np.ndarray
     uncertainty: np.ndarray
     share: float | None = None
-
-    @property
-    def is_share(self) -> bool:
-        """Whether errors are counted: the area is one of shares then, too."""
-        return bool(((self.errors == 0) | (self.errors == 1)).all())
+    is_share: bool = False
 
     def value(self, chosen: np.ndarray) -> float:
         """The measure of some rows; NaN of none."""
@@ -85,37 +79,32 @@ class RankScore:
 
 
 Score = MeanScore | RankScore
-Answers = tuple[np.ndarray, Mapping[int, np.ndarray], np.ndarray | None]
-"""Of a model to rows: its outputs, intervals by percent, and sets of classes or None."""
 
 
-def row_scores(
-    rows: Examples,
-    answers: np.ndarray,
-    intervals: Mapping[int, np.ndarray],
-    sets: np.ndarray | None = None,
-) -> dict[str, Score]:
+def row_scores(rows: Examples, answers: Answers) -> dict[str, Score]:
     """Every measure of `measure_answers`, by rows.
 
     Args:
         rows: With the label, all known.
-        answers: Probabilities of the head, or means and standard deviations.
-        intervals: By percent, `(rows, 2)`; empty where no years are known.
-        sets: Of the measured classes, a mask `(rows, classes)`, or None.
+        answers: For them.
     """
-    scores = _of_numbers(rows, answers) if rows.target.is_number else _of_classes(rows, answers)
-    truths, unit = rows.targets, ""
-    if not rows.target.is_number:
-        truths, unit = np.minimum(rows.years, NUM_YEARS - 1), "_years"
-    known = np.isfinite(truths)
-    for percent, (low, high) in ((p, ends.T) for p, ends in intervals.items() if known.any()):
+    number = rows.target.is_number
+    scores = (_of_numbers if number else _of_classes)(rows, answers.means)
+    truths = rows.targets if number else np.minimum(rows.years, NUM_YEARS - 1)
+    known, unit = np.isfinite(truths), "" if number else "_years"
+    for percent, ends in answers.intervals.items() if known.any() else ():
+        low, high = ends.T
         inside = (low <= truths) & (truths <= high)
-        scores[f"interval_{percent}_coverage"] = _mean(np.where(known, inside, np.nan))
+        scores[f"interval_{percent}_coverage"] = _share(np.where(known, inside, np.nan))
         scores[f"interval_{percent}_width{unit}"] = _mean(np.where(known, high - low, np.nan))
-    if sets is not None:
-        scores["set_90_coverage"] = _mean(sets[np.arange(len(rows)), rows.targets])
-        scores["set_90_size"] = _mean(sets.sum(axis=1))
+    if not number and answers.sets is not None:
+        scores["set_90_coverage"] = _share(answers.sets[np.arange(len(rows)), rows.targets])
+        scores["set_90_size"] = _mean(answers.sets.sum(axis=1))
     return scores
+
+
+def _share(values: np.ndarray) -> MeanScore:
+    return MeanScore(np.asarray(values, np.float64)[:, None], is_share=True)
 
 
 def _mean(values: np.ndarray) -> MeanScore:
@@ -162,9 +151,9 @@ def _of_classes(rows: Examples, probabilities: np.ndarray) -> dict[str, Score]:
     if target.is_age and np.isfinite(rows.years).any():
         scores |= _of_years(rows, probabilities)
     if target.classes != "years":
-        scores["accuracy"] = _mean(right)
+        scores["accuracy"] = _share(right)
     if target.is_age:
-        scores["one_off_accuracy"] = _mean(np.abs(predicted - labels) <= 1)
+        scores["one_off_accuracy"] = _share(np.abs(predicted - labels) <= 1)
     each = np.arange(len(labels))
     scores["nll"] = _mean(-np.log(np.maximum(measured[each, labels], metrics.MIN_PROBABILITY)))
     one_hot = np.eye(measured.shape[1])[labels]
@@ -173,10 +162,10 @@ def _of_classes(rows: Examples, probabilities: np.ndarray) -> dict[str, Score]:
     gaps[each, metrics.confidence_bins(confidence)] = right - confidence
     scores["ece"] = MeanScore(gaps, distance)
     wrong, entropy = (~right).astype(float), class_entropy_nats(target, probabilities)
-    scores["aurc"] = RankScore(wrong, entropy)
-    scores["aurc_random"] = _mean(wrong)
-    scores["aurc_oracle"] = RankScore(wrong, wrong)
-    scores["accuracy_at_80"] = RankScore(wrong, entropy, 0.8)
+    scores["aurc"] = RankScore(wrong, entropy, is_share=True)
+    scores["aurc_random"] = _share(wrong)
+    scores["aurc_oracle"] = RankScore(wrong, wrong, is_share=True)
+    scores["accuracy_at_80"] = RankScore(wrong, entropy, 0.8, is_share=True)
     return scores
 
 
@@ -186,9 +175,9 @@ def _of_years(rows: Examples, probabilities: np.ndarray) -> dict[str, Score]:
     unknown = np.isnan(years)
     scores = {
         "mae_years": _mean(away),
-        "cumulative_score_5": _mean(np.where(unknown, np.nan, away <= 5)),
+        "cumulative_score_5": _share(np.where(unknown, np.nan, away <= 5)),
     }
     if rows.target.head == "years":
         exact = probabilities.argmax(axis=1) == ages.encode(years)
-        scores["exact_year_accuracy"] = _mean(np.where(unknown, np.nan, exact))
+        scores["exact_year_accuracy"] = _share(np.where(unknown, np.nan, exact))
     return scores

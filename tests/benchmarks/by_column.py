@@ -24,6 +24,7 @@ from kerasmlp.evaluation.bootstrap import group_intervals
 from kerasmlp.evaluation.by_column import by_columns
 from kerasmlp.evaluation.gap_test import gap_tests
 from kerasmlp.evaluation.grouping import Grouping
+from kerasmlp.evaluation.measured_answers import Answers
 from kerasmlp.evaluation.row_scores import row_scores
 
 GENDER = Target("gender", ("male", "female"))
@@ -41,7 +42,7 @@ def made(clusters, rng, copies=True):
     p = np.where(np.eye(2)[predicted] == 1, confidence[:, None], 1 - confidence[:, None])
     labels = np.where(right, predicted, 1 - predicted)
     rows = Examples(np.zeros((len(cluster), 1)), labels[cluster], {}, GENDER)
-    scores = row_scores(rows, p[cluster], {})
+    scores = row_scores(rows, Answers(p[cluster]))
     return {k: scores[k] for k in MEASURES}, cluster
 
 
@@ -97,7 +98,7 @@ def seconds(rng, rows=20_000, groups=5):
     names = tuple(f"group {k}" for k in range(groups))
     one = Grouping("race", names, rng.integers(0, groups, rows))
     start = time.perf_counter()
-    by_columns(examples, {"deterministic": (p, ends), "mc_mean": (p, ends)}, [one])
+    by_columns(examples, dict.fromkeys(("deterministic", "mc_mean"), Answers(p, ends)), [one])
     return round(time.perf_counter() - start, 2)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from kerasmlp.data.targets import age_target, choose_age_target, choose_target
 from kerasmlp.evaluation.bootstrap import group_intervals
 from kerasmlp.evaluation.gap_test import gap_tests
 from kerasmlp.evaluation.grouping import Grouping, groupings
+from kerasmlp.evaluation.measured_answers import Answers, measure_answers
 from kerasmlp.evaluation.ranked_rows import RankedRows
-from kerasmlp.evaluation.report import measure_answers
 from kerasmlp.evaluation.row_scores import MeanScore, RankScore, row_scores
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.calibration import age_intervals
@@ -36,34 +37,34 @@ def store_of(**labels):
 
 
 def answered(kind, rows=300, seed=0):
-    """Rows of a head, its random answers and their intervals."""
+    """Rows of a head, and random answers with intervals and sets."""
     rng = np.random.default_rng(seed)
     years = np.where(rng.random(rows) < 0.1, np.nan, rng.uniform(0, 110, rows))
     gender, bmi = rng.integers(0, 2, rows), rng.normal(25, 4, rows)
     store = store_of(age_years=years, gender=gender, bmi=bmi)
     if kind == "number":
-        answers = np.stack([bmi + rng.normal(0, 3, rows), rng.uniform(1, 4, rows)], axis=1)
-        ends = number_intervals(*answers.T, None)
-        return Examples.of(store, NumberTarget("bmi")), answers, ends
-    if kind == "gender":
-        return Examples.of(store, choose_target(store, "gender")), rng.dirichlet([1, 1], rows), {}
-    by_years = kind != "groups"
-    target = age_target("age_years", "years" if kind == "years" else "fairface", by_years=by_years)
+        means = np.stack([bmi + rng.normal(0, 3, rows), rng.uniform(1, 4, rows)], axis=1)
+        ends = number_intervals(*means.T, None)
+        return Examples.of(store, NumberTarget("bmi")), Answers(means, ends)
+    target = choose_target(store, "gender")
+    if kind != "gender":
+        classes = "years" if kind == "years" else "fairface"
+        target = age_target("age_years", classes, by_years=kind != "groups")
     examples = Examples.of(store, target)
-    answers = rng.dirichlet(np.full(target.num_classes, 0.1), rows)
+    means = rng.dirichlet(np.full(target.num_classes, 0.1), rows)
+    ends = age_intervals(target, means, None) if target.is_age else {}
+    sets = target.measured(means) > 0.05
     known = examples.known
-    ends = {c: both[known] for c, both in age_intervals(target, answers, None).items()}
-    return examples.subset(known), answers[known], ends
+    return examples.subset(known), Answers(means, ends, sets).subset(known)
 
 
 @pytest.mark.parametrize("kind", ["number", "gender", "years", "years in groups", "groups"])
 def test_every_measure_follows_from_its_rows(kind):
     """A measure that is new in `measure_answers` needs a line in `row_scores`."""
-    rows, answers, ends = answered(kind)
-    scores = row_scores(rows, answers, ends)
+    rows, answers = answered(kind)
+    scores = row_scores(rows, answers)
     for chosen in (np.arange(len(rows)), np.arange(0, len(rows), 3), np.array([5])):
-        some = {c: both[chosen] for c, both in ends.items()}
-        expected = measure_answers(rows.subset(chosen), answers[chosen], some)
+        expected = measure_answers(rows.subset(chosen), answers.subset(chosen))
         found = {name: score.value(chosen) for name, score in scores.items()}
         found = {name: value for name, value in found.items() if not np.isnan(value)}
         assert found == pytest.approx({k: v for k, v in expected.items() if k != "rows"})
@@ -94,7 +95,7 @@ def test_intervals_are_those_of_a_plain_cluster_bootstrap():
     right = (rng.random(700) < 0.8).astype(float)[clusters]
     errors, uncertainty = rng.normal(size=len(clusters)) ** 2, rng.random(len(clusters))
     scores = {
-        "accuracy": MeanScore(right[:, None]),
+        "accuracy": MeanScore(right[:, None], is_share=True),
         "rmse": MeanScore(errors[:, None], lambda means: np.sqrt(means[..., 0])),
         "aurc": RankScore(errors, uncertainty),
     }
@@ -118,8 +119,8 @@ def test_copies_of_rows_make_nothing_surer():
     rng = np.random.default_rng(0)
     values, codes = rng.normal(size=(80, 1)) ** 2, np.repeat([0, 1], 40)
     right = (values > 0.2).astype(float)
-    once = {"mae": MeanScore(values), "accuracy": MeanScore(right)}
-    thrice = {k: MeanScore(np.repeat(v.columns, 3, axis=0)) for k, v in once.items()}
+    once = {"mae": MeanScore(values), "accuracy": MeanScore(right, is_share=True)}
+    thrice = {k: replace(v, columns=np.repeat(v.columns, 3, axis=0)) for k, v in once.items()}
     clusters = np.arange(80)
     expected = group_intervals(once, codes, clusters, 2)
     found = group_intervals(thrice, np.repeat(codes, 3), np.repeat(clusters, 3), 2)
@@ -134,7 +135,10 @@ def test_copies_of_rows_make_nothing_surer():
 def test_intervals_of_few_rows():
     right = np.ones((45, 1))
     right[:5] = 0
-    scores = {"accuracy": MeanScore(right), "mae": MeanScore(np.arange(45.0)[:, None] ** 2)}
+    scores = {
+        "accuracy": MeanScore(right, is_share=True),
+        "mae": MeanScore(np.arange(45.0)[:, None] ** 2),
+    }
     small, perfect = group_intervals(scores, np.repeat([0, 1], [10, 35]), np.arange(45), 2)
     assert set(small) == {"accuracy"}  # of 10 rows no draws tell how rare large errors are
     assert small["accuracy"][0] < 0.3 < 0.7 < small["accuracy"][1]
@@ -150,7 +154,7 @@ def test_ece_is_not_sure_of_what_may_be_noise():
     for start in range(0, 4000, 200):  # calibrated: the true distance is 0
         some = slice(start, start + 200)
         labels = (rng.random(200) >= confidence[some]).astype(int)
-        scores = row_scores(Examples(p[some], labels, {}, target), p[some], {})
+        scores = row_scores(Examples(p[some], labels, {}, target), Answers(p[some]))
         ece = scores["ece"]
         (found,) = group_intervals({"ece": ece}, np.zeros(200, int), np.arange(200), 1)
         held += found["ece"][0] == 0
@@ -297,7 +301,7 @@ def test_an_evaluation_by_race_against_numbers_from_the_arrays(folder, evaluated
     accuracy = gaps["deterministic"]["accuracy"]
     assert accuracy["worst"] == min(shares, key=shares.get)  # never the rare one
     assert accuracy["gap"] == pytest.approx(abs(shares["a"] - shares["b"]))
-    assert set(gaps["mc_mean"]) == {"accuracy", "nll", "brier"}
+    assert set(gaps["mc_mean"]) == {"accuracy", "nll", "brier", "set_90_coverage"}
     told = report["heads"]["bmi"]["gaps"]["race"]["deterministic"]
     assert set(told) == {"rmse", "mae", "nll", "interval_50_coverage", "interval_90_coverage"}
     assert json.loads((out / "report.json").read_text())["by"] == report["by"]

@@ -156,8 +156,8 @@ def test_of_rows_that_the_teacher_knows_its_calibration_is_taken_over(refitted, 
     assert report["notes"][-2:] == [
         f"gender: {refitted} has learned from 120 of the 120 rows kept back that have it, which "
         "flatters both",
-        f"gender: temperature, intervals, sets and abstention are taken over from {refitted}: too few "
-        "rows kept back have it and are new to that run",
+        f"gender: temperature, intervals, sets and abstention are taken over from {refitted}: too "
+        "few rows kept back have it and are new to that run",
     ]
     assert report["temperature"] == 1
     assert replace(student.calibration, mc_temperature=1.0) == replace(
