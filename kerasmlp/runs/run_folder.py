@@ -19,6 +19,8 @@ from kerasmlp.utils.manifest import check_against_manifest, read_manifest, write
 FORMAT = "kerasmlp.run"
 _CHECKPOINTS = ("checkpoint.npz", "refit.npz")  # they go when all is done
 _FILES = ("config.json", "report.json", "history.csv", "model.keras", *_CHECKPOINTS, "DONE")
+EVENTS = "tensorboard"
+"""The folder of what every epoch logged."""
 _UNHASHED = ("DONE", *_CHECKPOINTS)  # the one holds the hashes
 _FACTS = {"hashes": "sha256"}
 _OTHER = (*_FACTS, "files", "norm_1_share")
@@ -176,7 +178,7 @@ class RunFolder:
                 yield
             except (InputError, OSError):
                 # Nothing came of it: the folder must not stand in the way of the next try.
-                inner = any(p.is_dir() for p in self.path.iterdir())
+                inner = any(p.is_dir() and p.name != EVENTS for p in self.path.iterdir())
                 if fresh and not (self / "checkpoint.npz").exists() and not inner:
                     self._clear()
                     (self / ".lock").unlink()

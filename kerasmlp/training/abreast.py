@@ -15,7 +15,7 @@ from kerasmlp.callbacks.checkpoint import Checkpoint, is_generator, state_of
 from kerasmlp.callbacks.event_log import EventLog
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training.embedding_training import EmbeddingTraining
-from kerasmlp.training.events import EVENTS, event_logs_of
+from kerasmlp.training.events import EVENT_FILES, event_logs_of
 from kerasmlp.training.fit import drawn_abreast, watchers
 from kerasmlp.utils.checks import DivergedError
 
@@ -39,7 +39,7 @@ def train_abreast(prepared: Iterable[tuple[Callable[[], EmbeddingTraining], RunF
         lanes = []
         for make, run in prepared:
             training = make()
-            how = {"resume": True, "force": False, "files": [*training.files, EVENTS]}
+            how = {"resume": True, "force": False, "files": [*training.files, EVENT_FILES]}
             stack.enter_context(run.working(training.config, **how))
             if not run.done:
                 lanes.append(_Lane.of(training, run))

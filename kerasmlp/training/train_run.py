@@ -14,7 +14,7 @@ from kerasmlp.runs.environment import environment
 from kerasmlp.runs.model import save_model
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import report_of_finished
-from kerasmlp.training.events import EVENTS, event_logs_of
+from kerasmlp.training.events import EVENT_FILES, event_logs_of
 from kerasmlp.training.fit import Course, fit
 from kerasmlp.utils.checks import DivergedError
 from kerasmlp.utils.drawing import drawing
@@ -98,7 +98,7 @@ def train_run(
         InputError: if the folder cannot be used; a `DivergedError` if the weights diverge.
     """
     started, config, run = started or time.time(), training.config, RunFolder(run_dir)
-    with run.working(config, resume=resume, force=force, files=[*training.files, EVENTS]):
+    with run.working(config, resume=resume, force=force, files=[*training.files, EVENT_FILES]):
         if run.done:
             run.check_files()  # what is said to be finished must be what was written
             return report_of_finished(run, keep_diverged=keep_diverged)
