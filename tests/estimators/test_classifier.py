@@ -40,7 +40,7 @@ def test_parameters_are_those_of_a_recipe():
     parameters = KerasMLPClassifier().get_params()
     recipe = {f.name: f.default for f in dataclasses.fields(Recipe)}
     own = {"random_state", "validation_fraction", "num_samples", "class_weight"}
-    of_ages = {"label_sigma_years", "rps_weight"}
+    of_ages = {"label_sigma_years", "rps_weight", "conformal_by"}
     assert set(parameters) == set(recipe) - of_ages | own
     same = set(recipe) - of_ages - {"batch_size"}
     assert {k: parameters[k] for k in same} == {k: recipe[k] for k in same}
