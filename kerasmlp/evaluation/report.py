@@ -19,6 +19,7 @@ from kerasmlp.evaluation.measuring import (
     require_known,
 )
 from kerasmlp.evaluation.number_measuring import measure_number_answers, normal_coverages
+from kerasmlp.evaluation.promises import moved_and_promises
 from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.runs.calibration import class_entropy_nats
 from kerasmlp.runs.environment import environment
@@ -89,6 +90,7 @@ def write_evaluation(
         "reliability": {name: _plain(columns) for name, columns in bins.items()},
         **_central_intervals(rows, models),
         **_ood_auroc(drawn),
+        "moved": moved_and_promises(predictor, rows, models, num_samples, seed),
         "store_digest": rows.digest(),
         **environment(),
     }
