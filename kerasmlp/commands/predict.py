@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     stores, photos = _inputs(args)
     predictors, how = open_answering(args, args.seed)
     from kerasmlp.runs.extremes import Extremes
+    from kerasmlp.runs.moved import notes_of_store
     from kerasmlp.runs.photo_answers import predict_photo, predict_store
 
     finder, pictures = None, [None] * len(photos)
@@ -70,9 +71,14 @@ def run(args: argparse.Namespace) -> None:
             told = f"{column} is not known of {where}, by which intervals and sets were fitted"
             print(f"note: {told}: those of all rows are given", file=sys.stderr)
 
+    def say(store: Any) -> None:
+        say_unknown(store)
+        for sentence in notes_of_store(predictors, store, args.seed):
+            print(f"note: {sentence}", file=sys.stderr)
+
     def rows() -> Iterator[dict]:
         for store in stores:
-            show = {"progress": sys.stderr.isatty(), "opened": say_unknown}
+            show = {"progress": sys.stderr.isatty(), "opened": say}
             yield from predict_store(predictors, store, **show, **how)
         if photos:
             say_unknown(None)

@@ -11,7 +11,7 @@ from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import NUM_YEARS
 from kerasmlp.runs.calibration import class_entropy_nats
 from kerasmlp.runs.conformal_groups import SET, group_names
-from kerasmlp.runs.moved import FALSE_ALARMS, Moved, look_for_move, shown_p
+from kerasmlp.runs.moved import FALSE_ALARMS, NO_PROMISE, Moved, look_for_move, shown_p
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.risk import abstention_of
 from kerasmlp.uncertainty.kept_promises import chance_of_coverage, chance_of_risk
@@ -77,19 +77,17 @@ def moved_and_promises(
 
 def _sentence(moved: Moved, kept: Sequence[Kept], broken: Sequence[Kept]) -> str:
     if not kept:
-        return moved.sentence
+        return f"{moved.sentence}; {NO_PROMISE}" if moved.noticed else moved.sentence
     if broken:
         said = ", ".join(f"{one.said} ({shown_p(one.p)})" for one in broken)
-        return f"{moved.sentence}; the promise does not hold: {said}"
+        return f"{moved.sentence}; what the run promises does not hold: {said}"
     said = ", ".join(one.said for one in kept)
     if moved.noticed:
-        return f"{moved.sentence}; here {said}, which nothing promises of other such rows"
-    return f"{moved.sentence}, and promises hold: {said}"
+        return f"{moved.sentence}; {NO_PROMISE}, though here {said}"
+    return f"{moved.sentence}, and what it promises holds: {said}"
 
 
-def _kept(
-    predictor: Predictor, rows: Examples, answers: np.ndarray, passes: int
-) -> Iterator[Kept]:
+def _kept(predictor: Predictor, rows: Examples, answers: np.ndarray, passes: int) -> Iterator[Kept]:
     how = {"sampled": passes > 0, "columns": rows.labels}
     hits, known = _in_intervals(predictor, rows, answers, how)
     yield from _coverage(predictor, rows, answers, passes, "90", hits, known)
@@ -151,9 +149,7 @@ def _coverage(
         yield Kept(name, _COVERAGE, observed, int(promised.sum()), p)
 
 
-def _risk(
-    predictor: Predictor, rows: Examples, answers: np.ndarray, passes: int
-) -> Iterator[Kept]:
+def _risk(predictor: Predictor, rows: Examples, answers: np.ndarray, passes: int) -> Iterator[Kept]:
     """What the answers say that a threshold lets through."""
     calibration, older = predictor.calibration, predictor.trained.classes
     abstention, _ = abstention_of(calibration, predictor.target, older, None)

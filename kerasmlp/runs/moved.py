@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from kerasmlp.data.row_hashes import row_hashes
 from kerasmlp.data.splits import one_of_each_group
+from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.reference import ACROSS, ALONG, FILE, MIN_SCORES, answer_scores
 from kerasmlp.runs.run_folder import RunFolder
@@ -22,6 +23,8 @@ FALSE_ALARMS = 0.01
 MIN_ROWS = 20
 """Of fewer not even rows of another embedder are surely others."""
 MOST_ROWS = 10_000
+
+NO_PROMISE = "what the run promises of coverage and risk is not for such rows"
 
 _WORDS = {
     ALONG: "the directions in which rows vary most",
@@ -79,10 +82,11 @@ class Moved:
         rows = f"{len(self.rows)} of these {self.of} rows" if few else f"these {self.of} rows"
         if not self.noticed:
             return f"no sign that {rows} have moved: they are like those that the run kept back"
-        by = ", ".join(f"{_word(name)} ({shown_p(p)})" for name, p in self.noticed.items())
+        name, p = next(iter(self.noticed.items()))
+        told = _WORDS.get(name, f"the answers on {name}")
         return (
-            f"{rows} have moved: they are not like those that the run kept back, told by {by}; "
-            f"of stores that have not, {FALSE_ALARMS:.0%} are called so"
+            f"{rows} have moved: they are not like those that the run kept back, told best by "
+            f"{told} ({shown_p(p)}; {FALSE_ALARMS:.0%} of stores that have not are called so)"
         )
 
 
@@ -148,6 +152,17 @@ def _tested(
     return rows[one_of_each_group(groups, seed)][:MOST_ROWS], learned_from
 
 
+def notes_of_store(
+    predictors: Sequence[Predictor], store: EmbeddingStore, seed: int
+) -> Iterator[str]:
+    """A sentence for each run of which the rows of a store are noticed to have moved."""
+    for path in dict.fromkeys(p.path for p in predictors):
+        heads = [p for p in predictors if p.path == path]
+        moved = look_for_move(heads, store.embeddings, store.labels, seed=seed)
+        if moved.noticed:
+            yield f"{path}: {moved.sentence}; {NO_PROMISE}"
+
+
 def shown_p(p: float) -> str:
     """A probability as people read it.
 
@@ -157,7 +172,3 @@ def shown_p(p: float) -> str:
     ('p = 0.031', 'p < 1e-12')
     """
     return "p < 1e-12" if p < 1e-12 else f"p = {p:.2g}"
-
-
-def _word(name: str) -> str:
-    return _WORDS.get(name, f"the answers on {name}")

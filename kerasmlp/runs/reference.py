@@ -61,7 +61,8 @@ class Reference:
 
     Attributes:
         width: Of the embeddings.
-        center: Mean of the rows trained on, `(width,)`; None where nothing is known of them.
+        center: Mean of the rows trained on, `(width,)`, in float32's steps; None where nothing
+            is known of them.
         directions: In which one standard deviation has length 1, `(number, width)`, or None.
         number_along: How many of them, the first, are `along`.
         scores: By `along` and `across`, rising.
@@ -69,9 +70,9 @@ class Reference:
 
     Example:
 
-    >>> directions = np.eye(2, dtype=np.float32)
+    >>> directions = np.eye(2)
     >>> reference = Reference(
-    ...     width=2, center=np.ones(2, np.float32), directions=directions, number_along=1,
+    ...     width=2, center=np.ones(2), directions=directions, number_along=1,
     ...     scores={"along": np.arange(100.0), "across": np.arange(100.0)}, answers={}
     ... )
     >>> {k: v.tolist() for k, v in reference.of_rows(np.array([[3.0, 0.0]])).items()}
@@ -97,7 +98,7 @@ class Reference:
         if self.directions is None:
             return {}
         centered = np.asarray(embeddings, np.float64) - self.center
-        squares = (centered @ self.directions.T.astype(np.float64)) ** 2
+        squares = (centered @ self.directions.T) ** 2
         both = {ALONG: squares[:, : self.number_along], ACROSS: squares[:, self.number_along :]}
         return {name: part.sum(axis=1) for name, part in both.items() if part.shape[1]}
 
@@ -113,9 +114,7 @@ class Reference:
         }
 
     @classmethod
-    def from_json(
-        cls, path: str | os.PathLike, value: Any, width: int | None = None
-    ) -> Reference:
+    def from_json(cls, path: str | os.PathLike, value: Any, width: int | None = None) -> Reference:
         """What `to_json` gave.
 
         Args:
@@ -187,4 +186,4 @@ def _unpacked(path: str | os.PathLike, name: str, packed: str, width: int) -> np
     if not content or len(content) % row or not np.isfinite(numbers).all():
         requirement = f"must be {_WHAT} whose {name} are rows of {width} finite numbers in base64"
         reject_file(path, requirement, "others")
-    return numbers.astype(np.float32)
+    return numbers.astype(np.float64)

@@ -67,6 +67,7 @@ def directions_of(rows: np.ndarray, seed: int) -> Reference | None:
     whole = np.zeros((1 + number, width), np.float32)
     whole[0, columns] = center
     whole[1:, columns] = vectors[:, kept].T / deviations[:, None] / scale
+    whole = whole.astype(np.float64)  # of the numbers as they are written
     how = {"width": width, "number_along": along, "scores": {}, "answers": {}}
     return Reference(center=whole[0], directions=whole[1:], **how)
 

@@ -108,7 +108,14 @@ def test_a_photo(demo, client):
     assert "6 faces, from left to right" in html and html.count("<tr>") == 7
     years = r"<td>\d+ years \(90%: \d+–\d+\), uncertainty [01]\.\d\d</td>"
     assert len(re.findall(years, html)) == 6
-    assert len(re.findall(r"<td>(?:fe)?male(?: or (?:fe)?male \(90%\))?, uncertainty [01]\.\d\d</td>", html)) == 6
+    assert (
+        len(
+            re.findall(
+                r"<td>(?:fe)?male(?: or (?:fe)?male \(90%\))?, uncertainty [01]\.\d\d</td>", html
+            )
+        )
+        == 6
+    )
     assert "Uncertainty is 0 where all is on one class" in html
     content = base64.b64decode(re.search(r"data:image/jpeg;base64,([^\"]+)", html)[1])
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).astype(int)
