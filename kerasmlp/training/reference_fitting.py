@@ -22,7 +22,7 @@ from kerasmlp.utils.files import write_json
 
 _MOST_DIRECTIONS = 64
 _MOST_COLUMNS = 1024
-"""Of wider rows so many columns, evenly spaced: to find directions takes time to the third power."""
+"""Of wider rows so many columns, evenly spaced: directions take time to the third power."""
 _MOST_ROWS = 20_000
 _LEAST_VARIANCE = 1e-6
 """Of a direction, as a share of the largest: below it is noise of the numbers themselves."""
