@@ -1,6 +1,8 @@
 from kerasmlp.callbacks.layer_out import LayerOut as LayerOut
+from kerasmlp.data.duplicates.near_duplicates import near_duplicates as near_duplicates
 from kerasmlp.data.importing.embedding_files import ColumnNames as ColumnNames
 from kerasmlp.data.importing.embedding_files import import_embeddings as import_embeddings
+from kerasmlp.data.importing.relabelling import relabel as relabel
 from kerasmlp.data.joining import join_stores as join_stores
 from kerasmlp.data.labels import Gender as Gender
 from kerasmlp.data.labels import age_classes as age_classes
@@ -19,6 +21,7 @@ from kerasmlp.evaluation.evaluate import evaluate as evaluate
 from kerasmlp.experiments.cross_validation.comparison import compare as compare
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate as cross_validate
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan as CrossValidationPlan
+from kerasmlp.experiments.doctor import doctor as doctor
 from kerasmlp.faces.embedder import FaceEmbedder as FaceEmbedder
 from kerasmlp.layers.downsample_block import DownsampleBlock as DownsampleBlock
 from kerasmlp.layers.gaussian_head import GaussianHead as GaussianHead
@@ -37,6 +40,7 @@ from kerasmlp.models.recipe_files import find_recipe as find_recipe
 from kerasmlp.models.residual_mlp import ResidualMLP as ResidualMLP
 from kerasmlp.models.vgg16 import VGG16 as VGG16
 from kerasmlp.runs.analysis import analyze as analyze
+from kerasmlp.runs.card import write_card as write_card
 from kerasmlp.runs.model import load_model as load_model
 from kerasmlp.runs.predictor import Predictor as Predictor
 from kerasmlp.serving.export.saved_model import export_model as export_model

@@ -25,6 +25,7 @@ _LONG = [
     *("test_ic_resnet.py", "test_layer_out.py", "test_age_cnn.py", "test_serving.py"),
     *("test_cifar.py", "test_serving_clients.py", "test_layer_out_experiment.py"),
     *("test_packaging.py", "test_heads.py", "test_train.py", "test_any_embedder.py"),
+    "test_doctor.py",
 ]
 
 

@@ -34,14 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(group, "--seed-step", int, "from one to the next; default: number of members")
     add_fold_options(group)
     add_side_by_side(group)
+    text = "also write what each run answers for its test, for `doctor`: predictions.parquet"
+    group.add_argument("--save-predictions", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.examples import count_labelled
+    from kerasmlp.evaluation.predictions_file import require_pyarrow
     from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
+    from kerasmlp.experiments.cross_validation.fold_copies import said_of_copies
+    from kerasmlp.experiments.cross_validation.out_of_fold import files_of
     from kerasmlp.experiments.cross_validation.plan import MAX_SEEDS, CrossValidationPlan, plan_runs
     from kerasmlp.utils.checks import check_int
 
+    if args.save_predictions:
+        require_pyarrow("--save-predictions")
     check_int("--seeds", args.seeds, minimum=1, maximum=MAX_SEEDS)
     check_int("--seed", args.seed, minimum=0)
     run_dir = open_run(args, "cross-validation")
@@ -72,8 +79,13 @@ def run(args: argparse.Namespace) -> None:
         run_dir,
         workers=args.workers,
         side_by_side=args.side_by_side,
+        save_predictions=args.save_predictions,
         **how_to_work(args),
     )
     means = (run_dir / "table.md").read_text(encoding="utf-8").split("\n\n| seed")[0]
     print(f"{run_dir}: {len(report['runs'])} runs, {report['seconds']['total']:.1f} s\n\n{means}")
+    if args.save_predictions:
+        print(f"\nanswers for the test folds: {', '.join(files_of(target).values())}")
+    if note := said_of_copies(report.get("near_copies")):
+        print(f"\nnote: {note}")
     print_json(args, report["summary"])

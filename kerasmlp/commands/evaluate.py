@@ -2,7 +2,8 @@
 
 Writes report.json, groups.csv and figures into a folder, and prints tables. With
 --json the last line is one JSON object: the deterministic model, and the mean
-under `mc_mean`.
+under `mc_mean`. With --by COLUMN it also measures the rows with each value of a column,
+with intervals and a test of the gap between the best and the worst.
 """
 
 import argparse
@@ -41,13 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="C",
         help="age classes to measure in, where the model knows years (default: the run's)",
     )
+    parser.add_argument(
+        "--by",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns of the store to measure by as well, such as `race gender`: text, whole "
+        "numbers or ages; race*gender combines two",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.evaluation.evaluate import evaluate
     from kerasmlp.runs.training_files import read_settings
 
-    settings = {k: getattr(args, k) for k in ("num_samples", "seed", "ood", "classes", "force")}
+    settings = {
+        k: getattr(args, k) for k in ("num_samples", "seed", "ood", "classes", "by", "force")
+    }
     report = evaluate(args.run, args.store, args.output, **settings, progress=sys.stderr.isatty())
     if args.num_samples and not report["num_samples"]:
         print("note: the model has no dropout, nothing to sample", file=sys.stderr)
@@ -57,12 +68,13 @@ def run(args: argparse.Namespace) -> None:
         target = replace(head, classes=part["classes"]) if head.is_age else head
         _print_tables(part, target, head)
     print(f"\n{report['output']}")
-    rest = {k: report[k] for k in ("mc_mean", "ood_auroc") if k in report}
+    rest = {k: report[k] for k in ("mc_mean", "ood_auroc", "by", "gaps") if k in report}
     print_json(args, {**report["deterministic"], **rest, "output": report["output"]})
 
 
 def _print_tables(report: dict, target, trained) -> None:
     """What was measured in the classes of a target, beside that of the training."""
+    from kerasmlp.evaluation.by_text import by_table
     from kerasmlp.evaluation.measuring import groups_table, measures_table
 
     plain = [g for g in report["groups"] if g["model"] == "deterministic" and g["race"] == "all"]
@@ -75,6 +87,9 @@ def _print_tables(report: dict, target, trained) -> None:
         print(f"note: the training was measured in {own}, which is not to be compared with this")
     print(f"the deterministic model by groups of people (the others are in groups.csv), {heading}")
     print(groups_table(plain))
+    for column, groups in report.get("by", {}).items():
+        print(f"\nthe same by {column}, with intervals of 95%:")
+        print(by_table(column, groups, report["gaps"][column]))
     models = {k: report[k] for k in ("deterministic", "mc_mean") if k in report}
     print(f"\n{heading}\n{measures_table(models, _SUMMARY)}")
     print(f"\n{report['moved']['sentence']}")

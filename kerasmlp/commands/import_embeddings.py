@@ -5,7 +5,8 @@ or .h5ad), or an existing store; several are put together. Columns with usual na
 are found by themselves: embedding, features, x, or e0, e1, …; age, age_group,
 gender, sex, fold, group. Every other column of one value per row is carried along.
 What was read, what was left out, and every doubt is said at the end, and kept in
-the store.
+the store. With --relabel an existing store comes out as it is, but for the labels
+that somebody has corrected in the tables of `doctor`.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     columns.add_argument(
         "--strict", action="store_true", help="refuse a file that leaves a doubt what is meant"
     )
+    parser.add_argument(
+        "--relabel", nargs="+", metavar="CSV", help="tables of `doctor`, with `corrected` filled"
+    )
     values = parser.add_argument_group("values")
     values.add_argument("--normalize", action="store_true", help="divide by the Euclidean norm")
     values.add_argument("--float16", action="store_true", help="half the file")
@@ -74,6 +78,9 @@ def run(args: argparse.Namespace) -> None:
         reject_file(output, "must not be the source too", "the source")
     if output.exists() and not args.force:
         reject_file(output, "must not exist yet (--force replaces it)", what_is(output))
+    if args.relabel:
+        _relabel(args, output)
+        return
     labels = {new: getattr(args, option) for option, new in _LABELS.items()}
     for pair in args.label:
         new, equals, old = pair.partition("=")
@@ -105,6 +112,28 @@ def run(args: argparse.Namespace) -> None:
     store.save(output, overwrite=args.force)
     for name, text in _summary(store):
         print(f"{name:12} {text}")
+    print(f"{'store':12} {output}")
+
+
+def _relabel(args: argparse.Namespace, output: Path) -> None:
+    from kerasmlp.data.importing.relabelling import relabel
+    from kerasmlp.data.stores.embedding_store import EmbeddingStore
+
+    if len(args.sources) > 1:
+        reject("--relabel", "must come with one store", args.sources)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for name, value in vars(args).items():
+        own = name in ("sources", "output", "force", "relabel")
+        if not own and value != parser.get_default(name):
+            reject(f"--{name.replace('_', '-')}", "must be left out with --relabel", value)
+    store, counts = relabel(EmbeddingStore.open(args.sources[0], verify=True), args.relabel)
+    store.save(output, overwrite=args.force)
+    changed, confirmed, empty, others = counts.values()
+    print(f"{'changed':12} {changed:,} labels")
+    print(f"{'left':12} {empty:,} without a correction, {confirmed:,} corrected to what they were")
+    if others:
+        print(f"{'left':12} {others:,} lines of other stores")
     print(f"{'store':12} {output}")
 
 

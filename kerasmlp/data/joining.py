@@ -104,10 +104,15 @@ def open_stores(paths: StorePaths, *, group: str | None = None) -> EmbeddingStor
     Raises:
         InputError: if a file is none, given twice, or does not belong to the others.
     """
+    return join_stores(open_each(paths), group=group)
+
+
+def open_each(paths: StorePaths) -> list[EmbeddingStore]:
+    """Reads a store, or several, against their checksums, and leaves them apart."""
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not paths or len({os.path.realpath(path) for path in paths}) < len(paths):
         reject("store", "must name one or more files, each once", [str(p) for p in paths])
-    return join_stores([EmbeddingStore.open(path, verify=True) for path in paths], group=group)
+    return [EmbeddingStore.open(path, verify=True) for path in paths]
 
 
 def absolute(paths: StorePaths) -> str | list[str]:

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from kerasmlp.data.examples import Examples
+from kerasmlp.evaluation.by_column import chief_measure
 from kerasmlp.evaluation.number_measuring import STDS
 from kerasmlp.runs.calibration import class_entropy_nats
+from kerasmlp.runs.evaluation_folder import picture_of
 from kerasmlp.uncertainty.measures import UNCERTAINTIES
 from kerasmlp.uncertainty.selective import risk_coverage
 from kerasmlp.utils.drawing import drawing
@@ -41,7 +43,14 @@ def draw_evaluation(
         drawn: Measures of uncertainty by source.
     """
     from kerasmlp.evaluation import figures as plots
+    from kerasmlp.evaluation.forest import forest
 
+    for column, groups in report.get("by", {}).items():
+        if any(group["rows"] for group in groups.values()):
+            measure, gaps = chief_measure(groups), report["gaps"][column].get("deterministic", {})
+            overall = report["deterministic"][measure]
+            with drawing(folder / picture_of(column)) as path:
+                forest(column, groups, measure, overall, gaps.get(measure), path)
     if rows.target.is_number:
         last = list(models)[-1]
         with drawing(folder / "predicted.png") as path:

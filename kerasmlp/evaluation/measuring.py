@@ -6,7 +6,7 @@ import numpy as np
 
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.labelled import parts_of
-from kerasmlp.data.labels import GENDER_NAMES
+from kerasmlp.data.labels import GENDER_NAMES, is_unknown
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.targets import Target, choose_age_target, truth_years
 from kerasmlp.evaluation import metrics
@@ -139,6 +139,15 @@ def groups_of_people(rows: Examples) -> Iterator[tuple[dict[str, str], np.ndarra
                 chosen = chosen & (genders == g)
             if chosen.any():
                 yield {"age_group": age_group, "gender": gender}, chosen
+
+
+def people_and_races(rows: Examples) -> Iterator[tuple[dict[str, str], np.ndarray]]:
+    """The groups of `groups_of_people`, then each race that is known, with their rows (a mask)."""
+    for names, chosen in groups_of_people(rows):
+        yield {**names, "race": "all"}, chosen
+    race = rows.labels.get("race", np.array([], str))
+    for value in np.unique(race[~is_unknown(race)]):
+        yield {"age_group": "all", "gender": "all", "race": str(value)}, race == value
 
 
 def measure_groups(rows: Examples, probabilities: np.ndarray) -> list[dict]:

@@ -102,12 +102,17 @@ def reliability_bins(labels, probabilities, num_bins: int = NUM_BINS) -> dict[st
     labels, probabilities = _distributions(labels, probabilities)
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    edges = np.linspace(0, 1, num_bins + 1)
-    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
+    bins = confidence_bins(confidence, num_bins)
     rows = np.bincount(bins, minlength=num_bins)
     sums = (np.bincount(bins, v, minlength=num_bins) for v in (confidence, right))
     means = [np.divide(s, rows, np.full(num_bins, np.nan), where=rows > 0) for s in sums]
     return {"rows": rows, "confidence": means[0], "accuracy": means[1]}
+
+
+def confidence_bins(confidence: np.ndarray, num_bins: int = NUM_BINS) -> np.ndarray:
+    """The bin of `ece` into which each top probability falls, from 0 on, `(rows,)`."""
+    edges = np.linspace(0, 1, num_bins + 1)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
 
 
 def interval_coverage(age_years, intervals) -> float:

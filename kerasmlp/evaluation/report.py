@@ -8,22 +8,25 @@ import numpy as np
 from tqdm import tqdm
 
 from kerasmlp.data.examples import Examples
-from kerasmlp.data.labels import NUM_YEARS, is_unknown
+from kerasmlp.data.labels import NUM_YEARS
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.evaluation import metrics
+from kerasmlp.evaluation.by_column import by_columns, of_heads, write_by
 from kerasmlp.evaluation.evaluation_pictures import LEVELS, draw_evaluation, measures_of
+from kerasmlp.evaluation.grouping import groupings
 from kerasmlp.evaluation.measuring import (
-    groups_of_people,
     measure,
     named_groups,
+    people_and_races,
     require_known,
 )
 from kerasmlp.evaluation.number_measuring import measure_number_answers, normal_coverages
 from kerasmlp.evaluation.promises import moved_and_promises
+from kerasmlp.evaluation.row_scores import Answers
 from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.runs.calibration import class_entropy_nats
 from kerasmlp.runs.environment import environment
-from kerasmlp.runs.evaluation_folder import FORMAT, HEAD
+from kerasmlp.runs.evaluation_folder import BY, FORMAT, HEAD
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen
@@ -48,6 +51,7 @@ def write_evaluation(
     num_samples: int,
     seed: int = 0,
     others: Mapping[str, EmbeddingStore] | None = None,
+    by: Sequence[str] = (),
     progress: bool = False,
 ) -> dict:
     """Measures a run on rows and writes report, groups and figures.
@@ -59,6 +63,7 @@ def write_evaluation(
         seed: Of the passes, and of the random vectors.
         others: Stores of another source, by name, which the model should be
             unsure about; at most 2,000 evenly spaced rows of each.
+        by: Columns of the store, by whose values all is measured, too.
 
     Returns:
         The report, as in `report.json`.
@@ -66,12 +71,15 @@ def write_evaluation(
     Raises:
         InputError: if no row holds the label.
     """
-    target, total, rows = require_known(rows), len(rows), rows.subset(rows.known)
+    target, total, known = require_known(rows), len(rows), rows.known
+    parts = [one.subset(known) for one in groupings(rows, by, target)]
+    rows = rows.subset(known)
     sources = _sources(rows.inputs, others or {}, seed) if num_samples else {"store": rows.inputs}
     drawn = _draw_all(predictor, sources, num_samples, seed, progress)
     models = {"deterministic": drawn["store"]["deterministic"]}
     if num_samples:
         models["mc_mean"] = drawn["store"]["mean"]
+    answers = {name: _answers(predictor, rows, name, p) for name, p in models.items()}
     bins: dict = {}
     if not target.is_number:
         measured = {name: target.measured(p) for name, p in models.items()}
@@ -86,7 +94,8 @@ def write_evaluation(
         "rows_learned_from": count_seen(RunFolder(predictor.path), rows.inputs),
         "ece_binning": BINNING,
         "conformal": _is_conformal(predictor),
-        **_measured(predictor, rows, models),
+        **_measured(rows, answers),
+        **by_columns(rows, answers, parts, seed=seed, progress=progress),
         "reliability": {name: _plain(columns) for name, columns in bins.items()},
         **_central_intervals(rows, models),
         **_ood_auroc(drawn),
@@ -96,6 +105,8 @@ def write_evaluation(
     }
     write_json(folder / "report.json", report)
     _write_groups(folder / "groups.csv", report["groups"])
+    if by:
+        write_by(folder / BY, report["by"])
     draw_evaluation(folder, rows, models, bins, report, drawn)
     return report
 
@@ -124,6 +135,7 @@ def write_evaluations(
         each = {name: one[model] for name, one in found.items() if model in one}
         flat = {f"{name}_{k}": v for name, one in each.items() for k, v in one.items()}
         report |= {model: flat} if flat else {}
+    report |= of_heads(found)
     write_json(folder / "report.json", report)
     return report
 
@@ -182,17 +194,20 @@ def measure_answers(
     return result
 
 
-def _measured(predictor: Predictor, rows: Examples, models: Mapping[str, np.ndarray]) -> dict:
-    """The measures of each model, on all rows and in `groups` of people."""
-    target = predictor.target
+def _answers(predictor: Predictor, rows: Examples, name: str, p: np.ndarray) -> Answers:
+    """Of a model, with intervals where their truth is known, and sets of the classes measured."""
+    target, how = predictor.target, {"sampled": name == "mc_mean", "columns": rows.labels}
     spread = target.is_number or (target.is_age and np.isfinite(rows.years).any())
-    people, report = list(_all_groups(rows)), {}
+    intervals = predictor.intervals(p, **how) if spread else {}
+    same = rows.target.classes == target.classes
+    return p, intervals, predictor.sets(p, **how) if same else None
+
+
+def _measured(rows: Examples, answers: Mapping[str, Answers]) -> dict:
+    """The measures of each model, on all rows and in `groups` of people."""
+    people, report = list(people_and_races(rows)), {}
     groups: list[dict] = []
-    for name, p in models.items():
-        how = {"sampled": name == "mc_mean", "columns": rows.labels}
-        intervals = predictor.intervals(p, **how) if spread else {}
-        same = rows.target.classes == target.classes  # sets are of these classes
-        sets = predictor.sets(p, **how) if same else None
+    for name, (p, intervals, sets) in answers.items():
         report[name] = measure_answers(rows, p, intervals, sets)
         for group, chosen in people:
             ends = {percent: both[chosen] for percent, both in intervals.items()}
@@ -277,14 +292,6 @@ def _central_intervals(rows: Examples, models: Mapping[str, np.ndarray]) -> dict
 
     coverages = {name: observed(p[known]) for name, p in models.items()}
     return {"central_intervals": {"nominal_percent": list(LEVELS), **coverages}}
-
-
-def _all_groups(rows: Examples):
-    for names, chosen in groups_of_people(rows):
-        yield {**names, "race": "all"}, chosen
-    race = rows.labels.get("race", np.array([], str))
-    for value in np.unique(race[~is_unknown(race)]):
-        yield {"age_group": "all", "gender": "all", "race": str(value)}, race == value
 
 
 def _plain(columns: Mapping[str, np.ndarray]) -> dict[str, list]:

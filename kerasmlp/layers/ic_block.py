@@ -59,7 +59,7 @@ class ICBlock(keras.layers.Layer):
     def _through(self, ic: ICLayer | None, dense: keras.layers.Layer, x, masks, **modes):
         """`dense(ic(x))`, or `dense(x)` without an IC layer."""
         if ic is None:
-            return dense(x)
+            return dense(x) if masks is None else masks.dense(dense, x)
         if masks is not None and ic.dropout_rate and self.members == 1:
             return masks.dropout_dense(ic.norm(x), ic.dropout_rate, dense)
         return dense(ic(x, masks=masks, **modes))

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasmlp.layers.bfloat16 import bfloat16_product
+
 _GOLDEN = 0x9E3779B9
 _HIGH_KEY = 0x3C6EF372  # so that the two keys of a small seed differ
 
@@ -187,12 +189,14 @@ class SampleMasks:
         streams: As of `sample_streams`, of all passes.
         num_rows: Number of rows, an integer or a tensor.
         sparse: The streams are shared by many rows, see `dropout_dense`.
+        bfloat16: Multiply in bfloat16 behind the first dropout, see `bfloat16_product`.
     """
 
-    def __init__(self, streams, num_rows, *, sparse: bool = False):
+    def __init__(self, streams, num_rows, *, sparse: bool = False, bfloat16: bool = False):
         self._streams = streams
         self._num_rows = num_rows
         self._sparse = sparse
+        self._bfloat16 = bfloat16
         self._num_units = 0
 
     def expand(self, x, *, force: bool = False):
@@ -221,6 +225,15 @@ class SampleMasks:
         scale = ops.cast(1.0 / (1.0 - rate), x.dtype)
         return self._merge(ops.where(kept, x * scale, ops.zeros((), x.dtype)))
 
+    def dense(self, layer: keras.layers.Layer, x):
+        """What a layer gives; a dense one in the precision of the products of these passes."""
+        plain = type(layer) is not keras.layers.Dense or layer.quantization_mode is not None
+        if not self._bfloat16 or plain or not self._num_units:
+            return layer(x)
+        y = bfloat16_product(x, layer.kernel)
+        y = y + layer.bias if layer.use_bias else y
+        return y if layer.activation is None else layer.activation(y)
+
     def dropout_dense(self, x, rate: float, dense: keras.layers.Dense):
         """`dense(dropout(x))` of a dense layer without activation.
 
@@ -234,7 +247,7 @@ class SampleMasks:
         most = math.ceil(1 + rate * width + 7 * (rate * width) ** 0.5)
         plain = self._num_units or len(x.shape) != 2 or most > width // 4
         if not self._sparse or plain or dense.quantization_mode is not None:
-            return dense(self.dropout(x, rate))
+            return self.dense(dense, self.dropout(x, rate))
         dropped = ops.cast(ops.logical_not(self._kept((width,), rate)[:, 0]), x.dtype)
         dropped, units = ops.top_k(dropped, most)  # (passes, most)
         x = x * ops.cast(1.0 / (1.0 - rate), x.dtype)

@@ -19,9 +19,9 @@ from kerasmlp.utils.schema import fields, list_of, number, optional, text, whole
 PREDICTED = "predicted"
 """Instead of a column: the class that the model finds likeliest."""
 
-MIN_GROUP_ROWS = 30
-"""Fewer rows of a group, and the limits of all rows count: of 30 the share that a limit holds of
-90% has a standard deviation of 5%."""
+MIN_GROUP_ROWS = 20
+"""Fewer rows of a group, and the limits of all rows count: of 20 the share that a limit holds of
+90% has a standard deviation of 6%."""
 
 YEARS = {"50": number(-NUM_YEARS, NUM_YEARS), "90": number(-NUM_YEARS, NUM_YEARS)}
 STDS = {"50": number(0, 1e6), "90": number(0, 1e6)}

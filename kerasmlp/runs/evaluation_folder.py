@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,15 @@ FILES = (
     "report.json", "groups.csv", "reliability.png", "risk_coverage.png", "intervals.png",
     "uncertainty.png", "predicted.png",
 )  # fmt: skip
+BY = "by.csv"
+"""Beside them the groups of the columns of `--by`, and a picture of each, see `picture_of`."""
 HEAD = "head"
 """How the folder of each head begins, where a run has several."""
+_LONGEST = 60
 _IN_RUN = re.compile(r"\.?evaluation-.+")
-_TEMPORARY = re.compile(rf"\.({'|'.join(n.split('.')[0] for n in FILES)})\.\w{{8}}(\.\w+)?")
+_PICTURE = re.compile(r"by_[\w.-]+\.png", re.ASCII)
+_STEMS = [*(n.split(".")[0] for n in (*FILES, BY)), r"by_[\w.-]+"]
+_TEMPORARY = re.compile(rf"\.({'|'.join(_STEMS)})\.\w{{8}}(\.\w+)?", re.ASCII)
 
 
 @contextlib.contextmanager
@@ -63,6 +69,19 @@ def evaluation_folder(path: str | os.PathLike, *, force: bool) -> Iterator[Path]
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def picture_of(column: str) -> str:
+    """The file of the picture of the groups of a column.
+
+    Example:
+
+    >>> picture_of("race"), picture_of("race*gender")
+    ('by_race.png', 'by_race_gender_1341eb1d.png')
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", column)[:_LONGEST]
+    same = plain == column
+    return f"by_{plain}.png" if same else f"by_{plain}_{zlib.crc32(column.encode()):x}.png"
+
+
 def is_evaluation_of_run(path: Path) -> bool:
     """Whether `evaluate` made this folder in a run, be it that it was killed before the end."""
     return bool(_IN_RUN.fullmatch(path.name)) and _holds_evaluation(path)
@@ -74,10 +93,11 @@ def _holds_evaluation(path: Path) -> bool:
         return False
     left = [p for p in path.iterdir() if not _TEMPORARY.fullmatch(p.name)]
     names = {p.name for p in left if not (p.name.startswith(f"{HEAD}_") and _holds_evaluation(p))}
+    names = {name for name in names if not _PICTURE.fullmatch(name)}
     if not left:
         return True
     try:
         report = read_json(path / "report.json")
     except InputError:
         return False
-    return names <= set(FILES) and isinstance(report, dict) and report.get("format") == FORMAT
+    return names <= {*FILES, BY} and isinstance(report, dict) and report.get("format") == FORMAT

@@ -19,6 +19,8 @@ from kerasmlp.utils.manifest import check_against_manifest, read_manifest, write
 FORMAT = "kerasmlp.run"
 _CHECKPOINTS = ("checkpoint.npz", "refit.npz")  # they go when all is done
 _FILES = ("config.json", "report.json", "history.csv", "model.keras", *_CHECKPOINTS, "DONE")
+EVENTS = "tensorboard"
+"""The folder of what every epoch logged, for TensorBoard."""
 _UNHASHED = ("DONE", *_CHECKPOINTS)  # the one holds the hashes
 _FACTS = {"hashes": "sha256"}
 _OTHER = (*_FACTS, "files", "norm_1_share")
@@ -224,7 +226,7 @@ class RunFolder:
         config = self._plain_config()
         if "files" in config:
             schema.check_object(self / "config.json", config, _NAMES)
-        return (*_FILES, *in_new_words(config)["files"])
+        return (*_FILES, f"{EVENTS}/**", *in_new_words(config)["files"])
 
     def _is_run(self) -> bool:
         return self._plain_config().get("format") == FORMAT
@@ -256,6 +258,18 @@ class RunFolder:
         ]
         schema.check_same(self.path, *settings)
         return False
+
+    def take_files(self, files: Iterable[str]) -> None:
+        """Has the run write files that it did not know of; it is finished no more.
+
+        Args:
+            files: As of `working`, in whose block this is called.
+        """
+        (self / "DONE").unlink(missing_ok=True)
+        config = self._plain_config()
+        known = in_new_words(config)["files"]
+        if more := [name for name in files if name not in known]:
+            write_json(self / "config.json", config | {"files": [*known, *more]})
 
     def finish(self, report: dict) -> None:
         """Writes the report, then `DONE` with the hashes of all files; checkpoints go."""

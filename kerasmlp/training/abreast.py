@@ -11,8 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasmlp.callbacks.checkpoint import Checkpoint, is_generator, state_of
-from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.callbacks.checkpoint import Checkpoint
+from kerasmlp.callbacks.event_log import event_logs, is_generator, state_of
+from kerasmlp.runs.run_folder import EVENTS, RunFolder
 from kerasmlp.training.embedding_training import EmbeddingTraining
 from kerasmlp.training.fit import drawn_abreast, watchers
 from kerasmlp.utils.checks import DivergedError
@@ -76,7 +77,7 @@ class _Lane:
         checkpoint = Checkpoint(path, stopper, history_path=history)
         done = checkpoint.restore(model)
         callbacks = keras.callbacks.CallbackList(
-            [*course.callbacks, *watching, checkpoint], model=model
+            [*course.callbacks, *event_logs(run / EVENTS), *watching, checkpoint], model=model
         )
         state = [np.array(v) for v in state_of(model)]
         ended = checkpoint.stopped or done >= course.epochs

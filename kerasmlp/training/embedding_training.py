@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from kerasmlp.callbacks.validation import Validation, forward
+from kerasmlp.data.duplicates.near_copies import can_have_copies
 from kerasmlp.data.norms import norm_1_share
 from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.stores.store_info import StoreInfo
@@ -51,6 +52,7 @@ from kerasmlp.training.reference_fitting import (
     save_reference,
 )
 from kerasmlp.training.refit import refit
+from kerasmlp.training.remarks import remarks_on_copies
 from kerasmlp.training.rows import Rows
 from kerasmlp.training.train_run import Measured
 from kerasmlp.utils.checks import reject
@@ -63,6 +65,9 @@ class EmbeddingTraining:
     Args:
         settings: What else decides the result, `seed` and `steps_per_epoch` among it.
         init: Run whose weights to begin with, or None.
+        pictures: Draw the curves and the confusion matrix.
+        callbacks: Of `train`.
+        near_copies: Whether they are looked for among the rows held out.
 
     Raises:
         InputError: if `init` does not fit, or there are too few rows for the steps.
@@ -78,12 +83,18 @@ class EmbeddingTraining:
         workbench: Workbench,
         init: RunFolder | None,
         pictures: bool,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        near_copies: bool = True,
     ):
         width = rows.inputs.shape[1]
         self.rows, self.target, self.recipe, self.settings = rows, target, recipe, settings
         self.workbench, self.init, self.pictures = workbench, init, pictures
+        self.callbacks = list(callbacks)
+        can_have = can_have_copies(width, normalized=info.normalized)
+        self.near_copies = near_copies and can_have
         self.copied = self.before_training = None
         self.heads, self.normalized = Heads(rows, recipe), info.normalized
+        self.data = info.of_data()
         self.files = tuple(dict.fromkeys((*FILES, *picture_names(target))))
         weight = settings.get("weight")
         if weight and recipe.rps_weight and any(head.is_age for head in target.heads):
@@ -177,7 +188,8 @@ class EmbeddingTraining:
     def course(self, model: keras.Model) -> Course:
         how = {"xla": self.xla, "of": answering(model)}
         validation = Validation(self.rows.part_inputs, self.heads.validation, **how)
-        return self._course(model, self.rows, self.targets, [validation])
+        callbacks = [validation, *self.callbacks]
+        return self._course(model, self.rows, self.targets, callbacks)
 
     def course_of_all(self, model: keras.Model, rows: Rows, heads: Heads) -> Course:
         """What the model goes through on all rows, none of which are kept back."""
@@ -238,6 +250,7 @@ class EmbeddingTraining:
                 },
                 "weights_from_init": self.copied,
                 "columns": described,
+                "data": self.data,
             }
         )
         if self.rows.view_starts is not None:
@@ -245,8 +258,13 @@ class EmbeddingTraining:
         if self.rows.test_inputs is not None:
             known = count_common(self.rows.test_inputs, learned_from)
             report["rows"] |= {"test": self.rows.test_labelled, "test_learned_from": known}
+        notes = []
+        if self.near_copies:
+            copies = self.rows.near_copies(learned_from, seed=self.settings["seed"])
+            report["near_copies"] = {name: found.to_json() for name, found in copies.items()}
+            notes = remarks_on_copies(copies)
         wholes = [head.rows.whole for head in self.heads.heads]
-        report["notes"] = notes_of(wholes, results, report)
+        report["notes"] = notes + notes_of(wholes, results, report)
         save_seen(run, learned_from, self.init)
         if recipe.calibrate:
             write_json(run / "calibration.json", calibrations_of(results))

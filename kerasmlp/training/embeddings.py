@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+
+import keras
 
 from kerasmlp.data.examples import VALIDATION_SHARE
 from kerasmlp.data.other_targets import AnyTarget
@@ -32,7 +35,9 @@ def train(
     weight: str | None = None,
     steps_per_epoch: int | None = None,
     workbench: Workbench | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     pictures: bool = True,
+    near_copies: bool = True,
     keep_diverged: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -65,7 +70,11 @@ def train(
         steps_per_epoch: None takes those of the recipe for so many rows.
         workbench: Shared by runs of one shape, which then compile once. The
             result is the same to the bit.
+        callbacks: Told of every epoch and what it logs, `val_…` among it, such as those of
+            MLflow or Weights & Biases. They decide nothing that a resumed run could know.
         pictures: Draw the curves and the confusion matrix.
+        near_copies: Count the rows held out that have a near-duplicate among those learned
+            from, and warn of them; the result is the same to the bit.
         keep_diverged: Whether weights that diverge are a result: then the report
             holds `diverged`, the sentence that says so, and no measures.
         resume: Go on with a killed run.
@@ -94,7 +103,9 @@ def train(
         weight=weight,
         steps_per_epoch=steps_per_epoch,
         workbench=workbench,
+        callbacks=callbacks,
         pictures=pictures,
+        near_copies=near_copies,
     )
     how = {"resume": resume, "force": force, "keep_diverged": keep_diverged}
     return train_run(training, run_dir, started=started, progress=progress, **how)
@@ -114,7 +125,9 @@ def prepared(
     weight: str | None = None,
     steps_per_epoch: int | None = None,
     workbench: Workbench | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     pictures: bool = True,
+    near_copies: bool = True,
 ) -> EmbeddingTraining:
     """What `train` hands to `train_run`: all that can be refused is refused here.
 
@@ -137,5 +150,5 @@ def prepared(
     settings["data_digest"] = store.digest()
     return EmbeddingTraining(
         rows, target, recipe, settings, store.info, workbench or Workbench(),
-        None if init is None else RunFolder(init), pictures,
+        None if init is None else RunFolder(init), pictures, callbacks, near_copies,
     )  # fmt: skip

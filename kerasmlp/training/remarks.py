@@ -1,8 +1,11 @@
 """What a finished training should say of itself: sentences for people, from its report."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from kerasmlp.data.age_columns import count_clipped
+from kerasmlp.data.duplicates.near_copies import NEAR_COSINE, REMEDY, NearCopies
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.targets import in_groups
 from kerasmlp.uncertainty.selective import binomial_cdf, upper_risk
@@ -97,6 +100,27 @@ def remarks(whole: Examples, report: dict) -> list[str]:
     if clipped := whole.target.is_age and count_clipped(whole.years):
         found.append(f"{clipped} ages above 100 count as 100")
     return found
+
+
+def remarks_on_copies(found: Mapping[str, NearCopies]) -> list[str]:
+    """Returns the sentence that near-duplicates of rows held out ask for, if there are any.
+
+    Args:
+        found: Among the rows learned from, of the `validation` and perhaps of the `test`.
+
+    Example:
+
+    >>> remarks_on_copies({"validation": NearCopies(3, 90, 90), "test": NearCopies(0, 90, 90)})
+    ['3 of the 90 rows kept back have a near-duplicate (cosine 0.95 or more) among those learned \
+from, which flatters what is measured on them: `leaks --write-groups` gives such rows one group, \
+which no split divides']
+    """
+    words = {"validation": "kept back", "test": "held out as a test"}
+    parts = [f"{copies} {words[name]}" for name, copies in found.items() if copies.rows]
+    if not parts:
+        return []
+    near = f"have a near-duplicate (cosine {NEAR_COSINE:g} or more) among those learned from"
+    return [f"{' and '.join(parts)} {near}, which flatters what is measured on them: {REMEDY}"]
 
 
 def _coarse_columns(inputs: np.ndarray) -> list[int]:

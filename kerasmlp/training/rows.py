@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasmlp.data.duplicates.near_copies import NearCopies, near_copies
 from kerasmlp.data.examples import TRAINABLE, Examples, examples_of, known_in_any, labelled
 from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.splits import grouped_split
@@ -86,6 +87,21 @@ class Rows:
         if refit:
             return self.undivided().inputs
         return np.concatenate([self.inputs, self.part_inputs])
+
+    def near_copies(self, learned_from: np.ndarray, *, seed: int) -> dict[str, NearCopies]:
+        """How many of the rows held out have a near-duplicate among those learned from.
+
+        Args:
+            learned_from: Embeddings that decide the weights.
+            seed: Of which rows are looked at, where they are many.
+
+        Returns:
+            Of the `validation`, held against the rows trained on, and of the `test`.
+        """
+        found = {"validation": near_copies(self.part_inputs, self.inputs, seed=seed)}
+        if self.test_inputs is not None:
+            found["test"] = near_copies(self.test_inputs, learned_from, seed=seed)
+        return found
 
     @property
     def inputs(self) -> np.ndarray:

@@ -4,15 +4,16 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 
+from kerasmlp.callbacks.event_log import event_logs
 from kerasmlp.runs.environment import environment
 from kerasmlp.runs.model import save_model
-from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.runs.run_folder import EVENTS, RunFolder
 from kerasmlp.runs.training_files import report_of_finished
 from kerasmlp.training.fit import Course, fit
 from kerasmlp.utils.checks import DivergedError
@@ -105,6 +106,8 @@ def train_run(
         kept = {"checkpoint_path": run / "checkpoint.npz", "history_path": run / "history.csv"}
         try:
             course = training.course(model)
+            logs = event_logs(run / EVENTS)
+            course = replace(course, callbacks=[*course.callbacks, *logs])
             history, stopped = fit(model, course, **kept, on_epoch=on_epoch, progress=progress)
             seconds = {"fit": time.time() - started}
             measured = training.measure(model, history, run, progress=progress)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -63,6 +64,39 @@ def atomic_path(
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary folder; moves it to `path` if the block succeeds, removes it if not.
+
+    Raises:
+        InputError: if something is at the path, but for an empty folder.
+
+    Example:
+
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     with new_folder(f"{parent}/found") as folder:
+    ...         _ = (folder / "a.txt").write_text("whole")
+    ...     os.listdir(parent)
+    ['found']
+    """
+    path = Path(path)
+    require_new_folder(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.rename(path)  # also onto an empty folder
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_new_folder(path: str | os.PathLike) -> None:
+    """Rejects a path at which something is, but for an empty folder."""
+    path = Path(path)
+    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+        reject_file(path, "must not exist yet, or be an empty folder", what_is(path))
 
 
 def is_full_disk(error: BaseException) -> bool:

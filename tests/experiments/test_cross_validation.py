@@ -470,7 +470,7 @@ def start(store, run_dir, workers):
     command = [
         fresh_python(), ROOT / "bin" / "cross-validate", "--store", store, "--label", "gender",
         "--run-dir", run_dir, "--seeds", "1", "--folds", "3", "--epochs", "30", "--batch-size",
-        "32", "--workers", workers, "--resume",
+        "32", "--workers", workers, "--resume", "--save-predictions",
     ]  # fmt: skip
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     return subprocess.Popen([str(c) for c in command], env={**os.environ}, **quiet)
@@ -512,8 +512,8 @@ def test_killed_and_resumed_ends_with_the_same_table(tmp_path):
     os.kill(workers[0], signal.SIGKILL)
     assert process.wait() == 0, process.stderr.read().decode()
     assert len(list(broken.glob("*/DONE"))) == 3
-    for name in ("runs.csv", "table.md"):
-        assert (whole / name).read_text() == (broken / name).read_text()
+    for name in ("runs.csv", "table.md", "predictions.parquet"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes()
 
 
 def fake(path, *, nll, folds_from="seed", seeds=(0, 1), precision="float32", **changes):

@@ -114,7 +114,7 @@ class EmbeddingStore(RowStore):
         if not stores:
             reject("stores", "must hold at least one store", stores)
         names = names or ["stores"] * len(stores)
-        _check_alike(stores, names)
+        check_alike(stores, names)
         if labels is None:
             labels, rows = {}, [len(store) for store in stores]
             for key in dict.fromkeys(k for store in stores for k in store.labels):
@@ -127,7 +127,7 @@ class EmbeddingStore(RowStore):
         )
 
     @classmethod
-    def _watched(cls, path: Any, dataset: h5py.Dataset, info: StoreInfo) -> tuple[Each, Judge]:
+    def watched(cls, path: Any, dataset: h5py.Dataset, info: StoreInfo) -> tuple[Each, Judge]:
         squared_norms = np.empty(len(dataset), np.float32)
 
         def square(start: int, block: np.ndarray) -> None:
@@ -136,7 +136,7 @@ class EmbeddingStore(RowStore):
         return square, lambda labels: _check_norms(path, squared_norms, info.normalized)
 
 
-def _check_alike(stores: Sequence[EmbeddingStore], names: Sequence[str | os.PathLike]) -> None:
+def check_alike(stores: Sequence[EmbeddingStore], names: Sequence[str | os.PathLike]) -> None:
     """Rejects a store of another width, norm or embedder than those before it."""
     (first, of_first), *_ = both = list(zip(stores, names, strict=True))
     known = [pair for pair in both if pair[0].info.preprocessing]

@@ -88,7 +88,7 @@ class ImageStore(RowStore):
         return rows
 
     @classmethod
-    def _watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Judge]:
+    def watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Judge]:
         if dataset.dtype != np.uint8:
             reject_file(path, f"must hold {_SHAPE} as `image`", f"dtype {dataset.dtype}")
         _check_channels(path, dataset.shape)

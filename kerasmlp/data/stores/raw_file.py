@@ -1,6 +1,7 @@
 """A file that is opened once, for everything that is read of it."""
 
 import contextlib
+import mmap
 import os
 import stat
 import struct
@@ -62,6 +63,13 @@ class RawFile(contextlib.AbstractContextManager):
             if not count:
                 raise EOFError("the file ends before its data")
             view, offset = view[count:], offset + count
+
+    def mapped(self) -> mmap.mmap:
+        """All of the file, of which memory holds what is looked at; it must not shrink meanwhile.
+
+        It outlives this object.
+        """
+        return mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._position = offset + (self.size if whence == os.SEEK_END else 0)

@@ -64,7 +64,7 @@ class RowStore(ABC):
 
     @classmethod
     @abstractmethod
-    def _watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Judge]:
+    def watched(cls, path: Any, dataset: h5py.Dataset, info: RowsInfo) -> tuple[Each, Judge]:
         """What sees each block of rows as it is read, and what judges rows and labels then."""
 
     def __len__(self) -> int:
@@ -88,6 +88,18 @@ class RowStore(ABC):
         """
         rows = _selected(indices, len(self))
         return self._with_rows(self.values[rows], {k: v[rows] for k, v in self.labels.items()})
+
+    def with_labels(self, labels: Mapping[str, Sequence | np.ndarray]) -> Self:
+        """Returns the same rows with other columns.
+
+        Args:
+            labels: As of the store.
+
+        Raises:
+            InputError: if a label is out of range.
+        """
+        columns = {k: as_column(self.name, k, v, len(self)) for k, v in labels.items()}
+        return self._with_rows(self.values, columns)
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
         """Writes the store as one HDF5 file, which appears whole or not at all.
@@ -129,7 +141,7 @@ class RowStore(ABC):
             attributes = file.attributes(cls.FORMAT, SCHEMA_VERSION, kind)
             info = cls.INFO.from_attributes(path, attributes)
             dataset, checksums = file.rows(name, what, ndim, kinds, np.dtype(dtype).itemsize)
-            each, judge = cls._watched(path, dataset, info)
+            each, judge = cls.watched(path, dataset, info)
             labels = file.labels(len(dataset), checksums.seed)
             with RowReader(raw, dataset, dtype, checksums, each) as rows:
                 values = rows.result()

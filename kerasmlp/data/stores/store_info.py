@@ -120,6 +120,13 @@ class StoreInfo(RowsInfo):
         known |= {} if self.joined is None else {"stores": self.joined["stores"]}
         return {name: getattr(self, name) for name in names} | known
 
+    def of_data(self) -> dict[str, Any]:
+        """What a report says of the rows and of who made them: names and licences."""
+        names = ("source", "licence", "removal_report", "detector", "min_det_score")
+        names += ("embedder_licence", "embedder_source")
+        found = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
 
 def made_of_columns(names: Sequence[Any]) -> dict[str, Any] | None:
     """What a store says of columns with names of their own, whose order must not change.

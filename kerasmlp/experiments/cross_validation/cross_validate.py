@@ -4,6 +4,7 @@ import collections
 import math
 import os
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,6 +12,14 @@ from tqdm import tqdm
 
 from kerasmlp.data.joining import StorePaths, absolute, open_stores
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.evaluation.predictions_file import require_pyarrow
+from kerasmlp.experiments.cross_validation.fold_copies import fold_copies
+from kerasmlp.experiments.cross_validation.out_of_fold import (
+    FILES,
+    has_predictions,
+    join_parts,
+    without_part,
+)
 from kerasmlp.experiments.cross_validation.plan import (
     MAX_SEEDS,
     CrossValidationPlan,
@@ -60,6 +69,7 @@ _CONFIG = {
     "folds_from": one_of("column", "seed"),
     "folds_digest": text(200),
     "target": dict_of(kind("anything", lambda value: True)),
+    "group": optional(text(10_000)),
 }
 _MEASURE = kind("a finite number, or true or false", lambda v: is_number(v) or v is True)
 _REPORT = {
@@ -81,6 +91,7 @@ def cross_validate(
     side_by_side: int | None = None,
     pool: TrainingPool | None = None,
     keep_diverged: bool = False,
+    save_predictions: bool = False,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -104,6 +115,9 @@ def cross_validate(
         pool: Instead of `workers`: processes that several cross-validations share.
         keep_diverged: Whether it is a result too that every run diverged: then the
             summary is empty.
+        save_predictions: Also write what each run answers for its test fold, the mean of 64
+            passes, a Parquet file per head: `predictions.parquet`. With `resume` a finished
+            cross-validation has them computed by its models. Needs pyarrow.
         resume: Go on with a killed cross-validation.
         force: Replace what is in the folder.
         progress: Show a bar over runs.
@@ -117,25 +131,42 @@ def cross_validate(
             `plan.init` has learned from the store, or if every run diverged.
         RuntimeError: if a run ended three workers; `resume=True` goes on.
     """
+    if save_predictions:
+        require_pyarrow("save_predictions")
     started, workers = time.time(), number_of_workers(workers)
     store = open_stores(store_path, group=plan.group)
     runs = plan_runs(store, plan)
     abreast = runs_abreast(plan, store, side_by_side)
     config = _config_of(store, plan, runs)
     grid = Grid(run_dir, [run.name for run in runs])
-    with grid.folder.working(config, resume=resume, force=force, files=grid.files):
-        if grid.folder.done:
-            return open_finished(run_dir)[1]
+    with grid.folder.working(config, resume=resume, force=force, files=[*grid.files, *FILES]):
+        before = open_finished(run_dir)[1] if grid.folder.done else None
+        if before and not (save_predictions and not has_predictions(grid.folder, plan.target)):
+            return before
         pending = grid.pending(lambda n: settings_of(store, plan, runs[n], config["init"]))
         settings = {"store": absolute(store_path), "plan": plan.to_config()}
         settings |= {"run_dir": str(grid.folder.path.resolve()), "precision": _precision_of(grid)}
+        steps = [run.steps_per_epoch for run in runs]
         with nullcontext(pool) if pool else TrainingPool(workers) as pool:
-            steps = [run.steps_per_epoch for run in runs]
-            together = {"side_by_side": abreast, "on_gpu_alone": side_by_side is None}
-            done = pool.train(settings, pending, steps, **together)
-            bar = {"total": len(runs), "initial": len(runs) - len(pending), "desc": "runs"}
-            collections.deque(tqdm(done, **bar, unit="run", disable=not progress), maxlen=0)
+            if pending:
+                together = {"side_by_side": abreast, "on_gpu_alone": side_by_side is None}
+                done = pool.train(settings, pending, steps, **together)
+                _wait_for(done, len(pending), len(runs), "runs", progress=progress)
+            if save_predictions:
+                left = without_part(grid.runs, plan.target)
+                done = pool.train(settings | {"predict": True}, left, steps)
+                _wait_for(done, len(left), len(runs), "answers", progress=progress)
+                written = grid.folder.report() if before else None
+                join_parts(runs, plan.target, grid.folder)
+        if before:
+            grid.folder.finish(written)
+            return open_finished(run_dir)[1]
         return _finish(grid, store, plan, runs, started, keep_diverged)
+
+
+def _wait_for(done: Iterator[int], left: int, total: int, what: str, *, progress: bool) -> None:
+    bar = {"total": total, "initial": total - left, "desc": what, "unit": "run"}
+    collections.deque(tqdm(done, **bar, disable=not progress), maxlen=0)
 
 
 def _config_of(store: EmbeddingStore, plan: CrossValidationPlan, runs: list[PlannedRun]) -> dict:
@@ -180,6 +211,7 @@ def _finish(
         "runs": rows,
         "test_share": _test_share(runs),
         "rows": {"used": len(runs[0].training) + len(runs[0].test), "store": len(store)},
+        "near_copies": fold_copies(store, runs),
         "different_steps": sorted({run.steps_per_epoch for run in runs}),
         "diverged": len(runs) - len(sound),
         "trainable_parameters": first.get("trainable_parameters"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kerasmlp.data.joining import open_stores
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.experiments.cross_validation.out_of_fold import predict_planned
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, PlannedRun, plan_runs
 from kerasmlp.experiments.cross_validation.side_by_side import groups_of
 from kerasmlp.runs.run_folder import RunFolder
@@ -77,6 +78,7 @@ def _how(store: EmbeddingStore, plan: CrossValidationPlan, run: PlannedRun) -> d
         "test": store.subset(run.test),
         "steps_per_epoch": run.steps_per_epoch,
         "pictures": False,  # 25 pairs of them would cost as much as two runs
+        "near_copies": False,  # looked for once, in all folds
     }
 
 
@@ -105,7 +107,8 @@ class TrainingPool(Pool):
         """Yields the number of each run as it is done.
 
         Args:
-            settings: The cross-validation, as a worker is told.
+            settings: The cross-validation, as a worker is told; with `predict` the answers of
+                finished runs are kept, and nothing is trained.
             pending: Numbers of the runs to train.
             steps: Per epoch, of every run: those of equal steps share a compiled step.
             side_by_side: Runs that a worker trains in one program, at most.
@@ -162,7 +165,8 @@ def _prepare(settings: dict) -> tuple[bool, Callable[[Sequence[int]], None]]:
     plan, paths = CrossValidationPlan.from_config(settings["plan"]), settings["store"]
     store = _store_at(paths if isinstance(paths, str) else tuple(paths), plan.group)
     before, here = settings.get("precision"), default_policy()
-    if before not in (None, here):  # two precisions are no comparison
+    # Two precisions are no comparison; saved models are in one.
+    if before not in (None, here) and not settings.get("predict"):
         requirement = f"must be resumed where runs are trained in {before}"
         reject_file(settings["run_dir"], requirement, here)
     _workbench().xla = settings.get("xla")
@@ -172,7 +176,11 @@ def _prepare(settings: dict) -> tuple[bool, Callable[[Sequence[int]], None]]:
         group = [runs[number] for number in numbers]
         train_together(store, plan, group, settings["run_dir"], _workbench())
 
-    return on_gpu(), train
+    def predict(numbers: Sequence[int]) -> None:
+        for number in numbers:
+            predict_planned(store, plan, runs[number], settings["run_dir"])
+
+    return on_gpu(), predict if settings.get("predict") else train
 
 
 if __name__ == "__main__":

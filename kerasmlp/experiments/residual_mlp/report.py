@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,7 @@ from kerasmlp.runs.predictor import Predictor
 from kerasmlp.uncertainty.measures import entropy_nats
 from kerasmlp.utils.drawing import drawing
 from kerasmlp.utils.files import write_text
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
-table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
-th, td { border: 1px solid #ccc; padding: 3px 8px; text-align: left; }
-th { background: #f2f2f2; } img { max-width: 100%; } code { background: #f2f2f2; }
-"""
+from kerasmlp.utils.pages import html_heading, html_page, html_table, html_text
 
 
 def write_report(folder: Path, experiment: Experiment, report: Mapping, folders: Folders) -> None:
@@ -36,35 +30,46 @@ def write_report(folder: Path, experiment: Experiment, report: Mapping, folders:
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
     stores = {"pre-training": experiment.pretraining_store, "cross-validation": experiment.store}
-    parts = [_h("The data"), _drawn(pictures / "distributions.png", figures.distributions, stores)]
-    parts += [*_removals(stores), _h("The network"), *_networks(pictures, experiment)]
+    parts = [
+        html_heading("The data"),
+        _drawn(pictures / "distributions.png", figures.distributions, stores),
+    ]
+    parts += [*_removals(stores), html_heading("The network"), *_networks(pictures, experiment)]
     if searched := report["search"]:
         rows = [[_short(value) for value in row.values()] for row in searched]
-        parts += [_h("Search on the store to pre-train on"), _table(list(searched[0]), rows)]
+        parts += [
+            html_heading("Search on the store to pre-train on"),
+            html_table(list(searched[0]), rows),
+        ]
         parts += [_picture(folder / "search" / row["task"] / "trials.png") for row in searched]
-    parts += [_h("Pre-training"), _pretraining_table(report["pretraining"]), _h("Results")]
+    parts += [
+        html_heading("Pre-training"),
+        _pretraining_table(report["pretraining"]),
+        html_heading("Results"),
+    ]
     for task, caption, table in tables_of(report["rows"]):
-        parts += [f"<h3>{html.escape(task)}</h3>", _p(caption), _table(*table)]
-    parts += [_h("What the paper claims, on these data"), *_claims(report)]
-    parts.append(_h("Losses over epochs"))
+        parts += [f"<h3>{html.escape(task)}</h3>", html_text(caption), html_table(*table)]
+    parts += [html_heading("What the paper claims, on these data"), *_claims(report)]
+    parts.append(html_heading("Losses over epochs"))
     for task in experiment.tasks:
         path = pictures / f"losses-{task.name}.png"
         parts.append(_drawn(path, figures.loss_curves, folders, task.name))
     parts += _uncertainty(pictures, experiment, folders)
     if (pictures / "faces.png").is_file():
-        parts += [_h("Surest and least sure faces"), _picture(pictures / "faces.png")]
-        parts.append(_p("The full networks as they were pre-trained, 512 passes."))
+        parts += [html_heading("Surest and least sure faces"), _picture(pictures / "faces.png")]
+        parts.append(html_text("The full networks as they were pre-trained, 512 passes."))
     versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
-    parts += [_h("How this came about"), f"<p><code>{html.escape(report['command'])}</code></p>"]
+    parts += [
+        html_heading("How this came about"),
+        f"<p><code>{html.escape(report['command'])}</code></p>",
+    ]
     took = f"the last process took {report['seconds'] / 60:.1f} min"
-    parts.append(_p(f"{versions}; {report['cpu_count']} cores, {took}."))
-    parts.append(_p(f"Data digests: {report['pretraining_digest']}, {report['store_digest']}."))
-    title = "Generalizing MLPs with dropouts, batch normalization, and skip connections"
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style><h1>{title}</h1>{''.join(parts)}</html>"
+    parts.append(html_text(f"{versions}; {report['cpu_count']} cores, {took}."))
+    parts.append(
+        html_text(f"Data digests: {report['pretraining_digest']}, {report['store_digest']}.")
     )
-    write_text(folder / "report.html", page)
+    title = "Generalizing MLPs with dropouts, batch normalization, and skip connections"
+    write_text(folder / "report.html", html_page(title, parts))
 
 
 def _networks(pictures: Path, experiment: Experiment) -> list[str]:
@@ -74,7 +79,7 @@ def _networks(pictures: Path, experiment: Experiment) -> list[str]:
         network = task.recipe.network(store.width, normalized=store.info.normalized)
         model = ResidualMLP(num_classes=task.target.num_classes, **network)
         path = pictures / f"network-{task.name}.png"
-        parts += [_p(f"{task.name}:"), _drawn(path, figures.network, model)]
+        parts += [html_text(f"{task.name}:"), _drawn(path, figures.network, model)]
     return parts
 
 
@@ -82,9 +87,9 @@ def _removals(stores: Mapping[str, EmbeddingStore]) -> Iterator[str]:
     for name, store in stores.items():
         if counts := store.info.removal_report:
             whole = ("inputs", counts["inputs"]), ("kept", counts["kept"])
-            yield _table([name, "images"], [whole[0], *counts["removed"].items(), whole[1]])
+            yield html_table([name, "images"], [whole[0], *counts["removed"].items(), whole[1]])
         else:
-            yield _p(f"{name}: the store holds no removal report.")
+            yield html_text(f"{name}: the store holds no removal report.")
 
 
 def _pretraining_table(reports: Mapping[str, Mapping]) -> str:
@@ -98,7 +103,7 @@ def _pretraining_table(reports: Mapping[str, Mapping]) -> str:
         accuracy = measured.get("exact_year_accuracy", measured.get("accuracy"))
         cells = [f"{value:.4f}" for value in (measured["nll"], accuracy)]
         rows.append([name, *cells, report["rows"]["training"]])
-    return _table(["model", "validation loss", "validation accuracy", "rows"], rows)
+    return html_table(["model", "validation loss", "validation accuracy", "rows"], rows)
 
 
 def _claims(report: Mapping) -> list[str]:
@@ -113,7 +118,7 @@ def _claims(report: Mapping) -> list[str]:
         "Lowest validation loss from pre-trained weights (the paper says: the full network). "
         f"{words}."
     )
-    return [_p(text), _table(*claims_table(report["claims"])), _p(main)]
+    return [html_text(text), html_table(*claims_table(report["claims"])), html_text(main)]
 
 
 def _uncertainty(pictures: Path, experiment: Experiment, folders: Folders) -> list[str]:
@@ -130,7 +135,7 @@ def _uncertainty(pictures: Path, experiment: Experiment, folders: Folders) -> li
         return []
     picture = _drawn(pictures / "entropies.png", figures.entropies, values)
     which = f"The full network from pre-trained weights ({', '.join(names)}), 512 passes."
-    return [_h("Uncertainty on a test fold"), picture, _p(which)]
+    return [html_heading("Uncertainty on a test fold"), picture, html_text(which)]
 
 
 def _entropies(seed: int, task: Task, test: EmbeddingStore, run: Path):
@@ -142,13 +147,6 @@ def _entropies(seed: int, task: Task, test: EmbeddingStore, run: Path):
     return entropy_nats(task.target.measured(mean)), right
 
 
-def _table(heads: Sequence, rows: Sequence[Sequence]) -> str:
-    def line(cells, tag):
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
-
-    return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
-
-
 def _drawn(path: Path, draw: Callable, *what: object) -> str:
     with drawing(path):
         draw(*what, path)
@@ -157,18 +155,10 @@ def _drawn(path: Path, draw: Callable, *what: object) -> str:
 
 def _picture(path: Path) -> str:
     if not path.is_file():
-        return _p(f"{path.name} could not be drawn.")
+        return html_text(f"{path.name} could not be drawn.")
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<p><img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}"></p>'
 
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _h(text: str) -> str:
-    return f"<h2>{html.escape(text)}</h2>"
-
-
-def _p(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>"

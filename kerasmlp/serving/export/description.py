@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kerasmlp import __version__
 from kerasmlp.runs.calibration import RunCalibration
+from kerasmlp.runs.card_facts import card_facts
 from kerasmlp.runs.conformal_groups import SET
 from kerasmlp.runs.mc_model import can_be_sampled
 from kerasmlp.runs.number_calibration import NumberCalibration
@@ -36,7 +37,8 @@ def describe(predictors: Sequence[Predictor]) -> dict:
 
     Returns:
         `width`, `normalized`, `embedder`, `embedder_sha256` and, where known, `preprocessing`
-        of the embeddings, `max_samples`, and where it comes from; then of classes and
+        of the embeddings, `max_samples`, where it comes from, and as `card` the facts of
+        `card_facts`; then of classes and
         ages `class_names` of the probabilities, `class_age_years`,
         `label_names` and, of each class, the number of its label,
         `class_to_label`; `risk_thresholds_nats`: share of wrong answers to the
@@ -76,6 +78,7 @@ def describe(predictors: Sequence[Predictor]) -> dict:
         **{k: config[k] for k in ("preprocessing",) if config.get(k) is not None},
         "max_samples": MAX_SAMPLES if can_be_sampled(first.model) else 0,
         **({"heads": heads} if several else heads[first.name]),
+        "card": card_facts(run),
         "source": {
             "model_sha256": sha256_file(run / "model.keras"),
             "data_digest": config["data_digest"],

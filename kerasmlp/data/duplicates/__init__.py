@@ -1,0 +1,1 @@
+"""Rows that are nearly the same, within a store and across several."""
