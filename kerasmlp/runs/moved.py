@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ MOST_ROWS = 10_000
 NO_PROMISE = "what the run promises of coverage and risk is not for such rows"
 
 _WORDS = {
-    ALONG: "the directions in which rows vary most",
-    ACROSS: "the directions in which they vary least",
+    f"{ALONG} directions": "the directions in which rows vary most",
+    f"{ACROSS} directions": "the directions in which they vary least",
 }
 
 
@@ -37,7 +37,7 @@ class Moved:
     """What a test of rows against those that a run kept back has found.
 
     Attributes:
-        rows: Tested, one of each group.
+        rows: To test, one of each group.
         of: Rows that there were.
         learned_from: Of these, left out because the run has learned from them; None where it
             does not tell.
@@ -83,7 +83,7 @@ class Moved:
         if not self.noticed:
             return f"no sign that {rows} have moved: they are like those that the run kept back"
         name, p = next(iter(self.noticed.items()))
-        told = _WORDS.get(name, f"the answers on {name}")
+        told = _WORDS.get(name, f"the {name}")
         return (
             f"{rows} have moved: they are not like those that the run kept back, told best by "
             f"{told} ({shown_p(p)}; {FALSE_ALARMS:.0%} of stores that have not are called so)"
@@ -111,37 +111,38 @@ def look_for_move(
         deterministic: Answers of the heads to all rows by their labels, where they are known.
     """
     first = predictors[0]
-    run, reference, total = RunFolder(first.path), first.reference, len(embeddings)
-    nothing = np.empty(0, int)
+    rows, learned_from = _tested(first, embeddings, labels, seed)
+    found = Moved(rows, len(embeddings), learned_from)
+    reference = first.reference
     if reference is None:
         why = f"{first.path} holds no {FILE}: it is of an older version, not calibrated, or kept "
-        return Moved(nothing, total, None, reason=f"{why}back fewer than {MIN_SCORES} rows")
-    rows, learned_from = _tested(first, run, embeddings, labels, seed)
+        return replace(found, reason=f"{why}back fewer than {MIN_SCORES} rows")
     if len(rows) < MIN_ROWS:
-        why = f"it takes {MIN_ROWS} rows of different groups to notice it"
-        if learned_from:
-            why = f"the run has learned from {learned_from} of them, and {why}"
-        return Moved(nothing, total, learned_from, reason=f"{why}, and here are {len(rows)}")
-    some = embeddings[rows]
-    scores = [(k, reference.scores[k], v) for k, v in reference.of_rows(some).items()]
+        why = f"it takes {MIN_ROWS} rows of different groups to notice it, and here are {len(rows)}"
+        seen = f"the run has learned from {learned_from} of them, and " if learned_from else ""
+        return replace(found, reason=f"{seen}{why}")
+    some, p_values = embeddings[rows], {}
+    for name, scores in reference.of_rows(some).items():
+        p_values[f"{name} directions"] = kolmogorov_smirnov(reference.scores[name], scores)[1]
     for predictor in predictors:
         if (known := reference.answers.get(predictor.name)) is not None:
             given = (deterministic or {}).get(predictor.label)
             answers = predictor.probabilities(some) if given is None else given[rows]
-            scores.append((predictor.name, known, answer_scores(predictor.target, answers)))
-    p_values = {name: kolmogorov_smirnov(known, new)[1] for name, known, new in scores}
-    return Moved(rows, total, learned_from, p_values)
+            scores = answer_scores(predictor.target, answers)
+            p_values[f"answers on {predictor.name}"] = kolmogorov_smirnov(known, scores)[1]
+    if not p_values:
+        return replace(found, reason=f"{first.path} has kept no scores of {first.name}")
+    return replace(found, p_values=p_values)
 
 
 def _tested(
     predictor: Predictor,
-    run: RunFolder,
     embeddings: np.ndarray,
     labels: Mapping[str, np.ndarray],
     seed: int,
 ) -> tuple[np.ndarray, int | None]:
     """Rows to test, drawn, and how many of all the run has learned from."""
-    rows, learned_from = np.arange(len(embeddings)), None
+    rows, learned_from, run = np.arange(len(embeddings)), None, RunFolder(predictor.path)
     if run.read_bytes(SEEN) is not None:
         seen = np.isin(row_hashes(embeddings), load_seen(run))
         rows, learned_from = rows[~seen], int(seen.sum())
