@@ -49,6 +49,7 @@ from kerasmlp.training.distilling import distil as distil
 from kerasmlp.training.embeddings import train as train
 from kerasmlp.training.fitted import FittedModel as FittedModel
 from kerasmlp.training.fitted import fit as fit
+from kerasmlp.training.recalibrating import recalibrate as recalibrate
 from kerasmlp.uncertainty.measures import gaussian_log_likelihood as gaussian_log_likelihood
 from kerasmlp.uncertainty.measures import predictive_mean as predictive_mean
 from kerasmlp.uncertainty.measures import regression_measures as regression_measures

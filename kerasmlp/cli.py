@@ -29,6 +29,7 @@ COMMANDS = {
     "train-age": "embedding store → age model in a run folder",
     "train-gender": "embedding store → gender model in a run folder",
     "distil": "run of many networks → run of one that answers as they do",
+    "recalibrate": "run and rows of where it is to answer → run whose promises hold there",
     "build-images": "images → image store, one HDF5 file read in one go",
     "train-age-cnn": "image store → the UTKFace CNN's ages in a run folder",
     "tune-age-cnn": "image store → learning rate and L2 of that CNN, in two stages",

@@ -94,6 +94,7 @@ def _print_tables(report: dict, target, trained) -> None:
         print(by_table(column, groups, report["gaps"][column]))
     models = {k: report[k] for k in ("deterministic", "mc_mean") if k in report}
     print(f"\n{heading}\n{measures_table(models, _SUMMARY)}")
+    print(f"\n{report['moved']['sentence']}")
     if sources := report.get("ood_auroc"):
         measures = list(dict.fromkeys(key for scores in sources.values() for key in scores))
         print(f"\nAUROC against\n{measures_table(sources, measures)}")

@@ -12,7 +12,6 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     stores, photos = _inputs(args)
     predictors, how = open_answering(args, args.seed)
     from kerasmlp.runs.extremes import Extremes
+    from kerasmlp.runs.moved import notes_of_store
     from kerasmlp.runs.photo_answers import predict_photo, predict_store
 
     finder, pictures = None, [None] * len(photos)
@@ -64,9 +64,14 @@ def run(args: argparse.Namespace) -> None:
     extremes = [Extremes(p.name) for p in predictors if args.extremes]
     unreadable: list[InputError] = []
 
+    def say(store: Any) -> None:
+        _say_of_groups(predictors, store)
+        for sentence in notes_of_store(predictors, store, args.seed):
+            print(f"note: {sentence}", file=sys.stderr)
+
     def rows() -> Iterator[dict]:
         for store in stores:
-            show = {"progress": sys.stderr.isatty(), "opened": partial(_say_of_groups, predictors)}
+            show = {"progress": sys.stderr.isatty(), "opened": say}
             yield from predict_store(predictors, store, **show, **how)
         if photos:
             _say_of_groups(predictors, None)

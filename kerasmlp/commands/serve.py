@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import dataclasses
 import importlib.util
+import sys
 from pathlib import Path
 
 from kerasmlp.commands.number_options import add_number
@@ -66,6 +67,12 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.serving.server.served_models import load_models
 
     models = load_models(args.models, trust=args.trust)
+
+    for name, number in [(k, n) for k, m in models.items() for n in sorted(m.versions)]:
+        if models[name].versions[number].watch is None:
+            why = "of an older version, or of few rows kept back"
+            told = f"{name}/versions/{number} holds no reference ({why})"
+            print(f"note: {told}: whether rows have moved is not watched", file=sys.stderr)
 
     def started(url: str) -> None:
         for name, model in models.items():

@@ -41,15 +41,19 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, several: bool = F
     recipe.add_argument("--preset", metavar="NAME", help="a preset's name, or a JSON file of one")
     add_hyperparameters(recipe, HYPERPARAMETERS)
     text = "once more from all rows, when those kept back have measured; numbers do by default"
-    recipe.add_argument(
+    add_conformal_argument(recipe, "default: of ages predicted")
+    recipe.add_argument("--refit", action=argparse.BooleanOptionalAction, help=text)
+
+
+def add_conformal_argument(group: argparse._ActionsContainer, default: str) -> None:
+    group.add_argument(
         "--conformal-by",
         nargs="*",
         metavar="COLUMN",
         help="intervals and sets that keep their promise in each group of these columns, which "
-        "must be known when the model answers; predicted, as of ages by default: of each class "
-        "that it predicts; none: of all rows",
+        "must be known when the model answers; predicted: in each class that it predicts; none: "
+        f"in all rows together; {default}",
     )
-    recipe.add_argument("--refit", action=argparse.BooleanOptionalAction, help=text)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:

@@ -98,6 +98,23 @@ def group_codes(groups: Sequence | np.ndarray) -> np.ndarray:
     return np.unique(codes, return_inverse=True)[1]
 
 
+def one_of_each_group(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
+    """A row of each group, drawn at random, in random order.
+
+    Args:
+        groups: As in `grouped_split`.
+        seed: The same seed, the same rows.
+
+    Example:
+
+    >>> sorted(one_of_each_group(["ann", "ann", "bob", ""], seed=0).tolist())[1:]
+    [2, 3]
+    """
+    order = np.random.default_rng(check_int("seed", seed, minimum=0)).permutation(len(groups))
+    first = np.unique(group_codes(groups)[order], return_index=True)[1]
+    return order[np.sort(first)]
+
+
 def _codes_and_sizes(groups: Sequence | np.ndarray, minimum: int) -> tuple[np.ndarray, np.ndarray]:
     codes = group_codes(groups)
     sizes = np.bincount(codes)

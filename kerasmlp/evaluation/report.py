@@ -21,6 +21,7 @@ from kerasmlp.evaluation.measuring import (
     require_known,
 )
 from kerasmlp.evaluation.number_measuring import normal_coverages
+from kerasmlp.evaluation.promises import moved_and_promises
 from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.runs.conformal_groups import count_in_none
 from kerasmlp.runs.environment import environment
@@ -98,6 +99,7 @@ def write_evaluation(
         "reliability": {name: _plain(columns) for name, columns in bins.items()},
         **_central_intervals(rows, models),
         **_ood_auroc(drawn),
+        "moved": moved_and_promises(predictor, rows, models, num_samples, seed),
         "store_digest": rows.digest(),
         **environment(),
     }

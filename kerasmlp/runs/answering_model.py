@@ -20,6 +20,7 @@ from kerasmlp.runs.calibration import HEADS, RunCalibration
 from kerasmlp.runs.mc_model import with_temperatures
 from kerasmlp.runs.model import load_model
 from kerasmlp.runs.number_calibration import NumberCalibration
+from kerasmlp.runs.reference import FILE, Reference
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_settings
 from kerasmlp.uncertainty.numbers import number_measures
@@ -42,6 +43,7 @@ class AnsweringModel:
         trained: Targets of its heads, by label.
         targets: In which they answer, by label.
         calibrations: Of its heads, by label; None of a run without.
+        reference: By which moved rows are noticed; None of older versions, or of few rows.
         model: The deterministic one.
         mc_model: The one whose passes are averaged: with the temperatures for passes.
 
@@ -63,6 +65,7 @@ class AnsweringModel:
         }
         self.trained = {head.label: head for head in heads}
         self.calibrations = _calibrations(run, heads)
+        self.reference = _reference(run, self.config["width"])
         self.model = load_model(run.path)
         self._check_shapes(run)
         temperatures = {
@@ -221,3 +224,8 @@ def _calibrations(
         else RunCalibration.from_json(path, by_label[head.label], head)
         for head in heads
     }
+
+
+def _reference(run: RunFolder, width: int) -> Reference | None:
+    value = run.read_optional_json(FILE)
+    return None if value is None else Reference.from_json(run / FILE, value, width)

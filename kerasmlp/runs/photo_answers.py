@@ -41,9 +41,9 @@ def predict_store(
     `opened` is called with the store before anything is answered.
     """
     store = EmbeddingStore.open(path, verify=True)
-    opened(store)
     for predictor in predictors:
         predictor.check(path, store.width, store.info)
+    opened(store)
     answers = [p.rows(store, **how) for p in predictors]
     rows = tqdm(zip(*answers, strict=True), total=len(store), unit="row", disable=not progress)
     for i, row in enumerate(rows):

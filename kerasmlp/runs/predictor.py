@@ -53,6 +53,7 @@ class Predictor:
         self.path, self.config = answering.path, answering.config
         self.target, self.calibration = answering.targets[label], answering.calibrations[label]
         self.model, self.mc_model = answering.model, answering.mc_model
+        self.reference = answering.reference
 
     @classmethod
     def heads(cls, path: str | os.PathLike) -> list[Predictor]:

@@ -27,7 +27,7 @@ from kerasmlp.utils.schema import (
 KIND = "embeddings"
 """Of a run whose model takes embeddings: trained on them, or brought from elsewhere."""
 
-FILES = ("calibration.json", "seen.npy", "curves.png", "confusion_matrix.png")
+FILES = ("calibration.json", "reference.json", "seen.npy", "curves.png", "confusion_matrix.png")
 MAX_WIDTH = 1 << 16
 _MOST_CLASSES = 100_000
 _AGES = made_by(age_classes, "the name of age classes")

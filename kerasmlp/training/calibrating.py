@@ -49,6 +49,7 @@ def calibrate_answers(
     probabilities: np.ndarray,
     name: str | None = None,
     by: Sequence[str] = (),
+    mc_temperature: float = 1.0,
 ) -> RunCalibration:
     """Fits age intervals, sets and abstention on a part, for the model as it will answer.
 
@@ -58,6 +59,7 @@ def calibrate_answers(
         probabilities: Of the deterministic model on them.
         name: Of the head, where the model has several.
         by: Columns whose groups have limits of their own, or `predicted`.
+        mc_temperature: Of the passes, where the rows are too few to fit one.
     """
     part = part.by(in_groups(part.target))
     of_model, temperature = {"deterministic": probabilities}, 1.0
@@ -65,7 +67,7 @@ def calibrate_answers(
         chosen = np.linspace(0, len(part) - 1, MC_TEMPERATURE_ROWS).round().astype(int)
         some = part.subset(np.unique(chosen))
         samples = _samples(sampler, some.inputs, name)
-        temperature = fit_mc_temperature(some, samples)
+        temperature = fit_mc_temperature(some, samples, mc_temperature)
         means = []
         for start in range(0, len(part), MC_TEMPERATURE_ROWS):
             rows = part.inputs[start : start + MC_TEMPERATURE_ROWS]
@@ -73,6 +75,14 @@ def calibrate_answers(
             means.append(mean_of_passes(samples, temperature))
         of_model["mc_mean"] = np.concatenate(means)
     return fit_calibration(part, of_model, CALIBRATION_SAMPLES, temperature, by)
+
+
+def empty_calibration(*, number: bool) -> RunCalibration | NumberCalibration:
+    """Of a head that promises nothing."""
+    empty = {"rows": 0, "num_samples": 0, "mc_temperature": 1.0}
+    if number:
+        return NumberCalibration(**empty, quantiles={})
+    return RunCalibration(**empty, offsets_years={}, abstention=None)
 
 
 def _samples(
@@ -146,15 +156,12 @@ def fit_calibration(
     )
 
 
-def fit_mc_temperature(part: Examples, samples: np.ndarray) -> float:
-    """The temperature of the passes whose mean has the lowest NLL in the measured classes.
-
-    Returns:
-        1.0 with too few rows.
-    """
+def fit_mc_temperature(part: Examples, samples: np.ndarray, otherwise: float = 1.0) -> float:
+    """The temperature of the passes whose mean has the lowest NLL in the measured classes;
+    another one with too few rows."""
     known = part.known
     if known.sum() < MIN_TEMPERATURE_ROWS:
-        return 1.0
+        return otherwise
 
     def loss(scaled: np.ndarray) -> float:
         return nll(part.targets[known], part.target.measured(scaled.mean(axis=0)))

@@ -16,12 +16,14 @@ import numpy as np
 
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.data.examples import VALIDATION_SHARE
+from kerasmlp.data.row_hashes import row_hashes
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.evaluation.agreement import agreement
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import ResidualMLP
 from kerasmlp.runs.environment import of_backend
+from kerasmlp.runs.reference import Reference
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import save_seen
 from kerasmlp.runs.training_files import KIND
@@ -38,6 +40,12 @@ from kerasmlp.training.head_results import (
 )
 from kerasmlp.training.heads import side_by_side
 from kerasmlp.training.precision import default_policy
+from kerasmlp.training.reference_fitting import (
+    answers_of,
+    directions_of,
+    fit_reference,
+    save_reference,
+)
 from kerasmlp.training.student_heads import StudentHead, StudentHeads, taken_over
 from kerasmlp.training.student_recipe import student_recipe
 from kerasmlp.training.student_rows import StudentRows
@@ -142,7 +150,7 @@ class Distillation:
         settings: What else decides the result, `seed` and `data_digest`.
     """
 
-    files = ("calibration.json", "seen.npy")
+    files = ("calibration.json", "reference.json", "seen.npy")
 
     def __init__(
         self, teacher: Teacher, rows: StudentRows, recipe: Recipe, settings: dict[str, Any]
@@ -224,6 +232,7 @@ class Distillation:
         save_seen(run, np.concatenate([rows.inputs, kept]), self.teacher.run)
         if self.recipe.calibrate:
             write_json(run / "calibration.json", calibrations_of(results))
+            save_reference(run, self._reference(results))
         return Measured(plain, report)
 
     def _result(
@@ -258,6 +267,13 @@ class Distillation:
         if (before := self.teacher.calibrations[label]) is not None:
             self.over.append(label)
         return replace(result, calibration=taken_over(before, head, sampler, kept))
+
+    def _reference(self, results: list[HeadResult]) -> Reference | None:
+        seed, kept, before = self.config["seed"], self.rows.kept_back, self.teacher.reference
+        if self.over:  # what is promised is of the rows that the teacher kept back
+            return replace(before, answers={}) if before and before.scores else None
+        answers, directions = answers_of(results, None), directions_of(self.rows.inputs, seed)
+        return fit_reference(directions, kept, row_hashes(kept), answers, seed)
 
     def _notes(self, results: list[HeadResult], report: dict) -> list[str]:
         """Sentences on what the numbers do not say."""

@@ -18,6 +18,7 @@ from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.environment import of_backend
 from kerasmlp.runs.head_answers import check_label_names
+from kerasmlp.runs.reference import Reference
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
 from kerasmlp.runs.training_files import FILES, KIND, read_settings
@@ -33,6 +34,7 @@ from kerasmlp.training.conformal_fitting import check_conformal_by
 from kerasmlp.training.drawings import drawings, picture_names
 from kerasmlp.training.fit import Course, answering, course_by_recipe, drawn_by_recipe
 from kerasmlp.training.head_results import (
+    HeadResult,
     adjust,
     calibrations_of,
     head_results,
@@ -43,6 +45,12 @@ from kerasmlp.training.head_results import (
 from kerasmlp.training.heads import Heads
 from kerasmlp.training.initial_weights import check_untested, copy_weights, same_head
 from kerasmlp.training.precision import default_policy
+from kerasmlp.training.reference_fitting import (
+    answers_of,
+    directions_of,
+    fit_reference,
+    save_reference,
+)
 from kerasmlp.training.refit import refit
 from kerasmlp.training.remarks import remarks_on_copies
 from kerasmlp.training.rows import Rows
@@ -260,8 +268,17 @@ class EmbeddingTraining:
         save_seen(run, learned_from, self.init)
         if recipe.calibrate:
             write_json(run / "calibration.json", calibrations_of(results))
+            save_reference(run, self._reference(results))
         drawn = drawings(history, self.target, results) if self.pictures else {}
         return Measured(plain, report, drawn)
+
+    def _reference(self, results: list[HeadResult]) -> Reference | None:
+        group, seed = self.settings["group"], self.settings["seed"]
+        kept = self.rows.heads[0].part
+        # after a refit another network answers, which has learned from these rows
+        answers = {} if self.recipe.refit else answers_of(results, group)
+        directions = directions_of(self.rows.inputs, seed)
+        return fit_reference(directions, kept.inputs, kept.groups(group), answers, seed)
 
     def _in_float32(self, model: keras.Model):
         how = {"normalized": self.normalized}

@@ -82,8 +82,11 @@ def head_result(
     }
     report |= _of_files("validation", part, answers)
     if calibrated:
-        fit = calibrate_numbers if head.target.is_number else calibrate_answers
-        calibration = fit(sampler, part, answers, head.name, conformal_by)
+        what = (sampler, part, answers, head.name, conformal_by)
+        if head.target.is_number:
+            calibration = calibrate_numbers(*what)
+        else:
+            calibration = calibrate_answers(*what, head.mc_temperature)
     return HeadResult(report, part, answers, calibration)
 
 

@@ -36,6 +36,9 @@ class LearningHead:
         name: Of several heads, that of this one; else None.
     """
 
+    mc_temperature = 1.0
+    """Of passes, where rows are too few to fit one."""
+
     def __init__(self, rows: HeadRows, recipe: Recipe, name: str | None):
         self.rows, self.target, self.name = rows, rows.training.target, name
         self.center, self.scale = 0.0, 1.0

@@ -13,7 +13,11 @@ from kerasmlp.evaluation.agreement import agreement
 from kerasmlp.models.presets import Recipe
 from kerasmlp.runs.calibration import RunCalibration
 from kerasmlp.runs.number_calibration import NumberCalibration
-from kerasmlp.training.calibrating import CALIBRATION_SAMPLES, MIN_TEMPERATURE_ROWS
+from kerasmlp.training.calibrating import (
+    CALIBRATION_SAMPLES,
+    MIN_TEMPERATURE_ROWS,
+    empty_calibration,
+)
 from kerasmlp.training.heads import Heads, LearningHead
 from kerasmlp.training.losses import GaussianCrossentropy, recipe_loss
 from kerasmlp.training.rows import HeadRows
@@ -111,11 +115,7 @@ def taken_over(
         rows: All that are kept back.
     """
     number = head.target.is_number
-    if calibration is None:
-        empty = {"rows": 0, "num_samples": 0, "mc_temperature": 1.0}
-        calibration = NumberCalibration(**empty, quantiles={}) if number else RunCalibration(
-            **empty, offsets_years={}, abstention=None
-        )  # fmt: skip
+    calibration = calibration or empty_calibration(number=number)
     if sampler is not None:
         return replace(calibration, mc_temperature=_mc_temperature(head, sampler, rows))
     name = "quantiles" if number else "offsets_years"

@@ -13,6 +13,7 @@ import tensorflow as tf
 from kerasmlp.runs.mc_model import can_be_sampled, with_temperatures
 from kerasmlp.runs.model import in_float32
 from kerasmlp.runs.predictor import Predictor
+from kerasmlp.runs.reference import FILE
 from kerasmlp.serving.export.description import describe
 from kerasmlp.serving.export.served_heads import served_head
 from kerasmlp.serving.export.server_files import SERVER_FILES, write_server_files
@@ -30,7 +31,7 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
 
     The signatures are those of `Signatures`, float32; to load them takes
     TensorFlow alone. `assets/model.json` says what a client must know (see
-    `describe`).
+    `describe`), `assets.extra/reference.json` by what `serve` notices moved rows.
 
     Args:
         run_dir: Finished run.
@@ -56,6 +57,8 @@ def export_model(run_dir: str | os.PathLike, destination: str | os.PathLike) -> 
         module.description = tf.saved_model.Asset(os.fspath(path))
         module.save(os.fspath(temporary))
         (temporary / PLACE).parent.mkdir()
+        if (reference := predictors[0].reference) is not None:
+            write_json((temporary / PLACE).with_name(FILE), reference.to_json())
         requests = {k: _warmup(k, width) for k in module.functions}
         for signature, inputs in requests.items():
             answers = module.functions[signature](**inputs)

@@ -20,6 +20,8 @@ _MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}
 _PORT = re.compile(r":\d*$")
 _HUNG_UP = 499  # as nginx counts them
 
+_MOVED = "%s: the rows asked for have moved, told by the %s: what the run promises is not for them"
+
 _log = logging.getLogger("kerasmlp.serving")
 
 
@@ -133,6 +135,7 @@ class HttpService:
                 raise Refusal(504, f"not computed within {self._limits.timeout_s:g} s") from None
             self._metrics.rows.labels(model, signature).inc(question.rows)
             body = encode(outputs, by_row=question.by_row)
+            self._watch(f"{model}/{numbers[-1]}", version, question, outputs)
             return web.Response(body=body, content_type="application/json")
         except (asyncio.CancelledError, ConnectionError):
             status = _HUNG_UP
@@ -144,6 +147,16 @@ class HttpService:
             self._metrics.active.dec()
             self._metrics.answers.labels(model, signature, str(status)).inc()
             self._metrics.seconds.observe(time.perf_counter() - started)
+
+    def _watch(
+        self, name: str, version: ServedVersion, question: Question, outputs: Mapping
+    ) -> None:
+        if version.watch is None:
+            return
+        rows = question.inputs["embedding"]
+        alarm = version.watch.see(question.signature, rows, outputs)
+        if alarm is not None:
+            _log.warning(_MOVED, name, alarm)
 
     async def _question(self, request: web.Request, version: ServedVersion) -> Question:
         limits = self._limits
@@ -218,6 +231,10 @@ class HttpService:
 
     async def _counters(self, request: web.Request) -> web.Response:
         self._metrics.waiting_rows.set(self._batcher.waiting_rows)
+        for name, model in self._models.items():
+            for number, version in model.versions.items():
+                if version.watch is not None:
+                    self._metrics.watched(name, number, version.watch)
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(body=self._metrics.text(), headers=headers)
 

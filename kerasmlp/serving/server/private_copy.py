@@ -13,9 +13,13 @@ from kerasmlp.serving.server.own_folder import own_folder
 from kerasmlp.utils.checks import reject_file
 
 GRAPH, DESCRIPTION = "saved_model.pb", "assets/model.json"
+REFERENCE = "assets.extra/reference.json"
+"""Which exports of older versions, and of runs without one, lack."""
 VARIABLES = "variables/variables"
 INDEX, WEIGHTS = f"{VARIABLES}.index", f"{VARIABLES}.data-00000-of-00001"
-_MAX_BYTES = {GRAPH: 1 << 26, DESCRIPTION: 1 << 24, INDEX: 1 << 26, WEIGHTS: 1 << 32}
+_MAX_BYTES = {
+    GRAPH: 1 << 26, DESCRIPTION: 1 << 24, INDEX: 1 << 26, WEIGHTS: 1 << 32, REFERENCE: 1 << 22
+}  # fmt: skip
 """The graph of the paper's age network has 400 kB."""
 _MAX_NAMES = 1 << 24  # bytes of the texts beside the weights, whose size no index names
 OTHERS = "(--trust takes a model of others, which may read and write this machine's files)"
@@ -23,7 +27,7 @@ OTHERS = "(--trust takes a model of others, which may read and write this machin
 
 @contextlib.contextmanager
 def private_copy(version: str | os.PathLike) -> Iterator[Path]:
-    """Yields a folder with the four files of a version, and nothing else that lies beside them.
+    """Yields a folder with the files of a version, and nothing else that lies beside them.
 
     Links and pipes are not followed, and nothing is read that would not fit.
 
@@ -45,7 +49,8 @@ def private_copy(version: str | os.PathLike) -> Iterator[Path]:
     kerasmlp.utils.checks.InputError: `.../saved_model.pb` must be a file. Received: something else
     """
     with own_folder("kerasmlp-model-") as folder:
-        for file in (GRAPH, DESCRIPTION, INDEX, WEIGHTS):
+        there = os.path.lexists(Path(version) / REFERENCE)
+        for file in (GRAPH, DESCRIPTION, INDEX, WEIGHTS, *[REFERENCE] * there):
             target = folder / file
             target.parent.mkdir(exist_ok=True)
             with _opened(Path(version), file) as source, open(target, "wb") as copy:

@@ -5,14 +5,23 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from kerasmlp.serving.server.graph_check import answering_part, check_weights
-from kerasmlp.serving.server.private_copy import DESCRIPTION, GRAPH, INDEX, VARIABLES, private_copy
+from kerasmlp.serving.server.private_copy import (
+    DESCRIPTION,
+    GRAPH,
+    INDEX,
+    REFERENCE,
+    VARIABLES,
+    private_copy,
+)
+from kerasmlp.serving.server.watching import PLAIN, Watch, read_watch
 from kerasmlp.utils.checks import one_sentence, reject_file
-from kerasmlp.utils.files import read_json, what_is
+from kerasmlp.utils.files import MOST_JSON_BYTES, parse_json, read_json, what_is
 
 
 class ServedVersion:
@@ -38,7 +47,10 @@ class ServedVersion:
 
     Attributes:
         signatures: With the names of their inputs.
+        watch: Of the rows that it is asked for, once it is warm; None without a reference.
     """
+
+    watch: Watch | None = None
 
     def __init__(self, path: str | os.PathLike, *, trust: bool = False):
         self.path = Path(path)
@@ -51,6 +63,7 @@ class ServedVersion:
                 (files / GRAPH).write_bytes(graph)
                 check_weights(self.path / INDEX, files / VARIABLES)
             self.description = _description(files / DESCRIPTION, self.path / DESCRIPTION)
+            self._reference = _reference(files / REFERENCE, self.path / REFERENCE)
             try:
                 self._loaded = tf.saved_model.load(os.fspath(files))
                 self._functions = dict(self._loaded.signatures)
@@ -92,6 +105,9 @@ class ServedVersion:
                 if values.dtype.kind == "f" and not np.isfinite(values).all():
                     came = f"{name} of {signature} is NaN or infinity for a row of zeros"
                     reject_file(self.path, "must be a model with finite answers", came)
+            if signature == PLAIN and self._reference is not None:
+                how = {"description": self.description, "outputs": outputs}
+                self.watch = read_watch(self.path / REFERENCE, self._reference, **how)
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Answers one batch.
@@ -157,6 +173,13 @@ def _description(file: Path, name: Path) -> dict:
         if not isinstance(known.get(key), int):
             reject_file(name, f"must hold an integer {key}", f"{known.get(key)!r}")
     return known
+
+
+def _reference(file: Path, name: Path) -> Any:
+    if not file.is_file():
+        return None
+    with open(file, "rb") as opened:
+        return parse_json(name, opened.read(MOST_JSON_BYTES + 1))
 
 
 def _signature_definitions(graph: bytes) -> dict:

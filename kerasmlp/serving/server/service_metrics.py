@@ -1,5 +1,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from kerasmlp.serving.server.watching import Watch
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -26,6 +28,29 @@ class ServiceMetrics:
         )
         self.active = Gauge("kerasmlp_active_requests", "Requests being answered.", **how)
         self.waiting_rows = Gauge("kerasmlp_waiting_rows", "Rows not computed yet.", **how)
+        version = ["model", "version"]
+        self._watched = {
+            "rows": Gauge(
+                "kerasmlp_watched_rows", "Rows held against the reference.", version, **how
+            ),
+            "alarms": Gauge(
+                "kerasmlp_moved_alarms", "Alarms that rows have moved.", version, **how
+            ),
+            "moved": Gauge(
+                "kerasmlp_moved", "1 in and after a window of rows that alarmed.", version, **how
+            ),
+            "log10_evidence": Gauge(
+                "kerasmlp_moved_evidence", "log10 of the bet on moved rows.", version, **how
+            ),
+            "log10_limit": Gauge(
+                "kerasmlp_moved_limit", "log10 of the bet that alarms.", version, **how
+            ),
+        }
+
+    def watched(self, model: str, version: int, watch: Watch) -> None:
+        """Takes over what the watch of a version says now."""
+        for name, gauge in self._watched.items():
+            gauge.labels(model, str(version)).set(getattr(watch, name))
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
