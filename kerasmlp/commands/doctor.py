@@ -14,6 +14,8 @@ from pathlib import Path
 from kerasmlp.commands.json_line import add_json_argument, print_json
 from kerasmlp.commands.number_options import add_number
 
+_MANY = 0.1
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cross_validation", type=Path, metavar="CV", help="its folder")
@@ -57,6 +59,8 @@ def _print(label: str, told: dict) -> None:
     if told["diverged"]:
         print(f"note: {len(told['diverged'])} runs diverged and have no answers")
     print(f"about {wrong:,} seem to be wrong ({wrong / rows:.1%}), hard ones among them")
+    if wrong > _MANY * rows:
+        print("note: so many say more of the model than of the labels: is it good enough to judge?")
     for own, other, number in told["pairs"][:10]:
         print(f"  {number:>6,} {own}, look like {other}")
     print(f"the {told['listed']:,} most suspicious are listed")

@@ -83,7 +83,8 @@ def _print_tables(report: dict, target, trained) -> None:
     if known := report["rows_learned_from"]:
         print(f"note: the run has learned from {known} of these rows, which flatters it")
     if foreign := report.get("rows_in_no_group"):
-        print(f"note: {foreign} rows are in no group with intervals and sets of its own")
+        told = f"{foreign} rows are in no group, or of none that is known, with limits of its own"
+        print(f"note: {told}: their intervals and sets are those of such rows, or of all")
     heading = f"measured in {target.measured_in}:"
     if target.measured_in != (own := trained.measured_in):
         print(f"note: the training was measured in {own}, which is not to be compared with this")

@@ -113,6 +113,8 @@ def _say_of_groups(predictors: list, store: Any) -> None:
         told = f"{column} is not known of {where}, by which intervals and sets were fitted"
         print(f"note: {told}: those of all rows are given", file=sys.stderr)
     for p in predictors if store is not None else ():
+        if p.unknown_columns(columns):
+            continue
         if foreign := count_in_none(p.calibration, store.labels, len(store)):
             by = ", ".join(p.calibration.groups.by)
             told = f"{foreign} of {len(store)} rows are in no group of {by}"

@@ -128,9 +128,9 @@ def _of_one(store: Labelled, name: str, target: AnyTarget | None) -> Grouping | 
 
 
 def _are_ages(name: str, column: np.ndarray) -> bool:
-    if column.dtype.kind == "U" or not name.lower().startswith("age"):
+    if column.dtype.kind == "U":
         return False
-    return name == "age_years" or age_doubt(name, column) is None
+    return name == "age_years" or (name == "age" and age_doubt(name, column) is None)
 
 
 def _place(name: str, code: int) -> tuple[float, int]:

@@ -156,8 +156,8 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
             whole = facts["measures"][head]["validation"].get("accuracy")
             name = ", ".join(str(v) for k, v in worst.items() if k in ("age_group", "gender"))
             said.append(
-                f"{head}: the group with the lowest accuracy among the rows kept back is {name}: "
-                f"{worst['accuracy']:.3f} of {worst['rows']} rows, where all have {whole:.3f}."
+                f"{head}: of the groups of {_FEWEST} or more rows kept back, {name} has the lowest "
+                f"accuracy: {worst['accuracy']:.3f} of {worst['rows']} rows; all have {whole:.3f}."
             )
     if any(p["label"] in ("gender", "race") or p["kind"] == "age" for p in facts["predicts"]):
         said.append(

@@ -200,7 +200,9 @@ def count_in_none(calibration: Any, columns: Mapping[str, np.ndarray] | None, ro
         rows: Their number.
     """
     groups = calibration.groups if calibration else None
-    if groups is None or PREDICTED in groups.by or any(k not in (columns or {}) for k in groups.by):
+    if groups is None or PREDICTED in groups.by:
         return 0
+    if any(name not in (columns or {}) for name in groups.by):
+        return rows
     names = [value_names(name, columns[name]) for name in groups.by]
     return int(groups.in_none(next(iter(groups.models), ""), names).sum()) if rows else 0

@@ -51,9 +51,9 @@ class Predictor:
             reject("label", f"must be one of {', '.join(labels)}, which the run answers", label)
         self._answering, self.label = answering, label
         self.path, self.config = answering.path, answering.config
+        self.reference = answering.reference
         self.target, self.calibration = answering.targets[label], answering.calibrations[label]
         self.model, self.mc_model = answering.model, answering.mc_model
-        self.reference = answering.reference
 
     @classmethod
     def heads(cls, path: str | os.PathLike) -> list[Predictor]:
@@ -104,10 +104,8 @@ class Predictor:
         return self._answering.checked(embeddings)
 
     def probabilities(self, embeddings: np.ndarray | EmbeddingStore) -> np.ndarray:
-        """Deterministic probabilities of the head, shape `(rows, num_classes)`.
-
-        Of numbers mean and standard deviation, `(rows, 2)`.
-        """
+        """Deterministic probabilities of the head, `(rows, num_classes)`; of numbers mean and
+        standard deviation, `(rows, 2)`."""
         return self._answering.answers(self.checked(embeddings))[self.label]["mean"]
 
     def threshold_nats(

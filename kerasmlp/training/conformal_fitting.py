@@ -20,7 +20,7 @@ from kerasmlp.uncertainty.conformal import conformal_offset_years
 from kerasmlp.uncertainty.measures import age_interval_years
 from kerasmlp.uncertainty.numbers import conformal_quantiles
 from kerasmlp.uncertainty.prediction_sets import conformal_set_threshold
-from kerasmlp.utils.checks import reject
+from kerasmlp.utils.checks import InputError, reject
 
 Limits = Callable[[Examples, np.ndarray], Mapping[str, float]]
 
@@ -42,7 +42,11 @@ def check_conformal_by(by: Sequence[str], rows: Examples, target: AnyTarget) -> 
             requirement = f"must be known when the model answers, or be {PREDICTED!r}"
             reject("conformal_by", requirement, f"{name!r}, which it predicts")
         else:
-            choose_target(rows, name)
+            try:
+                choose_target(rows, name)
+            except InputError:
+                requirement = "must be columns of the store that hold classes, which rows share"
+                reject("conformal_by", requirement, name)
 
 
 def limits_of_classes(part: Examples, probabilities: np.ndarray) -> dict[str, float]:

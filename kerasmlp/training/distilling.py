@@ -123,11 +123,9 @@ def distil(
     check_seed(check_int("seed", seed, minimum=0))
     if Path(run_dir).resolve() == Path(run).resolve():
         reject("run_dir", "must be another folder than that of the run", str(run_dir))
-    if isinstance(stores, EmbeddingStore):
-        stores = [stores]
+    stores = [stores] if isinstance(stores, EmbeddingStore) else stores
     started, teacher = time.time(), Teacher(run)
-    if recipe is None:
-        recipe = student_recipe(run, sum(map(len, stores)))
+    recipe = recipe or student_recipe(run, sum(map(len, stores)))
     if recipe.members > 1:
         reject("recipe.members", "must be 1: a student is one network", recipe.members)
     recipe = recipe.replace(refit=False)  # the rows kept back compare it with the run

@@ -135,6 +135,9 @@ def prepared(
         InputError: as of `train`, but for the folder.
     """
     check_seed(check_int("seed", seed, minimum=0))
+    of_keras = isinstance(callbacks, Sequence) and not isinstance(callbacks, str)
+    if not of_keras or not all(isinstance(c, keras.callbacks.Callback) for c in callbacks):
+        reject("callbacks", "must be a list of Keras callbacks", callbacks)
     check_optional_int("steps_per_epoch", steps_per_epoch, minimum=1, maximum=MAX_STEPS)
     if test is not None and test_share is not None:
         reject("test_share", "must be left out where a test is given", test_share)

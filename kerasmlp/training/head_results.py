@@ -184,8 +184,22 @@ def notes_of(wholes: list[Examples], results: list[HeadResult], report: dict) ->
         several = f"{whole.target.label}: " * (len(results) > 1)
         rows = report["rows"] | {"validation": len(result.part)}
         told = result.report | {"rows": rows, "columns": report["columns"]}
+        notes += [several + note for note in _notes_of_groups(result.calibration)]
         notes += [several + note for note in remarks(whole, told)]
     return notes
+
+
+def _notes_of_groups(calibration: Any) -> list[str]:
+    """Which groups of columns have limits of their own."""
+    groups = calibration.groups if calibration else None
+    if groups is None or not groups.columns:
+        return []
+    each = next(iter(groups.models.values()), ())
+    own = [", ".join(one.group) for one in each if one.group]
+    others = sum(one.rows for one in each if not one.group)
+    named = "; ".join(own[:20]) + "; …" * (len(own) > 20) if own else "none"
+    left = f" ({others} rows kept back are in smaller ones)" if others else ""
+    return [f"groups of {', '.join(groups.by)} with intervals and sets of their own: {named}{left}"]
 
 
 def calibrations_of(results: list[HeadResult]) -> dict:

@@ -112,8 +112,8 @@ def remarks_on_copies(found: Mapping[str, NearCopies]) -> list[str]:
 
     >>> remarks_on_copies({"validation": NearCopies(3, 90, 90), "test": NearCopies(0, 90, 90)})
     ['3 of the 90 rows kept back have a near-duplicate (cosine 0.95 or more) among those learned \
-from, which flatters what is measured on them: `leaks --write-groups` gives such rows one group, \
-which no split divides']
+from, which flatters what is measured on them: `leaks --threshold 0.95 --write-groups` \
+gives such rows one group, which no split divides']
     """
     words = {"validation": "kept back", "test": "held out as a test"}
     parts = [f"{copies} {words[name]}" for name, copies in found.items() if copies.rows]

@@ -81,7 +81,7 @@ def test_both_files_say_the_same(run, tmp_path):
     markdown, page = (file.read_text() for file in files)
     reader = Reader()
     reader.feed(page)
-    for words in ("Model card: run", "the group with the lowest accuracy", "apparent age, gender"):
+    for words in ("Model card: run", "has the lowest accuracy", "apparent age, gender"):
         assert words in markdown and words in "".join(reader.words)
     nll = json.loads((run / "report.json").read_text())["heads"]["gender"]["validation"]["nll"]
     assert f"| nll | {nll:.4g} |" in markdown and f"{nll:.4g}" in reader.words

@@ -62,8 +62,8 @@ def test_a_training_counts_the_copies_that_its_splits_cross(leaky, run):
     assert report["notes"][0] == (
         f"{kept} of the {of_kept} rows kept back and {tested} of the {of_tested} rows held out "
         "as a test have a near-duplicate (cosine 0.95 or more) among those learned from, which "
-        "flatters what is measured on them: `leaks --write-groups` gives such rows one group, "
-        "which no split divides"
+        "flatters what is measured on them: `leaks --threshold 0.95 --write-groups` gives such "
+        "rows one group, which no split divides"
     )
 
 

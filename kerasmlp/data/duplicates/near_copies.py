@@ -14,7 +14,7 @@ NEAR_COSINE = 0.95
 MOST_OPERATIONS = 100_000_000_000
 """Of one look: a second or two."""
 
-REMEDY = "`leaks --write-groups` gives such rows one group, which no split divides"
+REMEDY = "`leaks --threshold 0.95 --write-groups` gives such rows one group, which no split divides"
 
 _FEWEST_ROWS, _FEWEST_COLUMNS = 20, 32
 

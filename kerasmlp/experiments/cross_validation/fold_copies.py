@@ -59,7 +59,8 @@ def said_of_copies(found: dict | None) -> str | None:
 
     >>> said_of_copies({"rows": 3, "looked_at": 200, "cosine": 0.95})
     '1.5% of the rows tested on have a near-duplicate (cosine 0.95 or more) in the training folds, \
-which flatters the test: `leaks --write-groups` gives such rows one group, which no split divides'
+which flatters the test: `leaks --threshold 0.95 --write-groups` gives such rows one group, \
+which no split divides'
     """
     if not found or not found["rows"]:
         return None
