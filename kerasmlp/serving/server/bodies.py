@@ -3,9 +3,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from kerasmlp.serving.server.json_process import JsonProcess
+from kerasmlp.serving.server.json_process import JsonProcess, decode_by_form
+from kerasmlp.serving.server.questions import Form, Question
 from kerasmlp.serving.server.rest_answers import Busy
-from kerasmlp.serving.server.rest_json import Form, Question, decode
 from kerasmlp.serving.server.turns import Turns
 
 _LARGE = 1 << 16  # bytes; smaller ones cost about as much as what else a request needs
@@ -53,7 +53,7 @@ class Bodies:
         self._process = JsonProcess()
 
     async def question(self, request: web.Request, size: int, form: Form) -> Question:
-        """Reads and decodes a body; see `decode`.
+        """Reads and decodes a body; see `decode_by_form`.
 
         Raises:
             InputError: if it cannot be understood.
@@ -61,13 +61,15 @@ class Bodies:
             Busy: if its turn does not.
         """
         if size <= _LARGE:
-            return decode(await self._read(request, size), form)
+            return decode_by_form(await self._read(request, size), form)
         client, loop = request.protocol.client, asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s) as waiting:
                 async with self._in_memory.turn(client, share=size / self._room, cost=size):
                     waiting.reschedule(None)
                     body = await self._read(request, size)
+                    if form.json_bytes is not None and form.json_bytes <= _LARGE:
+                        return decode_by_form(body, form)  # there is nothing to decode behind it
                     waiting.reschedule(loop.time() + self._timeout_s)
                     async with self._decoded.turn(client, share=1.0, cost=size):
                         return await asyncio.to_thread(self._process.decode, body, form)

@@ -17,6 +17,7 @@ from kerasmlp.serving.server.connections import Connection, Connections
 from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.limits import Limits
 from kerasmlp.serving.server.listener import Listener
+from kerasmlp.serving.server.open_inference_paths import OpenInferencePaths
 from kerasmlp.serving.server.served_models import ServedModel
 
 _KEPT_S = 75  # an idle connection
@@ -84,8 +85,9 @@ async def listening(
     how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": _KEPT_S}
     service = HttpService(models, limits)
     # A small compressed body may hold gigabytes: it is refused, not unpacked.
+    app = service.app(OpenInferencePaths(service).routes())
     runner = web.AppRunner(
-        service.app(), handler_cancellation=True, shutdown_timeout=2 * limits.timeout_s, **how
+        app, handler_cancellation=True, shutdown_timeout=2 * limits.timeout_s, **how
     )
     await runner.setup()
     listener = Listener(connections, lambda: Connection(connections, runner.server, **how))

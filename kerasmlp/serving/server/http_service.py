@@ -2,15 +2,16 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from aiohttp import web
 
 from kerasmlp.serving.server.batching import Batcher
 from kerasmlp.serving.server.bodies import Bodies
 from kerasmlp.serving.server.limits import Limits
+from kerasmlp.serving.server.questions import Form, Question
 from kerasmlp.serving.server.rest_answers import JsonAnswer, Refusal
-from kerasmlp.serving.server.rest_json import Form, Question, encode
+from kerasmlp.serving.server.rest_json import encode
 from kerasmlp.serving.server.served_models import ServedModel
 from kerasmlp.serving.server.served_version import ServedVersion
 from kerasmlp.serving.server.service_metrics import ServiceMetrics
@@ -61,12 +62,17 @@ class HttpService:
         self.hosts: Collection[str] | None = None
         self._batcher: Batcher | None = None
 
-    def app(self) -> web.Application:
-        """A new application; it computes from its start to its clean-up."""
+    def app(self, more: Iterable[web.RouteDef] = ()) -> web.Application:
+        """A new application; it computes from its start to its clean-up.
+
+        Args:
+            more: Further paths, which are looked at first.
+        """
         app = web.Application(middlewares=[self._errors])
         app.add_routes(
             [
-                web.post(_MODEL + ":{verb:[a-z]+}", self._predict, expect_handler=_expected),
+                *more,
+                web.post(_MODEL + ":{verb:[a-z]+}", self._predict, expect_handler=expected),
                 web.get(_MODEL, self._status),
                 web.get(_MODEL + "/metadata", self._metadata),
                 web.get("/healthz", self._health),
@@ -115,16 +121,35 @@ class HttpService:
         return response
 
     async def _predict(self, request: web.Request) -> web.Response:
+        def encoded(question: Question, outputs: Mapping, number: int) -> web.Response:
+            body = encode(outputs, by_row=question.wanted["by_row"])
+            return web.Response(body=body, content_type="application/json")
+
+        return await self.answer(request, lambda _, how: Form(**how), encoded)
+
+    async def answer(
+        self,
+        request: web.Request,
+        form_of: Callable[[ServedVersion, dict], Form],
+        encoded: Callable[[Question, Mapping, int], web.Response],
+    ) -> web.Response:
+        """Answers what a body asks, in any dialect.
+
+        Args:
+            request: Whose path names the model.
+            form_of: Given the version and the arguments of a `Form`, what the body may hold.
+            encoded: Writes the answer, of a question, its outputs and the version's number.
+        """
         started, model, signature, status = time.perf_counter(), "", "", 200
         self._metrics.active.inc()
         try:
-            served, numbers = self._model(request)
+            served, numbers = self.find(request)
             version = served.versions[numbers[-1]]
             model = request.match_info["model"]
-            if (verb := request.match_info["verb"]) != "predict":
+            if (verb := request.match_info.get("verb", "predict")) != "predict":
                 raise Refusal(400, f"only :predict is answered, not :{verb}")
             await request.protocol.taken()
-            question = await self._question(request, version)
+            question = await self._question(request, version, form_of)
             signature = question.signature
             try:
                 async with asyncio.timeout(self._limits.timeout_s):
@@ -132,8 +157,7 @@ class HttpService:
             except TimeoutError:
                 raise Refusal(504, f"not computed within {self._limits.timeout_s:g} s") from None
             self._metrics.rows.labels(model, signature).inc(question.rows)
-            body = encode(outputs, by_row=question.by_row)
-            return web.Response(body=body, content_type="application/json")
+            return encoded(question, outputs, numbers[-1])
         except (asyncio.CancelledError, ConnectionError):
             status = _HUNG_UP
             raise
@@ -145,7 +169,9 @@ class HttpService:
             self._metrics.answers.labels(model, signature, str(status)).inc()
             self._metrics.seconds.observe(time.perf_counter() - started)
 
-    async def _question(self, request: web.Request, version: ServedVersion) -> Question:
+    async def _question(
+        self, request: web.Request, version: ServedVersion, form_of: Callable
+    ) -> Question:
         limits = self._limits
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             raise Refusal(403, "another site's page must not ask")
@@ -157,7 +183,9 @@ class HttpService:
         if size > limits.max_body_bytes:
             raise Refusal(413, f"the body is too large: at most {limits.max_body_bytes} bytes")
         max_samples = min(limits.max_samples, version.max_samples)
-        form = Form(version.signatures, version.width, limits.max_rows, max_samples)
+        how = {"signatures": version.signatures, "width": version.width}
+        how |= {"max_rows": limits.max_rows, "max_samples": max_samples}
+        form = form_of(version, how)
         try:
             question = await self._bodies.question(request, size, form)
         except TimeoutError:
@@ -175,7 +203,7 @@ class HttpService:
         if len(names) > 1 or not {names[0], _PORT.sub("", names[0])} & set(self.hosts):
             raise Refusal(403, "the server is not known by this name: see --allow-host")
 
-    def _model(self, request: web.Request) -> tuple[ServedModel, list[int]]:
+    def find(self, request: web.Request) -> tuple[ServedModel, list[int]]:
         """The model that is asked for, and the numbers of the versions meant, latest last."""
         name, which = request.match_info["model"], request.match_info["which"]
         model = self._models.get(name)
@@ -194,7 +222,7 @@ class HttpService:
         return model, [number]
 
     async def _status(self, request: web.Request) -> web.Response:
-        _, numbers = self._model(request)
+        _, numbers = self.find(request)
         good = {"error_code": "OK", "error_message": ""}
         states = [
             {"version": str(n), "state": "AVAILABLE", "status": good} for n in reversed(numbers)
@@ -202,7 +230,7 @@ class HttpService:
         return JsonAnswer({"model_version_status": states})
 
     async def _metadata(self, request: web.Request) -> web.Response:
-        model, numbers = self._model(request)
+        model, numbers = self.find(request)
         spec = {"name": model.name, "signature_name": "", "version": str(numbers[-1])}
         definitions = model.versions[numbers[-1]].signature_definitions
         signatures = {"signature_def": {"signature_def": definitions}}
@@ -211,9 +239,13 @@ class HttpService:
     async def _health(self, request: web.Request) -> web.Response:
         return JsonAnswer({"status": "running"})
 
-    async def _ready(self, request: web.Request) -> web.Response:
+    def check_ready(self) -> None:
+        """Raises a refusal while it stops."""
         if self.stopping:
             raise Refusal(503, "stopping")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        self.check_ready()
         return JsonAnswer({"status": "ready"})
 
     async def _counters(self, request: web.Request) -> web.Response:
@@ -228,7 +260,7 @@ _SENTENCES = {
 }
 
 
-async def _expected(request: web.Request) -> web.Response | None:
+async def expected(request: web.Request) -> web.Response | None:
     if request.headers["Expect"].lower() != "100-continue":
         return JsonAnswer({"error": "only 100-continue can be expected"}, 417)
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
