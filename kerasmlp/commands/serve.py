@@ -1,8 +1,9 @@
 """Serves exported models over HTTP, as TensorFlow Serving does over its REST port.
 
 MODEL is a folder of versions as of export-model, a run, or a `models.config`
-of several models with paths of this machine; what is there when it starts is
-served. Ask `POST /v1/models/NAME:predict`; see also `/readyz` and
+of several models with paths of this machine. A version that appears in a folder
+is taken up without a new start. Ask `POST /v1/models/NAME:predict`, or in the Open
+Inference Protocol `POST /v2/models/NAME/infer`; see also `/openapi.json`, `/readyz` and
 `/metrics`. There is no encryption and no log-in: for other machines, put a
 proxy before it. While it listens on this machine only, or with --allow-host,
 requests under other names are refused. SIGTERM stops it once everything that it took is answered.
@@ -16,7 +17,7 @@ import importlib.util
 from pathlib import Path
 
 from kerasmlp.commands.number_options import add_number
-from kerasmlp.utils.checks import reject
+from kerasmlp.utils.checks import check_positive, reject
 from kerasmlp.utils.tensorflow_import import import_tensorflow
 
 _LIBRARIES = ("aiohttp", "orjson", "prometheus_client")
@@ -38,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_number(parser, flag, int, text)
     text = "of one request (default: 30)"
     add_number(parser, "--timeout-s", float, text, metavar="SECONDS")
+    text = "between two looks for new versions; 0: never (default: 2)"
+    add_number(parser, "--poll-s", float, text, default=2.0, metavar="SECONDS")
     parser.add_argument("--trust", action="store_true", help="run whatever a MODEL holds")
 
 
@@ -60,20 +63,34 @@ def run(args: argparse.Namespace) -> None:
 
     _keep_little_memory()
     names = {field.name for field in dataclasses.fields(Limits)}
+    check_positive("poll_s", args.poll_s, zero=True)
     limits = Limits(**{k: v for k, v in vars(args).items() if k in names and v is not None})
     import_tensorflow()
     from kerasmlp.serving.server.http_server import serve
     from kerasmlp.serving.server.served_models import load_models
+    from kerasmlp.serving.server.version_watcher import VersionWatcher
 
     models = load_models(args.models, trust=args.trust)
+    base = ""
+
+    def place(name: str, number: int) -> str:
+        return f"{base}/v1/models/{name}/versions/{number}"
 
     def started(url: str) -> None:
+        nonlocal base
+        base = url
         for name, model in models.items():
             for number in sorted(model.versions):
-                print(f"{url}/v1/models/{name}/versions/{number}")
+                print(place(name, number))
         print(f"ready        {url}", flush=True)
 
+    def changed(name: str, number: int, is_served: bool) -> None:
+        print(f"{'taken up' if is_served else 'released':12} {place(name, number)}", flush=True)
+
     how = {"limits": limits, "allowed_hosts": args.allow_host, "started": started}
+    if args.poll_s:
+        watcher = VersionWatcher(models, args.models, trust=args.trust, changed=changed)
+        how |= {"watcher": watcher, "poll_s": args.poll_s}
     asyncio.run(serve(models, host=args.host, port=args.port, **how))
     print("stopped")
 

@@ -3,6 +3,7 @@
 import http.client
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -13,13 +14,18 @@ from test_export import WIDTH, X, make_run
 pytest.importorskip("aiohttp", reason="needs aiohttp (extra `serve`)")
 pytest.importorskip("orjson", reason="needs orjson (extra `serve`)")
 pytest.importorskip("prometheus_client", reason="needs prometheus_client (extra `serve`)")
+from aiohttp import web
 from served import http_request, post, service
 
 from kerasmlp import InputError
 from kerasmlp.data.targets import age_target
 from kerasmlp.serving.export.saved_model import export_model
+from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.json_process import JsonProcess
+from kerasmlp.serving.server.limits import Limits
 from kerasmlp.serving.server.open_inference import InferForm, decode_infer
+from kerasmlp.serving.server.open_inference_paths import OpenInferencePaths
+from kerasmlp.serving.server.openapi import describe, openapi
 from kerasmlp.serving.server.served_models import load_models
 
 INFER = "/v2/models/age/infer"
@@ -510,3 +516,84 @@ def test_hostile_requests_are_refused_and_forgotten(port):
     assert status == before[0]
     check_same(outputs, before[1])
     assert http_request(port, "GET", "/v2/health/ready")[0] == 200
+
+
+def described(path):
+    """The paths of the description that stand for one of the router's."""
+    choices = {
+        "/v1": ("", "/versions/{version}", "/labels/{label}"),
+        "/v2": ("", "/versions/{version}"),
+    }
+    which = choices.get(path[:3], ("",)) if "{which}" in path else ("",)
+    return {path.replace("{which}", w).replace("{verb}", "predict") for w in which}
+
+
+def test_the_description_has_every_path(models):
+    service = HttpService(models, Limits())
+    app = service.app([web.get("/openapi.json", describe), *OpenInferencePaths(service).routes()])
+    routes = set()
+    for route in app.router.routes():
+        if route.method != "HEAD":
+            paths = described(route.resource.canonical)
+            routes |= {(route.method.lower(), path) for path in paths}
+    whole = openapi()
+    methods = {
+        (m, path) for path, item in whole["paths"].items() for m in item if m != "parameters"
+    }
+    assert methods == routes
+    for path, item in whole["paths"].items():
+        named = {one["name"] for one in item.get("parameters", ())}
+        assert named == set(re.findall(r"{(\w+)}", path))
+        for method, operation in item.items():
+            if method != "parameters":
+                assert operation["summary"]
+                assert all(one["description"] for one in operation["responses"].values())
+    for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(whole)):
+        assert name in whole["components"]["schemas"]
+
+
+def test_the_description_is_valid(port):
+    validator = pytest.importorskip("openapi_spec_validator", reason="needs openapi-spec-validator")
+    status, whole, _ = http_request(port, "GET", "/openapi.json")
+    assert status == 200 and whole == json.loads(json.dumps(openapi()))
+    assert not list(validator.OpenAPIV31SpecValidator(whole).iter_errors())
+
+
+def test_answers_are_as_described(port):
+    jsonschema = pytest.importorskip("jsonschema", reason="needs jsonschema")
+    whole = openapi()
+
+    def check(method, path, body=None):
+        status, answer, _ = http_request(port, method, path, body)
+        template = re.sub(r"/models/(age|none)", "/models/{model}", path)
+        template = template.replace("versions/1", "versions/{version}")
+        operation = whole["paths"][template][method.lower()]
+        content = operation["responses"][str(status)]["content"]["application/json"]["schema"]
+        root = {**content, "components": whole["components"]}
+        jsonschema.Draft202012Validator(root).validate(answer)
+        if body:
+            asked = operation["requestBody"]["content"]["application/json"]["schema"]
+            root = {**asked, "components": whole["components"]}
+            is_good = jsonschema.Draft202012Validator(root).is_valid(json.loads(body))
+            assert is_good == (status == 200)
+        return status
+
+    for path in ("/healthz", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready"):
+        assert check("GET", path) == 200
+    for model in ("/v1/models/age", "/v1/models/age/versions/1", "/v2/models/age"):
+        assert check("GET", model) == 200
+    assert check("GET", "/v1/models/age/metadata") == 200
+    assert check("GET", "/v2/models/age/versions/1/ready") == 200
+    assert check("GET", "/v2/models/none") == check("GET", "/v1/models/none") == 404
+    mc = {"embedding": X.tolist(), "num_samples": 3, "seed": [0] * 7}
+    asked = [
+        {"inputs": X.tolist()},
+        {"instances": X.tolist()},
+        {"inputs": {"embedding": X.tolist()}},
+    ]
+    for content in (*asked, {"signature_name": "serve_mc", "inputs": mc}):
+        assert check("POST", "/v1/models/age:predict", json.dumps(content)) == 200
+    assert check("POST", "/v1/models/age/versions/1:predict", '{"instance": []}') == 400
+    for content in ({"inputs": [GOOD]}, {"inputs": [GOOD, *NUMBERS], "id": "a"}):
+        assert check("POST", INFER, json.dumps(content)) == 200
+    assert check("POST", INFER, json.dumps({"inputs": [GOOD], "x": 1})) == 400

@@ -18,7 +18,9 @@ from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.limits import Limits
 from kerasmlp.serving.server.listener import Listener
 from kerasmlp.serving.server.open_inference_paths import OpenInferencePaths
+from kerasmlp.serving.server.openapi import describe
 from kerasmlp.serving.server.served_models import ServedModel
+from kerasmlp.serving.server.version_watcher import VersionWatcher
 
 _KEPT_S = 75  # an idle connection
 _SWITCH_S = 0.0005  # until a thread that decodes gives way to the one that answers
@@ -30,6 +32,8 @@ async def serve(
     *,
     limits: Limits,
     started: Callable[[str], None],
+    watcher: VersionWatcher | None = None,
+    poll_s: float = 2.0,
     **address: Any,
 ) -> None:
     """Serves until SIGTERM or SIGINT; a second one ends it at once.
@@ -42,6 +46,8 @@ async def serve(
         models: As of `load_models`.
         limits: Of requests.
         started: Called with the URL once it listens.
+        watcher: Takes up new versions of the models; None for nobody.
+        poll_s: How often it looks.
         address: `host`, `port` and `allowed_hosts` of `listening`.
 
     Raises:
@@ -54,7 +60,10 @@ async def serve(
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop.set)
             started(url)
+            watching = watcher and loop.create_task(watcher.watch(poll_s))
             await stop.wait()
+            if watching:
+                watching.cancel()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
             service.stopping = True
@@ -85,7 +94,8 @@ async def listening(
     how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": _KEPT_S}
     service = HttpService(models, limits)
     # A small compressed body may hold gigabytes: it is refused, not unpacked.
-    app = service.app(OpenInferencePaths(service).routes())
+    paths = [web.get("/openapi.json", describe), *OpenInferencePaths(service).routes()]
+    app = service.app(paths)
     runner = web.AppRunner(
         app, handler_cancellation=True, shutdown_timeout=2 * limits.timeout_s, **how
     )

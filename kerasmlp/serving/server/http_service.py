@@ -21,6 +21,9 @@ _MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}
 _PORT = re.compile(r":\d*$")
 _HUNG_UP = 499  # as nginx counts them
 
+_GOOD = {"error_code": "OK", "error_message": ""}
+_STATUS = {"END": {"error_code": "INVALID_ARGUMENT", "error_message": "see the server's log"}}
+
 _log = logging.getLogger("kerasmlp.serving")
 
 
@@ -222,10 +225,13 @@ class HttpService:
         return model, [number]
 
     async def _status(self, request: web.Request) -> web.Response:
-        _, numbers = self.find(request)
-        good = {"error_code": "OK", "error_message": ""}
+        model, numbers = self.find(request)
+        states = dict.fromkeys(numbers, "AVAILABLE")
+        if not request.match_info["which"]:
+            states |= model.others
         states = [
-            {"version": str(n), "state": "AVAILABLE", "status": good} for n in reversed(numbers)
+            {"version": str(n), "state": states[n], "status": _STATUS.get(states[n], _GOOD)}
+            for n in sorted(states, reverse=True)
         ]
         return JsonAnswer({"model_version_status": states})
 
