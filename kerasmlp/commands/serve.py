@@ -2,11 +2,13 @@
 
 MODEL is a folder of versions as of export-model, a run, or a `models.config`
 of several models with paths of this machine. A version that appears in a folder
-is taken up without a new start. Ask `POST /v1/models/NAME:predict`, or in the Open
-Inference Protocol `POST /v2/models/NAME/infer`; see also `/openapi.json`, `/readyz` and
-`/metrics`. There is no encryption and no log-in: for other machines, put a
-proxy before it. While it listens on this machine only, or with --allow-host,
-requests under other names are refused. SIGTERM stops it once everything that it took is answered.
+is taken up without a new start. Ask `POST /v1/models/NAME:predict`, or in the
+Open Inference Protocol `POST /v2/models/NAME/infer`; with --model-dir or
+--embedder also `POST /v1/models/NAME:embed` about a photo; see `/openapi.json`,
+`/readyz` and `/metrics`. There is no encryption and no log-in: for other
+machines, put a proxy before it. While it listens on this machine only, or with
+--allow-host, requests under other names are refused. SIGTERM stops it once
+everything that it took is answered.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
+from kerasmlp.commands.face_options import add_face_arguments, finder_of, limit_pixels
 from kerasmlp.commands.number_options import add_number
 from kerasmlp.utils.checks import check_positive, reject
 from kerasmlp.utils.tensorflow_import import import_tensorflow
@@ -42,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "between two looks for new versions; 0: never (default: 2)"
     add_number(parser, "--poll-s", float, text, default=2.0, metavar="SECONDS")
     parser.add_argument("--trust", action="store_true", help="run whatever a MODEL holds")
+    add_face_arguments(parser, "insightface's .onnx models, for photos (:embed)")
 
 
 def add_address_arguments(parser: argparse.ArgumentParser, port: int, name: str) -> None:
@@ -91,7 +95,15 @@ def run(args: argparse.Namespace) -> None:
     if args.poll_s:
         watcher = VersionWatcher(models, args.models, trust=args.trust, changed=changed)
         how |= {"watcher": watcher, "poll_s": args.poll_s}
-    asyncio.run(serve(models, host=args.host, port=args.port, **how))
+    with contextlib.ExitStack() as stack:
+        if args.model_dir is not None or args.embedder is not None:
+            from kerasmlp.serving.server.photo_paths import open_photos
+
+            limit_pixels()
+            finder = {"model_dir": args.model_dir, **finder_of(args)}
+            how["photos"] = open_photos(models, limits.timeout_s, **finder)
+            stack.callback(how["photos"].stop)
+        asyncio.run(serve(models, host=args.host, port=args.port, **how))
     print("stopped")
 
 

@@ -6,7 +6,7 @@ import ipaddress
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -18,7 +18,10 @@ from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.limits import Limits
 from kerasmlp.serving.server.listener import Listener
 from kerasmlp.serving.server.open_inference_paths import OpenInferencePaths
-from kerasmlp.serving.server.openapi import describe
+from kerasmlp.serving.server.openapi import openapi
+from kerasmlp.serving.server.photo_paths import PhotoPaths
+from kerasmlp.serving.server.photo_process import PhotoProcess
+from kerasmlp.serving.server.rest_answers import JsonAnswer
 from kerasmlp.serving.server.served_models import ServedModel
 from kerasmlp.serving.server.version_watcher import VersionWatcher
 
@@ -48,7 +51,7 @@ async def serve(
         started: Called with the URL once it listens.
         watcher: Takes up new versions of the models; None for nobody.
         poll_s: How often it looks.
-        address: `host`, `port` and `allowed_hosts` of `listening`.
+        address: `host`, `port`, `allowed_hosts` and `photos` of `listening`.
 
     Raises:
         InputError: if it cannot listen there.
@@ -78,6 +81,7 @@ async def listening(
     port: int,
     limits: Limits,
     allowed_hosts: Collection[str] = (),
+    photos: PhotoProcess | None = None,
 ) -> AsyncIterator[tuple[HttpService, Listener, str]]:
     """Yields the service, what takes its connections, and its URL; then answers what it read.
 
@@ -89,13 +93,13 @@ async def listening(
         allowed_hosts: Names of this server beside `localhost`. At an address
             of this machine alone, requests under others are refused; at
             others, if some are named.
+        photos: Who looks at photos; None for nobody.
     """
     connections = Connections(_room_for(limits.max_connections))
     how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": _KEPT_S}
     service = HttpService(models, limits)
     # A small compressed body may hold gigabytes: it is refused, not unpacked.
-    paths = [web.get("/openapi.json", describe), *OpenInferencePaths(service).routes()]
-    app = service.app(paths)
+    app = service.app(_more_paths(service, photos))
     runner = web.AppRunner(
         app, handler_cancellation=True, shutdown_timeout=2 * limits.timeout_s, **how
     )
@@ -112,6 +116,16 @@ async def listening(
         listener.close()
         await runner.cleanup()
         listener.stop()
+
+
+def _more_paths(service: HttpService, photos: PhotoProcess | None) -> Iterator[web.RouteDef]:
+    async def describe(request: web.Request) -> web.Response:
+        return JsonAnswer(openapi(photos=photos is not None))
+
+    yield web.get("/openapi.json", describe)
+    yield from OpenInferencePaths(service).routes()
+    if photos is not None:
+        yield from PhotoPaths(service, photos).routes()
 
 
 def _room_for(connections: int) -> int:

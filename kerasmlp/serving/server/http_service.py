@@ -2,7 +2,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from aiohttp import web
 
@@ -17,7 +17,7 @@ from kerasmlp.serving.server.served_version import ServedVersion
 from kerasmlp.serving.server.service_metrics import ServiceMetrics
 from kerasmlp.utils.checks import InputError
 
-_MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}"
+MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}"
 _PORT = re.compile(r":\d*$")
 _HUNG_UP = 499  # as nginx counts them
 
@@ -50,6 +50,8 @@ class HttpService:
         limits: Of requests.
 
     Attributes:
+        limits: Of requests.
+        bodies: By which they are read.
         stopping: Whether it says that it does.
         hosts: What it may be called, without ports; None for anything. A page
             may have any name lead to this machine, and then ask from its
@@ -58,9 +60,9 @@ class HttpService:
 
     def __init__(self, models: Mapping[str, ServedModel], limits: Limits):
         self._models = models
-        self._limits = limits
+        self.limits = limits
         self._metrics = ServiceMetrics()
-        self._bodies = Bodies(limits.max_body_bytes, limits.timeout_s)
+        self.bodies = Bodies(limits.max_body_bytes, limits.timeout_s)
         self.stopping = False
         self.hosts: Collection[str] | None = None
         self._batcher: Batcher | None = None
@@ -75,9 +77,9 @@ class HttpService:
         app.add_routes(
             [
                 *more,
-                web.post(_MODEL + ":{verb:[a-z]+}", self._predict, expect_handler=expected),
-                web.get(_MODEL, self._status),
-                web.get(_MODEL + "/metadata", self._metadata),
+                web.post(MODEL + ":{verb:[a-z]+}", self._predict, expect_handler=expected),
+                web.get(MODEL, self._status),
+                web.get(MODEL + "/metadata", self._metadata),
                 web.get("/healthz", self._health),
                 web.get("/readyz", self._ready),
                 web.get("/metrics", self._counters),
@@ -87,11 +89,11 @@ class HttpService:
         return app
 
     async def _computing(self, app: web.Application):
-        self._batcher = Batcher(self._limits, self._metrics.batch_rows.observe)
+        self._batcher = Batcher(self.limits, self._metrics.batch_rows.observe)
         await self._batcher.start()
         yield
         await self._batcher.stop()
-        await asyncio.to_thread(self._bodies.stop)
+        await asyncio.to_thread(self.bodies.stop)
 
     @web.middleware
     async def _errors(self, request: web.Request, handler) -> web.StreamResponse:
@@ -128,19 +130,22 @@ class HttpService:
             body = encode(outputs, by_row=question.wanted["by_row"])
             return web.Response(body=body, content_type="application/json")
 
-        return await self.answer(request, lambda _, how: Form(**how), encoded)
+        def question_of(version: ServedVersion) -> Awaitable[Question]:
+            return self.question(request, version, Form)
+
+        return await self.answer(request, question_of, encoded)
 
     async def answer(
         self,
         request: web.Request,
-        form_of: Callable[[ServedVersion, dict], Form],
+        question_of: Callable[[ServedVersion], Awaitable[Question]],
         encoded: Callable[[Question, Mapping, int], web.Response],
     ) -> web.Response:
         """Answers what a body asks, in any dialect.
 
         Args:
             request: Whose path names the model.
-            form_of: Given the version and the arguments of a `Form`, what the body may hold.
+            question_of: Reads the body, given the version that is asked.
             encoded: Writes the answer, of a question, its outputs and the version's number.
         """
         started, model, signature, status = time.perf_counter(), "", "", 200
@@ -152,13 +157,14 @@ class HttpService:
             if (verb := request.match_info.get("verb", "predict")) != "predict":
                 raise Refusal(400, f"only :predict is answered, not :{verb}")
             await request.protocol.taken()
-            question = await self._question(request, version, form_of)
+            question = await question_of(version)
+            self._check_passes(question)
             signature = question.signature
             try:
-                async with asyncio.timeout(self._limits.timeout_s):
+                async with asyncio.timeout(self.limits.timeout_s):
                     outputs = await self._batcher.ask(version, question, request.protocol.client)
             except TimeoutError:
-                raise Refusal(504, f"not computed within {self._limits.timeout_s:g} s") from None
+                raise Refusal(504, f"not computed within {self.limits.timeout_s:g} s") from None
             self._metrics.rows.labels(model, signature).inc(question.rows)
             return encoded(question, outputs, numbers[-1])
         except (asyncio.CancelledError, ConnectionError):
@@ -172,32 +178,39 @@ class HttpService:
             self._metrics.answers.labels(model, signature, str(status)).inc()
             self._metrics.seconds.observe(time.perf_counter() - started)
 
-    async def _question(
-        self, request: web.Request, version: ServedVersion, form_of: Callable
+    async def question(
+        self, request: web.Request, version: ServedVersion, form_of: Callable[..., Form]
     ) -> Question:
-        limits = self._limits
+        """Reads and decodes a body; the form is given the arguments of `Form`."""
+        size = self.body_size(request)
+        how = {"signatures": version.signatures, "width": version.width}
+        how |= {"max_rows": self.limits.max_rows, "max_samples": self.max_samples(version)}
+        try:
+            return await self.bodies.question(request, size, form_of(**how))
+        except TimeoutError:
+            raise Refusal(408, "the body did not arrive in time") from None
+
+    def max_samples(self, version: ServedVersion) -> int:
+        return min(self.limits.max_samples, version.max_samples)
+
+    def body_size(self, request: web.Request) -> int:
+        """Of a body that may be read."""
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             raise Refusal(403, "another site's page must not ask")
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Refusal(415, "the body must not be compressed")
-        size = request.content_length
-        if size is None:
+        if request.content_length is None:
             raise Refusal(411, "the request must have a Content-Length")
-        if size > limits.max_body_bytes:
-            raise Refusal(413, f"the body is too large: at most {limits.max_body_bytes} bytes")
-        max_samples = min(limits.max_samples, version.max_samples)
-        how = {"signatures": version.signatures, "width": version.width}
-        how |= {"max_rows": limits.max_rows, "max_samples": max_samples}
-        form = form_of(version, how)
-        try:
-            question = await self._bodies.question(request, size, form)
-        except TimeoutError:
-            raise Refusal(408, "the body did not arrive in time") from None
-        if "num_samples" in question.inputs and question.passes > limits.max_passes:
-            sentence = f"rows times num_samples must be at most {limits.max_passes}"
-            sentence += f". Received: {question.passes}"
-            raise Refusal(400, sentence)
-        return question
+        if request.content_length > self.limits.max_body_bytes:
+            sentence = f"the body is too large: at most {self.limits.max_body_bytes} bytes"
+            raise Refusal(413, sentence)
+        return request.content_length
+
+    def _check_passes(self, question: Question) -> None:
+        most = self.limits.max_passes
+        if "num_samples" in question.inputs and question.passes > most:
+            sentence = f"rows times num_samples must be at most {most}"
+            raise Refusal(400, f"{sentence}. Received: {question.passes}")
 
     def _check_host(self, request: web.Request) -> None:
         names = [name.lower() for name in request.headers.getall("Host", [])]

@@ -1,6 +1,7 @@
 """The paths of the Open Inference Protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -76,10 +77,15 @@ class OpenInferencePaths:
     async def _infer(self, request: web.Request) -> web.Response:
         name = request.match_info["model"]
 
-        def form_of(version: ServedVersion, how: dict) -> Form:
+        def question_of(version: ServedVersion) -> Awaitable[Question]:
             definitions = version.signature_definitions
             outputs = {k: sorted(definitions[k]["outputs"]) for k in version.signatures}
-            return InferForm(**how, json_bytes=_json_bytes(request), model=name, outputs=outputs)
+
+            def form_of(**how: Any) -> Form:
+                own = {"model": name, "outputs": outputs, "json_bytes": _json_bytes(request)}
+                return InferForm(**how, **own)
+
+            return self._service.question(request, version, form_of)
 
         def encoded(question: Question, outputs: Mapping, number: int) -> web.Response:
             about = {"model_name": name, "model_version": str(number)}
@@ -89,7 +95,7 @@ class OpenInferencePaths:
             headers = {_SIZE: str(json_bytes)}
             return web.Response(body=body, headers=headers, content_type="application/octet-stream")
 
-        return await self._service.answer(request, form_of, encoded)
+        return await self._service.answer(request, question_of, encoded)
 
 
 def _json_bytes(request: web.Request) -> int | None:

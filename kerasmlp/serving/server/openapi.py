@@ -3,10 +3,7 @@
 from functools import cache
 from typing import Any
 
-from aiohttp import web
-
 from kerasmlp import __version__
-from kerasmlp.serving.server.rest_answers import JsonAnswer
 
 _ASKING = {
     400: "What cannot be understood",
@@ -70,6 +67,18 @@ _SCHEMAS = {
     "PredictResponse": {
         "oneOf": [_object("predictions", predictions={"type": "array"}), _object("outputs")]
     },
+    "EmbedResponse": _object(
+        "faces predictions",
+        faces=_list(
+            _object(
+                "box det_score embedding",
+                box={**_ROW, "description": "Left, top, right, bottom, in pixels."},
+                det_score={"type": ["number", "null"]},
+                embedding=_ROW,
+            )
+        ),
+        predictions={"type": "array", "description": "One for each face."},
+    ),
     "ModelStatus": _object(
         "model_version_status",
         model_version_status=_list(
@@ -176,9 +185,28 @@ def _inferring() -> dict:
     return {"post": operation}
 
 
+def _embedding() -> dict:
+    body = {"required": True, "content": {"image/jpeg": {}, "image/png": {}}}
+    query = [
+        {
+            "name": name,
+            "in": "query",
+            "schema": _COUNT,
+            "description": f"Of MC dropout; with {beside}",
+        }
+        for name, beside in (("num_samples", "seed"), ("seed", "num_samples"))
+    ]
+    text = "Finds the faces of a photo, and answers their embeddings"
+    how = {"requestBody": body, "parameters": query}
+    return {"post": _operation(text, _json("EmbedResponse"), _ASKING, **how)}
+
+
 @cache
-def openapi() -> dict:
+def openapi(*, photos: bool = False) -> dict:
     """The description of all paths.
+
+    Args:
+        photos: Whether there is an embedder.
 
     Example:
 
@@ -200,6 +228,8 @@ def openapi() -> dict:
         paths[one] = _looking("Which versions are available", "ModelStatus", 404)
         paths[f"{one}/metadata"] = _looking("Its signatures", "ModelMetadata", 404)
         paths[f"{one}:predict"] = _predicting()
+        if photos:
+            paths[f"{one}:embed"] = _embedding()
     for which in ("", "/versions/{version}"):
         one = f"/v2/models/{{model}}{which}"
         paths[one] = _looking("Its tensors", "InferMetadata", 404)
@@ -217,8 +247,3 @@ def openapi() -> dict:
         "paths": paths,
         "components": {"schemas": _SCHEMAS},
     }
-
-
-async def describe(request: web.Request) -> web.Response:
-    """Answers with the description."""
-    return JsonAnswer(openapi())
