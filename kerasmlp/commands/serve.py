@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"ready        {url}", flush=True)
 
     def changed(name: str, number: int, is_served: bool) -> None:
-        print(f"{'taken up' if is_served else 'released':12} {place(name, number)}", flush=True)
+        with contextlib.suppress(OSError):  # nobody need read it
+            print(f"{'taken up' if is_served else 'released':12} {place(name, number)}", flush=True)
 
     how = {"limits": limits, "allowed_hosts": args.allow_host, "started": started}
     if args.poll_s:

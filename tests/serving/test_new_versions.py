@@ -149,10 +149,17 @@ def half_a_graph(path):
     graph.write_bytes(graph.read_bytes()[:-100])
 
 
-def other_embeddings(path):
+def other(path, **values):
     about = json.loads((path / "assets" / "model.json").read_text())
-    about["embedder_sha256"] = "1" * 64
-    (path / "assets" / "model.json").write_text(json.dumps(about))
+    (path / "assets" / "model.json").write_text(json.dumps(about | values))
+
+
+def other_embeddings(path):
+    other(path, embedder_sha256="1" * 64)
+
+
+def other_classes(path):
+    other(path, class_names=["b", "a", "c"])
 
 
 @pytest.mark.parametrize(
@@ -166,8 +173,9 @@ def other_embeddings(path):
         (
             other_embeddings,
             "must take and give what version 1 does, or be served by a new start. Received: "
-            "embedder_sha256 111111111111 and not 000000000000",
+            f"embedder_sha256 {'1' * 40}… and not {'0' * 40}…",
         ),
+        (other_classes, "class_names ['b', 'a', 'c'] and not ['a', 'b', 'c']"),
     ],
 )
 def test_a_broken_version_is_refused_and_taken_when_it_is_whole(

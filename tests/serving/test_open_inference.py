@@ -14,18 +14,17 @@ from test_export import WIDTH, X, make_run
 pytest.importorskip("aiohttp", reason="needs aiohttp (extra `serve`)")
 pytest.importorskip("orjson", reason="needs orjson (extra `serve`)")
 pytest.importorskip("prometheus_client", reason="needs prometheus_client (extra `serve`)")
-from aiohttp import web
 from served import http_request, post, service
 
 from kerasmlp import InputError
 from kerasmlp.data.targets import age_target
 from kerasmlp.serving.export.saved_model import export_model
+from kerasmlp.serving.server.http_server import further_paths
 from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.json_process import JsonProcess
 from kerasmlp.serving.server.limits import Limits
 from kerasmlp.serving.server.open_inference import InferForm, decode_infer
-from kerasmlp.serving.server.open_inference_paths import OpenInferencePaths
-from kerasmlp.serving.server.openapi import describe, openapi
+from kerasmlp.serving.server.openapi import openapi
 from kerasmlp.serving.server.served_models import load_models
 
 INFER = "/v2/models/age/infer"
@@ -528,15 +527,16 @@ def described(path):
     return {path.replace("{which}", w).replace("{verb}", "predict") for w in which}
 
 
-def test_the_description_has_every_path(models):
+@pytest.mark.parametrize("photos", [None, object()])
+def test_the_description_has_every_path(models, photos):
     service = HttpService(models, Limits())
-    app = service.app([web.get("/openapi.json", describe), *OpenInferencePaths(service).routes()])
+    app = service.app(further_paths(service, photos))
     routes = set()
     for route in app.router.routes():
         if route.method != "HEAD":
             paths = described(route.resource.canonical)
             routes |= {(route.method.lower(), path) for path in paths}
-    whole = openapi()
+    whole = openapi(photos=photos is not None)
     methods = {
         (m, path) for path, item in whole["paths"].items() for m in item if m != "parameters"
     }

@@ -121,6 +121,16 @@ def test_embeddings_and_answers_are_those_of_the_parts(kind, port, models, embed
             np.testing.assert_array_equal(np.float32(prediction[name]), values[0])
 
 
+def test_the_description_is_valid(port):
+    validator = pytest.importorskip("openapi_spec_validator", reason="needs openapi-spec-validator")
+    jsonschema = pytest.importorskip("jsonschema", reason="needs jsonschema")
+    _, whole, _ = http_request(port, "GET", "/openapi.json")
+    assert not list(validator.OpenAPIV31SpecValidator(whole).iter_errors())
+    responses = whole["paths"]["/v1/models/{model}:embed"]["post"]["responses"]
+    (content,) = responses["200"]["content"].values()
+    jsonschema.validate(ask(port, picture())[1], {**content["schema"], **whole})
+
+
 @pytest.mark.parametrize(
     ("body", "how", "status", "sentence"),
     [

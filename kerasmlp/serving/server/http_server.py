@@ -99,7 +99,7 @@ async def listening(
     how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": _KEPT_S}
     service = HttpService(models, limits)
     # A small compressed body may hold gigabytes: it is refused, not unpacked.
-    app = service.app(_more_paths(service, photos))
+    app = service.app(further_paths(service, photos))
     runner = web.AppRunner(
         app, handler_cancellation=True, shutdown_timeout=2 * limits.timeout_s, **how
     )
@@ -118,7 +118,9 @@ async def listening(
         listener.stop()
 
 
-def _more_paths(service: HttpService, photos: PhotoProcess | None) -> Iterator[web.RouteDef]:
+def further_paths(service: HttpService, photos: PhotoProcess | None) -> Iterator[web.RouteDef]:
+    """Those beside TensorFlow Serving's."""
+
     async def describe(request: web.Request) -> web.Response:
         return JsonAnswer(openapi(photos=photos is not None))
 

@@ -61,9 +61,7 @@ class PhotoProcess:
             ending.cancel()
             if answers is None:
                 self._end()
-                reject_file(
-                    _NAME, "must be a photo that can be looked at", "one that takes too much"
-                )
+                reject_file(_NAME, "must be a photo for which time and memory suffice", "another")
         ((_, answer),) = answers
         if "error" in answer:
             raise InputError(answer["error"])

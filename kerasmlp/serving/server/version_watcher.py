@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from kerasmlp.utils.checks import InputError, one_sentence, reject_file
 
 _log = logging.getLogger("kerasmlp.serving.versions")
 """A logger of its own: its sentences are few, and each is written."""
+_LONGEST = 40
 
 
 class VersionWatcher:
@@ -63,7 +64,8 @@ class VersionWatcher:
         self._stamps: dict[Path, tuple] = {}
         self._refused: set[Path] = set()
         self._told: dict[tuple, str | None] = {}
-        self._left: list[weakref.ref] = []
+        versions = [v for model in models.values() for v in model.versions.values()]
+        self._loaded = [weakref.ref(version) for version in versions]
 
     async def watch(self, pause_s: float) -> None:
         """Looks again and again, in a thread, until it is cancelled."""
@@ -81,8 +83,8 @@ class VersionWatcher:
 
     def look(self) -> None:
         """Looks once, and takes up what is new."""
-        if any(left() is None for left in self._left):
-            self._left = [left for left in self._left if left() is not None]
+        if any(one() is None for one in self._loaded):
+            self._loaded = [one for one in self._loaded if one() is not None]
             gc.collect()  # TensorFlow's objects know each other in circles
         for path in self._paths:
             with self._telling(path):
@@ -125,14 +127,17 @@ class VersionWatcher:
         for number, version in new.versions.items():
             if version is not earlier.get(number):
                 self._changed(new.name, number, True)
-        self._release(new.name, {n: v for n, v in earlier.items() if v is not new.versions.get(n)})
+        for number, version in earlier.items():
+            if version is not new.versions.get(number):
+                self._changed(new.name, number, False)
 
     def _drop_others(self, path: Path, named: Collection[str]) -> None:
         """Those that a file names no more."""
         for model in list(self._models.values()):
             if model.source and model.source.path == path and model.name not in named:
                 del self._models[model.name]
-                self._release(model.name, model.versions)
+                for number in model.versions:
+                    self._changed(model.name, number, False)
 
     def _new_version(
         self, source: Source, number: int, model: ServedModel | None
@@ -151,6 +156,7 @@ class VersionWatcher:
             self._models[source.name] = replace(model, others=others)
         try:
             version = load_version(place, trust=self._trust)
+            self._loaded.append(weakref.ref(version))
             if model is not None:
                 _check_alike(place, version, model)
         except Exception as error:  # an altered file may fail anywhere, in any way
@@ -158,11 +164,6 @@ class VersionWatcher:
             _log.warning("not served: %s", one_sentence(error) or type(error).__name__)
             return None
         return version if _stamp(place) == stamp else None  # else it changed meanwhile
-
-    def _release(self, name: str, versions: Mapping[int, ServedVersion]) -> None:
-        for number, version in versions.items():
-            self._left.append(weakref.ref(version))
-            self._changed(name, number, False)
 
     @contextlib.contextmanager
     def _telling(self, *what: Any) -> Iterator[None]:
@@ -182,14 +183,33 @@ def _check_alike(place: Path, version: ServedVersion, model: ServedModel) -> Non
     number = max(model.versions)
     earlier = model.versions[number]
     requirement = f"must take and give what version {number} does, or be served by a new start"
-    for key in ("width", "embedder_sha256", "normalized"):
-        ours, theirs = (one.description.get(key) for one in (version, earlier))
+    expected, came = _meaning(earlier), _meaning(version)
+    for key in {**expected, **came}:
+        ours, theirs = came.get(key), expected.get(key)
         if ours != theirs:
-            reject_file(place, requirement, f"{key} {str(ours)[:12]} and not {str(theirs)[:12]}")
-    for signature, definition in earlier.signature_definitions.items():
-        ours = version.signature_definitions.get(signature, {}).get("outputs", {})
-        if missing := sorted(definition["outputs"].keys() - ours.keys()):
+            reject_file(place, requirement, f"{key} {_short(ours)} and not {_short(theirs)}")
+    for signature in earlier.signatures:
+        definitions = [v.signature_definitions.get(signature, {}) for v in (earlier, version)]
+        theirs, ours = (one.get("outputs", {}).keys() for one in definitions)
+        if missing := sorted(theirs - ours):
             reject_file(place, requirement, f"{signature} without {', '.join(missing)[:80]}")
+
+
+def _meaning(version: ServedVersion) -> dict[str, Any]:
+    """What its embeddings and its numbers stand for."""
+    about = version.description
+    known = {k: about.get(k) for k in ("width", "embedder_sha256", "normalized", "preprocessing")}
+    heads = about.get("heads") if isinstance(about.get("heads"), dict) else {"": about}
+    for name, head in heads.items():
+        for key in ("class_names", "label_names", "unit"):
+            if isinstance(head, dict):
+                known[f"{key} of {name}".removesuffix(" of ")] = head.get(key)
+    return known
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _stamp(version: Path) -> tuple[tuple | None, ...]:
