@@ -9,15 +9,12 @@ log-in: for other machines, put a proxy before it, and name it with
 
 import argparse
 import importlib.util
-import os
 
 from kerasmlp.commands.answering import add_answer_arguments, open_answering, open_finder
-from kerasmlp.commands.face_options import add_face_arguments, finder_of
+from kerasmlp.commands.face_options import add_face_arguments, finder_of, limit_pixels
 from kerasmlp.commands.serve import add_address_arguments
 from kerasmlp.utils.checks import check_int, reject
 from kerasmlp.utils.tensorflow_import import import_tensorflow
-
-_MAX_PIXELS = 1 << 26
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +27,7 @@ def run(args: argparse.Namespace) -> None:
     if not importlib.util.find_spec("gradio"):
         reject("gradio", "must be installed for the demo (extra `demo`)", None)
     check_int("--num-samples", args.num_samples, minimum=1)
-    # read by OpenCV when it is loaded: a file of some kilobytes may hold gigabytes
-    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(_MAX_PIXELS)
+    limit_pixels()
     import_tensorflow()  # its compiled steps are for threads
     predictors, how = open_answering(args)
     finder = None

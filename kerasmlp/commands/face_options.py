@@ -1,8 +1,11 @@
 """Which models look at photos: for all commands that take some."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
+
+_MAX_PIXELS = 1 << 26
 
 
 def add_face_arguments(group: argparse._ActionsContainer, text: str) -> None:
@@ -27,3 +30,11 @@ def finder_of(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments of `FaceFinder` beside its `model_dir`."""
     detector = None if args.detector == "none" else args.detector
     return {"embedder": args.embedder, "detector": detector}
+
+
+def limit_pixels() -> None:
+    """Of photos that come from others: a file of some kilobytes may hold gigabytes.
+
+    Read by OpenCV when it is loaded.
+    """
+    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(_MAX_PIXELS)

@@ -1,11 +1,14 @@
 """Serves exported models over HTTP, as TensorFlow Serving does over its REST port.
 
 MODEL is a folder of versions as of export-model, a run, or a `models.config`
-of several models with paths of this machine; what is there when it starts is
-served. Ask `POST /v1/models/NAME:predict`; see also `/readyz` and
-`/metrics`. There is no encryption and no log-in: for other machines, put a
-proxy before it. While it listens on this machine only, or with --allow-host,
-requests under other names are refused. SIGTERM stops it once everything that it took is answered.
+of several models with paths of this machine. A version that appears in a folder
+is taken up without a new start. Ask `POST /v1/models/NAME:predict`, or in the
+Open Inference Protocol `POST /v2/models/NAME/infer`; with --model-dir or
+--embedder also `POST /v1/models/NAME:embed` about a photo; see `/openapi.json`,
+`/readyz` and `/metrics`. There is no encryption and no log-in: for other
+machines, put a proxy before it. While it listens on this machine only, or with
+--allow-host, requests under other names are refused. SIGTERM stops it once
+everything that it took is answered.
 """
 
 import argparse
@@ -16,8 +19,9 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from kerasmlp.commands.face_options import add_face_arguments, finder_of, limit_pixels
 from kerasmlp.commands.number_options import add_number
-from kerasmlp.utils.checks import reject
+from kerasmlp.utils.checks import check_positive, reject
 from kerasmlp.utils.tensorflow_import import import_tensorflow
 
 _LIBRARIES = ("aiohttp", "orjson", "prometheus_client")
@@ -39,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_number(parser, flag, int, text)
     text = "of one request (default: 30)"
     add_number(parser, "--timeout-s", float, text, metavar="SECONDS")
+    text = "between two looks for new versions; 0: never (default: 2)"
+    add_number(parser, "--poll-s", float, text, default=2.0, metavar="SECONDS")
     parser.add_argument("--trust", action="store_true", help="run whatever a MODEL holds")
+    add_face_arguments(parser, "insightface's .onnx models, for photos (:embed)")
 
 
 def add_address_arguments(parser: argparse.ArgumentParser, port: int, name: str) -> None:
@@ -61,12 +68,18 @@ def run(args: argparse.Namespace) -> None:
 
     _keep_little_memory()
     names = {field.name for field in dataclasses.fields(Limits)}
+    check_positive("poll_s", args.poll_s, zero=True)
     limits = Limits(**{k: v for k, v in vars(args).items() if k in names and v is not None})
     import_tensorflow()
     from kerasmlp.serving.server.http_server import serve
     from kerasmlp.serving.server.served_models import load_models
+    from kerasmlp.serving.server.version_watcher import VersionWatcher
 
     models = load_models(args.models, trust=args.trust)
+    base = ""
+
+    def place(name: str, number: int) -> str:
+        return f"{base}/v1/models/{name}/versions/{number}"
 
     for name, number in [(k, n) for k, m in models.items() for n in sorted(m.versions)]:
         if models[name].versions[number].watch is None:
@@ -75,13 +88,30 @@ def run(args: argparse.Namespace) -> None:
             print(f"note: {told}: whether rows have moved is not watched", file=sys.stderr)
 
     def started(url: str) -> None:
+        nonlocal base
+        base = url
         for name, model in models.items():
             for number in sorted(model.versions):
-                print(f"{url}/v1/models/{name}/versions/{number}")
+                print(place(name, number))
         print(f"ready        {url}", flush=True)
 
+    def changed(name: str, number: int, is_served: bool) -> None:
+        with contextlib.suppress(OSError):  # nobody need read it
+            print(f"{'taken up' if is_served else 'released':12} {place(name, number)}", flush=True)
+
     how = {"limits": limits, "allowed_hosts": args.allow_host, "started": started}
-    asyncio.run(serve(models, host=args.host, port=args.port, **how))
+    if args.poll_s:
+        watcher = VersionWatcher(models, args.models, trust=args.trust, changed=changed)
+        how |= {"watcher": watcher, "poll_s": args.poll_s}
+    with contextlib.ExitStack() as stack:
+        if args.model_dir is not None or args.embedder is not None:
+            from kerasmlp.serving.server.photo_paths import open_photos
+
+            limit_pixels()
+            finder = {"model_dir": args.model_dir, **finder_of(args)}
+            how["photos"] = open_photos(models, limits.timeout_s, **finder)
+            stack.callback(how["photos"].stop)
+        asyncio.run(serve(models, host=args.host, port=args.port, **how))
     print("stopped")
 
 

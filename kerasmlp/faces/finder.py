@@ -210,6 +210,19 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         content = read_photo(path)
     except OSError as error:
         reject_file(path, "must be a readable image", error.strerror or str(error))
+    return image_of(content, path)
+
+
+def image_of(content: bytes, name: str | os.PathLike) -> np.ndarray:
+    """As `decode_photo`.
+
+    Args:
+        content: Of a file.
+        name: What an error calls it.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     image, reason = decode_photo(content)
     if reason == TOO_LARGE:
         most = f"{max_pixels(len(content)) / 1e6:.0f} megapixels, of some formats fewer"
@@ -217,5 +230,5 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     elif reason == FAILED_TO_READ:
         reason = "a damaged or unknown one"
     if image is None:
-        reject_file(path, "must be a readable image", reason)
+        reject_file(name, "must be a readable image", reason)
     return image

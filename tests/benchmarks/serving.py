@@ -49,7 +49,7 @@ SAMPLES, DIFFERENT = 64, 32
 KINDS = ("deterministic", "mc", "mc-seeds")
 
 
-def make_model(folder: Path) -> Path:
+def make_model(folder: Path, seed: int = 0) -> Path:
     """A run of the paper's age network with random weights, made in a process of its own."""
     code = (
         "import sys\n"
@@ -61,7 +61,7 @@ def make_model(folder: Path) -> Path:
         "from kerasmlp.data.targets import age_target\n"
         "target = age_target('age_years', 'adience', by_years=True)\n"
         "network = PRESETS['paper-age'].network(512)\n"
-        "model = ResidualMLP(num_classes=target.num_classes, seed=0, **network)\n"
+        "model = ResidualMLP(num_classes=target.num_classes, seed=int(sys.argv[2]), **network)\n"
         "config = {'target': {**vars(target), 'class_names': list(target.class_names)},\n"
         "    'recipe': Recipe().to_config(), 'width': 512, 'embedder': 'none',\n"
         "    'embedder_sha256': '0' * 64, 'normalized': True, 'data_digest': 'none'}\n"
@@ -70,7 +70,8 @@ def make_model(folder: Path) -> Path:
         "    model.save(run / 'model.keras'); run.finish({'temperature': 1.0})\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, env=environment)
+    command = [sys.executable, "-c", code, str(folder), str(seed)]
+    subprocess.run(command, check=True, env=environment)
     return folder
 
 
@@ -92,15 +93,14 @@ class Connection:
     def __init__(self, port: int, path: str):
         self._port, self._path, self._writer = port, path, None
 
-    async def ask(self, body: bytes) -> tuple[int, bytes]:
+    async def ask(self, body: bytes, more: str = "") -> tuple[int, bytes]:
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
-        head = (
-            f"POST {self._path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        head = f"POST {self._path} HTTP/1.1\r\nHost: localhost\r\n{more}"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         self._writer.write(head.encode() + body)
         answered = await self._reader.readuntil(b"\r\n\r\n")
-        size = int(re.search(rb"content-length: (\d+)", answered, re.I)[1])
+        size = int(re.search(rb"\r\ncontent-length: (\d+)", answered, re.I)[1])
         return int(answered[9:12]), await self._reader.readexactly(size)
 
     def close(self) -> None:

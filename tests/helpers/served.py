@@ -11,12 +11,13 @@ from kerasmlp.serving.server.limits import Limits
 
 
 @contextlib.contextmanager
-def service(models, *, host="127.0.0.1", allowed_hosts=(), **limits):
+def service(models, *, host="127.0.0.1", allowed_hosts=(), photos=None, **limits):
     """Yields the port of a service in a thread."""
     loop, started, ports = asyncio.new_event_loop(), threading.Event(), []
 
     async def run():
-        async with listening(models, host, 0, Limits(**limits), allowed_hosts) as (*_, url):
+        how = {"allowed_hosts": allowed_hosts, "photos": photos}
+        async with listening(models, host, 0, Limits(**limits), **how) as (*_, url):
             ports.append(int(url.rsplit(":", 1)[1]))
             started.set()
             while ports:

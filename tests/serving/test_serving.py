@@ -35,7 +35,8 @@ from kerasmlp.serving.server import bodies
 from kerasmlp.serving.server.batching import Batcher
 from kerasmlp.serving.server.http_server import serve
 from kerasmlp.serving.server.limits import Limits
-from kerasmlp.serving.server.rest_json import Question, encode
+from kerasmlp.serving.server.questions import Question
+from kerasmlp.serving.server.rest_json import encode
 from kerasmlp.serving.server.served_models import ServedModel, load_models
 from kerasmlp.serving.server.served_version import ServedVersion
 
@@ -548,7 +549,7 @@ def test_a_failure_is_one_sentence_without_internals():
 
 def questions(*rows):
     arrays = [np.array(values, np.float32)[:, None] for values in rows]
-    return [Question("serving_default", {"embedding": array}, False) for array in arrays]
+    return [Question("serving_default", {"embedding": array}) for array in arrays]
 
 
 @pytest.mark.parametrize(
@@ -591,7 +592,7 @@ def test_a_batch_is_bounded_by_its_passes_and_answered_before_the_end():
 
 def heavy(rows, samples):
     inputs = mc_inputs(100 + np.arange(rows, dtype=np.float32)[:, None], samples, 0)
-    return Question("serve_mc", inputs, False)
+    return Question("serve_mc", inputs)
 
 
 def test_a_large_question_is_computed_in_pieces_while_small_ones_come():

@@ -8,8 +8,8 @@ import numpy as np
 
 from kerasmlp.serving.server.fair_queue import Client, FairQueue
 from kerasmlp.serving.server.limits import Limits
+from kerasmlp.serving.server.questions import Question
 from kerasmlp.serving.server.rest_answers import Busy
-from kerasmlp.serving.server.rest_json import Question
 from kerasmlp.serving.server.served_version import ServedVersion
 
 _MANY_ROWS = 8

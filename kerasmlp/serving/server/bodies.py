@@ -1,13 +1,17 @@
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from aiohttp import web
 
-from kerasmlp.serving.server.json_process import JsonProcess
+from kerasmlp.serving.server.json_process import JsonProcess, decode_by_form
+from kerasmlp.serving.server.questions import Form, Question
 from kerasmlp.serving.server.rest_answers import Busy
-from kerasmlp.serving.server.rest_json import Form, Question, decode
 from kerasmlp.serving.server.turns import Turns
 
+T = TypeVar("T")
 _LARGE = 1 << 16  # bytes; smaller ones cost about as much as what else a request needs
 _BODIES = 4  # of the largest size that may be in memory at one time
 _MOST = 0.25  # of that memory for one address
@@ -53,7 +57,7 @@ class Bodies:
         self._process = JsonProcess()
 
     async def question(self, request: web.Request, size: int, form: Form) -> Question:
-        """Reads and decodes a body; see `decode`.
+        """Reads and decodes a body; see `decode_by_form`.
 
         Raises:
             InputError: if it cannot be understood.
@@ -61,16 +65,40 @@ class Bodies:
             Busy: if its turn does not.
         """
         if size <= _LARGE:
-            return decode(await self._read(request, size), form)
+            return decode_by_form(await self._read(request, size), form)
+        if form.json_bytes is not None and form.json_bytes <= _LARGE:
+            return await self.work(request, size, None, partial(decode_by_form, form=form))
+        return await self.work(
+            request, size, self._decoded, partial(self._process.decode, form=form)
+        )
+
+    async def work(
+        self, request: web.Request, size: int, turns: Turns | None, work: Callable[[bytes], T]
+    ) -> T:
+        """Reads a large body when it is let in, and returns what is made of it.
+
+        Args:
+            request: Whose body it is.
+            size: Of the body, in bytes.
+            turns: Of those who wait for the same work, done in a thread; None where it takes no
+                time.
+            work: What is done with the body.
+
+        Raises:
+            TimeoutError: if it does not come in time.
+            Busy: if its turn does not.
+        """
         client, loop = request.protocol.client, asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s) as waiting:
                 async with self._in_memory.turn(client, share=size / self._room, cost=size):
                     waiting.reschedule(None)
                     body = await self._read(request, size)
+                    if turns is None:
+                        return work(body)
                     waiting.reschedule(loop.time() + self._timeout_s)
-                    async with self._decoded.turn(client, share=1.0, cost=size):
-                        return await asyncio.to_thread(self._process.decode, body, form)
+                    async with turns.turn(client, share=1.0, cost=size):
+                        return await asyncio.to_thread(work, body)
         except TimeoutError:
             if waiting.expired():
                 raise Busy from None

@@ -6,7 +6,7 @@ import ipaddress
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -17,7 +17,13 @@ from kerasmlp.serving.server.connections import Connection, Connections
 from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.limits import Limits
 from kerasmlp.serving.server.listener import Listener
+from kerasmlp.serving.server.open_inference_paths import OpenInferencePaths
+from kerasmlp.serving.server.openapi import openapi
+from kerasmlp.serving.server.photo_paths import PhotoPaths
+from kerasmlp.serving.server.photo_process import PhotoProcess
+from kerasmlp.serving.server.rest_answers import JsonAnswer
 from kerasmlp.serving.server.served_models import ServedModel
+from kerasmlp.serving.server.version_watcher import VersionWatcher
 
 _KEPT_S = 75  # an idle connection
 _SWITCH_S = 0.0005  # until a thread that decodes gives way to the one that answers
@@ -29,6 +35,8 @@ async def serve(
     *,
     limits: Limits,
     started: Callable[[str], None],
+    watcher: VersionWatcher | None = None,
+    poll_s: float = 2.0,
     **address: Any,
 ) -> None:
     """Serves until SIGTERM or SIGINT; a second one ends it at once.
@@ -41,7 +49,9 @@ async def serve(
         models: As of `load_models`.
         limits: Of requests.
         started: Called with the URL once it listens.
-        address: `host`, `port` and `allowed_hosts` of `listening`.
+        watcher: Takes up new versions of the models; None for nobody.
+        poll_s: How often it looks.
+        address: `host`, `port`, `allowed_hosts` and `photos` of `listening`.
 
     Raises:
         InputError: if it cannot listen there.
@@ -53,7 +63,10 @@ async def serve(
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop.set)
             started(url)
+            watching = watcher and loop.create_task(watcher.watch(poll_s))
             await stop.wait()
+            if watching:
+                watching.cancel()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
             service.stopping = True
@@ -68,6 +81,7 @@ async def listening(
     port: int,
     limits: Limits,
     allowed_hosts: Collection[str] = (),
+    photos: PhotoProcess | None = None,
 ) -> AsyncIterator[tuple[HttpService, Listener, str]]:
     """Yields the service, what takes its connections, and its URL; then answers what it read.
 
@@ -79,13 +93,15 @@ async def listening(
         allowed_hosts: Names of this server beside `localhost`. At an address
             of this machine alone, requests under others are refused; at
             others, if some are named.
+        photos: Who looks at photos; None for nobody.
     """
     connections = Connections(_room_for(limits.max_connections))
     how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": _KEPT_S}
     service = HttpService(models, limits)
     # A small compressed body may hold gigabytes: it is refused, not unpacked.
+    app = service.app(further_paths(service, photos))
     runner = web.AppRunner(
-        service.app(), handler_cancellation=True, shutdown_timeout=2 * limits.timeout_s, **how
+        app, handler_cancellation=True, shutdown_timeout=2 * limits.timeout_s, **how
     )
     await runner.setup()
     listener = Listener(connections, lambda: Connection(connections, runner.server, **how))
@@ -100,6 +116,18 @@ async def listening(
         listener.close()
         await runner.cleanup()
         listener.stop()
+
+
+def further_paths(service: HttpService, photos: PhotoProcess | None) -> Iterator[web.RouteDef]:
+    """Those beside TensorFlow Serving's."""
+
+    async def describe(request: web.Request) -> web.Response:
+        return JsonAnswer(openapi(photos=photos is not None))
+
+    yield web.get("/openapi.json", describe)
+    yield from OpenInferencePaths(service).routes()
+    if photos is not None:
+        yield from PhotoPaths(service, photos).routes()
 
 
 def _room_for(connections: int) -> int:

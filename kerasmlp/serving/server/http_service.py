@@ -2,25 +2,28 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from aiohttp import web
 
 from kerasmlp.serving.server.batching import Batcher
 from kerasmlp.serving.server.bodies import Bodies
 from kerasmlp.serving.server.limits import Limits
-from kerasmlp.serving.server.rest_answers import JsonAnswer, Refusal
-from kerasmlp.serving.server.rest_json import Form, Question, encode
+from kerasmlp.serving.server.questions import Form, Question
+from kerasmlp.serving.server.rest_answers import JsonAnswer, Refusal, expected
+from kerasmlp.serving.server.rest_json import encode
 from kerasmlp.serving.server.served_models import ServedModel
 from kerasmlp.serving.server.served_version import ServedVersion
 from kerasmlp.serving.server.service_metrics import ServiceMetrics
 from kerasmlp.utils.checks import InputError
 
-_MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}"
+MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}"
 _PORT = re.compile(r":\d*$")
 _HUNG_UP = 499  # as nginx counts them
 
 _MOVED = "%s: the rows asked for have moved, told by the %s: what the run promises is not for them"
+_GOOD = {"error_code": "OK", "error_message": ""}
+_STATUS = {"END": {"error_code": "INVALID_ARGUMENT", "error_message": "see the server's log"}}
 
 _log = logging.getLogger("kerasmlp.serving")
 
@@ -48,6 +51,8 @@ class HttpService:
         limits: Of requests.
 
     Attributes:
+        limits: Of requests.
+        bodies: By which they are read.
         stopping: Whether it says that it does.
         hosts: What it may be called, without ports; None for anything. A page
             may have any name lead to this machine, and then ask from its
@@ -56,21 +61,26 @@ class HttpService:
 
     def __init__(self, models: Mapping[str, ServedModel], limits: Limits):
         self._models = models
-        self._limits = limits
+        self.limits = limits
         self._metrics = ServiceMetrics()
-        self._bodies = Bodies(limits.max_body_bytes, limits.timeout_s)
+        self.bodies = Bodies(limits.max_body_bytes, limits.timeout_s)
         self.stopping = False
         self.hosts: Collection[str] | None = None
         self._batcher: Batcher | None = None
 
-    def app(self) -> web.Application:
-        """A new application; it computes from its start to its clean-up."""
+    def app(self, more: Iterable[web.RouteDef] = ()) -> web.Application:
+        """A new application; it computes from its start to its clean-up.
+
+        Args:
+            more: Further paths, which are looked at first.
+        """
         app = web.Application(middlewares=[self._errors])
         app.add_routes(
             [
-                web.post(_MODEL + ":{verb:[a-z]+}", self._predict, expect_handler=_expected),
-                web.get(_MODEL, self._status),
-                web.get(_MODEL + "/metadata", self._metadata),
+                *more,
+                web.post(MODEL + ":{verb:[a-z]+}", self._predict, expect_handler=expected),
+                web.get(MODEL, self._status),
+                web.get(MODEL + "/metadata", self._metadata),
                 web.get("/healthz", self._health),
                 web.get("/readyz", self._ready),
                 web.get("/metrics", self._counters),
@@ -80,11 +90,11 @@ class HttpService:
         return app
 
     async def _computing(self, app: web.Application):
-        self._batcher = Batcher(self._limits, self._metrics.batch_rows.observe)
+        self._batcher = Batcher(self.limits, self._metrics.batch_rows.observe)
         await self._batcher.start()
         yield
         await self._batcher.stop()
-        await asyncio.to_thread(self._bodies.stop)
+        await asyncio.to_thread(self.bodies.stop)
 
     @web.middleware
     async def _errors(self, request: web.Request, handler) -> web.StreamResponse:
@@ -117,26 +127,49 @@ class HttpService:
         return response
 
     async def _predict(self, request: web.Request) -> web.Response:
+        def encoded(question: Question, outputs: Mapping, number: int) -> web.Response:
+            body = encode(outputs, by_row=question.wanted["by_row"])
+            return web.Response(body=body, content_type="application/json")
+
+        def question_of(version: ServedVersion) -> Awaitable[Question]:
+            return self.question(request, version, Form)
+
+        return await self.answer(request, question_of, encoded)
+
+    async def answer(
+        self,
+        request: web.Request,
+        question_of: Callable[[ServedVersion], Awaitable[Question]],
+        encoded: Callable[[Question, Mapping, int], web.Response],
+    ) -> web.Response:
+        """Answers what a body asks, in any dialect.
+
+        Args:
+            request: Whose path names the model.
+            question_of: Reads the body, given the version that is asked.
+            encoded: Writes the answer, of a question, its outputs and the version's number.
+        """
         started, model, signature, status = time.perf_counter(), "", "", 200
         self._metrics.active.inc()
         try:
-            served, numbers = self._model(request)
+            served, numbers = self.find(request)
             version = served.versions[numbers[-1]]
             model = request.match_info["model"]
-            if (verb := request.match_info["verb"]) != "predict":
+            if (verb := request.match_info.get("verb", "predict")) != "predict":
                 raise Refusal(400, f"only :predict is answered, not :{verb}")
             await request.protocol.taken()
-            question = await self._question(request, version)
+            question = await question_of(version)
+            self._check_passes(question)
             signature = question.signature
             try:
-                async with asyncio.timeout(self._limits.timeout_s):
+                async with asyncio.timeout(self.limits.timeout_s):
                     outputs = await self._batcher.ask(version, question, request.protocol.client)
             except TimeoutError:
-                raise Refusal(504, f"not computed within {self._limits.timeout_s:g} s") from None
+                raise Refusal(504, f"not computed within {self.limits.timeout_s:g} s") from None
             self._metrics.rows.labels(model, signature).inc(question.rows)
-            body = encode(outputs, by_row=question.by_row)
+            answer = encoded(question, outputs, numbers[-1])
             self._watch(f"{model}/{numbers[-1]}", version, question, outputs)
-            return web.Response(body=body, content_type="application/json")
+            return answer
         except (asyncio.CancelledError, ConnectionError):
             status = _HUNG_UP
             raise
@@ -158,28 +191,39 @@ class HttpService:
         if alarm is not None:
             _log.warning(_MOVED, name, alarm)
 
-    async def _question(self, request: web.Request, version: ServedVersion) -> Question:
-        limits = self._limits
+    async def question(
+        self, request: web.Request, version: ServedVersion, form_of: Callable[..., Form]
+    ) -> Question:
+        """Reads and decodes a body; the form is given the arguments of `Form`."""
+        size = self.body_size(request)
+        how = {"signatures": version.signatures, "width": version.width}
+        how |= {"max_rows": self.limits.max_rows, "max_samples": self.max_samples(version)}
+        try:
+            return await self.bodies.question(request, size, form_of(**how))
+        except TimeoutError:
+            raise Refusal(408, "the body did not arrive in time") from None
+
+    def max_samples(self, version: ServedVersion) -> int:
+        return min(self.limits.max_samples, version.max_samples)
+
+    def body_size(self, request: web.Request) -> int:
+        """Of a body that may be read."""
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             raise Refusal(403, "another site's page must not ask")
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Refusal(415, "the body must not be compressed")
-        size = request.content_length
-        if size is None:
+        if request.content_length is None:
             raise Refusal(411, "the request must have a Content-Length")
-        if size > limits.max_body_bytes:
-            raise Refusal(413, f"the body is too large: at most {limits.max_body_bytes} bytes")
-        max_samples = min(limits.max_samples, version.max_samples)
-        form = Form(version.signatures, version.width, limits.max_rows, max_samples)
-        try:
-            question = await self._bodies.question(request, size, form)
-        except TimeoutError:
-            raise Refusal(408, "the body did not arrive in time") from None
-        if "num_samples" in question.inputs and question.passes > limits.max_passes:
-            sentence = f"rows times num_samples must be at most {limits.max_passes}"
-            sentence += f". Received: {question.passes}"
-            raise Refusal(400, sentence)
-        return question
+        if request.content_length > self.limits.max_body_bytes:
+            sentence = f"the body is too large: at most {self.limits.max_body_bytes} bytes"
+            raise Refusal(413, sentence)
+        return request.content_length
+
+    def _check_passes(self, question: Question) -> None:
+        most = self.limits.max_passes
+        if "num_samples" in question.inputs and question.passes > most:
+            sentence = f"rows times num_samples must be at most {most}"
+            raise Refusal(400, f"{sentence}. Received: {question.passes}")
 
     def _check_host(self, request: web.Request) -> None:
         names = [name.lower() for name in request.headers.getall("Host", [])]
@@ -188,7 +232,7 @@ class HttpService:
         if len(names) > 1 or not {names[0], _PORT.sub("", names[0])} & set(self.hosts):
             raise Refusal(403, "the server is not known by this name: see --allow-host")
 
-    def _model(self, request: web.Request) -> tuple[ServedModel, list[int]]:
+    def find(self, request: web.Request) -> tuple[ServedModel, list[int]]:
         """The model that is asked for, and the numbers of the versions meant, latest last."""
         name, which = request.match_info["model"], request.match_info["which"]
         model = self._models.get(name)
@@ -207,15 +251,18 @@ class HttpService:
         return model, [number]
 
     async def _status(self, request: web.Request) -> web.Response:
-        _, numbers = self._model(request)
-        good = {"error_code": "OK", "error_message": ""}
+        model, numbers = self.find(request)
+        states = dict.fromkeys(numbers, "AVAILABLE")
+        if not request.match_info["which"]:
+            states |= model.others
         states = [
-            {"version": str(n), "state": "AVAILABLE", "status": good} for n in reversed(numbers)
+            {"version": str(n), "state": states[n], "status": _STATUS.get(states[n], _GOOD)}
+            for n in sorted(states, reverse=True)
         ]
         return JsonAnswer({"model_version_status": states})
 
     async def _metadata(self, request: web.Request) -> web.Response:
-        model, numbers = self._model(request)
+        model, numbers = self.find(request)
         spec = {"name": model.name, "signature_name": "", "version": str(numbers[-1])}
         definitions = model.versions[numbers[-1]].signature_definitions
         signatures = {"signature_def": {"signature_def": definitions}}
@@ -224,9 +271,13 @@ class HttpService:
     async def _health(self, request: web.Request) -> web.Response:
         return JsonAnswer({"status": "running"})
 
-    async def _ready(self, request: web.Request) -> web.Response:
+    def check_ready(self) -> None:
+        """Raises a refusal while it stops."""
         if self.stopping:
             raise Refusal(503, "stopping")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        self.check_ready()
         return JsonAnswer({"status": "ready"})
 
     async def _counters(self, request: web.Request) -> web.Response:
@@ -243,11 +294,3 @@ _SENTENCES = {
     404: "there is nothing at this path",
     405: "this path does not take this method",
 }
-
-
-async def _expected(request: web.Request) -> web.Response | None:
-    if request.headers["Expect"].lower() != "100-continue":
-        return JsonAnswer({"error": "only 100-continue can be expected"}, 417)
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0  # no part of the answer
-    return None

@@ -9,15 +9,27 @@ from typing import BinaryIO
 import numpy as np
 import orjson
 
-from kerasmlp.serving.server.rest_json import Form, Question, decode
+from kerasmlp.serving.server.open_inference import InferForm, decode_infer
+from kerasmlp.serving.server.questions import Form, Question
+from kerasmlp.serving.server.rest_json import decode
 from kerasmlp.utils.checks import InputError
 from kerasmlp.utils.processes import start_worker
 
 _NICE = 10  # small requests go first
+_DECODERS = {Form: decode, InferForm: decode_infer}
 
 
 class _Ended(OSError):
     """The other side of a pipe is gone."""
+
+
+def decode_by_form(body: bytes, form: Form) -> Question:
+    """Reads a body in the dialect of its form.
+
+    Raises:
+        InputError: if it cannot be understood.
+    """
+    return _DECODERS[type(form)](body, form)
 
 
 class JsonProcess:
@@ -37,7 +49,7 @@ class JsonProcess:
         self._one_at_a_time = threading.Lock()
 
     def decode(self, body: bytes, form: Form) -> Question:
-        """As `rest_json.decode`.
+        """As `decode_by_form`.
 
         Raises:
             InputError: as there.
@@ -49,7 +61,8 @@ class JsonProcess:
                     __name__, stdout=subprocess.PIPE, env={"PYTHONSAFEPATH": "1"}
                 )
             try:
-                _write(self._process.stdin, {"form": vars(form), "bytes": len(body)}, body)
+                head = {"dialect": type(form).__name__, "form": vars(form), "bytes": len(body)}
+                _write(self._process.stdin, head, body)
                 answer, arrays = _read(self._process.stdout)
             except OSError:
                 self._end()
@@ -60,7 +73,7 @@ class JsonProcess:
         for name, kind, shape in answer["arrays"]:
             values = np.frombuffer(arrays, kind, int(np.prod(shape)), first)
             inputs[name], first = values.reshape(shape), first + values.nbytes
-        return Question(answer["signature"], inputs, answer["by_row"])
+        return Question(answer["signature"], inputs, answer["wanted"])
 
     def stop(self) -> None:
         with self._one_at_a_time:
@@ -94,11 +107,12 @@ def _read(pipe: BinaryIO) -> tuple[dict, bytes]:
 
 def _answer(asked: dict, body: bytes) -> tuple[dict, list[memoryview]]:
     try:
-        question = decode(body, Form(**asked["form"]))
+        form = next(form for form in _DECODERS if form.__name__ == asked["dialect"])
+        question = decode_by_form(body, form(**asked["form"]))
     except InputError as error:
         return {"error": str(error)}, []
     arrays = {name: np.ascontiguousarray(values) for name, values in question.inputs.items()}
-    answer = {"signature": question.signature, "by_row": question.by_row}
+    answer = {"signature": question.signature, "wanted": question.wanted}
     answer["arrays"] = [[k, v.dtype.str, v.shape] for k, v in arrays.items()]
     answer["bytes"] = sum(values.nbytes for values in arrays.values())
     return answer, [values.data.cast("B") for values in arrays.values()]

@@ -40,3 +40,12 @@ class JsonAnswer(web.Response):
     async def prepare(self, request: web.BaseRequest):
         await asyncio.sleep(self._held_s)
         return await super().prepare(request)
+
+
+async def expected(request: web.Request) -> web.Response | None:
+    """Answers `Expect: 100-continue` so that the body comes, and refuses others."""
+    if request.headers["Expect"].lower() != "100-continue":
+        return JsonAnswer({"error": "only 100-continue can be expected"}, 417)
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # no part of the answer
+    return None

@@ -3,58 +3,23 @@
 import base64
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 
+from kerasmlp.serving.server.questions import (
+    Form,
+    Question,
+    check_finite,
+    check_rows,
+    check_signature,
+    embeddings_of,
+    integers_of,
+    parse_object,
+    refuse,
+)
 from kerasmlp.utils.checks import reject_file
-
-_NUMBERS = {int, float}  # `bool` is an int too, and not wanted
-_SEEDS = 1 << 63
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a request may hold.
-
-    Args:
-        signatures: With the names of their inputs.
-        width: Of the embeddings.
-        max_rows: More are refused.
-        max_samples: More passes per row are refused.
-    """
-
-    signatures: Mapping[str, Sequence[str]]
-    width: int
-    max_rows: int
-    max_samples: int
-
-
-@dataclass(frozen=True)
-class Question:
-    """A request that can be computed.
-
-    Args:
-        signature: Of the model.
-        inputs: By name, one entry per row.
-        by_row: Whether it was asked with `instances`.
-    """
-
-    signature: str
-    inputs: dict[str, np.ndarray]
-    by_row: bool
-
-    @property
-    def rows(self) -> int:
-        return len(self.inputs["embedding"])
-
-    @property
-    def passes(self) -> int:
-        """Rows × MC passes, all rows taking as many as the one that wants most."""
-        samples = self.inputs.get("num_samples")
-        return self.rows * (1 if samples is None else int(samples.max()))
 
 
 def decode(body: bytes, form: Form) -> Question:
@@ -65,32 +30,27 @@ def decode(body: bytes, form: Form) -> Question:
     `num_samples` and `seed` may be one number in columns. NaN, Infinity, what
     is no float32, `true` for a number, and lists deeper than the input are refused.
 
+    Returns:
+        The question, which wants `by_row`: whether it was asked with `instances`.
+
     Raises:
         InputError: in one sentence.
 
     Reference: "RESTful API" of TensorFlow Serving, Predict API.
     """
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        reject_file("body", "must be JSON of limited depth, without NaN and Infinity", f"{error}")
-    if type(content) is not dict:
-        _refuse("body", "must be a JSON object", content)
-    signature = content.get("signature_name", "serving_default")
-    signature = "serving_default" if signature == "" else signature  # as TensorFlow Serving does
-    if type(signature) is not str or signature not in form.signatures:
-        _refuse("signature_name", f"must be one of {', '.join(form.signatures)}", signature)
+    content = parse_object(body)
+    signature = check_signature(content.get("signature_name", "serving_default"), form)
     if ("instances" in content) == ("inputs" in content):
         reject_file("body", "must hold either `instances` or `inputs`", reprlib.repr([*content]))
     names = form.signatures[signature]
     by_row = "instances" in content
     columns = (_by_row if by_row else _by_column)(content, names, form.max_rows)
-    inputs = {"embedding": _embeddings(columns["embedding"], form.width)}
+    inputs = {"embedding": embeddings_of(columns["embedding"], form.width)}
     rows = len(inputs["embedding"])
-    limits = {"num_samples": (1, form.max_samples, np.int32), "seed": (0, _SEEDS - 1, np.int64)}
     for name in set(names) - {"embedding"}:
-        inputs[name] = _integers(name, columns[name], rows, *limits[name])
-    return Question(signature, inputs, by_row)
+        values = columns[name] if type(columns[name]) is list else [columns[name]]
+        inputs[name] = integers_of(name, values, rows, form)
+    return Question(signature, inputs, {"by_row": by_row})
 
 
 def encode(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> bytes:
@@ -110,11 +70,7 @@ def encode(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> bytes:
     >>> encode({"p": np.float32([0.1, 1])}, by_row=False)
     b'{"outputs":[0.1,1.0]}'
     """
-    for values in outputs.values():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            row = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0]
-            came = "numbers with which it runs over"
-            reject_file(f"embedding[{row}]", "must have a finite answer of the model", came)
+    check_finite(outputs)
     plain = {k: _texts(k, v) if v.dtype.kind in "OS" else v for k, v in outputs.items()}
     if by_row:
         rows = zip(*plain.values(), strict=True)
@@ -161,38 +117,6 @@ def _check_names(place: str, value: Any, names: Sequence[str]) -> None:
 
 def _column(name: str, value: Any, max_rows: int) -> list:
     if type(value) is not list or not value:
-        _refuse(name, "must be a list of at least one row", value)
-    if len(value) > max_rows:
-        reject_file(name, f"must hold at most {max_rows} rows", f"{len(value)}")
+        refuse(name, "must be a list of at least one row", value)
+    check_rows(name, len(value), max_rows)
     return value
-
-
-def _embeddings(rows: list, width: int) -> np.ndarray:
-    for i, row in enumerate(rows):
-        if type(row) is not list:
-            _refuse(f"embedding[{i}]", f"must be a list of {width} numbers", row)
-        if len(row) != width:
-            reject_file(f"embedding[{i}]", f"must be a list of {width} numbers", f"{len(row)}")
-        if not _NUMBERS.issuperset(map(type, row)):
-            wrong = next(v for v in row if type(v) not in _NUMBERS)
-            _refuse(f"embedding[{i}]", "must hold numbers only", wrong)
-    with np.errstate(over="ignore"):
-        embeddings = np.array(rows, np.float64).astype(np.float32)
-    if not np.isfinite(embeddings).all():
-        reject_file("embedding", "must hold numbers that float32 can hold", "a larger one")
-    return embeddings
-
-
-def _integers(name: str, value: Any, rows: int, minimum: int, maximum: int, dtype) -> np.ndarray:
-    values = value if type(value) is list else [value]
-    for one in values:
-        if type(one) is not int or not minimum <= one <= maximum:
-            _refuse(name, f"must be an integer from {minimum} to {maximum}", one)
-    if len(values) not in (1, rows):
-        reject_file(name, "must be one number, or one per row", f"{len(values)} for {rows} rows")
-    return np.broadcast_to(np.array(values, dtype), (rows,))
-
-
-def _refuse(name: str, requirement: str, received: Any) -> None:
-    """A hostile value is shown in part only."""
-    reject_file(name, requirement, reprlib.repr(received))

@@ -1,36 +1,17 @@
 """What a server is told to serve: folders of versions, run folders, or a `models.config`."""
 
-import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import require_training
 from kerasmlp.serving.server.served_version import ServedVersion
+from kerasmlp.serving.server.version_sources import Source, sources_of
 from kerasmlp.utils.checks import reject, reject_file
-from kerasmlp.utils.files import what_is
-
-_FIELDS = {
-    # message: (field, its type, whether repeated); numbers do not matter to the text format
-    "Server": [("model_config_list", "List", False)],
-    "List": [("config", "Model", True)],
-    "Model": [
-        ("name", "string", False),
-        ("base_path", "string", False),
-        ("model_platform", "string", False),
-        ("model_version_policy", "Policy", False),
-        ("version_labels", "Label", True),
-    ],
-    "Policy": [("latest", "Latest", False), ("all", "All", False), ("specific", "Specific", False)],
-    "Latest": [("num_versions", "int64", False)],
-    "All": [],
-    "Specific": [("versions", "int64", True)],
-    "Label": [("key", "string", False), ("value", "int64", False)],
-}
 
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]")
 """What the name of a model does not hold."""
@@ -38,11 +19,22 @@ _OTHER = re.compile(r"[^A-Za-z0-9_.-]")
 
 @dataclass(frozen=True)
 class ServedModel:
-    """Loaded versions of one model, and names for some of them."""
+    """Loaded versions of one model, and names for some of them.
+
+    Args:
+        name: Of the model.
+        versions: By number.
+        labels: Number of the version that each stands for.
+        source: Where further versions may come from; None for none.
+        others: Numbers that are there and not served, and why: `LOADING`, or `END` of
+            those that could not be loaded.
+    """
 
     name: str
-    versions: dict[int, ServedVersion]
-    labels: dict[str, int]
+    versions: Mapping[int, ServedVersion]
+    labels: Mapping[str, int]
+    source: Source | None = None
+    others: Mapping[int, str] = field(default_factory=dict)
 
 
 def load_models(
@@ -51,12 +43,9 @@ def load_models(
     """Loads what the paths name, by the model's name.
 
     Args:
-        paths: Each a folder of versions as `export_model` makes it, of which
-            the highest is served under the folder's name; a finished run,
-            served as `age`, `gender` or the name of its label,
-            of several labels as `age-gender`; or a text file
-            in the form of TensorFlow Serving's `ModelServerConfig`, whose
-            relative paths begin where the file lies.
+        paths: Each a folder of versions as `export_model` makes it or a `models.config`,
+            see `sources_of`; or a finished run, served as `age`, `gender` or the name of
+            its label, of several labels as `age-gender`.
         trust: Whether to run what no export of this package holds.
 
     Raises:
@@ -64,19 +53,45 @@ def load_models(
     """
     models: dict[str, ServedModel] = {}
     for path in map(Path, paths):
-        if path.is_file():
-            found = [_configured(path, config, trust) for config in _read_config(path)]
-        elif (path / "config.json").exists():
+        if (path / "config.json").exists():
             found = [_of_run(path)]
         else:
-            numbers = [max(_version_numbers(path))]
-            found = [_loaded(Path(os.path.abspath(path)).name, path, numbers, {}, trust)]
+            found = [_loaded(source, trust) for source in sources_of(path)]
         for model in found:
             if model.name in models:
-                came = f"a second {model.name!r} (a models.config can name them)"
-                reject_file(path, "must have a name of its own", came)
+                refuse_name(path, model.name)
             models[model.name] = model
     return models
+
+
+def load_version(path: Path, *, trust: bool) -> ServedVersion:
+    """Loads a version, and asks it once.
+
+    Raises:
+        InputError: if it is none, or does not answer.
+    """
+    version = ServedVersion(path, trust=trust)
+    version.warm_up()
+    return version
+
+
+def check_labels(source: Source, numbers: Collection[int]) -> None:
+    """Rejects names for versions that are not served."""
+    for label, number in source.labels.items():
+        if number not in numbers:
+            reject(f"version_labels {label}", "must be a version that is served", number)
+
+
+def refuse_name(path: Path, name: str) -> None:
+    came = f"a second {name!r} (a models.config can name them)"
+    reject_file(path, "must have a name of its own", came)
+
+
+def _loaded(source: Source, trust: bool) -> ServedModel:
+    numbers = source.numbers()
+    check_labels(source, numbers)
+    versions = {n: load_version(source.place(n), trust=trust) for n in numbers}
+    return ServedModel(source.name, versions, source.labels, source)
 
 
 def _of_run(path: Path) -> ServedModel:
@@ -87,78 +102,5 @@ def _of_run(path: Path) -> ServedModel:
     labels = "-".join(head.name for head in Predictor.heads(path))
     name = _OTHER.sub("_", labels)[:100].lstrip("_.-") or "model"
     with tempfile.TemporaryDirectory() as folder:
-        export_model(path, Path(folder) / name)
-        return _loaded(name, Path(folder) / name, [1], {}, False)
-
-
-def _version_numbers(folder: Path) -> list[int]:
-    numbers = []
-    with contextlib.suppress(OSError):
-        numbers = [int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()]
-    if not numbers:
-        came = what_is(folder)
-        reject_file(folder, "must be a run or hold numbered versions of an export", came)
-    return sorted(numbers)
-
-
-def _loaded(
-    name: str, folder: Path, numbers: Sequence[int], labels: dict, trust: bool
-) -> ServedModel:
-    versions = {n: ServedVersion(folder / str(n), trust=trust) for n in numbers}
-    for version in versions.values():
-        version.warm_up()
-    return ServedModel(name, versions, labels)
-
-
-def _read_config(path: Path) -> list:
-    """The model entries of a `ModelServerConfig` in Protocol Buffers' text format."""
-    from google.protobuf import text_format
-
-    try:
-        config = text_format.Parse(path.read_text(encoding="utf-8"), _server_config_class()())
-    except UnicodeDecodeError:
-        wanted = "must be a folder of versions, a run, or a models.config"
-        reject_file(path, wanted, "a file that is no text")
-    except text_format.ParseError as error:
-        came = re.sub(r'Message type "kerasmlp\.\w+"', "a message that", str(error))
-        reject_file(path, "must be a models.config of TensorFlow Serving", came)
-    if not config.model_config_list.config:
-        reject_file(path, "must name at least one model", "none")
-    return list(config.model_config_list.config)
-
-
-def _server_config_class():
-    """The fields that are read of `ModelServerConfig`: TensorFlow does not bring their package."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    file = descriptor_pb2.FileDescriptorProto(name="kerasmlp_models.proto", package="kerasmlp")
-    for message_name, fields in _FIELDS.items():
-        message = file.message_type.add(name=message_name)
-        for number, (name, kind, repeated) in enumerate(fields, 1):
-            field = message.field.add(name=name, number=number)
-            field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-            types = {"string": field.TYPE_STRING, "int64": field.TYPE_INT64}
-            field.type = types.get(kind, field.TYPE_MESSAGE)
-            if kind not in types:
-                field.type_name = f".kerasmlp.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("kerasmlp.Server"))
-
-
-def _configured(path: Path, config, trust: bool) -> ServedModel:
-    folder = path.parent / config.base_path
-    numbers = _version_numbers(folder)
-    policy = config.model_version_policy
-    if policy.HasField("specific"):
-        absent = set(policy.specific.versions) - set(numbers)
-        if absent:
-            reject_file(folder, f"must hold version {min(absent)}", f"versions {numbers}")
-        numbers = sorted(policy.specific.versions)
-    elif not policy.HasField("all"):
-        numbers = numbers[-max(policy.latest.num_versions, 1) :]
-    labels = {label.key: label.value for label in config.version_labels}
-    for label, number in labels.items():
-        if number not in numbers:
-            reject(f"version_labels {label}", "must be a version that is served", number)
-    return _loaded(config.name or folder.name, folder, numbers, labels, trust)
+        version = Path(export_model(path, Path(folder) / name)["version"])
+        return ServedModel(name, {1: load_version(version, trust=False)}, {})

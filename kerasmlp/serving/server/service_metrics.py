@@ -17,7 +17,7 @@ class ServiceMetrics:
         self._registry = CollectorRegistry()
         how = {"registry": self._registry}
         self.answers = Counter(
-            "kerasmlp_answers", "Answers to :predict.", ["model", "signature", "code"], **how
+            "kerasmlp_answers", "Answers to questions.", ["model", "signature", "code"], **how
         )
         self.rows = Counter("kerasmlp_rows", "Rows answered.", ["model", "signature"], **how)
         self.seconds = Histogram(
