@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from damage import without_hashes
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.core.protobuf.saved_object_graph_pb2 import SavedVariable
@@ -16,6 +17,7 @@ from test_export_heads import THREE
 from kerasmlp import InputError
 from kerasmlp.cli import run_command
 from kerasmlp.data.targets import Target, age_target
+from kerasmlp.runs.calibration import RunCalibration
 from kerasmlp.serving.export.saved_model import export_model
 from kerasmlp.serving.server.graph_check import COMPUTING, answering_part
 from kerasmlp.serving.server.graph_fields import ATTRIBUTES
@@ -36,6 +38,12 @@ def exports(tmp_path_factory):
     for name, (target, network) in EXPORTS.items():
         folder = tmp_path_factory.mktemp(name)
         run = make_run(folder / "run", target, **network)
+        if name == "years":  # with intervals and sets
+            how = {"rows": 50, "num_samples": 8, "mc_temperature": 1.0, "abstention": None}
+            offsets, thresholds = {"mc_mean": {"50": 0.0, "90": 1.0}}, {"mc_mean": 0.8}
+            calibration = RunCalibration(**how, offsets_years=offsets, set_thresholds=thresholds)
+            calibration.save(run / "calibration.json")
+            without_hashes(run)
         made[name] = folder / "served" / "1"
         export_model(run, folder / "served")
     return made

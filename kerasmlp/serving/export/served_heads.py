@@ -215,8 +215,8 @@ def _in_sets(measured, thresholds):
     penalty = PENALTY * np.maximum(np.arange(measured.shape[1]) - 1, 0)
     scores = tf.cumsum(down, axis=1) - down + penalty
     # the likeliest is always in, whatever the last bit of a sum is
-    chosen = tf.cast(scores[:, 1:] <= thresholds[:, None] + 1e-9, tf.float32)
-    chosen = tf.concat([tf.ones_like(chosen[:, :1]), chosen], axis=1)
+    first = np.eye(1, measured.shape[1], dtype=np.float32)
+    chosen = tf.maximum(tf.cast(scores <= thresholds[:, None] + 1e-9, tf.float32), first)
     return tf.gather(chosen, tf.argsort(order, axis=1), batch_dims=1)
 
 
