@@ -21,7 +21,7 @@ from kerasmlp.training.head_results import HeadResult
 from kerasmlp.utils.files import write_json
 
 _MOST_DIRECTIONS = 64
-_MOST_COLUMNS = 1024
+_MOST_COLUMNS = 512
 """Of wider rows so many columns, evenly spaced: directions take time to the third power."""
 _MOST_ROWS = 20_000
 _LEAST_VARIANCE = 1e-6

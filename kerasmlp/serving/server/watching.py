@@ -171,7 +171,7 @@ def read_watch(
         values = outputs.get(output)
         good = values is not None and values.dtype.kind == "f" and values.ndim in (1, 2)
         if good and classes is not None:
-            good = values.ndim == 2 and values.shape[1] == len(classes)
+            good = values.ndim == 2 and values.shape[1] == len(classes) > classes.max()
         if not good:
             reject_file(path, "must be the reference of this model", f"answers on {name[:80]!r}")
         heads[name] = output, classes
@@ -187,7 +187,8 @@ def _head(
     heads = description.get("heads")
     several = isinstance(heads, dict)
     head = heads.get(name) if several else description
-    head = head if isinstance(head, dict) else {}
+    known = isinstance(head, dict) and (several or description.get("label") == name)
+    head = head if known else {}
     kinds = {"class_to_label": optional(list_of(whole(0, 100_000), 100_000))}
     classes = check_object(path, head, kinds, "the reference of a described model").get(
         "class_to_label"
