@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -174,6 +175,7 @@ def million(rows: int, turns: tuple) -> dict:
         words = [sys.executable, "-c", MEASURED, str(path), "--output", str(output)]
         done = subprocess.run(words, check=True, text=True, capture_output=True, cwd=ROOT)
         seconds = time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         said, _, peak = done.stdout.rpartition("VmHWM:")
         print(said, flush=True)
         report = json.loads((output / "report.json").read_text())
@@ -193,6 +195,7 @@ def million(rows: int, turns: tuple) -> dict:
     figures = {
         "rows": rows,
         "seconds": round(seconds, 1),
+        "seconds_of_cores": round(after.ru_utime + after.ru_stime, 1),
         "peak_MiB": round(int(peak.split()[0]) / 1024),
         "threshold": threshold,
         "recall_said": report["recall"],

@@ -7,13 +7,14 @@ same are nearest to the same pivot, or one of them is nearly so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 
 from kerasmlp.data.duplicates.comparisons import Tiles
 from kerasmlp.data.duplicates.row_access import RowAccess
 
-RECALL = 0.995
+RECALL = 0.99
 """Of the pairs at the cosine that cells are made for; of those above it more are found."""
 
 _PIVOTS = 4  # times the root of the number of rows
@@ -31,7 +32,7 @@ class Cells:
 
     Pivots are means of rows, in the principal directions of a sample. How near is nearly
     follows from rows that are turned to the cosine asked for, towards random mixtures of other
-    rows: 99.5% of them must be found again by the row they came from.
+    rows: 99% of them must be found again by the row they came from.
 
     Args:
         rows: Of length 1.
@@ -75,7 +76,7 @@ class Cells:
         Args:
             chosen: Mask of rows to compare; None: all.
         """
-        for first, last in zip(self._starts, self._starts[1:], strict=False):
+        for first, last in pairwise(self._starts):
             near, own = self._members[first:last], self._own[first:last]
             if chosen is not None:
                 own, near = own[chosen[near]], near[chosen[near]]
@@ -132,19 +133,25 @@ class Cells:
 
     def _sort(self, told: Callable[[int], object]) -> None:
         """Fills the cells, a range of rows at a time."""
-        cells, members, own = [], [], []
+        sizes, members, own = [], [], []
         for start in range(0, len(self._rows), _BLOCK):
             stop = min(start + _BLOCK, len(self._rows))
-            cosines = self._to_pivots(self._rows.take(np.arange(start, stop)))
-            row, cell = np.nonzero(cosines >= cosines.max(axis=1, keepdims=True) - self._margin)
-            cells.append(cell.astype(np.int32))
+            x = self._rows.take(np.arange(start, stop))
+            cosines = self._pivots @ (x @ self._basis).T
+            nearest = cosines.max(axis=0)
+            cell, row = np.nonzero(cosines >= nearest - self._margin)
+            sizes.append(np.bincount(cell, minlength=len(self)).astype(np.int32))
             members.append((row + start).astype(np.int32))
-            own.append(cosines.argmax(axis=1)[row] == cell)
+            own.append(cosines[cell, row] == nearest[row])
             told(stop - start)
-        cell = np.concatenate(cells)
-        order = np.argsort(cell, kind="stable")  # members of a cell keep their order
-        self._members, self._own = np.concatenate(members)[order], np.concatenate(own)[order]
-        self._starts = np.concatenate([[0], np.cumsum(np.bincount(cell, minlength=len(self)))])
+        self._starts = np.concatenate([[0], np.cumsum(np.sum(sizes, axis=0, dtype=np.int64))])
+        self._members = np.empty(self._starts[-1], np.int32)
+        self._own = np.empty(self._starts[-1], bool)
+        filled = self._starts[:-1].copy()
+        for size, rows, theirs in zip(sizes, members, own, strict=True):
+            place = np.repeat(filled - (np.cumsum(size) - size), size) + np.arange(len(rows))
+            self._members[place], self._own[place] = rows, theirs
+            filled += size
 
 
 def _principal(rows: RowAccess, some: np.ndarray) -> np.ndarray:
