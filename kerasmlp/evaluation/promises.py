@@ -138,7 +138,7 @@ def _coverage(
             parts = [
                 (known & np.all([a == b for a, b in zip(names, g.group, strict=True)], 0), g.rows)
                 for g in groups.models.get(model) or ()
-                if limit in g.limits
+                if limit in g.limits and g.group  # rows of no group are promised it together
             ]
     counts = [(int(chosen.sum()), n) for chosen, n in parts]
     promised = np.any([chosen for chosen, _ in parts], axis=0) if parts else np.zeros(0, bool)
