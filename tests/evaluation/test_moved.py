@@ -123,7 +123,8 @@ def test_coverage_is_tested_as_scipy_does_group_by_group(predictor, away, answer
     names = np.array(target.measured_names)[target.measured(mean).argmax(axis=1)]
     inside = predictor.sets(mean, sampled=True)[np.arange(len(rows)), rows.targets]
     chances, counted, hits = np.ones(1), 0, 0
-    for one in predictor.calibration.groups.models["mc_mean"]:
+    own = [one for one in predictor.calibration.groups.models["mc_mean"] if one.group]
+    for one in own:
         chosen = names == one.group[0]
         rank = int(np.ceil(round(0.9 * (one.rows + 1), 9)))
         of_group = betabinom(chosen.sum(), rank, one.rows + 1 - rank)

@@ -84,7 +84,7 @@ def mean_of(predictor, store):
 
 def test_promises_hold_where_they_did_not(run, new, folder):
     others = wild(4000, 8)
-    for path, low, high in ((run, 0.0, 0.85), (folder / "new", 0.87, 0.94)):
+    for path, low, high in ((run, 0.0, 0.86), (folder / "new", 0.87, 0.94)):
         predictor = Predictor(path)
         mean = mean_of(predictor, others)
         ends = predictor.intervals(mean, sampled=True)[90]
@@ -102,7 +102,8 @@ def test_limits_are_those_of_the_new_rows(new, folder):
     names = np.array(predictor.target.measured_names)
     likeliest = names[predictor.target.measured(mean).argmax(axis=1)]
     checked = 0
-    for one in predictor.calibration.groups.models["mc_mean"]:
+    own = [one for one in predictor.calibration.groups.models["mc_mean"] if one.group]
+    for one in own:
         chosen = likeliest == one.group[0]
         low, high = age_interval_years(mean[chosen], years, 0.9).T
         truth = store.labels["age_years"][chosen]
