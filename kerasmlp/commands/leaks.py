@@ -71,14 +71,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print_counts(counts: dict, found) -> None:
-    from kerasmlp.data.duplicates.valley import DUPLICATE_COSINE
-
     print(_of_threshold(found))
-    if found.recall is not None:
-        least = DUPLICATE_COSINE if found.threshold is None else found.threshold
+    if found.threshold is not None and found.recall is not None:
         print(
-            f"not each row was compared with each: of rows turned to a cosine of {least:.3f}, "
-            f"{found.recall:.1%} were found again"
+            "not each row was compared with each: of rows turned to a cosine of "
+            f"{found.threshold:.3f}, {found.recall:.1%} were found again"
         )
     rows = [["", "pairs", "in one group already", "rows", "groups"]]
     for part in counts["within"]:
