@@ -32,7 +32,8 @@ def fold_copies(store: EmbeddingStore, runs: Sequence[PlannedRun]) -> dict | Non
         runs: Of the plan.
 
     Returns:
-        `rows` of them, of those `looked_at`, and the `cosine`; None where that would say little.
+        `rows` of them, of those `looked_at`, `of_rows` tested on, and the `cosine`; None where
+        that would say little.
     """
     if not can_have_copies(store.width, normalized=store.info.normalized):
         return None
@@ -49,7 +50,8 @@ def fold_copies(store: EmbeddingStore, runs: Sequence[PlannedRun]) -> dict | Non
         known = pairs[np.isin(pairs[:, 0], test)]
         rows += len(np.unique(known[there[known[:, 1]], 0]))
         tested += len(test)
-    return {"rows": rows, "looked_at": tested, "cosine": NEAR_COSINE}
+    of_rows = sum(len(run.test) for run in runs)
+    return {"rows": rows, "looked_at": tested, "of_rows": of_rows, "cosine": NEAR_COSINE}
 
 
 def said_of_copies(found: dict | None) -> str | None:
@@ -57,14 +59,16 @@ def said_of_copies(found: dict | None) -> str | None:
 
     Example:
 
-    >>> said_of_copies({"rows": 3, "looked_at": 200, "cosine": 0.95})
-    '1.5% of the rows tested on have a near-duplicate (cosine 0.95 or more) in the training folds, \
-which flatters the test: `leaks --threshold 0.95 --write-groups` gives such rows one group, \
-which no split divides'
+    >>> said_of_copies({"rows": 3, "looked_at": 200, "of_rows": 900, "cosine": 0.95})
+    '1.5% of the rows tested on (200 of 900 looked at) have a near-duplicate (cosine 0.95 or more) \
+in the training folds, which flatters the test: `leaks --threshold 0.95 --write-groups` gives such \
+rows one group, which no split divides'
     """
     if not found or not found["rows"]:
         return None
     share = f"{found['rows'] / found['looked_at']:.1%} of the rows tested on"
+    if found["looked_at"] < found["of_rows"]:
+        share += f" ({found['looked_at']:,} of {found['of_rows']:,} looked at)"
     near = f"a near-duplicate (cosine {found['cosine']:g} or more) in the training folds"
     return f"{share} have {near}, which flatters the test: {REMEDY}"
 
