@@ -119,7 +119,7 @@ class Watch:
             for name, (output, classes) in self._heads.items():
                 scores[f"answers on {name}"] = _answer_scores(outputs[output][rows], classes)
         alarm = None
-        for i in range(len(rows)):
+        for i in np.flatnonzero(np.isfinite(list(scores.values())).all(axis=0)):
             alarm = self._bet({name: float(column[i]) for name, column in scores.items()}) or alarm
         return alarm
 
