@@ -162,6 +162,7 @@ def test_answers_are_watched_where_they_are_deterministic(exported, models):
     assert len(predictor.reference.answers["kind"]) == 400
 
 
+@pytest.mark.slow
 def test_every_head_of_several_is_watched(tmp_path):
     run = with_reference(tmp_path / "run", THREE)
     export_model(run, tmp_path / "three")

@@ -127,7 +127,7 @@ def test_the_temperature_is_on_top_of_that_of_the_run(run, new, folder):
     assert new[0]["validation"]["nll"] < new[0]["before"]["nll"]
 
 
-def test_it_is_a_whole_run_that_says_what_it_came_from(run, new, folder, tmp_path):
+def test_it_is_a_whole_run_that_says_what_it_came_from(run, new, folder):
     path, store = folder / "new", new[1]
     config = RunFolder(path).config()
     RunFolder(path).check_files()
@@ -137,6 +137,11 @@ def test_it_is_a_whole_run_that_says_what_it_came_from(run, new, folder, tmp_pat
     assert (path / "history.csv").read_bytes() == (run / "history.csv").read_bytes()
     assert np.isin(row_hashes(store.embeddings), load_seen(RunFolder(path))).all()
     assert np.isin(load_seen(RunFolder(run)), load_seen(RunFolder(path))).all()
+
+
+@pytest.mark.slow
+def test_it_is_measured_exported_and_calibrated_again(folder, new, tmp_path):
+    path = folder / "new"
     wild(300, 9).save(tmp_path / "others.h5")
     report = evaluate(path, tmp_path / "others.h5", tmp_path / "e", num_samples=64)
     assert report["moved"]["moved"] is False and report["moved"]["promises_kept"] is True
@@ -229,6 +234,7 @@ def test_folders_that_are_taken_are_not_written(run, tmp_path):
     assert outcome("recalibrate", run, path, "-o", tmp_path / "new", "--force")[0] == 0
 
 
+@pytest.mark.slow
 def test_several_labels_and_numbers(several, tmp_path):
     store = wild(400, 16)
     report = recalibrate(several, store, tmp_path / "both")
@@ -245,6 +251,7 @@ def test_several_labels_and_numbers(several, tmp_path):
     assert sets[np.arange(3000), others.labels["gender"]].mean() >= 0.87
 
 
+@pytest.mark.slow
 def test_a_label_that_the_store_lacks_stays_as_it_was(several, tmp_path):
     store = wild(400, 18)
     some = EmbeddingStore(store.embeddings, {"height": store.labels["height"]}, INFO)
@@ -307,6 +314,7 @@ def test_rows_are_mixed_as_in_training():
     )
 
 
+@pytest.mark.slow
 def test_batch_norm_follows_rows_that_have_moved(run, tmp_path):
     """Rows of which some have no label give the statistics, and the network's weights stay."""
     store = wild(600, 20)
