@@ -83,7 +83,7 @@ def _sentence(moved: Moved, kept: Sequence[Kept], broken: Sequence[Kept]) -> str
         return f"{moved.sentence}; what the run promises does not hold: {said}"
     said = ", ".join(one.said for one in kept)
     if moved.noticed:
-        return f"{moved.sentence}; {NO_PROMISE}, though here {said}"
+        return f"{moved.sentence}; {NO_PROMISE}; here {said}"
     return f"{moved.sentence}, and what it promises holds: {said}"
 
 
