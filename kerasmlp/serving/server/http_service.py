@@ -282,10 +282,9 @@ class HttpService:
 
     async def _counters(self, request: web.Request) -> web.Response:
         self._metrics.waiting_rows.set(self._batcher.waiting_rows)
-        for name, model in self._models.items():
-            for number, version in model.versions.items():
-                if version.watch is not None:
-                    self._metrics.watched(name, number, version.watch)
+        versions = {(k, n): v for k, m in list(self._models.items()) for n, v in m.versions.items()}
+        watches = {one: v.watch for one, v in versions.items() if v.watch is not None}
+        self._metrics.watched(watches)
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(body=self._metrics.text(), headers=headers)
 

@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from kerasmlp.serving.server.watching import Watch
@@ -47,10 +49,16 @@ class ServiceMetrics:
             ),
         }
 
-    def watched(self, model: str, version: int, watch: Watch) -> None:
-        """Takes over what the watch of a version says now."""
+    def watched(self, watches: Mapping[tuple[str, int], Watch]) -> None:
+        """Takes over what the watches of the versions that are served say now.
+
+        Args:
+            watches: By the name of the model and the number of the version.
+        """
         for name, gauge in self._watched.items():
-            gauge.labels(model, str(version)).set(getattr(watch, name))
+            gauge.clear()  # of versions that are served no more
+            for (model, version), watch in watches.items():
+                gauge.labels(model, str(version)).set(getattr(watch, name))
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
