@@ -264,8 +264,16 @@ def main() -> None:
     windows = [(put_at[n][1], when) for n, when in server.taken.items() if n > 1]
     waited = [b - a for a, b in windows]
     report: dict = {"seconds": args.seconds, "connections": args.connections, "cores": len(cores)}
-    report |= {"versions": len(put_at), "taken_up": len(windows), "released": len(server.released)}
-    report |= {"refused_versions": len(said), "poll_s": args.poll_s, "wrong": wrong}
+    report |= {
+        "versions": len(put_at) - 1,
+        "taken_up": len(windows),
+        "released": len(server.released),
+    }
+    report |= {
+        "refused_versions": sum("not served" in line for line in said),
+        "poll_s": args.poll_s,
+        "wrong": wrong,
+    }
     report |= {"lost": load.lost, "refused": load.refused, "exit_code": code}
     report["taken_up_s"] = {"median": round(statistics.median(waited), 2)}
     report["taken_up_s"]["max"] = round(max(waited), 2)

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from served import http_request, post, service
 from kerasmlp.data.targets import Target
 from kerasmlp.serving.export.saved_model import export_model
 from kerasmlp.serving.server.served_models import load_models
+from kerasmlp.serving.server.service_metrics import ServiceMetrics
 from kerasmlp.serving.server.version_watcher import VersionWatcher
 
 INFER = "/v2/models/age/infer"
@@ -350,3 +352,12 @@ def test_the_command_takes_up_versions(folder, exports):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         stack.pop_all()
+
+
+def test_what_is_said_of_moved_rows_ends_with_its_version():
+    names = ("rows", "alarms", "moved", "log10_evidence", "log10_limit")
+    metrics, watch = ServiceMetrics(), SimpleNamespace(**dict.fromkeys(names, 7))
+    metrics.watched({("age", 1): watch})
+    metrics.watched({("age", 2): watch})
+    text = metrics.text().decode()
+    assert 'kerasmlp_moved{model="age",version="2"} 7.0' in text and 'version="1"' not in text

@@ -151,7 +151,7 @@ def test_the_description_is_valid(port):
         (picture(), {"Content-Encoding": "gzip"}, 415, "the body must not be compressed"),
         (picture(), {"Sec-Fetch-Site": "cross-site"}, 403, "another site's page must not ask"),
         (picture(), {"query": "?seed=1"}, 400, "must be empty or num_samples and seed, each once"),
-        (picture(), {"query": "?seed=1&seed=2"}, 400, "`the query` must be empty or num_samples"),
+        (picture(), {"query": "?seed=1&seed=2"}, 400, "`query` must be empty or num_samples"),
         (picture(), {"query": "?num_samples=0&seed=1"}, 400, "must be an integer from 1 to 4096"),
         (picture(), {"query": "?num_samples=9&seed=1e3"}, 400, "must be an integer. Received: '1"),
         (picture(), {"query": "?num_samples=9&seed=-1"}, 400, "`seed` must be an integer"),

@@ -459,10 +459,9 @@ def test_a_large_body_and_other_sites_pages(models):
 
 
 class Slow:
-    watch = None
     """Stands in for a model that takes its time, or fails on rows that begin with 13."""
 
-    max_samples, width = 0, 1
+    max_samples, width, watch = 0, 1, None
 
     def __init__(self, seconds):
         self.signatures = {"serving_default": ("embedding",)}

@@ -134,7 +134,7 @@ def _numbers(request: web.Request, version: ServedVersion) -> dict[str, int]:
     if not given:
         return {}
     if sorted(given) != sorted(_NUMBERS) or any(len(values) > 1 for values in given.values()):
-        refuse("the query", f"must be empty or {' and '.join(_NUMBERS)}, each once", [*given])
+        refuse("query", f"must be empty or {' and '.join(_NUMBERS)}, each once", [*given])
     if "serve_mc" not in version.signatures:
         refuse("num_samples", "must be left out: the model has no dropout", given["num_samples"])
     numbers = {}

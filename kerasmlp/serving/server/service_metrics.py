@@ -50,9 +50,13 @@ class ServiceMetrics:
         }
 
     def watched(self, watches: Mapping[tuple[str, int], Watch]) -> None:
-        """Takes over what the watches of the versions that are served say now."""
+        """Takes over what the watches of the versions that are served say now.
+
+        Args:
+            watches: By the name of the model and the number of the version.
+        """
         for name, gauge in self._watched.items():
-            gauge.clear()
+            gauge.clear()  # of versions that are served no more
             for (model, version), watch in watches.items():
                 gauge.labels(model, str(version)).set(getattr(watch, name))
 

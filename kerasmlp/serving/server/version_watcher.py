@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kerasmlp.serving.server.private_copy import DESCRIPTION, GRAPH, INDEX, WEIGHTS
+from kerasmlp.serving.server.private_copy import DESCRIPTION, GRAPH, INDEX, REFERENCE, WEIGHTS
 from kerasmlp.serving.server.served_models import (
     ServedModel,
     check_labels,
@@ -215,7 +215,7 @@ def _short(value: Any) -> str:
 def _stamp(version: Path) -> tuple[tuple | None, ...]:
     """What changes with its files, and where there are more of them."""
     stamps: list[tuple | None] = []
-    files = [version / name for name in (GRAPH, DESCRIPTION, INDEX, WEIGHTS)]
+    files = [version / name for name in (GRAPH, DESCRIPTION, INDEX, WEIGHTS, REFERENCE)]
     for path in dict.fromkeys((version, *(file.parent for file in files), *files)):
         try:
             status = os.stat(path)
