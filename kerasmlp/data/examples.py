@@ -11,6 +11,7 @@ from kerasmlp.data.labels import NUM_YEARS, is_unknown
 from kerasmlp.data.other_targets import AnyTarget, NumberTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.row_store import digest_of
+from kerasmlp.data.stores.streamed_rows import AnyRows, some_rows
 from kerasmlp.data.targets import Target, around_years, blurred_groups, truth_years
 from kerasmlp.utils.checks import reject, reject_column
 
@@ -23,7 +24,7 @@ class Examples:
     """What a model takes of each row, what it should answer, and what else is known.
 
     Attributes:
-        inputs: Embeddings or images, `(rows, …)`.
+        inputs: Embeddings or images, `(rows, …)`; embeddings of a large store are streamed.
         targets: The class of each row, -1 where it is unknown; or a number, NaN where it is.
         labels: All columns of the store.
         target: By which `targets` are encoded, in the classes that are measured; None of
@@ -40,7 +41,7 @@ class Examples:
     array([False,  True])
     """
 
-    inputs: np.ndarray
+    inputs: AnyRows
     targets: np.ndarray
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     target: Target | NumberTarget | None = None
@@ -75,7 +76,8 @@ class Examples:
     def subset(self, rows: np.ndarray) -> Examples:
         """The rows that an index or boolean array selects."""
         labels = {name: column[rows] for name, column in self.labels.items()}
-        return replace(self, inputs=self.inputs[rows], targets=self.targets[rows], labels=labels)
+        inputs = some_rows(self.inputs, rows)
+        return replace(self, inputs=inputs, targets=self.targets[rows], labels=labels)
 
     def by(self, target: Target) -> Examples:
         """The same rows, measured by another target."""

@@ -4,8 +4,10 @@ import hashlib
 
 import numpy as np
 
+from kerasmlp.data.stores.streamed_rows import AnyRows, blocks_of
 
-def row_hashes(embeddings: np.ndarray, *, half: bool = True) -> np.ndarray:
+
+def row_hashes(embeddings: AnyRows, *, half: bool = True) -> np.ndarray:
     """A hash of each embedding, the same in half and in single precision.
 
     Args:
@@ -22,7 +24,9 @@ def row_hashes(embeddings: np.ndarray, *, half: bool = True) -> np.ndarray:
     >>> bool((row_hashes(rows) == row_hashes(rows.astype("float32"))).all())
     True
     """
-    with np.errstate(over="ignore"):  # what is too large for half precision is the same in both
-        rows = np.ascontiguousarray(embeddings, np.float16 if half else np.float32)
-    digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)
+    digests = []
+    for _, block in blocks_of(embeddings):
+        with np.errstate(over="ignore"):  # what half precision cannot hold is the same in both
+            rows = np.ascontiguousarray(block, np.float16 if half else np.float32)
+        digests.append(b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows))
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)

@@ -13,6 +13,7 @@ from kerasmlp.data.norms import are_others
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, made_of_columns
+from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows
 from kerasmlp.data.targets import Target, in_groups
 from kerasmlp.layers.gaussian_head import GaussianHead
 from kerasmlp.models.residual_mlp import head_layer
@@ -31,6 +32,7 @@ from kerasmlp.utils.compiled import answers_to_rows
 from kerasmlp.utils.schema import check_object, fields, kind, one_of
 from kerasmlp.utils.tensorflow_import import keras_backend
 
+_ROWS_PER_PASS = 1 << 15
 _KEPT = 128
 """Calls whose answers are kept for the other heads of a run."""
 
@@ -116,22 +118,25 @@ class AnsweringModel:
             words = {n: f"embeddings that are {'not ' * (not n)}normalised" for n in (True, False)}
             reject_file(name, f"must hold {words[known['normalized']]}", words[info.normalized])
 
-    def checked(self, embeddings: np.ndarray | EmbeddingStore) -> np.ndarray:
+    def checked(self, embeddings: np.ndarray | EmbeddingStore) -> AnyRows:
         """Rows as float32, if their width and norms are such as the model has learned from.
+
+        Streamed rows stay so.
 
         Raises:
             InputError: if not, if there is a NaN, or a store is of another embedder.
         """
         if isinstance(embeddings, EmbeddingStore):
             self.check("the store", embeddings.width, embeddings.info)
-            embeddings = embeddings.embeddings
+            embeddings = embeddings.embeddings  # that a store has checked
         elif columns := made_of_columns(getattr(embeddings, "columns", ())):  # a table of pandas
             known = StoreInfo(preprocessing=self.config["preprocessing"])
             check_same_embedder("X", StoreInfo(preprocessing=columns), known)
-        embeddings = check_rows(self.model, embeddings)
-        if len(embeddings):
-            info = StoreInfo(normalized=self.config["normalized"])
-            embeddings = EmbeddingStore(embeddings, info=info).embeddings
+        if not isinstance(embeddings, StreamedRows):
+            embeddings = check_rows(self.model, embeddings)
+            if len(embeddings):
+                info = StoreInfo(normalized=self.config["normalized"])
+                embeddings = EmbeddingStore(embeddings, info=info).embeddings
         share = self.config.get("norm_1_share")  # of a run of an older version it is not known
         if share is not None and are_others(embeddings, share):
             requirement = "must hold rows that are not normalised, as the model has learned from"
@@ -164,6 +169,17 @@ class AnsweringModel:
                     self._answered.pop(next(iter(self._answered)))
                 self._answered[asked] = found
         return {label: {k: v.copy() for k, v in each.items()} for label, each in found.items()}
+
+    def deterministic(self, rows: AnyRows, label: str) -> np.ndarray:
+        """Answers of a head to rows, without passes.
+
+        Args:
+            rows: As `checked` gives them.
+            label: Of the head.
+        """
+        starts = range(0, max(len(rows), 1), _ROWS_PER_PASS)
+        answers = (self.answers(rows[start : start + _ROWS_PER_PASS]) for start in starts)
+        return np.concatenate([each[label]["mean"] for each in answers])
 
     def _computed(
         self, rows: np.ndarray, num_samples: int, seed: int, first_row: int

@@ -10,6 +10,7 @@ import numpy as np
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
+from kerasmlp.data.stores.streamed_rows import AnyRows
 from kerasmlp.data.targets import Target
 from kerasmlp.runs.answering_model import AnsweringModel
 from kerasmlp.runs.calibration import age_intervals, class_entropy_nats
@@ -95,7 +96,7 @@ class Predictor:
         """Rejects embeddings that the model was not trained for."""
         self._answering.check(name, width, info)
 
-    def checked(self, embeddings: np.ndarray | EmbeddingStore) -> np.ndarray:
+    def checked(self, embeddings: np.ndarray | EmbeddingStore) -> AnyRows:
         """Rows as float32, if their width and norms are such as the model has learned from.
 
         Raises:
@@ -106,7 +107,7 @@ class Predictor:
     def probabilities(self, embeddings: np.ndarray | EmbeddingStore) -> np.ndarray:
         """Deterministic probabilities of the head, `(rows, num_classes)`; of numbers mean and
         standard deviation, `(rows, 2)`."""
-        return self._answering.answers(self.checked(embeddings))[self.label]["mean"]
+        return self._answering.deterministic(self.checked(embeddings), self.label)
 
     def threshold_nats(
         self, max_risk: float, *, num_samples: int, within_years: float | None = None
@@ -142,7 +143,7 @@ class Predictor:
         check_seed(seed)
         return self._chunks(self.checked(embeddings), num_samples, seed)
 
-    def _chunks(self, embeddings: np.ndarray, num_samples: int, seed: int) -> Iterator[dict]:
+    def _chunks(self, embeddings: AnyRows, num_samples: int, seed: int) -> Iterator[dict]:
         for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
             chunk = embeddings[start : start + _ROWS_PER_CHUNK]
             how = {"num_samples": num_samples, "seed": seed, "first_row": start}

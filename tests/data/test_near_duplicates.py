@@ -17,6 +17,7 @@ from kerasmlp.data.duplicates.row_access import RowAccess
 from kerasmlp.data.duplicates.valley import valley_threshold
 from kerasmlp.data.stores.half_rows import as_single
 from kerasmlp.data.stores.stored_rows import StoredRows
+from kerasmlp.data.stores.streamed_rows import StreamedRows
 
 RAW = StoreInfo(normalized=False)
 
@@ -293,7 +294,7 @@ def file(tmp_path_factory):
 
 def test_rows_of_a_file_are_those_of_the_store(file, tmp_path):
     rows, store = StoredRows(file), EmbeddingStore.open(file)
-    assert rows.values.dtype == np.float16 and not rows.values.flags.owndata
+    assert isinstance(rows.values, StreamedRows) and rows.values.stored_dtype == np.float16
     np.testing.assert_array_equal(rows.values, store.embeddings)
     assert rows.info == store.info and rows.labels.keys() == store.labels.keys()
     np.testing.assert_allclose(rows.scales, 1 / np.linalg.norm(store.embeddings, axis=1), rtol=1e-6)

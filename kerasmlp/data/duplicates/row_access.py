@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kerasmlp.data.stores.half_rows import as_single
 from kerasmlp.data.stores.stored_rows import StoredRows
 
 
@@ -52,6 +51,5 @@ class RowAccess:
         ):
             if first < last:
                 own = wanted[first:last] - start
-                as_single(part.values[own], found[first:last])
-                found[first:last] *= part.scales[own, None]
+                np.multiply(part.values[own], part.scales[own, None], out=found[first:last])
         return found

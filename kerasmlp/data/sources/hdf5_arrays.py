@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from kerasmlp.data.sources.anndata import is_anndata, read_anndata
 from kerasmlp.data.sources.hdf5_values import ValueReader
@@ -41,7 +42,7 @@ def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
 def _from_store(store: EmbeddingStore, drop: Collection[str]) -> SourceArrays:
     known = {k: v for k, v in asdict(store.info).items() if v is not None and k != "import_report"}
     columns = {k: v for k, v in store.labels.items() if k not in drop}
-    columns["embedding"] = store.embeddings.astype(store.storage_dtype)
+    columns["embedding"] = np.asarray(store.embeddings, store.storage_dtype)
     left_out = {k: DROPPED for k in store.labels if k in drop}
     known["gender_codes"] = "0 male, 1 female"
     return SourceArrays(columns, known, left_out, store=True)

@@ -9,10 +9,14 @@ import numpy as np
 
 from kerasmlp.data.stores.label_columns import joined_column
 from kerasmlp.data.stores.row_store import Each, Judge, RowStore
+from kerasmlp.data.stores.store_folder import MANIFEST, shards_of
 from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, joined_info
+from kerasmlp.data.stores.streamed_rows import AnyRows, joined_rows
 from kerasmlp.utils.checks import reject, reject_file
 
 NORM_TOLERANCE = 0.01
+STREAMED_BYTES = 1 << 29
+"""Of rows in float32: above, they stay in their file."""
 
 
 class EmbeddingStore(RowStore):
@@ -77,7 +81,8 @@ class EmbeddingStore(RowStore):
         return f"EmbeddingStore of {', '.join(parts)}, {self._words()}"
 
     @property
-    def embeddings(self) -> np.ndarray:
+    def embeddings(self) -> AnyRows:
+        """Of a large store they are streamed: indices, ranges and NumPy read them as float32."""
         return self.values
 
     @property
@@ -120,11 +125,44 @@ class EmbeddingStore(RowStore):
             for key in dict.fromkeys(k for store in stores for k in store.labels):
                 labels[key] = joined_column(names, key, [s.labels.get(key) for s in stores], rows)
         return stores[0]._with_rows(
-            np.concatenate([s.embeddings for s in stores]),
+            joined_rows([s.embeddings for s in stores]),
             labels,
             info=joined_info([s.info for s in stores]),
             storage_dtype=max(s.storage_dtype for s in stores),
         )
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike,
+        *,
+        verify: bool = False,
+        most_bytes: int | None = None,
+        streamed: bool | None = None,
+    ) -> EmbeddingStore:
+        if not os.path.isdir(path):
+            how = {"verify": verify, "most_bytes": most_bytes, "streamed": streamed}
+            return super().open(path, **how)
+        shards, info = shards_of(path)
+        how = {"verify": verify, "most_bytes": most_bytes, "streamed": True}
+        stores = [super(EmbeddingStore, cls).open(shard, **how) for shard in shards]
+        for (shard, rows), store in zip(shards.items(), stores, strict=True):
+            expected = f"{rows} rows with {_listed(stores[0].labels)}"
+            if (came := f"{len(store)} rows with {_listed(store.labels)}") != expected:
+                reject_file(shard, f"must hold {expected}, as {MANIFEST} or the first has", came)
+        names = [os.path.join(path, MANIFEST), *shards]
+        check_alike([stores[0]._with_rows(stores[0].values, {}, info=info), *stores], names)
+        whole = cls.concatenate(stores, names=names[1:])
+        values = whole.values
+        if not (values.nbytes > STREAMED_BYTES if streamed is None else streamed):
+            values = np.asarray(values)
+        return whole._with_rows(values, whole.labels, info=info, name=path)
+
+    @classmethod
+    def _streams(cls, dataset: h5py.Dataset, streamed: bool | None) -> bool:
+        if streamed is None:
+            streamed = 4 * dataset.size > STREAMED_BYTES
+        return streamed and lies_plain(dataset)
 
     @classmethod
     def watched(cls, path: Any, dataset: h5py.Dataset, info: StoreInfo) -> tuple[Each, Judge]:
@@ -134,6 +172,15 @@ class EmbeddingStore(RowStore):
             np.vecdot(block, block, out=squared_norms[start : start + len(block)])
 
         return square, lambda labels: _check_norms(path, squared_norms, info.normalized)
+
+
+def _listed(labels: Mapping[str, np.ndarray]) -> str:
+    return f"labels {', '.join(sorted(labels))}" if labels else "no labels"
+
+
+def lies_plain(dataset: h5py.Dataset) -> bool:
+    """Whether rows lie in the file one after the other, as numbers that NumPy takes as they are."""
+    return dataset.id.get_offset() is not None and dataset.dtype in (np.float16, np.float32)
 
 
 def check_alike(stores: Sequence[EmbeddingStore], names: Sequence[str | os.PathLike]) -> None:

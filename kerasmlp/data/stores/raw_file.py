@@ -1,13 +1,15 @@
 """A file that is opened once, for everything that is read of it."""
 
 import contextlib
-import mmap
 import os
 import stat
 import struct
 from pathlib import Path
 from typing import Any
 
+import h5py
+
+from kerasmlp.data.stores.streamed_rows import FilePart
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import what_is
 
@@ -64,12 +66,10 @@ class RawFile(contextlib.AbstractContextManager):
                 raise EOFError("the file ends before its data")
             view, offset = view[count:], offset + count
 
-    def mapped(self) -> mmap.mmap:
-        """All of the file, of which memory holds what is looked at; it must not shrink meanwhile.
-
-        It outlives this object.
-        """
-        return mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ)
+    def part(self, dataset: h5py.Dataset) -> FilePart:
+        """The rows of a dataset that lie one after the other; it outlives this object."""
+        offset = dataset.id.get_offset()
+        return FilePart(self._descriptor, offset, dataset.shape, dataset.dtype)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._position = offset + (self.size if whence == os.SEEK_END else 0)

@@ -17,6 +17,7 @@ from kerasmlp.data.stores.raw_file import RawFile
 from kerasmlp.data.stores.row_reader import RowReader
 from kerasmlp.data.stores.store_file import StoreFile, reject_table
 from kerasmlp.data.stores.store_info import RowsInfo
+from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows, blocks_of, some_rows
 from kerasmlp.utils.checks import reject
 from kerasmlp.utils.files import atomic_path, require_free
 
@@ -44,7 +45,7 @@ class RowStore(ABC):
 
     def __init__(
         self,
-        values: np.ndarray,
+        values: AnyRows,
         labels: Mapping[str, Sequence | np.ndarray] | None,
         info: RowsInfo | None,
         name: str | os.PathLike,
@@ -54,13 +55,16 @@ class RowStore(ABC):
         self.labels = {k: as_column(name, k, v, len(values)) for k, v in (labels or {}).items()}
         self.storage_dtype = _stored_as(came, self.ROWS[-1])
 
-    def _with_rows(
-        self, values: np.ndarray, labels: Mapping[str, np.ndarray], **parts: Any
-    ) -> Self:
+    def _with_rows(self, values: AnyRows, labels: Mapping[str, np.ndarray], **parts: Any) -> Self:
         """The store with other rows, that were checked already."""
         store = copy.copy(self)
         vars(store).update(values=values, labels=labels, **parts)
         return store
+
+    @classmethod
+    def _streams(cls, dataset: h5py.Dataset, streamed: bool | None) -> bool:
+        """Whether rows stay in the file."""
+        return False
 
     @classmethod
     @abstractmethod
@@ -87,7 +91,9 @@ class RowStore(ABC):
             InputError: if it selects none, or one that is not there.
         """
         rows = _selected(indices, len(self))
-        return self._with_rows(self.values[rows], {k: v[rows] for k, v in self.labels.items()})
+        return self._with_rows(
+            some_rows(self.values, rows), {k: v[rows] for k, v in self.labels.items()}
+        )
 
     def with_labels(self, labels: Mapping[str, Sequence | np.ndarray]) -> Self:
         """Returns the same rows with other columns.
@@ -118,9 +124,14 @@ class RowStore(ABC):
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike, *, verify: bool = False, most_bytes: int | None = None
+        cls,
+        path: str | os.PathLike,
+        *,
+        verify: bool = False,
+        most_bytes: int | None = None,
+        streamed: bool | None = None,
     ) -> Self:
-        """Reads a whole store and checks schema, sizes, labels and rows.
+        """Reads a store and checks schema, sizes, labels and rows.
 
         Args:
             path: Of the file.
@@ -129,6 +140,9 @@ class RowStore(ABC):
                 Older files have none.
             most_bytes: That it may take in memory, or None: eight times the
                 file's size and 512 MiB.
+            streamed: Whether embeddings stay in the file once they are checked, and are read
+                again as they are asked for (`StreamedRows`); None: those above 512 MiB in
+                float32.
 
         Raises:
             InputError: naming the file, what was expected and what came.
@@ -143,8 +157,10 @@ class RowStore(ABC):
             dataset, checksums = file.rows(name, what, ndim, kinds, np.dtype(dtype).itemsize)
             each, judge = cls.watched(path, dataset, info)
             labels = file.labels(len(dataset), checksums.seed)
-            with RowReader(raw, dataset, dtype, checksums, each) as rows:
+            keep = not cls._streams(dataset, streamed)
+            with RowReader(raw, dataset, dtype, checksums, each, keep=keep) as rows:
                 values = rows.result()
+            values = values if keep else StreamedRows([raw.part(dataset)])
             parts = {"info": info, "name": path, "storage_dtype": _stored_as(dataset.dtype, dtype)}
         judge(labels)
         return cls.__new__(cls)._with_rows(values, labels, **parts)
@@ -155,10 +171,11 @@ def _stored_as(came: np.dtype, dtype: type) -> np.dtype:
     return np.dtype(np.float16 if came.newbyteorder("=") == np.float16 else dtype)
 
 
-def digest_of(values: np.ndarray, labels: Mapping[str, np.ndarray]) -> str:
+def digest_of(values: AnyRows, labels: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of contiguous rows and their labels."""
     digest = hashlib.sha256(repr(values.shape).encode())
-    digest.update(values)
+    for _, block in blocks_of(values):
+        digest.update(block)
     for key in sorted(labels):
         column = labels[key]
         digest.update(key.encode() + column.dtype.kind.encode())
