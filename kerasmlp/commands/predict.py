@@ -125,17 +125,18 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     """Stores and photos; what cannot be done with them is said before any work."""
     from kerasmlp.data.datasets.photos import photos_of
     from kerasmlp.data.stores.store_file import reject_table
-    from kerasmlp.data.stores.store_folder import is_store_folder
+    from kerasmlp.data.stores.store_paths import is_store
     from kerasmlp.faces.models import LICENCE_NOTICE
 
     check_int("--num-samples", args.num_samples, minimum=0)
     check_int("--seed", args.seed, minimum=0)
     for path in args.inputs:  # all these would be taken for photos
         wanted = "a photo, a folder of photos or an embedding store"
-        reject_table(path, wanted)
+        if not is_store(path):
+            reject_table(path, wanted)
         if path.suffix in (".json", ".jsonl", ".txt") and path.is_file():
             reject_file(path, f"must be {wanted}", "a text")
-    stores = [p for p in args.inputs if p.suffix in (".h5", ".hdf5") or is_store_folder(p)]
+    stores = [p for p in args.inputs if is_store(p)]
     photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
     _check_output(args.output, _TABLE, [*stores, *photos], args.force)
     _check_output(args.extremes, _PICTURE, [*stores, *photos], args.force)

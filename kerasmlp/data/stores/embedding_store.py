@@ -8,10 +8,11 @@ import h5py
 import numpy as np
 
 from kerasmlp.data.stores.label_columns import joined_column
+from kerasmlp.data.stores.parquet_rows import checked_blocks, is_parquet_store, open_parquet
 from kerasmlp.data.stores.row_store import Each, Judge, RowStore
 from kerasmlp.data.stores.store_folder import MANIFEST, shards_of
 from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, joined_info
-from kerasmlp.data.stores.streamed_rows import AnyRows, joined_rows
+from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows, joined_rows
 from kerasmlp.utils.checks import reject, reject_file
 
 NORM_TOLERANCE = 0.01
@@ -140,6 +141,8 @@ class EmbeddingStore(RowStore):
         most_bytes: int | None = None,
         streamed: bool | None = None,
     ) -> EmbeddingStore:
+        if is_parquet_store(path):
+            return cls._of_parquet(path, streamed)
         if not os.path.isdir(path):
             how = {"verify": verify, "most_bytes": most_bytes, "streamed": streamed}
             return super().open(path, **how)
@@ -157,6 +160,22 @@ class EmbeddingStore(RowStore):
         if not (values.nbytes > STREAMED_BYTES if streamed is None else streamed):
             values = np.asarray(values)
         return whole._with_rows(values, whole.labels, info=info, name=path)
+
+    @classmethod
+    def _of_parquet(cls, path: str | os.PathLike, streamed: bool | None) -> EmbeddingStore:
+        attributes, part, columns = open_parquet(path)
+        info = StoreInfo.from_attributes(path, attributes)
+        squared_norms = np.empty(part.shape[0], np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # such rows are rejected below
+            for start, block in checked_blocks(path, part):
+                np.vecdot(block, block, out=squared_norms[start : start + len(block)])
+        _check_norms(path, squared_norms, info.normalized)
+        rows = StreamedRows([part])
+        if not (rows.nbytes > STREAMED_BYTES if streamed is None else streamed):
+            rows = np.asarray(rows)
+        store = cls.__new__(cls)._with_rows(rows, {}, info=info, name=path)
+        store.storage_dtype = part.dtype
+        return store.with_labels(columns)
 
     @classmethod
     def _streams(cls, dataset: h5py.Dataset, streamed: bool | None) -> bool:
