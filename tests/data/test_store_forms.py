@@ -204,6 +204,6 @@ def test_gaps_in_rows_are_refused(tmp_path):
     values = pa.array([[1.0, 0, 0], None, [0, 0, 1]], pa.list_(pa.float32(), 3))
     pq.write_table(pa.Table.from_arrays([values], schema=schema), tmp_path / "a.parquet")
     parquet_rows._keep_crc(tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="rows without `embedding`"):
+    with pytest.raises(InputError, match="rows without a list"):
         EmbeddingStore.open(tmp_path / "a.parquet")
     assert json.loads(schema.metadata[b"kerasmlp"])["labels"] == {}

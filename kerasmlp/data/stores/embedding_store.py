@@ -12,7 +12,7 @@ from kerasmlp.data.stores.parquet_rows import checked_blocks, is_parquet_store, 
 from kerasmlp.data.stores.row_store import Each, Judge, RowStore
 from kerasmlp.data.stores.store_folder import MANIFEST, shards_of
 from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, joined_info
-from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows, joined_rows
+from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows, blocks_of, joined_rows
 from kerasmlp.utils.checks import reject, reject_file
 
 NORM_TOLERANCE = 0.01
@@ -56,24 +56,27 @@ class EmbeddingStore(RowStore):
 
     def __init__(
         self,
-        embeddings: np.ndarray,
+        embeddings: AnyRows,
         labels: Mapping[str, Sequence | np.ndarray] | None = None,
         info: StoreInfo | None = None,
         *,
         name: str | os.PathLike = "embeddings",
     ):
-        embeddings, info = np.asarray(embeddings), info or StoreInfo()
+        info = info or StoreInfo()
+        embeddings = embeddings if isinstance(embeddings, StreamedRows) else np.asarray(embeddings)
         if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or 0 in embeddings.shape:
             reject_file(
                 name,
                 "must hold a numeric array (rows, width) with at least one row",
                 f"shape {embeddings.shape}, dtype {embeddings.dtype}",
             )
+        rows, came = embeddings, getattr(embeddings, "stored_dtype", embeddings.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = np.ascontiguousarray(embeddings, np.float32)
-            squared_norms = np.vecdot(rows, rows)
+            if isinstance(rows, np.ndarray):
+                rows = np.ascontiguousarray(rows, np.float32)
+            squared_norms = np.concatenate([np.vecdot(b, b) for _, b in blocks_of(rows)])
         _check_norms(name, squared_norms, info.normalized)
-        super().__init__(rows, labels, info, name, embeddings.dtype)
+        super().__init__(rows, labels, info, name, came)
 
     def __repr__(self) -> str:
         of = f"of {self.info.embedder or 'an unknown embedder'}"
@@ -240,7 +243,7 @@ def _check_norms(name: Any, squared_norms: np.ndarray, normalized: bool) -> None
         )
 
 
-def lost_columns(given: np.ndarray) -> list[int]:
+def lost_columns(given: AnyRows) -> list[int]:
     """Columns, such as of times since 1970, that vary and are constant in float32.
 
     Example:
@@ -248,7 +251,7 @@ def lost_columns(given: np.ndarray) -> list[int]:
     >>> lost_columns(np.array([[1.7e9, 0.3], [1.7e9 + 10, 0.1 + 0.2]]))
     [0]
     """
-    if not len(given):
+    if not len(given) or isinstance(given, StreamedRows):  # of single precision at most
         return []
     with np.errstate(over="ignore", invalid="ignore"):
         rows = given.astype(np.float32)

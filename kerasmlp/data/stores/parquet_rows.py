@@ -37,13 +37,14 @@ class ParquetPart:
         file: It, opened by pyarrow.
         dtype: float16 or float32.
         width: Of a row.
+        name: Of the column of lists.
     """
 
-    def __init__(self, path: Any, file: Any, dtype: np.dtype, width: int):
+    def __init__(self, path: Any, file: Any, dtype: np.dtype, width: int, name: str = _NAME):
         groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         self.shape, self.dtype = (sum(groups), width), np.dtype(dtype)
         self._path, self._file, self._starts = path, file, np.cumsum([0, *groups])
-        self._held, self._lock = (-1, None), threading.Lock()
+        self._held, self._lock, self._name = (-1, None), threading.Lock(), name
 
     def read(self, start: int, stop: int) -> np.ndarray:
         pieces = [np.empty((0, self.shape[1]), self.dtype)]
@@ -73,17 +74,18 @@ class ParquetPart:
             return self._held[1]
 
     def _values(self, number: int) -> np.ndarray:
-        column = self._file.read_row_group(number, columns=[_NAME]).column(0)
+        column = self._file.read_row_group(number, columns=[self._name]).column(0)
+        requirement = f"must hold {self.shape[1]} numbers in each row of {self._name!r}"
         if column.null_count:
-            reject_file(self._path, f"must be {_WORD}", f"rows without `{_NAME}`")
+            reject_file(self._path, requirement, "rows without a list")
         parts = [chunk.flatten() for chunk in column.chunks]
         if any(part.null_count for part in parts):
-            reject_file(self._path, f"must be {_WORD}", f"gaps in `{_NAME}`")
+            reject_file(self._path, requirement, "gaps")
         values = [part.to_numpy(zero_copy_only=False) for part in parts]
         rows = int(self._starts[number + 1] - self._starts[number])
         whole = values[0] if len(values) == 1 else np.concatenate(values)
         if whole.size != rows * self.shape[1]:
-            reject_file(self._path, f"must be {_WORD}", f"rows of several widths in `{_NAME}`")
+            reject_file(self._path, requirement, f"{whole.size} numbers in {rows} rows")
         return whole.reshape(rows, self.shape[1])
 
 
