@@ -48,6 +48,8 @@ def by_columns(
         `rows_unknown` and, by model and measure, `worst`, `best`, `gap` and `p_value`.
         Nothing without groupings.
     """
+    if not groupings:
+        return {}
     found: dict[str, dict] = {"by": {}, "gaps": {}}
     each = {model: row_scores(rows, one) for model, one in answers.items()}
     scores = {(model, name): one for model, of in each.items() for name, one in of.items()}
@@ -69,7 +71,7 @@ def by_columns(
             gap = {"worst": worst, "best": best, "gap": high - low, "p_value": p_value}
             gaps.setdefault(model, {})[measure] = gap
         found["by"][one.column], found["gaps"][one.column] = values, gaps
-    return found if groupings else {}
+    return found
 
 
 def _is_compared(measure: str) -> bool:
