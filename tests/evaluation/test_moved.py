@@ -8,8 +8,9 @@ from damage import outcome, without_hashes
 from data_sets import INFO, make_store
 from scipy.stats import betabinom, binom, ks_2samp
 
-from kerasmlp import EmbeddingStore, Predictor, StoreInfo
+from kerasmlp import EmbeddingStore, Predictor, Recipe, StoreInfo, train
 from kerasmlp.data.examples import Examples
+from kerasmlp.data.targets import Target
 from kerasmlp.evaluation.promises import moved_and_promises
 from kerasmlp.runs.moved import FALSE_ALARMS, MIN_ROWS, look_for_move
 from kerasmlp.runs.reference import answer_scores
@@ -105,6 +106,28 @@ def test_rows_that_the_run_has_learned_from_are_left_out(predictor, folder, away
     moved = look_for_move([predictor], both, {})
     assert moved.learned_from == 2000 and (moved.rows >= 2000).all() and len(moved.rows) == 100
     assert "the run has learned from 2000 of them" in look_for_move([predictor], own, {}).sentence
+
+
+@pytest.mark.parametrize("columns", [3, 8])
+def test_tables_of_few_values_are_seldom_called_moved(columns, folder):
+    """New rows are mostly equal to some that the run has learned from."""
+    shares = np.linspace(0.3, 0.7, columns)
+
+    def drawn(rows, seed, more=0.0):
+        rng = np.random.default_rng(seed)
+        x = (rng.random((rows, columns)) < shares + more).astype("float32")
+        y = (x[:, 0] + x[:, 1] + rng.random(rows) > 1.4).astype(int)
+        return EmbeddingStore(x, {"y": y}, StoreInfo(normalized=False))
+
+    path = folder / f"table{columns}"
+    train(drawn(1500, 0), Target("y", ("0", "1")), Recipe(epochs=2), path, validation_share=0.4)
+    predictor, alarms = Predictor(path), 0
+    for seed in range(1, 41):
+        moved = look_for_move([predictor], drawn(500, seed).embeddings, {})
+        assert len(moved.rows) == 500 and moved.learned_from > 400
+        alarms += bool(moved.noticed)
+    assert alarms <= binom(40, FALSE_ALARMS).ppf(0.99)
+    assert look_for_move([predictor], drawn(500, 0, 0.2).embeddings, {}).noticed
 
 
 def test_promises_that_hold_are_said_to(predictor, away, answers):

@@ -15,6 +15,7 @@ from kerasmlp.uncertainty.exchangeability import (
     JumperMartingale,
     kolmogorov_smirnov,
     kolmogorov_tail,
+    step_of,
 )
 from kerasmlp.uncertainty.kept_promises import beta_binomial, chance_of_coverage, chance_of_risk
 
@@ -52,6 +53,20 @@ def test_samples_of_one_distribution_are_seldom_told_apart():
     p = [kolmogorov_smirnov(rng.normal(size=300), rng.normal(size=20))[1] for _ in range(2000)]
     assert np.mean(np.array(p) < 0.01) <= 0.011
     assert np.mean(np.array(p) < 0.1) <= 0.1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=20),
+    st.sampled_from([1e-200, 1e-7, 1.0, 1e9]),
+)
+def test_a_step_is_a_thousandth_of_the_spread_in_any_unit(values, unit):
+    values = np.array(values) * unit
+    step = step_of(values)
+    assert step > 0 and np.isfinite(values / step).all() and np.ptp(np.rint(values / step)) < 2e5
+    plain = np.array([3.0, 7.0, 7.0, 100.0]) * unit
+    expected = max(np.std([3, 7, 7, 100]) / 1000, 1e-3) * unit
+    assert step_of(plain) == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize("kind", ["even", "low", "high"])
