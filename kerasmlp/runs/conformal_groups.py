@@ -29,6 +29,9 @@ SET = "set_90"
 SET_SCORE = number(0, 1e6)
 """A penalty for each class on top of a probability."""
 
+CLUSTERS = optional(whole(0, 10**12))
+"""Of a calibration."""
+
 _TEXTS = list_of(text(10_000), 100)
 
 

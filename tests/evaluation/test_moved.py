@@ -8,8 +8,9 @@ from damage import outcome, without_hashes
 from data_sets import INFO, make_store
 from scipy.stats import betabinom, binom, ks_2samp
 
-from kerasmlp import EmbeddingStore, Predictor, Recipe, StoreInfo, train
+from kerasmlp import EmbeddingStore, Predictor, Recipe, StoreInfo, choose_target, train
 from kerasmlp.data.examples import Examples
+from kerasmlp.data.other_targets import NumberTarget, SeveralTargets
 from kerasmlp.data.targets import Target
 from kerasmlp.evaluation.promises import moved_and_promises
 from kerasmlp.runs.moved import FALSE_ALARMS, MIN_ROWS, look_for_move
@@ -149,6 +150,7 @@ def test_coverage_is_tested_as_scipy_does_group_by_group(predictor, away, answer
     own = [one for one in predictor.calibration.groups.models["mc_mean"] if one.group]
     for one in own:
         chosen = names == one.group[0]
+        assert predictor.calibration.clusters == predictor.calibration.rows  # no two of a group
         rank = int(np.ceil(round(0.9 * (one.rows + 1), 9)))
         of_group = betabinom(chosen.sum(), rank, one.rows + 1 - rank)
         chances = np.convolve(chances, of_group.pmf(np.arange(chosen.sum() + 1)))
@@ -156,6 +158,38 @@ def test_coverage_is_tested_as_scipy_does_group_by_group(predictor, away, answer
     assert found["set_90"]["rows"] == counted < len(rows) + 1
     assert found["set_90"]["observed"] == pytest.approx(hits / counted)
     assert found["set_90"]["p"] == pytest.approx(chances[: hits + 1].sum(), abs=1e-9)
+
+
+@pytest.fixture(scope="module")
+def families(folder):
+    """A run on four rows of each person, and rows of others."""
+    parents = make_store(rows=500, seed=2)
+    x = np.repeat(parents.embeddings, 4, axis=0)
+    x = x + 0.02 * np.random.default_rng(3).normal(size=x.shape)
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype("float32")
+    labels = {k: np.repeat(parents.labels[k], 4) for k in ("gender", "age_years")}
+    store = EmbeddingStore(x, labels | {"person": np.arange(2000) // 4}, INFO)
+    target = SeveralTargets((choose_target(store, "gender"), NumberTarget("age_years", "years")))
+    how = {"validation_share": 0.4, "group": "person", "pictures": False}
+    train(store, target, Recipe(epochs=2, dropout_rate=0.0), folder / "families", **how)
+    return Predictor.heads(folder / "families")
+
+
+@pytest.mark.parametrize("head", [0, 1])
+def test_rows_of_one_group_count_once_in_what_is_promised(families, away, head):
+    predictor = families[head]
+    calibration = predictor.calibration
+    assert (calibration.rows, calibration.clusters) == (800, 200)
+    rows = examples(predictor, away)
+    answers = {"deterministic": predictor.probabilities(away)}
+    (found,) = moved_and_promises(predictor, rows, answers, 0, 0)["promises"].values()
+    hits = round(found["observed"] * 3000)
+    assert found["rows"] == 3000  # 181 of 200 reach as far as 721 of 800
+    assert found["p"] == pytest.approx(betabinom(3000, 181, 20).cdf(hits), rel=1e-6)
+    calibration.__dict__["clusters"] = None  # of an older version
+    (older,) = moved_and_promises(predictor, rows, answers, 0, 0)["promises"].values()
+    calibration.__dict__["clusters"] = 200
+    assert older["p"] == pytest.approx(betabinom(3000, 721, 80).cdf(hits), rel=1e-6)
 
 
 def test_a_risk_is_tested_as_scipy_does(predictor, away, answers):

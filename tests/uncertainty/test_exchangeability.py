@@ -155,3 +155,16 @@ def test_the_promise_of_coverage_is_seldom_called_broken():
         hits = int((new <= np.sort(kept_back)[72]).sum())  # the 73rd of 80
         low.append(chance_of_coverage(hits, [(60, 80)], 0.9) < 0.05)
     assert 0.02 < np.mean(low) <= 0.058
+
+
+def test_rows_that_are_alike_count_once_or_a_promise_is_called_broken():
+    """Ten photos of each of 100 people were kept back; the new rows are of as many people."""
+    rng, by_rows, by_people = np.random.default_rng(5), [], []
+    for _ in range(1000):
+        people = rng.normal(size=(100, 1))
+        kept_back = (people + rng.normal(size=(100, 10))).ravel() / np.sqrt(2)
+        new = rng.normal(size=2000)
+        hits = int((new <= np.sort(kept_back)[900]).sum())  # the 901st of 1,000
+        by_rows.append(chance_of_coverage(hits, [(2000, 1000)], 0.9) < 0.01)
+        by_people.append(chance_of_coverage(hits, [(2000, 100)], 0.9) < 0.01)
+    assert np.mean(by_rows) > 0.05 and np.mean(by_people) <= 0.01
