@@ -11,7 +11,7 @@ from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.runs.evaluation_folder import FORMAT
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_settings
-from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.checks import InputError, reject_file
 from kerasmlp.utils.files import read_json, sha256_file
 from kerasmlp.utils.schema import check_object, dict_of, kind, one_of, optional
 
@@ -43,7 +43,10 @@ def card_facts(run: RunFolder, *, travelling: bool = False) -> dict[str, Any]:
     report = run.report()
     try:
         facts = _facts(run, config, target, report)
-    except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:  # of crafted files
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # of crafted files
         reject_file(run / "report.json", "must be that of a training", f"{error!r}"[:200])
     if travelling:
         facts["made"].pop("command")
