@@ -57,6 +57,8 @@ def card_facts(run: RunFolder, *, travelling: bool = False) -> dict[str, Any]:
 def _facts(run: RunFolder, config: dict, target: AnyTarget, report: dict) -> dict[str, Any]:
     data = report.get("data") or {}
     heads = report.get("heads") or {target.heads[0].name: report}
+    calibration = _calibration(run, target)
+    shares = {one.name: _own_draws(calibration.get(one.label, {})) for one in target.heads}
     facts = {
         "predicts": [_predicted(head) for head in target.heads],
         "data": {k: v for k, v in data.items() if k not in _MORE_OF_EMBEDDER}
@@ -74,10 +76,10 @@ def _facts(run: RunFolder, config: dict, target: AnyTarget, report: dict) -> dic
             for name, head in heads.items()
         },
         "groups": {
-            name: [_with_interval(group) for group in head.get("validation_groups", ())]
+            name: [_with_interval(one, shares[name]) for one in head.get("validation_groups", ())]
             for name, head in heads.items()
         },
-        "calibration": _calibration(run, target),
+        "calibration": calibration,
         "made": {k: report.get(k) for k in ("seed", "command", "versions", "backend", "precision")},
     }
     return facts | {"limits": _limits(facts)}
@@ -90,9 +92,15 @@ def _predicted(head: Any) -> dict[str, Any]:
     return {"label": head.label, "kind": kind, "classes": list(head.measured_names)}
 
 
-def _with_interval(group: Mapping[str, Any]) -> dict[str, Any]:
+def _own_draws(calibration: Mapping[str, Any]) -> float:
+    """The share of rows kept back that are draws of their own: of one `group` one."""
+    clusters, rows = calibration.get("clusters"), calibration.get("rows")
+    return min(clusters / rows, 1.0) if clusters and rows else 1.0
+
+
+def _with_interval(group: Mapping[str, Any], own_draws: float) -> dict[str, Any]:
     """A group of people with the 95% interval of its accuracy (Wilson, 1927)."""
-    rows, accuracy = group["rows"], group.get("accuracy")
+    rows, accuracy = group["rows"] * own_draws, group.get("accuracy")
     if accuracy is None:
         return dict(group)
     z = 1.959964
@@ -126,7 +134,7 @@ def _calibration(run: RunFolder, target: AnyTarget) -> dict[str, dict]:
     if value is None:
         return {}
     heads = value.get("heads") or {target.heads[0].label: value}
-    names = ("rows", "num_samples", "mc_temperature", "offsets_years", "quantiles")
+    names = ("rows", "clusters", "num_samples", "mc_temperature", "offsets_years", "quantiles")
     return {
         label: {k: head[k] for k in (*names, "set_thresholds", "groups") if head.get(k)}
         | {"abstains": bool(head.get("abstention"))}

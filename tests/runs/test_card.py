@@ -66,6 +66,24 @@ def test_intervals_are_those_of_wilson(run):
         assert group["intervals"]["accuracy"] == pytest.approx(list(expected), abs=1e-6)
 
 
+def test_intervals_of_rows_that_are_alike_are_wider(copy):
+    """Of 200 rows kept back in 50 groups of four."""
+    path = copy / "calibration.json"
+    whole = json.loads(path.read_text())
+    assert all((one["rows"], one["clusters"]) == (200, 200) for one in whole["heads"].values())
+    whole["heads"]["gender"]["clusters"] = 50
+    path.write_text(json.dumps(whole))
+    without_hashes(copy)
+    facts = card_facts(RunFolder(copy))
+    assert facts["calibration"]["gender"]["clusters"] == 50
+    for head, share in (("gender", 4), ("age", 1)):
+        for group in facts["groups"][head]:
+            p, n = group["accuracy"], group["rows"] / share
+            z = 1.959964**2 / n  # Wilson's ends p' have (p - p')² = z p' (1 - p')
+            expected = sorted(np.roots([1 + z, -2 * p - z, p * p]).real)
+            assert group["intervals"]["accuracy"] == pytest.approx(expected, abs=1e-6)
+
+
 class Reader(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
