@@ -9,10 +9,9 @@ import numpy as np
 
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import NUM_YEARS
-from kerasmlp.runs.calibration import RunCalibration, class_entropy_nats
-from kerasmlp.runs.conformal_groups import SET, group_names
+from kerasmlp.runs.calibration import class_entropy_nats
+from kerasmlp.runs.conformal_groups import SET, group_names, share_of_draws
 from kerasmlp.runs.moved import FALSE_ALARMS, NO_PROMISE, Moved, look_for_move, shown_p
-from kerasmlp.runs.number_calibration import NumberCalibration
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.risk import abstention_of
 from kerasmlp.uncertainty.kept_promises import chance_of_coverage, chance_of_risk
@@ -141,21 +140,14 @@ def _coverage(
                 for g in groups.models.get(model) or ()
                 if limit in g.limits and g.group  # rows of no group are promised it together
             ]
-    counts = [(int(chosen.sum()), _own_draws(calibration, n)) for chosen, n in parts]
+    share = share_of_draws(calibration.rows, calibration.clusters)
+    counts = [(int(chosen.sum()), round(n * share)) for chosen, n in parts]
     promised = np.any([chosen for chosen, _ in parts], axis=0) if parts else np.zeros(0, bool)
     p = chance_of_coverage(int(hits[promised].sum()) if parts else 0, counts, _COVERAGE)
     if p is not None:
         name = _INTERVAL if limit == "90" else limit
         observed = float(hits[promised].mean())
         yield Kept(name, _COVERAGE, observed, int(promised.sum()), p)
-
-
-def _own_draws(calibration: RunCalibration | NumberCalibration, rows: int) -> int:
-    """Of some rows kept back: those of one `group` are alike, and a limit that was fitted on them
-    varies as if they were fewer, in the worst case one of each."""
-    if not calibration.clusters or not calibration.rows:
-        return rows
-    return max(round(rows * min(calibration.clusters / calibration.rows, 1.0)), 1)
 
 
 def _risk(predictor: Predictor, rows: Examples, answers: np.ndarray, passes: int) -> Iterator[Kept]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasmlp.data.other_targets import AnyTarget
+from kerasmlp.runs.conformal_groups import share_of_draws
 from kerasmlp.runs.evaluation_folder import FORMAT
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_settings
@@ -58,7 +59,10 @@ def _facts(run: RunFolder, config: dict, target: AnyTarget, report: dict) -> dic
     data = report.get("data") or {}
     heads = report.get("heads") or {target.heads[0].name: report}
     calibration = _calibration(run, target)
-    shares = {one.name: _own_draws(calibration.get(one.label, {})) for one in target.heads}
+    shares = {}
+    for one in target.heads:
+        counts = calibration.get(one.label, {})
+        shares[one.name] = share_of_draws(counts.get("rows"), counts.get("clusters"))
     facts = {
         "predicts": [_predicted(head) for head in target.heads],
         "data": {k: v for k, v in data.items() if k not in _MORE_OF_EMBEDDER}
@@ -92,15 +96,10 @@ def _predicted(head: Any) -> dict[str, Any]:
     return {"label": head.label, "kind": kind, "classes": list(head.measured_names)}
 
 
-def _own_draws(calibration: Mapping[str, Any]) -> float:
-    """The share of rows kept back that are draws of their own: of one `group` one."""
-    clusters, rows = calibration.get("clusters"), calibration.get("rows")
-    return min(clusters / rows, 1.0) if clusters and rows else 1.0
-
-
-def _with_interval(group: Mapping[str, Any], own_draws: float) -> dict[str, Any]:
-    """A group of people with the 95% interval of its accuracy (Wilson, 1927)."""
-    rows, accuracy = group["rows"] * own_draws, group.get("accuracy")
+def _with_interval(group: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """A group of people with the 95% interval of its accuracy (Wilson, 1927), of as many rows as
+    a share of them are draws of their own."""
+    rows, accuracy = group["rows"] * share, group.get("accuracy")
     if accuracy is None:
         return dict(group)
     z = 1.959964

@@ -40,7 +40,7 @@ class Moved:
         rows: To test, one of each group.
         of: Rows that there were.
         learned_from: Of these, which the run has learned from; None where it does not tell. They
-            are left out unless rows repeat (see `Reference`).
+            are left out unless rows repeat (see `Reference.repeats`).
         p_values: Of each score; see `Reference`.
         reason: Why nothing was tested, or None.
     """
