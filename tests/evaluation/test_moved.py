@@ -9,7 +9,7 @@ from damage import outcome, without_hashes
 from data_sets import INFO, make_store
 from scipy.stats import betabinom, binom, ks_2samp
 
-from kerasmlp import EmbeddingStore, Predictor, Recipe, StoreInfo, choose_target, train
+from kerasmlp import EmbeddingStore, Predictor, Recipe, StoreInfo, choose_target, evaluate, train
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.other_targets import NumberTarget, SeveralTargets
 from kerasmlp.data.targets import Target
@@ -190,6 +190,17 @@ def test_rows_of_one_group_count_once_in_what_is_promised(families, away, head, 
     monkeypatch.setattr(predictor, "calibration", replace(calibration, clusters=None))  # older
     (older,) = moved_and_promises(predictor, rows, answers, 0, 0)["promises"].values()
     assert older["p"] == pytest.approx(betabinom(3000, 721, 80).cdf(hits), rel=1e-6)
+
+
+def test_evaluate_draws_people_by_the_column_that_a_run_was_trained_with(families, away, tmp_path):
+    store = away.subset(range(300))
+    store.labels |= {"person": np.arange(300) // 3, "site": np.arange(300) // 150}
+    store.save(tmp_path / "people.h5")
+    found = evaluate(families[0].path, tmp_path / "people.h5", tmp_path / "e", by="site")
+    for head in ("gender", "age_years"):
+        of_sites = found["heads"][head]["by"]["site"].values()
+        assert [(one["rows"], one["clusters"]) for one in of_sites] == [(150, 50)] * 2
+        assert found["heads"][head]["moved"]["rows"] == 100
 
 
 def test_a_risk_is_tested_as_scipy_does(predictor, away, answers):
