@@ -10,7 +10,7 @@ import numpy as np
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import NUM_YEARS
 from kerasmlp.runs.calibration import class_entropy_nats
-from kerasmlp.runs.conformal_groups import SET, group_names
+from kerasmlp.runs.conformal_groups import SET, group_names, share_of_draws
 from kerasmlp.runs.moved import FALSE_ALARMS, NO_PROMISE, Moved, look_for_move, shown_p
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.risk import abstention_of
@@ -140,7 +140,8 @@ def _coverage(
                 for g in groups.models.get(model) or ()
                 if limit in g.limits and g.group  # rows of no group are promised it together
             ]
-    counts = [(int(chosen.sum()), n) for chosen, n in parts]
+    share = share_of_draws(calibration.rows, calibration.clusters)
+    counts = [(int(chosen.sum()), round(n * share)) for chosen, n in parts]
     promised = np.any([chosen for chosen, _ in parts], axis=0) if parts else np.zeros(0, bool)
     p = chance_of_coverage(int(hits[promised].sum()) if parts else 0, counts, _COVERAGE)
     if p is not None:

@@ -72,7 +72,8 @@ def write_evaluation(
     """
     target, total, known = require_known(rows), len(rows), rows.known
     parts = [one.subset(known) for one in groupings(rows, by, target)]
-    rows = rows if known.all() else rows.subset(known)
+    rows, group = rows if known.all() else rows.subset(known), predictor.config.get("group")
+    group = group if group in rows.labels else None
     sources = _sources(rows.inputs, others or {}, seed) if num_samples else {"store": rows.inputs}
     drawn = _draw_all(predictor, sources, num_samples, seed, progress)
     models = {"deterministic": drawn["store"]["deterministic"]}
@@ -95,7 +96,7 @@ def write_evaluation(
         "conformal": _is_conformal(predictor),
         "rows_in_no_group": count_in_none(predictor.calibration, rows.labels, len(rows)),
         **_measured(rows, answers),
-        **by_columns(rows, answers, parts, seed=seed, progress=progress),
+        **by_columns(rows, answers, parts, group=group, seed=seed, progress=progress),
         "reliability": {name: _plain(columns) for name, columns in bins.items()},
         **_central_intervals(rows, models),
         **_ood_auroc(drawn),

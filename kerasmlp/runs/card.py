@@ -51,7 +51,7 @@ def write_card(
     facts = card_facts(run)
     try:
         page = card_of(Path(os.path.abspath(run_dir)).name, facts)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of crafted files
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # of crafted files
         reject_file(run.path, "must hold reports as this package writes them", f"{error!r}"[:200])
     for file, text in zip(files, (page.markdown(), page.html()), strict=True):
         write_text(file, text)

@@ -29,6 +29,9 @@ SET = "set_90"
 SET_SCORE = number(0, 1e6)
 """A penalty for each class on top of a probability."""
 
+CLUSTERS = optional(whole(0, 10**12))
+"""Of a calibration: see `share_of_draws`."""
+
 _TEXTS = list_of(text(10_000), 100)
 
 
@@ -189,6 +192,24 @@ def group_names(
                 reject("columns", f"must hold {len(answers)} values of {name!r}", column.shape)
             names.append(value_names(name, column))
     return names
+
+
+def share_of_draws(rows: int | None, clusters: int | None) -> float:
+    """Of rows kept back, the share that are draws of their own: of one `group` one.
+
+    Rows of one `group` are alike. What was fitted on them varies as if they were fewer, in the
+    worst case one of each.
+
+    Args:
+        rows: Kept back.
+        clusters: Of them, those of one `group` counted once; None of older versions.
+
+    Example:
+
+    >>> share_of_draws(800, 200), share_of_draws(800, None)
+    (0.25, 1.0)
+    """
+    return min(clusters / rows, 1.0) if clusters and rows else 1.0
 
 
 def count_in_none(calibration: Any, columns: Mapping[str, np.ndarray] | None, rows: int) -> int:

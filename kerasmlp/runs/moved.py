@@ -16,7 +16,7 @@ from kerasmlp.runs.reference import ACROSS, ALONG, FILE, MIN_SCORES, answer_scor
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import FILE as SEEN
 from kerasmlp.runs.seen import load_seen
-from kerasmlp.uncertainty.exchangeability import kolmogorov_smirnov
+from kerasmlp.uncertainty.exchangeability import kolmogorov_smirnov, step_of
 
 FALSE_ALARMS = 0.01
 """The share of stores that are called moved and are not."""
@@ -39,8 +39,8 @@ class Moved:
     Attributes:
         rows: To test, one of each group.
         of: Rows that there were.
-        learned_from: Of these, left out because the run has learned from them; None where it
-            does not tell.
+        learned_from: Of these, which the run has learned from; None where it does not tell. They
+            are left out unless rows repeat (see `Reference.repeats`).
         p_values: Of each score; see `Reference`.
         reason: Why nothing was tested, or None.
     """
@@ -101,7 +101,8 @@ def look_for_move(
     """Tests rows, without their labels, against those that a run kept back.
 
     Each score is tested by itself (Kolmogorov and Smirnov), one row of each group, because
-    rows of one group are no draws of their own. Rows that the run has learned from are left out.
+    rows of one group are no draws of their own. Rows that the run has learned from are left out,
+    unless rows repeat by their nature: the others would be the rare ones.
 
     Args:
         predictors: Heads of one run.
@@ -123,16 +124,21 @@ def look_for_move(
         return replace(found, reason=f"{seen}{why}")
     some, p_values = embeddings[rows], {}
     for name, scores in reference.of_rows(some).items():
-        p_values[f"{name} directions"] = kolmogorov_smirnov(reference.scores[name], scores)[1]
+        p_values[f"{name} directions"] = _p_value(reference.scores[name], scores)
     for predictor in predictors:
         if (known := reference.answers.get(predictor.name)) is not None:
             given = (deterministic or {}).get(predictor.label)
             answers = predictor.probabilities(some) if given is None else given[rows]
             scores = answer_scores(predictor.target, answers)
-            p_values[f"answers on {predictor.name}"] = kolmogorov_smirnov(known, scores)[1]
+            p_values[f"answers on {predictor.name}"] = _p_value(known, scores)
     if not p_values:
         return replace(found, reason=f"{first.path} has kept no scores of {first.name}")
     return replace(found, p_values=p_values)
+
+
+def _p_value(known: np.ndarray, scores: np.ndarray) -> float:
+    step = step_of(known)
+    return kolmogorov_smirnov(np.rint(known / step), np.rint(scores / step))[1]
 
 
 def _tested(
@@ -145,7 +151,9 @@ def _tested(
     rows, learned_from, run = np.arange(len(embeddings)), None, RunFolder(predictor.path)
     if run.read_bytes(SEEN) is not None:
         seen = np.isin(row_hashes(embeddings), load_seen(run))
-        rows, learned_from = rows[~seen], int(seen.sum())
+        learned_from = int(seen.sum())
+        if predictor.reference is None or not predictor.reference.repeats:
+            rows = rows[~seen]
     known = [name for name in (predictor.config.get("group"), "group") if name in labels]
     groups = labels[known[0]][rows] if known else np.arange(len(rows))
     if groups.dtype.kind == "f":  # numbers that tell no groups

@@ -33,6 +33,8 @@ MOST_NUMBERS = 1 << 15
 MOST_SCORES = 2000
 MIN_SCORES = 100
 """With fewer rows kept back little could be noticed, and their mean would be of few people."""
+_REPEATED = 0.02
+"""Share of rows equal to others from which on that is their nature: nobody has copied them."""
 ALONG, ACROSS = "along", "across"
 
 _WHAT = "the reference of a run"
@@ -101,6 +103,12 @@ class Reference:
         squares = (centered @ self.directions.T) ** 2
         both = {ALONG: squares[:, : self.number_along], ACROSS: squares[:, self.number_along :]}
         return {name: part.sum(axis=1) for name, part in both.items() if part.shape[1]}
+
+    @property
+    def repeats(self) -> bool:
+        """Whether different rows are often equal, as those of a table of few values are."""
+        columns = [*self.scores.values()] or [*self.answers.values()]
+        return all(1 - len(np.unique(v)) / len(v) >= _REPEATED for v in columns)
 
     def to_json(self) -> dict:
         return {

@@ -226,7 +226,7 @@ class EmbeddingTraining:
         learned_from = self.rows.learned_from(refit=recipe.refit)
         plain, joined, sampler = self._in_float32(model)
         how = {"calibrated": recipe.calibrate, "conformal_by": recipe.conformal_by}
-        how["xla"] = self.xla
+        how |= {"group": self.settings["group"], "xla": self.xla}
         results = head_results(self.heads, plain, joined, sampler, **how)
         described, heads, more = describe_columns(model), self.heads, {}
         if recipe.refit:

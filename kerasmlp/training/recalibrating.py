@@ -223,7 +223,7 @@ class Recalibration:
         def outputs(x: np.ndarray) -> np.ndarray:
             return self._outputs(label, x)
 
-        how = {"calibrated": True, "conformal_by": self.by}
+        how = {"calibrated": True, "conformal_by": self.by, "group": self.group}
         result = head_result(head, self.run.model, sampler, outputs, **how)
         result.report["temperature"] *= float(old.get("temperature", 1.0))
         result.report["before"] = self.before[label]

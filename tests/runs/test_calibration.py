@@ -179,6 +179,8 @@ def test_abstention_counts_errors_in_the_measured_classes():
         {"num_samples": 0},
         {"colour": "red"},
         {"rows": 1},
+        {"clusters": -1},
+        {"clusters": 1.5},
         {"year_errors": {"entropy_nats": [0.1] * 3, "error_years": [1.0] * 3}},
         {"year_errors": {"entropy_nats": [0.1, 4.7], "error_years": [1.0, 2.0]}},
     ],

@@ -354,6 +354,44 @@ def test_the_command_takes_up_versions(folder, exports):
         stack.pop_all()
 
 
+def test_metrics_are_told_while_models_come_and_go(served):
+    models, _, _ = served
+    models |= {f"more{k}": models["age"] for k in range(50_000)}
+    ends = threading.Event()
+
+    def change():
+        while not ends.is_set():  # one of them in each round, between which threads take turns
+            if models.pop("another", None) is None:
+                models["another"] = models["age"]
+
+    thread = threading.Thread(target=change)
+    with service(models) as port:
+        thread.start()
+        codes = set()
+        for _ in range(20):
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection.request("GET", "/metrics")
+            codes.add(connection.getresponse().status)
+            connection.close()
+        ends.set()
+        thread.join()
+    assert codes == {200}
+
+
+def test_what_is_known_of_versions_goes_with_them(served, folder):
+    """Else years of new versions would fill the memory."""
+    models, watcher, _ = served
+    for number in range(2, 5):
+        (folder / str(number)).mkdir()
+        watcher.look()
+        watcher.look()
+        assert models["age"].others == {number: "END"}
+        (folder / str(number)).rmdir()
+        watcher.look()
+        assert models["age"].others == {}
+        assert watcher._stamps.keys() <= {folder / "1"} and not watcher._refused
+
+
 def test_what_is_said_of_moved_rows_ends_with_its_version():
     names = ("rows", "alarms", "moved", "log10_evidence", "log10_limit")
     metrics, watch = ServiceMetrics(), SimpleNamespace(**dict.fromkeys(names, 7))

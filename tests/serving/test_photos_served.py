@@ -187,3 +187,30 @@ def test_other_embedders_and_none(models, folder, embedder, tmp_path, capsys):
     assert "`the embedder` must hold embeddings of made.onnx (sha256 " in capsys.readouterr().err
     assert run_command(*command[:1], [*command[1:], str(tmp_path)]) == 2
     assert "embedder.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"preprocessing": "none"},
+        {"preprocessing": {"flip": 3}},
+        {"preprocessing": [1]},
+        {"embedder_sha256": 5},
+        {"embedder": ["a"]},
+        {"normalized": "no"},
+    ],
+)
+def test_a_description_that_lies_about_its_embedder_is_one_sentence(lie, models, photos, embedder):
+    version = models["race"].versions[1]
+    before = version.description
+    with service(models, photos=photos) as port:
+        version.description = before | lie
+        try:
+            status, answer = ask(port, picture())
+            with pytest.raises(InputError, match=r"model.json` must be the description of a model"):
+                open_photos(models, 3.0, model_dir=None, embedder=embedder, detector="auto")
+        finally:
+            version.description = before
+        assert status == 400 and "model.json` must be the description of a model" in answer["error"]
+        assert "`race/1/assets/model.json`" in answer["error"]
+        assert ask(port, picture())[0] == 200

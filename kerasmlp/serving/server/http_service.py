@@ -282,7 +282,8 @@ class HttpService:
 
     async def _counters(self, request: web.Request) -> web.Response:
         self._metrics.waiting_rows.set(self._batcher.waiting_rows)
-        served = [(k, n, v) for k, m in self._models.items() for n, v in m.versions.items()]
+        models = dict(self._models)  # in one step: the thread of the watcher changes them
+        served = [(k, n, v) for k, m in models.items() for n, v in m.versions.items()]
         self._metrics.watched({(k, n): v.watch for k, n, v in served if v.watch is not None})
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(body=self._metrics.text(), headers=headers)
