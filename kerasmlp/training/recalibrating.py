@@ -152,7 +152,7 @@ class Recalibration:
         self.by = self.recipe.conformal_by if conformal_by is None else tuple(conformal_by)
         _check_columns(self.by, store)
         check_conformal_by(self.by, next(iter(self.rows.heads.values())), self.target)
-        self.report = self.folder.report()
+        self.report, self.data = self.folder.report(), store.info.of_data()
         self.before = {k: measure(self.rows.part(k), self._answers(k)) for k in heads}
         group = run.config.get("group")
         self.group = group if group in store.labels else None
@@ -247,6 +247,7 @@ class Recalibration:
                     "unlabelled": int((~self.rows.labelled).sum()),
                     "learned_from": self.rows.learned_from,
                 },
+                "recalibrated_on": self.data,
                 "notes": self.notes,
                 "precision": old.get("precision"),
                 "seed": self.config.get("seed"),
