@@ -153,6 +153,7 @@ def test_the_description_is_valid(port):
         (picture(), {"query": "?seed=1"}, 400, "must be empty or num_samples and seed, each once"),
         (picture(), {"query": "?seed=1&seed=2"}, 400, "`query` must be empty or num_samples"),
         (picture(), {"query": "?num_samples=0&seed=1"}, 400, "must be an integer from 1 to 4096"),
+        (picture()[:300], {"query": "?num_samples=0&seed=1"}, 400, "an integer from 1 to 4096"),
         (picture(), {"query": "?num_samples=9&seed=1e3"}, 400, "must be an integer. Received: '1"),
         (picture(), {"query": "?num_samples=9&seed=-1"}, 400, "`seed` must be an integer"),
     ],
