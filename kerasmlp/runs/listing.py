@@ -16,7 +16,8 @@ _NOT_CHIEF = ("exact_year_accuracy", "one_off_accuracy")
 _DEPTH = 4
 """Folders below the given one that are looked through: `runs/cv/seed0_fold0` and a search in it."""
 _SPLITTING = ("data_digest", "seed", "validation_share", "test_share", "test_digest", "group")
-"""Settings that decide which rows are kept back, those of a recalibration aside."""
+_SPLITTING += ("recalibrated.data_digest",)
+"""Settings that decide which rows measure a run."""
 
 
 def list_runs(folder: str | os.PathLike) -> list[dict[str, Any]]:
@@ -74,7 +75,7 @@ def measured_apart(settings: Mapping[str, Any]) -> list[str]:
     Args:
         settings: Of `compare_runs`.
     """
-    return [k for k in settings if k in _SPLITTING or k.startswith("recalibrated.")]
+    return [k for k in settings if k in _SPLITTING]
 
 
 def _runs(folder: Path, depth: int) -> Iterator[Path]:

@@ -121,8 +121,8 @@ def notes_of_rows(run: AnsweringModel, rows: NewRows) -> list[str]:
 
 
 def _absent_classes(part: Examples) -> str:
-    """Those measured classes that no row is of, the first five by their names."""
-    if part.target.is_number:
+    """Those measured classes that no row is of, the first five by their names; not single years."""
+    if part.target.is_number or part.target.classes == "years":
         return ""
     there = set(part.targets[part.known].tolist())
     absent = [name for k, name in enumerate(part.target.measured_names) if k not in there]

@@ -188,3 +188,5 @@ def test_other_embedders_and_none(models, folder, embedder, tmp_path, capsys):
     assert "`the embedder` must hold embeddings of made.onnx (sha256 " in capsys.readouterr().err
     assert run_command(*command[:1], [*command[1:], str(tmp_path)]) == 2
     assert "embedder.json" in capsys.readouterr().err
+    assert run_command("serve", [str(folder), "--port", "0", "--detector", "none"]) == 2
+    assert "`--detector` must come with --embedder or --model-dir" in capsys.readouterr().err
