@@ -116,7 +116,7 @@ def _say_of_groups(predictors: list, store: Any) -> None:
         if p.unknown_columns(columns):
             continue
         if foreign := count_in_none(p.calibration, store.labels, len(store)):
-            by = ", ".join(p.calibration.groups.by)
+            by = ", ".join(p.calibration.groups.columns)
             told = f"{foreign} of {len(store)} rows are in no group of {by}"
             print(f"note: {p.name}: {told} with limits of its own", file=sys.stderr)
 

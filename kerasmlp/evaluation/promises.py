@@ -11,7 +11,7 @@ from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import NUM_YEARS
 from kerasmlp.runs.calibration import class_entropy_nats
 from kerasmlp.runs.conformal_groups import SET, group_names, share_of_draws
-from kerasmlp.runs.moved import FALSE_ALARMS, NO_PROMISE, Moved, look_for_move, shown_p
+from kerasmlp.runs.moved import FALSE_ALARMS, MIN_ROWS, NO_PROMISE, Moved, look_for_move, shown_p
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.risk import abstention_of
 from kerasmlp.uncertainty.kept_promises import chance_of_coverage, chance_of_risk
@@ -70,7 +70,7 @@ def moved_and_promises(
     broken = [one for one in kept if one.p < FALSE_ALARMS / len(kept)]
     return moved.to_json() | {
         "promises": {one.name: vars(one) for one in kept},
-        "promises_kept": not broken if kept else None,
+        "promises_kept": not broken if broken or (kept and not _few(moved)) else None,
         "sentence": _sentence(moved, kept, broken),
     }
 
@@ -84,7 +84,13 @@ def _sentence(moved: Moved, kept: Sequence[Kept], broken: Sequence[Kept]) -> str
     said = ", ".join(one.said for one in kept)
     if moved.noticed:
         return f"{moved.sentence}; {NO_PROMISE}; here {said}"
+    if _few(moved):
+        return f"{moved.sentence}; so few say little of what it promises: {said}"
     return f"{moved.sentence}, and what it promises holds: {said}"
+
+
+def _few(moved: Moved) -> bool:
+    return len(moved.rows) < MIN_ROWS
 
 
 def _kept(predictor: Predictor, rows: Examples, answers: np.ndarray, passes: int) -> Iterator[Kept]:

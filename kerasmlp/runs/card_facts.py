@@ -34,7 +34,9 @@ def card_facts(run: RunFolder, *, travelling: bool = False) -> dict[str, Any]:
     Returns:
         `predicts` (per label what it is, its classes or unit), `data` (source, licence,
         digest, rows), `embedder`, `network`, `recipe`, `measures` of the parts, `groups` of
-        those kept back with 95% intervals of the accuracy, `evaluations` in the folder,
+        those kept back with 95% intervals of the accuracy, `recalibrated` (None, or digest,
+        source and licence of the rows, and the heads fitted and measured on them),
+        `evaluations` in the folder,
         `calibration`, `limits` (sentences) and `made` (seed, versions, command).
 
     Raises:
@@ -83,6 +85,7 @@ def _facts(run: RunFolder, config: dict, target: AnyTarget, report: dict) -> dic
             name: [_with_interval(one, shares[name]) for one in head.get("validation_groups", ())]
             for name, head in heads.items()
         },
+        "recalibrated": _recalibrated(config, report, heads),
         "calibration": calibration,
         "made": {k: report.get(k) for k in ("seed", "command", "versions", "backend", "precision")},
     }
@@ -94,6 +97,17 @@ def _predicted(head: Any) -> dict[str, Any]:
         return {"label": head.label, "kind": "number", "unit": head.unit}
     kind = "age" if head.is_age else "classes"
     return {"label": head.label, "kind": kind, "classes": list(head.measured_names)}
+
+
+def _recalibrated(config: dict, report: dict, heads: Mapping[str, dict]) -> dict | None:
+    if (settings := config.get("recalibrated")) is None:
+        return None
+    names = ("source", "licence")
+    return {k: (report.get("recalibrated_on") or {}).get(k) for k in names} | {
+        "digest": settings["data_digest"],
+        "batch_norm": settings["batch_norm"],
+        "heads": [name for name, head in heads.items() if "before" in head],
+    }
 
 
 def _with_interval(group: Mapping[str, Any], share: float) -> dict[str, Any]:
@@ -165,8 +179,10 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
             worst = min(large, key=lambda g: g["accuracy"])
             whole = facts["measures"][head]["validation"].get("accuracy")
             name = ", ".join(str(v) for k, v in worst.items() if k in ("age_group", "gender"))
+            again = head in ((facts["recalibrated"] or {}).get("heads") or ())
+            rows = "rows that it was recalibrated on" if again else "rows kept back"
             said.append(
-                f"{head}: of the groups of {_FEWEST} or more rows kept back, {name} has the lowest "
+                f"{head}: of the groups of {_FEWEST} or more {rows}, {name} has the lowest "
                 f"accuracy: {worst['accuracy']:.3f} of {worst['rows']} rows; all have {whole:.3f}."
             )
     if any(p["label"] in ("gender", "race") or p["kind"] == "age" for p in facts["predicts"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,15 @@ class ConformalGroups:
         """
         own = [self._are(one, names) for one in self.models.get(model, ()) if one.group]
         return ~np.any(own, axis=0) if own else np.ones(len(names[0]), bool)
+
+    def by_columns(self) -> ConformalGroups:
+        """The same told apart by their columns alone, whatever the model predicts."""
+        places = [place for place, name in enumerate(self.by) if name != PREDICTED]
+        models = {
+            model: [replace(g, group=tuple(g.group[k] for k in places if g.group)) for g in groups]
+            for model, groups in self.models.items()
+        }
+        return ConformalGroups(self.columns, models)
 
     @staticmethod
     def _are(one: GroupLimits, names: Sequence[np.ndarray]) -> np.ndarray:
@@ -216,13 +225,13 @@ def count_in_none(calibration: Any, columns: Mapping[str, np.ndarray] | None, ro
     """How many rows have known columns whose values are none that limits were fitted for.
 
     Args:
-        calibration: Of a head, whose groups are by columns alone, or None.
+        calibration: Of a head, or None; what it predicts counts for nothing.
         columns: Labels of the rows.
         rows: Their number.
     """
-    groups = calibration.groups if calibration else None
-    if groups is None or PREDICTED in groups.by:
+    if calibration is None or calibration.groups is None or not calibration.groups.columns:
         return 0
+    groups = calibration.groups.by_columns()
     if any(name not in (columns or {}) for name in groups.by):
         return rows
     names = [value_names(name, columns[name]) for name in groups.by]

@@ -12,7 +12,7 @@ from kerasmlp.data.row_hashes import row_hashes
 from kerasmlp.data.splits import one_of_each_group
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.runs.predictor import Predictor
-from kerasmlp.runs.reference import ACROSS, ALONG, FILE, MIN_SCORES, answer_scores
+from kerasmlp.runs.reference import FILE, MIN_SCORES, answer_scores, words_of_score
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import FILE as SEEN
 from kerasmlp.runs.seen import load_seen
@@ -25,11 +25,6 @@ MIN_ROWS = 20
 MOST_ROWS = 10_000
 
 NO_PROMISE = "what the run promises of coverage and risk is not for such rows"
-
-_WORDS = {
-    f"{ALONG} directions": "the directions in which rows vary most",
-    f"{ACROSS} directions": "the directions in which they vary least",
-}
 
 
 @dataclass(frozen=True)
@@ -83,10 +78,10 @@ class Moved:
         if not self.noticed:
             return f"no sign that {rows} have moved: they are like those that the run kept back"
         name, p = next(iter(self.noticed.items()))
-        told = _WORDS.get(name, f"the {name}")
         return (
             f"{rows} have moved: they are not like those that the run kept back, told best by "
-            f"{told} ({shown_p(p)}; {FALSE_ALARMS:.0%} of stores that have not are called so)"
+            f"{words_of_score(name)} ({shown_p(p)}; {FALSE_ALARMS:.0%} of stores "
+            "that have not are called so)"
         )
 
 

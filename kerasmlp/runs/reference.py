@@ -37,6 +37,10 @@ _REPEATED = 0.02
 """Share of rows equal to others from which on that is their nature: nobody has copied them."""
 ALONG, ACROSS = "along", "across"
 
+_WORDS = {
+    f"{ALONG} directions": "the directions in which rows vary most",
+    f"{ACROSS} directions": "the directions in which they vary least",
+}
 _WHAT = "the reference of a run"
 _MOST_WIDTH = 1 << 16
 _TEXT = text(MOST_NUMBERS * 8)
@@ -195,3 +199,14 @@ def _unpacked(path: str | os.PathLike, name: str, packed: str, width: int) -> np
         requirement = f"must be {_WHAT} whose {name} are rows of {width} finite numbers in base64"
         reject_file(path, requirement, "others")
     return numbers.astype(np.float64)
+
+
+def words_of_score(name: str) -> str:
+    """A score by which rows have moved, as people read it.
+
+    Example:
+
+    >>> words_of_score("across directions"), words_of_score("answers on age")
+    ('the directions in which they vary least', 'the answers on age')
+    """
+    return _WORDS.get(name, f"the {name}")

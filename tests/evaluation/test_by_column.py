@@ -265,6 +265,7 @@ def test_columns_are_refused_in_one_sentence():
         (["score"], "or of ages (here race). Received: by='score, numbers with fractions'"),
         (["race*none"], "must name columns of the store (race, path, score)"),
         (["race", "race"], "must be given, and each once"),
+        (["race*race"], "must be given, and each once. Received: by=['race', 'race']"),
     ):
         with pytest.raises(InputError) as error:
             groupings(store, by)

@@ -132,6 +132,16 @@ def test_tables_of_few_values_are_seldom_called_moved(columns, folder):
     assert look_for_move([predictor], drawn(500, 0, 0.2).embeddings, {}).noticed
 
 
+def test_few_rows_prove_no_promise(predictor, away, answers):
+    rows = examples(predictor, away).subset(np.arange(19))
+    few = {name: values[:19] for name, values in answers.items()}
+    found = moved_and_promises(predictor, rows, few, 64, 0)
+    assert found["rows"] == 19 and found["promises_kept"] is None
+    observed = found["promises"]["set_90"]["observed"]
+    assert "so few say little of what it promises: 90% intervals" in found["sentence"]
+    assert f"90% sets hold {observed:.1%}" in found["sentence"]
+
+
 def test_promises_that_hold_are_said_to(predictor, away, answers):
     found = moved_and_promises(predictor, examples(predictor, away), answers, 64, 0)
     assert found["moved"] is False and found["promises_kept"] is True

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from kerasmlp import evaluate, export_model, train, write_card
+from kerasmlp import EmbeddingStore, evaluate, export_model, recalibrate, train, write_card
 from kerasmlp.data.other_targets import NumberTarget, SeveralTargets
 from kerasmlp.data.targets import age_target, choose_target
 from kerasmlp.models.presets import Recipe
@@ -179,6 +179,31 @@ def test_a_number(tmp_path):
     files = write_card(tmp_path / "n")
     text = files[0].read_text()
     assert "age_years: a number in years" in text and "| rmse |" in text
+    assert "by groups of the rows kept back:\n" in text and "of accuracy" not in text
+
+
+def test_a_recalibrated_run_is_told_with_its_rows(run, tmp_path):
+    """Of two heads one is fitted anew; the other one stays as training left it."""
+    store = make_store(rows=120, seed=5)
+    info = replace(store.info, source="Others", licence="CC BY")
+    new = EmbeddingStore(store.embeddings, {"gender": store.labels["gender"]}, info)
+    report = recalibrate(run, new, tmp_path / "new")
+    facts = card_facts(RunFolder(tmp_path / "new"))
+    assert facts["recalibrated"] == {
+        "source": "Others",
+        "licence": "CC BY",
+        "digest": new.digest(),
+        "batch_norm": False,
+        "heads": ["gender"],
+    }
+    assert card_facts(RunFolder(run))["recalibrated"] is None
+    text = write_card(tmp_path / "new")[0].read_text()
+    measured = report["heads"]["gender"]["validation"]
+    gender, age = text.index("| gender | recalibrated on |"), text.index("| age | kept back |")
+    assert f"| nll | {measured['nll']:.4g} |" in text[gender:]
+    assert age < gender and measured["rows"] == 120
+    assert "| recalibrated on, and measured on the same rows | Others |" in text
+    assert f"| digest of these | {new.digest()} |" in text and "120 recalibrated on" in text
 
 
 @given(st.text(max_size=40))

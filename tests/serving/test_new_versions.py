@@ -151,6 +151,10 @@ def half_a_graph(path):
     graph.write_bytes(graph.read_bytes()[:-100])
 
 
+def half_a_description(path):
+    (path / "assets" / "model.json").write_text('{"width":')
+
+
 def other(path, **values):
     about = json.loads((path / "assets" / "model.json").read_text())
     (path / "assets" / "model.json").write_text(json.dumps(about | values))
@@ -170,6 +174,7 @@ def other_classes(path):
         (half_a_weight, "must be a complete SavedModel. Received: weights that are larger than th"),
         (zeros_for_weights, "must be the index of a SavedModel's weights. Received: other conten"),
         (half_a_graph, "must be a complete SavedModel. Received: other contents"),
+        (half_a_description, "2/assets/model.json` must be a JSON file. Received: "),
         (lambda path: shutil.rmtree(path / "variables"), "Received: one without variables/variab"),
         (lambda path: shutil.rmtree(path / "assets"), "Received: one without assets/model.json"),
         (

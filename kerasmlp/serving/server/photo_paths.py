@@ -74,7 +74,11 @@ class PhotoPaths:
         size = service.body_size(request)
         if kind not in _BEGINNINGS:
             raise Refusal(415, f"the body must be {' or '.join(_BEGINNINGS)}")
+        most = service.max_samples(version)
+        form = Form(version.signatures, version.width, service.limits.max_rows, most)
         numbers = _numbers(request, version)
+        for name, number in numbers.items():  # before the photo, which takes longer
+            integers_of(name, [number], 1, form)
 
         def find(photo: bytes) -> tuple:
             if not photo.startswith(_BEGINNINGS[kind]):
@@ -86,7 +90,6 @@ class PhotoPaths:
         except TimeoutError:
             raise Refusal(408, "the body did not arrive in time") from None
         check_rows("faces", len(faces), service.limits.max_rows)
-        form = Form(version.signatures, version.width, len(faces), service.max_samples(version))
         inputs = {"embedding": embeddings}
         inputs |= {k: integers_of(k, [v], len(faces), form) for k, v in numbers.items()}
         signature = "serve_mc" if numbers else "serving_default"
