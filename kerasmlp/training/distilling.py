@@ -18,6 +18,7 @@ from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.data.examples import VALIDATION_SHARE
 from kerasmlp.data.row_hashes import row_hashes
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.streamed_rows import joined_rows
 from kerasmlp.evaluation.agreement import agreement
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.models.presets import Recipe
@@ -27,6 +28,7 @@ from kerasmlp.runs.reference import Reference
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import save_seen
 from kerasmlp.runs.training_files import KIND
+from kerasmlp.training.blocks import Blocks, at_hand, bytes_as_begun
 from kerasmlp.training.columns import adapt_columns, describe_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import Course, compile_by_recipe, course_by_recipe
@@ -128,6 +130,8 @@ def distil(
     recipe = recipe or student_recipe(run, sum(map(len, stores)))
     if recipe.members > 1:
         reject("recipe.members", "must be 1: a student is one network", recipe.members)
+    most_bytes = bytes_as_begun(RunFolder(run_dir)) if resume else None
+    stores = [at_hand(store, most_bytes) for store in stores]
     recipe = recipe.replace(refit=False)  # the rows kept back compare it with the run
     rows = StudentRows.of_stores(stores, teacher, seed)
     digests = [store.digest() for store in stores]
@@ -176,6 +180,8 @@ class Distillation:
             **settings,
             **{name: known.get(name) for name in _CONTRACT},
         }
+        if (blocks := Blocks.of(rows.inputs)) is not None:
+            self.config["blocks"] = blocks.to_config()
 
     def make(self) -> keras.Model:
         recipe, rows = self.recipe, self.rows
@@ -227,7 +233,7 @@ class Distillation:
         if rows.test_inputs is not None:
             report["rows"]["test"] = rows.test_labelled
         report["notes"] = self._notes(results, report)
-        save_seen(run, np.concatenate([rows.inputs, kept]), self.teacher.run)
+        save_seen(run, joined_rows([rows.inputs, kept]), self.teacher.run)
         if self.recipe.calibrate:
             write_json(run / "calibration.json", calibrations_of(results))
             save_reference(run, self._reference(results))
@@ -279,7 +285,9 @@ class Distillation:
         known = [result for result in results if len(result.part)]
         wholes = {head.target.label: head.rows.whole for head in self.heads.heads}
         learned = [wholes[result.part.target.label] for result in known]
-        notes = notes_of(learned, known, report) if known else []
+        blocks = Blocks.of(rows.inputs)
+        notes = [str(blocks)] * (blocks is not None)
+        notes += notes_of(learned, known, report) if known else []
         if self.teacher.config["data_digest"] is None:
             notes.append(f"{path} does not tell what it has learned from: it may be these rows")
         for result in results:

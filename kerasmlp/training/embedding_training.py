@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.data.duplicates.near_copies import can_have_copies
@@ -22,6 +21,7 @@ from kerasmlp.runs.reference import Reference
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
 from kerasmlp.runs.training_files import FILES, KIND, read_settings
+from kerasmlp.training.blocks import Blocks
 from kerasmlp.training.chunks import chunks_of
 from kerasmlp.training.columns import (
     adapt_columns,
@@ -54,6 +54,7 @@ from kerasmlp.training.reference_fitting import (
 from kerasmlp.training.refit import refit
 from kerasmlp.training.remarks import remarks_on_copies
 from kerasmlp.training.rows import Rows
+from kerasmlp.training.target_rows import TargetRows
 from kerasmlp.training.train_run import Measured
 from kerasmlp.utils.checks import reject
 from kerasmlp.utils.files import sha256_file, write_json
@@ -120,6 +121,8 @@ class EmbeddingTraining:
         }
         if not info.normalized:
             self.config["norm_1_share"] = norm_1_share(rows.heads[0].whole.inputs)
+        if (blocks := Blocks.of(rows.inputs)) is not None:
+            self.config["blocks"] = blocks.to_config()
         if init is not None:
             self.copied = copy_weights(init, self.model, self.config)
             self.heads.go_on_from(self.model, read_settings(init)[1])
@@ -179,10 +182,10 @@ class EmbeddingTraining:
             threading.Thread(target=importlib.import_module, args=preloaded).start()
         return self.model
 
-    def _targets(self, rows: Rows, heads: Heads) -> np.ndarray:
+    def _targets(self, rows: Rows, heads: Heads) -> TargetRows:
         targets = heads.targets  # in the unit of the weights it begins with
         if weight := self.settings.get("weight"):  # of the loss, the mass of a target is a factor
-            targets *= rows.heads[0].training.weights(weight)[:, None]
+            return targets.weighted(rows.heads[0].training.weights(weight))
         return targets
 
     def course(self, model: keras.Model) -> Course:
@@ -196,7 +199,7 @@ class EmbeddingTraining:
         return self._course(model, rows, self._targets(rows, heads), [])
 
     def _course(
-        self, model: keras.Model, rows: Rows, targets: np.ndarray, callbacks: list
+        self, model: keras.Model, rows: Rows, targets: TargetRows, callbacks: list
     ) -> Course:
         return course_by_recipe(
             rows.inputs,
@@ -264,6 +267,8 @@ class EmbeddingTraining:
             report["near_copies"] = {name: found.to_json() for name, found in copies.items()}
             notes = remarks_on_copies(copies)
         wholes = [head.rows.whole for head in self.heads.heads]
+        if blocks := Blocks.of(self.rows.inputs):
+            notes.append(str(blocks))
         report["notes"] = notes + notes_of(wholes, results, report)
         save_seen(run, learned_from, self.init)
         if recipe.calibrate:

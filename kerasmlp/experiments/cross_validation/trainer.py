@@ -57,14 +57,18 @@ def train_together(
 ) -> None:
     """Trains runs of a plan, of as many steps, side by side; each ends as by `train_planned`."""
     from kerasmlp.training.abreast import train_abreast
+    from kerasmlp.training.blocks import bytes_as_begun
     from kerasmlp.training.embeddings import prepared
+
+    folders = {run.name: RunFolder(Path(run_dir) / run.name) for run in runs}
 
     def maker(run: PlannedRun):
         what = store.subset(run.training), plan.target, plan.recipe
-        return lambda: prepared(*what, workbench=workbench, **_how(store, plan, run))
+        how = {"workbench": workbench, "most_bytes": bytes_as_begun(folders[run.name])}
+        return lambda: prepared(*what, **how, **_how(store, plan, run))
 
     if len(runs) > 1:
-        train_abreast((maker(run), RunFolder(Path(run_dir) / run.name)) for run in runs)
+        train_abreast((maker(run), folders[run.name]) for run in runs)
     for run in runs:
         train_planned(store, plan, run, run_dir, workbench)
 
@@ -157,7 +161,9 @@ def _workbench() -> Workbench:
 
 @functools.lru_cache(maxsize=1)
 def _store_at(paths: str | tuple[str, ...], group: str | None) -> EmbeddingStore:
-    return open_stores(paths, group=group)
+    from kerasmlp.training.blocks import at_hand
+
+    return at_hand(open_stores(paths, group=group))
 
 
 def _prepare(settings: dict) -> tuple[bool, Callable[[Sequence[int]], None]]:
