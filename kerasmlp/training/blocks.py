@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -89,24 +90,33 @@ class Blocks:
             rest = part[last:].copy()
             del part  # before the next is read
 
-    def __str__(self) -> str:
-        return (
-            f"the rows take more memory than there is, and stay in their files: epochs draw from "
-            f"shuffled blocks of {self.rows:,} rows, {self.window:,} rows at once"
-        )
 
-    def to_config(self) -> dict[str, int]:
-        """As JSON gives it back."""
-        return asdict(self)
+def blocks_in_config(rows: AnyRows) -> dict[str, dict[str, int]]:
+    """What a run says of how its rows are shuffled; nothing where all are at once."""
+    blocks = Blocks.of(rows)
+    return {} if blocks is None else {"blocks": asdict(blocks)}
 
 
-def bytes_as_begun(run: RunFolder) -> int | None:
+def notes_of_blocks(rows: AnyRows) -> list[str]:
+    """The sentence that a report says of it, if any."""
+    blocks = Blocks.of(rows)
+    if blocks is None:
+        return []
+    return [
+        "the rows would take too much of the memory, and stay in their files: epochs draw from "
+        f"shuffled blocks of {blocks.rows:,} rows, {blocks.window:,} rows at once"
+    ]
+
+
+def bytes_as_begun(run_dir: str | os.PathLike, *, resume: bool) -> int | None:
     """The `most_bytes` by which a run that is resumed draws rows as it has begun to.
 
     Args:
-        run: Its folder; None of one that holds no run yet.
+        run_dir: Its folder.
+        resume: Whether it is; None where not, or where none has begun.
     """
-    if not (run / "config.json").is_file():
+    run = RunFolder(run_dir)
+    if not resume or not (run / "config.json").is_file():
         return None
     return 0 if run.config().get("blocks") else sys.maxsize
 

@@ -28,7 +28,7 @@ from kerasmlp.runs.reference import Reference
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import save_seen
 from kerasmlp.runs.training_files import KIND
-from kerasmlp.training.blocks import Blocks, at_hand, bytes_as_begun
+from kerasmlp.training.blocks import at_hand, blocks_in_config, bytes_as_begun, notes_of_blocks
 from kerasmlp.training.columns import adapt_columns, describe_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import Course, compile_by_recipe, course_by_recipe
@@ -130,8 +130,7 @@ def distil(
     recipe = recipe or student_recipe(run, sum(map(len, stores)))
     if recipe.members > 1:
         reject("recipe.members", "must be 1: a student is one network", recipe.members)
-    most_bytes = bytes_as_begun(RunFolder(run_dir)) if resume else None
-    stores = [at_hand(store, most_bytes) for store in stores]
+    stores = [at_hand(store, bytes_as_begun(run_dir, resume=resume)) for store in stores]
     recipe = recipe.replace(refit=False)  # the rows kept back compare it with the run
     rows = StudentRows.of_stores(stores, teacher, seed)
     digests = [store.digest() for store in stores]
@@ -178,10 +177,9 @@ class Distillation:
             "precision": self.precision,
             **of_backend(),
             **settings,
+            **blocks_in_config(rows.inputs),
             **{name: known.get(name) for name in _CONTRACT},
         }
-        if (blocks := Blocks.of(rows.inputs)) is not None:
-            self.config["blocks"] = blocks.to_config()
 
     def make(self) -> keras.Model:
         recipe, rows = self.recipe, self.rows
@@ -224,11 +222,8 @@ class Distillation:
             for result, measured in zip(results, tested, strict=True):
                 result.report.update(measured)
         report = {"validation": {}} | report_of(results)
-        report["rows"] = {
-            "training": rows.size,
-            "validation": len(kept),
-            "unlabelled": rows.unlabelled,
-        }
+        counts = {"training": rows.size, "validation": len(kept), "unlabelled": rows.unlabelled}
+        report["rows"] = counts
         report["columns"] = describe_columns(plain)
         if rows.test_inputs is not None:
             report["rows"]["test"] = rows.test_labelled
@@ -285,9 +280,7 @@ class Distillation:
         known = [result for result in results if len(result.part)]
         wholes = {head.target.label: head.rows.whole for head in self.heads.heads}
         learned = [wholes[result.part.target.label] for result in known]
-        blocks = Blocks.of(rows.inputs)
-        notes = [str(blocks)] * (blocks is not None)
-        notes += notes_of(learned, known, report) if known else []
+        notes = notes_of_blocks(rows.inputs) + (notes_of(learned, known, report) if known else [])
         if self.teacher.config["data_digest"] is None:
             notes.append(f"{path} does not tell what it has learned from: it may be these rows")
         for result in results:

@@ -21,7 +21,7 @@ from kerasmlp.runs.reference import Reference
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
 from kerasmlp.runs.training_files import FILES, KIND, read_settings
-from kerasmlp.training.blocks import Blocks
+from kerasmlp.training.blocks import blocks_in_config, notes_of_blocks
 from kerasmlp.training.chunks import chunks_of
 from kerasmlp.training.columns import (
     adapt_columns,
@@ -118,11 +118,10 @@ class EmbeddingTraining:
             "precision": self.precision,
             **info.of_embedder(),
             **of_backend(),
+            **blocks_in_config(rows.inputs),
         }
         if not info.normalized:
             self.config["norm_1_share"] = norm_1_share(rows.heads[0].whole.inputs)
-        if (blocks := Blocks.of(rows.inputs)) is not None:
-            self.config["blocks"] = blocks.to_config()
         if init is not None:
             self.copied = copy_weights(init, self.model, self.config)
             self.heads.go_on_from(self.model, read_settings(init)[1])
@@ -261,14 +260,12 @@ class EmbeddingTraining:
         if self.rows.test_inputs is not None:
             known = count_common(self.rows.test_inputs, learned_from)
             report["rows"] |= {"test": self.rows.test_labelled, "test_learned_from": known}
-        notes = []
+        notes = notes_of_blocks(self.rows.inputs)
         if self.near_copies:
             copies = self.rows.near_copies(learned_from, seed=self.settings["seed"])
             report["near_copies"] = {name: found.to_json() for name, found in copies.items()}
-            notes = remarks_on_copies(copies)
+            notes += remarks_on_copies(copies)
         wholes = [head.rows.whole for head in self.heads.heads]
-        if blocks := Blocks.of(self.rows.inputs):
-            notes.append(str(blocks))
         report["notes"] = notes + notes_of(wholes, results, report)
         save_seen(run, learned_from, self.init)
         if recipe.calibrate:

@@ -95,7 +95,7 @@ def train(
             `init` has learned from rows of the test; a `DivergedError` if the
             weights ran away.
     """
-    started, begun = time.time(), bytes_as_begun(RunFolder(run_dir)) if resume else None
+    started, begun = time.time(), bytes_as_begun(run_dir, resume=resume)
     training = prepared(
         store,
         target,

@@ -60,15 +60,16 @@ def train_together(
     from kerasmlp.training.blocks import bytes_as_begun
     from kerasmlp.training.embeddings import prepared
 
-    folders = {run.name: RunFolder(Path(run_dir) / run.name) for run in runs}
+    def folder(run: PlannedRun) -> Path:
+        return Path(run_dir) / run.name
 
     def maker(run: PlannedRun):
         what = store.subset(run.training), plan.target, plan.recipe
-        how = {"workbench": workbench, "most_bytes": bytes_as_begun(folders[run.name])}
+        how = {"workbench": workbench, "most_bytes": bytes_as_begun(folder(run), resume=True)}
         return lambda: prepared(*what, **how, **_how(store, plan, run))
 
     if len(runs) > 1:
-        train_abreast((maker(run), folders[run.name]) for run in runs)
+        train_abreast((maker(run), RunFolder(folder(run))) for run in runs)
     for run in runs:
         train_planned(store, plan, run, run_dir, workbench)
 
