@@ -221,9 +221,8 @@ class Distillation:
             tested = tested_heads(heads, joined, xla=False)
             for result, measured in zip(results, tested, strict=True):
                 result.report.update(measured)
-        report = {"validation": {}} | report_of(results)
         counts = {"training": rows.size, "validation": len(kept), "unlabelled": rows.unlabelled}
-        report["rows"] = counts
+        report = {"validation": {}} | report_of(results) | {"rows": counts}
         report["columns"] = describe_columns(plain)
         if rows.test_inputs is not None:
             report["rows"]["test"] = rows.test_labelled
