@@ -64,6 +64,7 @@ def training_chunks(
     >>> [(batches.shape, int(count)) for batches, _, count in chunks]
     [(TensorShape([3, 3, 4]), 3), (TensorShape([3, 3, 4]), 3)]
     """
+    x, y = at_hand(x, y)
     draws = Draws(
         rows=len(x),
         batch_size=batch_size,
@@ -96,8 +97,27 @@ def training_chunks(
 
 
 def at_hand(x: AnyRows, y: np.ndarray | TargetRows) -> tuple:
-    """Rows and targets where `training_chunks` draws them from: where they are."""
+    """Rows and targets where `training_chunks` draws them from: tensors, but for streamed rows,
+    which stay where they are."""
+    if isinstance(x, np.ndarray):
+        return _Tensor(x), _Tensor(np.asarray(y))
     return x, y
+
+
+class _Tensor:
+    """Rows, of which all cores take some."""
+
+    def __init__(self, values: np.ndarray):
+        self.shape = values.shape
+        with tf.device("CPU"):
+            self._values = tf.constant(values)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        with tf.device("CPU"):
+            return tf.gather(self._values, rows).numpy()
 
 
 def _permutation(rows: int, seed: tuple[int, int]) -> np.ndarray:
