@@ -76,19 +76,25 @@ def training_chunks(
         permutation=_permutation,
     )
 
+    held = (x, y) if tf.is_tensor(x) else None  # of which the graph takes what is drawn
+    numbers = np.arange(len(x), dtype=np.int32)
+    source = (x, y) if held is None else (numbers, numbers)
+
     def drawn() -> Iterator[tuple]:
         for epoch in range(first_epoch, num_epochs):
-            yield from draws.chunks(x, y, epoch)
+            yield from draws.chunks(*source, epoch)
 
     @_as_it_is
-    def augment(batches, targets, numbers, count):
+    def augment(batches, targets, steps, count):
+        if held is not None:
+            batches, targets = tf.gather(held[0], batches), tf.gather(held[1], targets)
         how = {"mixup_alpha": mixup_alpha, "noise_std": noise_std, "noise_units": noise_units}
-        return *_augmented(batches, targets, numbers, seed, **how), count
+        return *_augmented(batches, targets, steps, seed, **how), count
 
     _, *shape = draws.shape
+    kind = tf.float32 if held is None else tf.int32
     signature = (
-        tf.TensorSpec((*shape, *x.shape[1:]), tf.float32),
-        tf.TensorSpec((*shape, *y.shape[1:]), tf.float32),
+        *(tf.TensorSpec((*shape, *part.shape[1:]), kind) for part in source),
         tf.TensorSpec(shape[:1], tf.int64),
         tf.TensorSpec((), tf.int32),
     )
@@ -100,24 +106,8 @@ def at_hand(x: AnyRows, y: np.ndarray | TargetRows) -> tuple:
     """Rows and targets where `training_chunks` draws them from: tensors, but for streamed rows,
     which stay where they are."""
     if isinstance(x, np.ndarray):
-        return _Tensor(x), _Tensor(np.asarray(y))
+        return tf.constant(x), tf.constant(np.asarray(y))
     return x, y
-
-
-class _Tensor:
-    """Rows, of which all cores take some."""
-
-    def __init__(self, values: np.ndarray):
-        self.shape = values.shape
-        with tf.device("CPU"):
-            self._values = tf.constant(values)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        with tf.device("CPU"):
-            return tf.gather(self._values, rows).numpy()
 
 
 def _permutation(rows: int, seed: tuple[int, int]) -> np.ndarray:
