@@ -104,8 +104,13 @@ def calibrate_numbers(
     mean, std = np.asarray(answers, np.float64).T
     of_model, temperature = {"deterministic": (mean, std)}, 1.0
     if sampler is not None:
-        found = predict_uncertainty(sampler, part.inputs, num_samples=CALIBRATION_SAMPLES)
-        moments = number_measures(found if name is None else found[name])
+        each = []
+        for start in range(0, len(part), MC_TEMPERATURE_ROWS):
+            rows = part.inputs[start : start + MC_TEMPERATURE_ROWS]
+            how = {"num_samples": CALIBRATION_SAMPLES, "first_row": start}
+            found = predict_uncertainty(sampler, rows, **how)
+            each.append(number_measures(found if name is None else found[name]))
+        moments = {k: np.concatenate([some[k] for some in each]) for k in each[0]}
         own, fixed = moments["aleatoric_variance"], moments["epistemic_variance"]
         if len(part) >= MIN_SPREAD_ROWS:
             temperature = fit_spread(part.targets, moments["mean"], own, fixed)

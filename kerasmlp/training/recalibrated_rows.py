@@ -12,6 +12,7 @@ from kerasmlp.data.labelled import has_label
 from kerasmlp.data.other_targets import NumberTarget
 from kerasmlp.data.row_hashes import row_hashes
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.streamed_rows import AnyRows, some_rows
 from kerasmlp.data.targets import Target
 from kerasmlp.evaluation.measuring import fitting_classes
 from kerasmlp.runs.answering_model import AnsweringModel
@@ -38,7 +39,7 @@ class NewRows:
         lacking: By the other labels how many rows have them.
     """
 
-    embeddings: np.ndarray
+    embeddings: AnyRows
     learned_from: int
     heads: Mapping[str, Examples]
     lacking: Mapping[str, int]
@@ -84,9 +85,9 @@ class NewRows:
         return known_in_any(list(self.heads.values()))
 
     @property
-    def for_batch_norm(self) -> np.ndarray:
+    def for_batch_norm(self) -> AnyRows:
         """Rows whose statistics are taken: those that calibrate nothing, if they are enough."""
-        without = self.embeddings[~self.labelled]
+        without = some_rows(self.embeddings, ~self.labelled)
         return without if len(without) >= MIN_UNLABELLED_ROWS else self.embeddings
 
 

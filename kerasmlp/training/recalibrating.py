@@ -14,6 +14,7 @@ from kerasmlp.callbacks.validation import forward
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.other_targets import AnyTarget, SeveralTargets
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.streamed_rows import some_rows
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.models.recipe_files import recipe_of
 from kerasmlp.runs.answering_model import AnsweringModel
@@ -197,7 +198,8 @@ class Recalibration:
         how = {"groups": kept.groups(self.group), "answers": answers, "seed": self.seed}
         save_reference(new, fit_reference(self.run.reference, kept.inputs, **how))
         every = self.config["recalibrated"]["batch_norm"]
-        used = self.rows.embeddings if every else self.rows.embeddings[self.rows.labelled]
+        used = self.rows.embeddings
+        used = used if every else some_rows(used, self.rows.labelled)
         save_seen(new, used, self.folder)
         if (history := self.folder.read_bytes("history.csv")) is not None:
             with atomic_path(new / "history.csv") as temporary:

@@ -93,6 +93,12 @@ class EmbeddingStore(RowStore):
     def width(self) -> int:
         return self.values.shape[1]
 
+    def held(self) -> EmbeddingStore:
+        """The same store; rows that stay in files are in memory, as they are stored there."""
+        if not isinstance(self.values, StreamedRows):
+            return self
+        return self._with_rows(self.values.held(), self.labels)
+
     @classmethod
     def concatenate(
         cls,
