@@ -1,12 +1,17 @@
 """Stores of many rows: seconds per million rows, and how much memory a command takes at most.
 
-    python tests/benchmarks/large_stores.py FOLDER [train] [--rows 100000 1000000 5000000]
-        [--shards 50]
+    python tests/benchmarks/large_stores.py FOLDER [import] [export] [train] [predict] [evaluate]
+        [forms] [--rows 100000 1000000 5000000] [--shards 50]
 
 Makes stores of normalised rows, 512 wide in half precision, of which gender and one of eight
 age groups can be learned, in a folder (5.2 GB of the largest), runs the command on each in a
 process of its own, and deletes them. Parts:
 
+- `import`: `bin/import-embeddings` of the rows as a `.npy` file;
+- `export`: `bin/export-embeddings` into shards;
+- `predict`, `evaluate`: `--num-samples 8` of a gender model of 20,000 rows and 2 epochs;
+- `forms`: one file, `--shards` many (50) and Parquet of the same rows: digests, weights of a
+  training of one epoch, and answers of `predict` are compared to the bit;
 - `train`: `bin/train --label gender age_group --epochs 1`, everything after the weights included;
   with `--shards` once more on the same rows as a folder of so many files, whose weights are
   compared with those of the one file.
@@ -177,7 +182,84 @@ def train(store: Path, folder: Path, rows: int) -> dict[str, float]:
     return found
 
 
-PARTS: dict[str, Callable] = {"train": train}
+def import_(store: Path, folder: Path, rows: int) -> dict[str, float]:
+    source, made = folder / "rows.npy", MadeRows(rows)
+    with open(source, "wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": made.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, rows, BLOCK):
+            file.write(made.read(start, min(start + BLOCK, rows)).tobytes())
+    found = measured("import-embeddings", source, "-o", folder / "imported.h5")
+    for path in (source, folder / "imported.h5"):
+        path.unlink()
+    return found | {"seconds_per_million": round(found["seconds"] / rows * 1e6, 1)}
+
+
+def export(store: Path, folder: Path, rows: int) -> dict[str, float]:
+    found = measured("export-embeddings", store, "-o", folder / "exported")
+    shutil.rmtree(folder / "exported")
+    return found | {"seconds_per_million": round(found["seconds"] / rows * 1e6, 1)}
+
+
+def gender_model(folder: Path) -> Path:
+    """A run that every part asks; trained once."""
+    run = folder / "run_of_gender"
+    if not (run / "report.json").exists():
+        save(folder / "small.h5", MadeRows(20_000))
+        where = "--store", folder / "small.h5", "--run-dir", run, "--force"
+        measured("train", *where, "--label", "gender", "--epochs", "2")
+    return run
+
+
+def predict(store: Path, folder: Path, rows: int) -> dict[str, float]:
+    answers = folder / "answers.jsonl"
+    how = "--num-samples", "8", "-o", answers, "--force"
+    found = measured("predict", gender_model(folder), store, *how)
+    with open(answers) as file:
+        if sum(1 for _ in file) != rows:
+            sys.exit(f"{answers} has not a line for each of {rows} rows")
+    answers.unlink()
+    return found | {"seconds_per_million": round(found["seconds"] / rows * 1e6, 1)}
+
+
+def evaluate(store: Path, folder: Path, rows: int) -> dict[str, float]:
+    how = "--num-samples", "8", "--output", folder / "evaluation", "--force"
+    found = measured("evaluate", gender_model(folder), store, *how)
+    return found | {"seconds_per_million": round(found["seconds"] / rows * 1e6, 1)}
+
+
+def forms(store: Path, folder: Path, rows: int, shards: int = 50) -> dict[str, object]:
+    """Whether the same rows in three forms are the same to everything."""
+    there = {"one file": store, "shards": folder / "form", "parquet": folder / "form.parquet"}
+    each = -(-rows // shards)
+    measured("export-embeddings", store, "-o", there["shards"], "--rows-per-shard", str(each))
+    measured("export-embeddings", there["shards"], "-o", there["parquet"])
+    found: dict[str, set] = {"digest": set(), "weights": set(), "answers": set()}
+    seconds, peaks = {}, {}
+    for name, path in there.items():
+        found["digest"].add(EmbeddingStore.open(path, verify=True).digest())
+        trained = train(path, folder, rows)
+        found["weights"].add(trained["weights"])
+        seconds[name], peaks[name] = trained["seconds"], trained["peak_mb"]
+        answers, digest = folder / "answers.jsonl", hashlib.sha256()
+        how = "--num-samples", "8", "-o", answers, "--force"
+        measured("predict", gender_model(folder), path, *how)
+        with open(answers) as file:
+            for line in file:
+                row = json.loads(line)
+                del row["input"]
+                digest.update(json.dumps(row).encode())
+        found["answers"].add(digest.hexdigest())
+    shutil.rmtree(there["shards"])
+    there["parquet"].unlink()
+    same = {f"same_{name}": len(values) == 1 for name, values in found.items()}
+    return same | {"train_seconds": seconds, "train_peak_mb": peaks}
+
+
+PARTS: dict[str, Callable] = {
+    "import": import_, "export": export, "train": train, "predict": predict,
+    "evaluate": evaluate, "forms": forms,
+}  # fmt: skip
 
 
 def main() -> None:
