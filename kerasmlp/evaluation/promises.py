@@ -115,7 +115,9 @@ def _in_intervals(predictor: Predictor, rows: Examples, answers: np.ndarray, how
         truth = np.minimum(rows.years, NUM_YEARS - 1)
         known, errors = np.isfinite(truth), calibration.year_errors
         counted = None if errors is None else len(errors.error_years)
-        if counted is not None and counted < min(calibration.rows, MAX_ROWS):
+        if counted is not None and counted < min(
+            calibration.clusters or calibration.rows, MAX_ROWS
+        ):
             known = nobody  # fitted on some of the rows kept back: nobody knows on how many
     else:
         return nobody, nobody

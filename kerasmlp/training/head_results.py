@@ -89,7 +89,7 @@ def head_result(
         if head.target.is_number:
             calibration = calibrate_numbers(*what)
         else:
-            calibration = calibrate_answers(*what, head.mc_temperature)
+            calibration = calibrate_answers(*what, head.mc_temperature, group)
         clusters = len(np.unique(group_codes(part.groups(group))))
         calibration = replace(calibration, clusters=clusters)
     return HeadResult(report, part, answers, calibration)
