@@ -20,6 +20,8 @@ SHARE_OF_MEMORY = 0.5
 BLOCK_BYTES = 1 << 19
 WINDOW_BYTES = 1 << 28
 """Both of rows in float32."""
+VIEWED_BYTES = 1 << 26
+"""Of an array: parts of a larger one are views, where those of a smaller one are copied."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ def at_hand(store: EmbeddingStore, most_bytes: int | None = None) -> EmbeddingSt
         most_bytes: That its rows may take; None: half of the memory that is available.
     """
     rows = store.embeddings
-    if not isinstance(rows, StreamedRows) or rows.in_memory:
+    if not isinstance(rows, StreamedRows):
+        return store.held() if rows.nbytes > VIEWED_BYTES else store
+    if rows.in_memory:
         return store
     if most_bytes is None:
         most_bytes = int(SHARE_OF_MEMORY * available_bytes())

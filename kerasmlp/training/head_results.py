@@ -18,6 +18,7 @@ from kerasmlp.runs.calibration import HEADS
 from kerasmlp.training.calibrating import (
     MIN_SPREAD_ROWS,
     MIN_TEMPERATURE_ROWS,
+    MOST_CALIBRATION_ROWS,
     calibrate,
     calibrate_answers,
     calibrate_numbers,
@@ -85,7 +86,10 @@ def head_result(
     }
     report |= _of_files("validation", part, answers)
     if calibrated:
-        what = (sampler, part, answers, head.name, conformal_by)
+        some = np.arange(len(part))
+        if len(part) > MOST_CALIBRATION_ROWS:
+            some = some[:: -(-len(part) // MOST_CALIBRATION_ROWS)]
+        what = (sampler, part.subset(some), answers[some], head.name, conformal_by)
         if head.target.is_number:
             calibration = calibrate_numbers(*what)
         else:

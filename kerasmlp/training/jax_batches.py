@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kerasmlp.data.stores.streamed_rows import AnyRows
+from kerasmlp.data.stores.embedding_store import STREAMED_BYTES
+from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows
 from kerasmlp.training.blocks import Blocks
 from kerasmlp.training.draws import MIXUP, NOISE, Draws
 from kerasmlp.training.orders import uniforms
@@ -68,10 +69,11 @@ def training_chunks(
 
 
 def at_hand(x: AnyRows, y: np.ndarray | TargetRows) -> tuple:
-    """Rows and targets where `training_chunks` draws them from: on the device, but for streamed
-    rows, which stay where they are."""
-    if isinstance(x, np.ndarray | jax.Array):
-        return _OnDevice(x), _OnDevice(np.asarray(y))
+    """Rows and targets where `training_chunks` draws them from: on the device, but for those of
+    large stores, which stay where they are."""
+    streamed = isinstance(x, StreamedRows) and x.in_memory and x.nbytes <= STREAMED_BYTES
+    if streamed or isinstance(x, np.ndarray | jax.Array):
+        return _OnDevice(np.asarray(x)), _OnDevice(np.asarray(y))
     return x, y
 
 

@@ -163,9 +163,14 @@ def test_rows_past_memory_are_drawn_from_blocks(tmp_path, bench, small_blocks):
     assert same_weights(tmp_path / "blocks", tmp_path / "killed")
 
 
-def test_a_store_is_in_memory_once_and_as_it_is_stored(tmp_path):
+def test_a_store_is_in_memory_once_and_as_it_is_stored(tmp_path, monkeypatch):
     whole, streamed, shards = stored(tmp_path, people())
-    assert at_hand(whole) is whole and at_hand(streamed, 300 * 32 * 2 - 1) is streamed
+    monkeypatch.setattr(blocks_module, "VIEWED_BYTES", 300 * 32 * 4)
+    assert at_hand(whole) is whole
+    monkeypatch.setattr(blocks_module, "VIEWED_BYTES", 300 * 32 * 4 - 1)
+    viewed = at_hand(whole).embeddings.subset(np.array([5, 3]))
+    assert np.shares_memory(viewed.parts[0].read(0, 300), whole.embeddings)
+    assert at_hand(streamed, 300 * 32 * 2 - 1) is streamed
     for store in (at_hand(streamed), at_hand(shards, 300 * 32 * 2)):
         assert store.embeddings.in_memory and store.embeddings.stored_dtype == np.float16
         assert at_hand(store, 0) is store and store.digest() == whole.digest()

@@ -12,7 +12,13 @@ from kerasmlp.data.stores.parquet_rows import checked_blocks, is_parquet_store, 
 from kerasmlp.data.stores.row_store import Each, Judge, RowStore
 from kerasmlp.data.stores.store_folder import MANIFEST, shards_of
 from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, joined_info
-from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows, blocks_of, joined_rows
+from kerasmlp.data.stores.streamed_rows import (
+    AnyRows,
+    HeldPart,
+    StreamedRows,
+    blocks_of,
+    joined_rows,
+)
 from kerasmlp.utils.checks import reject, reject_file
 
 NORM_TOLERANCE = 0.01
@@ -94,10 +100,14 @@ class EmbeddingStore(RowStore):
         return self.values.shape[1]
 
     def held(self) -> EmbeddingStore:
-        """The same store; rows that stay in files are in memory, as they are stored there."""
-        if not isinstance(self.values, StreamedRows):
-            return self
-        return self._with_rows(self.values.held(), self.labels)
+        """The same store with its rows in memory once, of which every subset is a view.
+
+        Those that stay in files are read as they are stored there.
+        """
+        values = self.values
+        if not isinstance(values, StreamedRows):
+            values = StreamedRows([HeldPart(values)])
+        return self._with_rows(values.held(), self.labels)
 
     @classmethod
     def concatenate(
