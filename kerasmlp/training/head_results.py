@@ -89,12 +89,13 @@ def head_result(
         some = np.arange(len(part))
         if len(part) > MOST_CALIBRATION_ROWS:
             some = some[:: -(-len(part) // MOST_CALIBRATION_ROWS)]
-        what = (sampler, part.subset(some), answers[some], head.name, conformal_by)
+        fitting = part.subset(some)
+        what = (sampler, fitting, answers[some], head.name, conformal_by)
         if head.target.is_number:
             calibration = calibrate_numbers(*what)
         else:
             calibration = calibrate_answers(*what, head.mc_temperature, group)
-        clusters = len(np.unique(group_codes(part.groups(group))))
+        clusters = len(np.unique(group_codes(fitting.groups(group))))
         calibration = replace(calibration, clusters=clusters)
     return HeadResult(report, part, answers, calibration)
 
