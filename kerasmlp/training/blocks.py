@@ -38,8 +38,8 @@ class Blocks:
     Example:
 
     >>> blocks = Blocks(rows=2, window=6)
-    >>> blocks.order(9, (0, 1)).tolist()
-    [7, 6, 1, 3, 2, 0, 4, 5, 8]
+    >>> blocks.order(8, (0, 1)).tolist()
+    [7, 1, 4, 0, 5, 6, 2, 3]
     """
 
     rows: int

@@ -41,7 +41,7 @@ class Draws:
 
     >>> draws = Draws(rows=10, batch_size=3, seed=0)
     >>> x = np.eye(10, 4, dtype="float32")
-    >>> [(rows.shape, count) for rows, _, _, count in draws.chunks(x, x, 0)]
+    >>> [(rows.shape, int(count)) for rows, _, _, count in draws.chunks(x, x, 0)]
     [((3, 3, 4), 3)]
     """
 

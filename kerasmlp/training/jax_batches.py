@@ -72,7 +72,7 @@ def at_hand(x: AnyRows, y: np.ndarray | TargetRows) -> tuple:
     """Rows and targets where `training_chunks` draws them from: on the device, but for those of
     large stores, which stay where they are."""
     streamed = isinstance(x, StreamedRows) and x.in_memory and x.nbytes <= STREAMED_BYTES
-    if streamed or isinstance(x, np.ndarray | jax.Array):
+    if streamed or isinstance(x, np.ndarray):
         return _OnDevice(np.asarray(x)), _OnDevice(np.asarray(y))
     return x, y
 
