@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(group, "--seeds", int, "default: %(default)s", default=5)
     add_number(group, "--seed-step", int, "from one to the next; default: number of members")
     add_fold_options(group)
+    add_engine(group)
     add_side_by_side(group)
     text = "also write what each run answers for its test, for `doctor`: predictions.parquet"
     group.add_argument("--save-predictions", action="store_true", help=text)
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
         plan,
         run_dir,
         workers=args.workers,
+        engine=args.engine,
         side_by_side=args.side_by_side,
         save_predictions=args.save_predictions,
         **how_to_work(args),
