@@ -9,6 +9,7 @@ import os
 
 from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.number_options import (
+    add_engine,
     add_fold_options,
     add_number,
     add_side_by_side,
