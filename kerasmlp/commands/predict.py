@@ -115,6 +115,8 @@ def _check_engine(args: argparse.Namespace, photos: list[Path]) -> None:
             reject("--engine", requirement, args.engine)
         if args.output is None:
             reject("--output", "must be given with --engine ray", None)
+        if args.resume and args.force:
+            reject_file("--resume", "must not be given together with --force", "both")
     for option in ("resume", "workers"):
         if args.engine != "ray" and getattr(args, option):
             reject(f"--{option}", "must come with --engine ray", getattr(args, option))
@@ -167,6 +169,7 @@ def _say_of_groups(predictors: list, store: Any) -> None:
 def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     """Stores and photos; what cannot be done with them is said before any work."""
     from kerasmlp.data.datasets.photos import photos_of
+    from kerasmlp.data.stores.partial_store import partial_folder
     from kerasmlp.data.stores.store_file import reject_table
     from kerasmlp.data.stores.store_folder import is_store_folder
     from kerasmlp.faces.models import LICENCE_NOTICE
@@ -180,7 +183,8 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
             reject_file(path, f"must be {wanted}", "a text")
     stores = [p for p in args.inputs if p.suffix in (".h5", ".hdf5") or is_store_folder(p)]
     photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
-    _check_output(args.output, _TABLE, [*stores, *photos], args.force)
+    goes_on = args.resume and args.output is not None and partial_folder(args.output).is_dir()
+    _check_output(args.output, _TABLE, [*stores, *photos], args.force or goes_on)
     _check_output(args.extremes, _PICTURE, [*stores, *photos], args.force)
     if photos and args.model_dir is None and args.embedder is None:
         requirement = f"must be given for photos, or --embedder ({LICENCE_NOTICE})"

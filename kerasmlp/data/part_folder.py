@@ -13,7 +13,7 @@ from typing import Any
 from kerasmlp.data.stores.partial_store import check_settings, partial_folder
 from kerasmlp.utils import strict_json
 from kerasmlp.utils.checks import reject_file
-from kerasmlp.utils.files import atomic_path, read_json, require_file_place, write_json
+from kerasmlp.utils.files import atomic_path, read_json, write_json
 from kerasmlp.utils.locks import lock_file
 from kerasmlp.utils.schema import dict_of, fields, kind, sha256, whole
 
@@ -64,9 +64,8 @@ class PartFolder(contextlib.AbstractContextManager):
         force: bool = False,
     ):
         self.target, self.folder = Path(target), partial_folder(target)
-        require_file_place(self.folder / "meta.json") if self.folder.is_dir() else (
-            require_file_place(self.folder)
-        )
+        if not self.target.parent.is_dir():
+            reject_file(target, "must lie in an existing folder", f"no {str(self.target.parent)!r}")
         existed = self.folder.is_dir()
         if existed and not (resume or force):
             requirement = "must be resumed (--resume) or thrown away (--force)"

@@ -185,7 +185,8 @@ def _join(stack: contextlib.ExitStack, workers: int | None) -> None:
     on_stop = signal.getsignal(signal.SIGTERM)  # Ray takes it for itself
     stack.callback(ray.shutdown)
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **how)
+        with _unheard():
+            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **how)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         line = str(error).strip().splitlines()[0][:150] if str(error).strip() else ""
         reject("RAY_ADDRESS", f"must be of a running cluster that takes us ({line})", address)
@@ -193,6 +194,20 @@ def _join(stack: contextlib.ExitStack, workers: int | None) -> None:
         signal.signal(signal.SIGTERM, on_stop)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Keeps what a library of C++ writes from standard error: here, that it will be quiet."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def _require_answer(address: str) -> None:
