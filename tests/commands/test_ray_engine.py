@@ -77,11 +77,8 @@ def test_a_cluster_that_does_not_answer(address, monkeypatch):
 def cluster():
     """Two cores, for all tests here: their commands find it there."""
     pytest.importorskip("ray.data", reason="needs Ray (the extra `ray`)")
-    with pytest.MonkeyPatch.context() as patch:
-        path = os.pathsep.join([str(ray_tasks.Path(ray_tasks.__file__).parents[2])])
-        patch.setenv("PYTHONPATH", path)
-        with ray_tasks.ray_cluster(2) as workers:
-            yield workers
+    with ray_tasks.ray_cluster(2) as workers:
+        yield workers
 
 
 @pytest.fixture(scope="module")
