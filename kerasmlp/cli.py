@@ -23,6 +23,7 @@ from kerasmlp.utils.home import require_caches
 COMMANDS = {
     "import-embeddings": "arrays, tables and plain HDF5 files → embedding store",
     "extract-embeddings": "photos → embedding store, by insightface",
+    "export-embeddings": "embedding store → one file, shards or Parquet",
     "import-torch": "checkpoint of the original PyTorch code → run folder",
     "leaks": "embedding stores → near-duplicate rows, and tests that have seen them",
     "train": "embedding store → model of any labels in a run folder",

@@ -11,7 +11,7 @@ import argparse
 import importlib.util
 
 from kerasmlp.commands.answering import add_answer_arguments, open_answering, open_finder
-from kerasmlp.commands.face_options import add_face_arguments, finder_of, limit_pixels
+from kerasmlp.commands.face_options import add_face_arguments, finder_of, limit_pixels, takes_photos
 from kerasmlp.commands.serve import add_address_arguments
 from kerasmlp.utils.checks import check_int, reject
 from kerasmlp.utils.tensorflow_import import import_tensorflow
@@ -27,11 +27,12 @@ def run(args: argparse.Namespace) -> None:
     if not importlib.util.find_spec("gradio"):
         reject("gradio", "must be installed for the demo (extra `demo`)", None)
     check_int("--num-samples", args.num_samples, minimum=1)
+    photos = takes_photos(args)
     limit_pixels()
     import_tensorflow()  # its compiled steps are for threads
     predictors, how = open_answering(args)
     finder = None
-    if args.model_dir is not None or args.embedder is not None:
+    if photos:
         finder = open_finder(args.model_dir, predictors, **finder_of(args))
     from kerasmlp.serving.demo.answers import DemoAnswers
     from kerasmlp.serving.demo.page import serve_demo

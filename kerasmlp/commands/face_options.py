@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from kerasmlp.utils.checks import reject
+
 _MAX_PIXELS = 1 << 26
 
 
@@ -24,6 +26,14 @@ def add_embedder_arguments(group: argparse._ActionsContainer) -> None:
     group.add_argument("--embedder", type=Path, metavar="DIR", help=text)
     text = "none takes every picture whole; default: auto, that of --model-dir"
     group.add_argument("--detector", choices=("auto", "none"), default="auto", help=text)
+
+
+def takes_photos(args: argparse.Namespace) -> bool:
+    """Whether there is who looks at photos; rejects how to look without that."""
+    found = args.model_dir is not None or args.embedder is not None
+    if not found and args.detector != "auto":
+        reject("--detector", "must come with --embedder or --model-dir", args.detector)
+    return found
 
 
 def finder_of(args: argparse.Namespace) -> dict[str, Any]:

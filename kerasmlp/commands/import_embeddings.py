@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 from kerasmlp.commands.origin import add_origin_arguments, origin_of
 from kerasmlp.utils.checks import reject, reject_file
-from kerasmlp.utils.files import what_is
 
 if TYPE_CHECKING:
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
@@ -70,14 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.importing.embedding_files import ColumnNames, import_embeddings
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
+    from kerasmlp.data.stores.store_paths import check_store_path, save_store
 
     output = Path(args.output)
-    if output.suffix not in (".h5", ".hdf5"):
-        reject_file(output, "must end in .h5 or .hdf5", f"suffix {output.suffix!r}")
     if any(os.path.realpath(output) == os.path.realpath(source) for source in args.sources):
         reject_file(output, "must not be the source too", "the source")
-    if output.exists() and not args.force:
-        reject_file(output, "must not exist yet (--force replaces it)", what_is(output))
+    check_store_path(output, force=args.force)
     if args.relabel:
         _relabel(args, output)
         return
@@ -109,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
         for path in args.sources
     ]
     store = EmbeddingStore.concatenate(stores, names=args.sources) if stores[1:] else stores[0]
-    store.save(output, overwrite=args.force)
+    save_store(store, output, overwrite=args.force)
     for name, text in _summary(store):
         print(f"{name:12} {text}")
     print(f"{'store':12} {output}")
@@ -118,6 +115,7 @@ def run(args: argparse.Namespace) -> None:
 def _relabel(args: argparse.Namespace, output: Path) -> None:
     from kerasmlp.data.importing.relabelling import relabel
     from kerasmlp.data.stores.embedding_store import EmbeddingStore
+    from kerasmlp.data.stores.store_paths import save_store
 
     if len(args.sources) > 1:
         reject("--relabel", "must come with one store", args.sources)
@@ -128,7 +126,7 @@ def _relabel(args: argparse.Namespace, output: Path) -> None:
         if not own and value != parser.get_default(name):
             reject(f"--{name.replace('_', '-')}", "must be left out with --relabel", value)
     store, counts = relabel(EmbeddingStore.open(args.sources[0], verify=True), args.relabel)
-    store.save(output, overwrite=args.force)
+    save_store(store, output, overwrite=args.force)
     changed, confirmed, empty, others = counts.values()
     print(f"{'changed':12} {changed:,} labels")
     print(f"{'left':12} {empty:,} without a correction, {confirmed:,} corrected to what they were")

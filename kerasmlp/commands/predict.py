@@ -161,7 +161,7 @@ def _say_of_groups(predictors: list, store: Any) -> None:
         if p.unknown_columns(columns):
             continue
         if foreign := count_in_none(p.calibration, store.labels, len(store)):
-            by = ", ".join(p.calibration.groups.by)
+            by = ", ".join(p.calibration.groups.columns)
             told = f"{foreign} of {len(store)} rows are in no group of {by}"
             print(f"note: {p.name}: {told} with limits of its own", file=sys.stderr)
 
@@ -171,17 +171,18 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     from kerasmlp.data.datasets.photos import photos_of
     from kerasmlp.data.stores.partial_store import partial_folder
     from kerasmlp.data.stores.store_file import reject_table
-    from kerasmlp.data.stores.store_folder import is_store_folder
+    from kerasmlp.data.stores.store_paths import is_store
     from kerasmlp.faces.models import LICENCE_NOTICE
 
     check_int("--num-samples", args.num_samples, minimum=0)
     check_int("--seed", args.seed, minimum=0)
     for path in args.inputs:  # all these would be taken for photos
         wanted = "a photo, a folder of photos or an embedding store"
-        reject_table(path, wanted)
+        if not is_store(path):
+            reject_table(path, wanted)
         if path.suffix in (".json", ".jsonl", ".txt") and path.is_file():
             reject_file(path, f"must be {wanted}", "a text")
-    stores = [p for p in args.inputs if p.suffix in (".h5", ".hdf5") or is_store_folder(p)]
+    stores = [p for p in args.inputs if is_store(p)]
     photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
     goes_on = args.resume and args.output is not None and partial_folder(args.output).is_dir()
     _check_output(args.output, _TABLE, [*stores, *photos], args.force or goes_on)

@@ -3,7 +3,8 @@
     runs list [FOLDER]        every run in it, with its measures on the rows kept back
     runs compare RUN RUN …    the settings in which they differ, and their measures
 
-Measures of runs on different rows are not to be compared: `compare` says where they are.
+Measures of runs on different rows are not to be compared: `compare` says where they are. Those
+of a recalibrated run are of the rows that it was fitted to.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from kerasmlp.runs.listing import compare_runs, list_runs
+    from kerasmlp.runs.listing import compare_runs, list_runs, measured_apart
 
     if args.way == "list":
         rows = list_runs(args.folder)
@@ -37,8 +38,8 @@ def run(args: argparse.Namespace) -> None:
         return
     found = compare_runs(args.runs)
     names = [str(path) for path in args.runs]
-    if "data_digest" in found["settings"]:
-        print("note: they learned from different rows: measures are of different rows, too\n")
+    if apart := measured_apart(found["settings"]):
+        print(f"note: measures are of different rows, for these differ: {', '.join(apart)}\n")
     settings = found["settings"] or {"(no setting differs)": ["" for _ in names]}
     _print_table(["setting", *names], [[k, *v] for k, v in settings.items()])
     print()
@@ -55,6 +56,8 @@ def _print_list(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     for row in rows:
         if "why" in row:
             print(f"note: {row['why']}")
+    if any(row.get("state") == "recalibrated" for row in rows):
+        print("note: measures of recalibrated runs are of the rows that they were fitted to")
 
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -19,7 +19,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from kerasmlp.commands.face_options import add_face_arguments, finder_of, limit_pixels
+from kerasmlp.commands.face_options import add_face_arguments, finder_of, limit_pixels, takes_photos
 from kerasmlp.commands.number_options import add_number
 from kerasmlp.utils.checks import check_positive, reject
 from kerasmlp.utils.tensorflow_import import import_tensorflow
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     _keep_little_memory()
     names = {field.name for field in dataclasses.fields(Limits)}
     check_positive("poll_s", args.poll_s, zero=True)
+    photos = takes_photos(args)
     limits = Limits(**{k: v for k, v in vars(args).items() if k in names and v is not None})
     import_tensorflow()
     from kerasmlp.serving.server.http_server import serve
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
         watcher = VersionWatcher(models, args.models, trust=args.trust, changed=changed)
         how |= {"watcher": watcher, "poll_s": args.poll_s}
     with contextlib.ExitStack() as stack:
-        if args.model_dir is not None or args.embedder is not None:
+        if photos:
             from kerasmlp.serving.server.photo_paths import open_photos
 
             limit_pixels()

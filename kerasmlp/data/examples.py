@@ -115,19 +115,24 @@ class Examples:
         (those of the last group fade out) and the edges are blurred. Other
         heads get ones at the class.
         """
-        known = self.known
-        if not known.all():
-            found = np.zeros((len(self), self.target.num_classes), np.float32)
-            found[known] = self.subset(known).soft_targets(sigma_years)
-            return found
-        target = self.target
+        table, kinds = self.kinds_of_targets(sigma_years)
+        return table[kinds]
+
+    def kinds_of_targets(self, sigma_years: float) -> tuple[np.ndarray, np.ndarray]:
+        """The different `soft_targets` there are, `(kinds, num_classes)`, and that of each row."""
+        target, known = self.target, self.known
+        column = self.labels.get(target.label)
         if target.head != "years" or sigma_years == 0:
-            classes = self.by(replace(target, classes=target.head)).targets
-            return np.eye(target.num_classes, dtype=np.float32)[classes]
-        column = self.labels[target.label]
-        if column.dtype.kind == "U":
-            return blurred_groups(target.measured_ages, sigma_years)[self.targets]
-        return around_years(np.clip(column, 0, NUM_YEARS - 1), sigma_years).astype(np.float32)
+            kinds = self.by(replace(target, classes=target.head)).targets
+            table = np.eye(target.num_classes, dtype=np.float32)
+        elif column.dtype.kind == "U":
+            table, kinds = blurred_groups(target.measured_ages, sigma_years), self.targets
+        else:
+            years, kinds = np.unique(np.clip(column, 0, NUM_YEARS - 1), return_inverse=True)
+            table = around_years(years, sigma_years).astype(np.float32)
+        nothing = np.zeros((1, table.shape[1]), np.float32)
+        kinds = np.where(known, kinds, len(table)).astype(np.int32)
+        return np.concatenate([table, nothing]), kinds
 
     def groups(self, name: str | None) -> np.ndarray:
         """The column of groups that are never split; by default `group`, or each row its own."""

@@ -164,7 +164,7 @@ def _percentiles(
     value: float, values: np.ndarray, clusters: int, jackknife: np.ndarray | None
 ) -> Interval | None:
     """Percentiles of draws, further out for few clusters; moved by `jackknife` as in BCa."""
-    values, tiny = values[np.isfinite(values)], 1e-12 * max(1.0, abs(value))
+    values, tiny = values[np.isfinite(values)], 1e-12 * abs(value)
     if clusters < FEWEST or not len(values) or np.isnan(value) or np.ptp(values) <= tiny:
         return None
     normal, bias, skew = NormalDist(), 0.0, 0.0

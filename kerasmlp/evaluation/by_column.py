@@ -29,6 +29,7 @@ def by_columns(
     answers: Mapping[str, Answers],
     groupings: Sequence[Grouping],
     *,
+    group: str | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, dict]:
@@ -38,21 +39,24 @@ def by_columns(
         rows: With the label, all known.
         answers: Of `deterministic`, and of `mc_mean` where it is sampled.
         groupings: Of the same rows.
+        group: Column of rows that are no draws of their own; by default `group`.
         seed: Of bootstrap and tests.
         progress: Show a bar.
 
     Returns:
-        `by`, from column and value to `rows`, `clusters` (of rows with one `group`), `small`
+        `by`, from column and value to `rows`, `clusters` (of rows of one group), `small`
         (whether these are fewer than 20), the measures of the deterministic model and their
         `intervals`, and under `mc_mean` those of the mean. `gaps`, from column to
         `rows_unknown` and, by model and measure, `worst`, `best`, `gap` and `p_value`.
         Nothing without groupings.
     """
+    if not groupings:
+        return {}
     found: dict[str, dict] = {"by": {}, "gaps": {}}
     each = {model: row_scores(rows, one) for model, one in answers.items()}
     scores = {(model, name): one for model, of in each.items() for name, one in of.items()}
     compared = [name for name in scores if _is_compared(name[1])]
-    clusters = group_codes(rows.groups(None))
+    clusters = group_codes(rows.groups(group))
     for one in groupings:
         where, how = (one.codes, clusters), {"seed": seed, "progress": progress}
         intervals = group_intervals(scores, *where, len(one.values), **how)
@@ -69,7 +73,7 @@ def by_columns(
             gap = {"worst": worst, "best": best, "gap": high - low, "p_value": p_value}
             gaps.setdefault(model, {})[measure] = gap
         found["by"][one.column], found["gaps"][one.column] = values, gaps
-    return found if groupings else {}
+    return found
 
 
 def _is_compared(measure: str) -> bool:

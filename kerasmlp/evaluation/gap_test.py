@@ -97,7 +97,8 @@ def _tested(
         }
 
     there, rng = measures(groups), np.random.default_rng(seed)
-    least = {name: np.ptp(values) - 1e-12 for name, values in there.items()}
+    rounding = {name: 1e-12 * np.abs(values).max() for name, values in there.items()}
+    least = {name: np.ptp(values) - rounding[name] for name, values in there.items()}
     reached = dict.fromkeys(there, 1)
     for _ in tqdm(range(PERMUTATIONS), unit="deal", disable=not progress):
         for name, values in measures(rng.permutation(groups)).items():

@@ -59,6 +59,7 @@ class Grouping:
             InputError: if it is not there or has none or more than 50 values.
         """
         names = [column] if column in store.labels else column.split(CROSS)
+        check_each_once("by", names)
         for name in names:
             if name not in store.labels:
                 listed = ", ".join(store.labels) or "no labels"

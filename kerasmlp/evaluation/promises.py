@@ -10,8 +10,8 @@ import numpy as np
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.labels import NUM_YEARS
 from kerasmlp.runs.calibration import class_entropy_nats
-from kerasmlp.runs.conformal_groups import SET, group_names
-from kerasmlp.runs.moved import FALSE_ALARMS, NO_PROMISE, Moved, look_for_move, shown_p
+from kerasmlp.runs.conformal_groups import SET, group_names, share_of_draws
+from kerasmlp.runs.moved import FALSE_ALARMS, MIN_ROWS, NO_PROMISE, Moved, look_for_move, shown_p
 from kerasmlp.runs.predictor import Predictor
 from kerasmlp.runs.risk import abstention_of
 from kerasmlp.uncertainty.kept_promises import chance_of_coverage, chance_of_risk
@@ -70,7 +70,7 @@ def moved_and_promises(
     broken = [one for one in kept if one.p < FALSE_ALARMS / len(kept)]
     return moved.to_json() | {
         "promises": {one.name: vars(one) for one in kept},
-        "promises_kept": not broken if kept else None,
+        "promises_kept": not broken if broken or (kept and not _few(moved)) else None,
         "sentence": _sentence(moved, kept, broken),
     }
 
@@ -84,7 +84,13 @@ def _sentence(moved: Moved, kept: Sequence[Kept], broken: Sequence[Kept]) -> str
     said = ", ".join(one.said for one in kept)
     if moved.noticed:
         return f"{moved.sentence}; {NO_PROMISE}; here {said}"
+    if _few(moved):
+        return f"{moved.sentence}; so few say little of what it promises: {said}"
     return f"{moved.sentence}, and what it promises holds: {said}"
+
+
+def _few(moved: Moved) -> bool:
+    return len(moved.rows) < MIN_ROWS
 
 
 def _kept(predictor: Predictor, rows: Examples, answers: np.ndarray, passes: int) -> Iterator[Kept]:
@@ -109,7 +115,9 @@ def _in_intervals(predictor: Predictor, rows: Examples, answers: np.ndarray, how
         truth = np.minimum(rows.years, NUM_YEARS - 1)
         known, errors = np.isfinite(truth), calibration.year_errors
         counted = None if errors is None else len(errors.error_years)
-        if counted is not None and counted < min(calibration.rows, MAX_ROWS):
+        if counted is not None and counted < min(
+            calibration.clusters or calibration.rows, MAX_ROWS
+        ):
             known = nobody  # fitted on some of the rows kept back: nobody knows on how many
     else:
         return nobody, nobody
@@ -140,7 +148,8 @@ def _coverage(
                 for g in groups.models.get(model) or ()
                 if limit in g.limits and g.group  # rows of no group are promised it together
             ]
-    counts = [(int(chosen.sum()), n) for chosen, n in parts]
+    share = share_of_draws(calibration.rows, calibration.clusters)
+    counts = [(int(chosen.sum()), round(n * share)) for chosen, n in parts]
     promised = np.any([chosen for chosen, _ in parts], axis=0) if parts else np.zeros(0, bool)
     p = chance_of_coverage(int(hits[promised].sum()) if parts else 0, counts, _COVERAGE)
     if p is not None:

@@ -72,7 +72,8 @@ def write_evaluation(
     """
     target, total, known = require_known(rows), len(rows), rows.known
     parts = [one.subset(known) for one in groupings(rows, by, target)]
-    rows = rows.subset(known)
+    rows, group = rows if known.all() else rows.subset(known), predictor.config.get("group")
+    group = group if group in rows.labels else None
     sources = _sources(rows.inputs, others or {}, seed) if num_samples else {"store": rows.inputs}
     drawn = _draw_all(predictor, sources, num_samples, seed, progress)
     models = {"deterministic": drawn["store"]["deterministic"]}
@@ -95,7 +96,7 @@ def write_evaluation(
         "conformal": _is_conformal(predictor),
         "rows_in_no_group": count_in_none(predictor.calibration, rows.labels, len(rows)),
         **_measured(rows, answers),
-        **by_columns(rows, answers, parts, seed=seed, progress=progress),
+        **by_columns(rows, answers, parts, group=group, seed=seed, progress=progress),
         "reliability": {name: _plain(columns) for name, columns in bins.items()},
         **_central_intervals(rows, models),
         **_ood_auroc(drawn),
@@ -198,14 +199,17 @@ def _draw_all(
     drawn = {}
     with tqdm(total=total, unit="row", disable=not (progress and num_samples)) as bar:
         for name, x in sources.items():
-            deterministic = predictor.probabilities(x)
-            chunks = []
+            deterministic, columns, start = predictor.probabilities(x), {}, 0
             if num_samples:
                 for chunk in predictor.uncertainty(x, num_samples=num_samples, seed=seed):
-                    chunks.append(chunk)
-                    bar.update(len(chunk["mean"]))
-            columns = chunks[0] if chunks else {}
-            drawn[name] = {k: np.concatenate([c[k] for c in chunks]) for k in columns}
+                    for k in ("mean", *measures_of(chunk)):
+                        values = chunk[k]
+                        if k not in columns:
+                            columns[k] = np.empty((len(x), *values.shape[1:]), values.dtype)
+                        columns[k][start : start + len(values)] = values
+                    start += len(values)
+                    bar.update(len(values))
+            drawn[name] = columns
             drawn[name]["deterministic"] = deterministic
             if predictor.target.is_number:
                 drawn[name]["deterministic_std"] = deterministic[:, 1].astype(float)

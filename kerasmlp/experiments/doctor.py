@@ -80,7 +80,7 @@ def doctor(
     if force:
         _require_uncorrected(run)
     settings = {"kind": KIND, "data_digest": config["data_digest"], "target": target.to_config()}
-    with run.working(settings, resume=False, force=force, files=_FILES):
+    with run.working(settings, resume=None, force=force, files=_FILES):
         told = {}
         for label, (about, suspects) in heads.items():
             listed = suspects.listed(most)

@@ -69,20 +69,20 @@ class Standardize(keras.layers.Layer):
         Raises:
             InputError: if there is no row, or a number is not finite.
         """
-        rows = np.asarray(rows)
+        rows = rows if hasattr(rows, "shape") else np.asarray(rows)
         if rows.ndim != 2 or not len(rows):
             reject("rows", "must be of shape (rows, width), one row at least", rows.shape)
         if not self.built:
             self.build(rows.shape)
         total = squares = largest = np.zeros(rows.shape[1])
-        parts = [rows[k : k + _ROWS_PER_PASS] for k in range(0, len(rows), _ROWS_PER_PASS)]
-        for part in parts:
+        parts = [slice(k, k + _ROWS_PER_PASS) for k in range(0, len(rows), _ROWS_PER_PASS)]
+        for part in (rows[k] for k in parts):  # those of a large store are read anew
             total = total + part.sum(axis=0, dtype=np.float64)
             largest = np.maximum(largest, np.abs(part).max(axis=0))
         if not np.isfinite(largest).all():
             reject("rows", "must be finite", "NaN or infinity")
         mean = total / len(rows)
-        for part in parts:
+        for part in (rows[k] for k in parts):
             squares = squares + np.square(part - mean).sum(axis=0)
         deviation = np.sqrt(squares / len(rows))
         varies = (deviation > _FEW_STEPS * largest) & (deviation > _TINY) & (deviation < 1 / _TINY)

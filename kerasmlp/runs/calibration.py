@@ -10,7 +10,14 @@ import numpy as np
 
 from kerasmlp.data.labels import NUM_YEARS, age_classes
 from kerasmlp.data.targets import Target
-from kerasmlp.runs.conformal_groups import SET, SET_SCORE, YEARS, ConformalGroups, groups_schema
+from kerasmlp.runs.conformal_groups import (
+    CLUSTERS,
+    SET,
+    SET_SCORE,
+    YEARS,
+    ConformalGroups,
+    groups_schema,
+)
 from kerasmlp.uncertainty.abstention import MAX_POINTS, Abstention
 from kerasmlp.uncertainty.conformal import grown_interval_years
 from kerasmlp.uncertainty.measures import age_interval_years, entropy_nats
@@ -62,6 +69,7 @@ _SCHEMA = {
     ),
     "set_thresholds": optional(dict_of(SET_SCORE)),
     "groups": groups_schema({**YEARS, SET: SET_SCORE}),
+    "clusters": CLUSTERS,
 }  # fmt: skip
 
 
@@ -91,6 +99,8 @@ class RunCalibration:
         set_thresholds: Of sets that hold the class in 90% of rows, in the classes in which a
             run answers: model to score (see `set_scores`); None of older versions.
         groups: Of offsets and thresholds of groups of rows, or None.
+        clusters: Of the rows kept back, those of one `group` counted once: so many of them are
+            draws of their own. None of older versions.
 
     Example:
 
@@ -114,6 +124,7 @@ class RunCalibration:
     year_errors: YearErrors | None = None
     set_thresholds: Mapping[str, float] | None = None
     groups: ConformalGroups | None = None
+    clusters: int | None = None
 
     def to_json(self) -> dict:
         return {"format": FORMAT, **asdict(self)}

@@ -51,7 +51,7 @@ def write_card(
     facts = card_facts(run)
     try:
         page = card_of(Path(os.path.abspath(run_dir)).name, facts)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of crafted files
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # of crafted files
         reject_file(run.path, "must hold reports as this package writes them", f"{error!r}"[:200])
     for file, text in zip(files, (page.markdown(), page.html()), strict=True):
         write_text(file, text)
@@ -76,6 +76,8 @@ def card_of(name: str, facts: Mapping[str, Any]) -> Page:
     page.heading("How good it is")
     for head, measures in facts["measures"].items():
         words = {"validation": "kept back", "test": "test", "training": "trained on"}
+        if head in _recalibrated(facts):
+            words["validation"] = "recalibrated on"
         _measured(page, head, {words[part]: one for part, one in measures.items()})
     _groups(page, facts)
     for evaluation, heads in facts["evaluations"].items():
@@ -89,6 +91,11 @@ def card_of(name: str, facts: Mapping[str, Any]) -> Page:
     page.text(f"Seed {made['seed']}, {versions}; {made['command'] or 'command not recorded'}.")
     page.text(f"model.keras: SHA-256 {facts['network']['model_sha256']}.")
     return page
+
+
+def _recalibrated(facts: Mapping[str, Any]) -> list[str]:
+    """Heads that were fitted to, and measured on, other rows than training kept back."""
+    return (facts["recalibrated"] or {}).get("heads") or []
 
 
 def _predicted(one: Mapping[str, Any]) -> str:
@@ -114,8 +121,15 @@ def _of_data(page: Page, facts: Mapping[str, Any]) -> None:
         ["embeddings of norm 1", "yes" if embedder["normalized"] else "no"],
     ]
     rows += [[k, embedder[k]] for k in ("embedder_source", "detector") if embedder[k]]
+    if (again := facts["recalibrated"]) is not None:
+        fitted_to = again["source"] or "not recorded"
+        rows.append(["recalibrated on, and measured on the same rows", fitted_to])
+        rows.append(["licence of these", again["licence"] or "not recorded"])
+        rows.append(["digest of these", again["digest"]])
     if data["rows"]:
-        rows.append(["rows", ", ".join(f"{v} {k}" for k, v in data["rows"].items())])
+        words = {"validation": "recalibrated on"} if again else {}
+        counts = [f"{v} {words.get(k, k)}" for k, v in data["rows"].items()]
+        rows.append(["rows", ", ".join(counts)])
     rows += [["store", f"{s['file']}: {s['rows']} rows"] for s in data["stores"] or ()]
     page.table(["", ""], rows)
     if data["notes"]:
@@ -133,7 +147,10 @@ def _groups(page: Page, facts: Mapping[str, Any]) -> None:
         if len(groups) > 1:
             names = [n for n in ("age_group", "gender") if any(n in g for g in groups)]
             shown = [k for k in _MEASURES if any(k in g for g in groups)]
-            page.text(f"{head}, by groups of the rows kept back, with 95% intervals of accuracy:")
+            again = head in _recalibrated(facts)
+            rows = "rows that it was recalibrated on" if again else "rows kept back"
+            ends = ", with 95% intervals of accuracy" * ("accuracy" in shown)
+            page.text(f"{head}, by groups of the {rows}{ends}:")
             page.table([*names, *shown], [_cells(g, names, shown) for g in groups])
 
 
@@ -165,7 +182,8 @@ def _calibrated(page: Page, facts: Mapping[str, Any]) -> None:
     if not facts["calibration"]:
         page.text("None.")
     for label, one in facts["calibration"].items():
-        said = [f"fitted on {one.get('rows', 0)} rows kept back"]
+        kept = "" if facts["recalibrated"] else " kept back"
+        said = [f"fitted on {one.get('rows', 0)} rows{kept}"]
         said.append(f"temperature of passes {_short(one.get('mc_temperature', 1.0))}")
         if "offsets_years" in one or "quantiles" in one:
             said.append("intervals of 50% and 90%, split-conformal")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kerasmlp.data.other_targets import AnyTarget
+from kerasmlp.runs.conformal_groups import share_of_draws
 from kerasmlp.runs.evaluation_folder import FORMAT
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_settings
-from kerasmlp.utils.checks import reject_file
+from kerasmlp.utils.checks import InputError, reject_file
 from kerasmlp.utils.files import read_json, sha256_file
 from kerasmlp.utils.schema import check_object, dict_of, kind, one_of, optional
 
@@ -33,7 +34,9 @@ def card_facts(run: RunFolder, *, travelling: bool = False) -> dict[str, Any]:
     Returns:
         `predicts` (per label what it is, its classes or unit), `data` (source, licence,
         digest, rows), `embedder`, `network`, `recipe`, `measures` of the parts, `groups` of
-        those kept back with 95% intervals of the accuracy, `evaluations` in the folder,
+        those kept back with 95% intervals of the accuracy, `recalibrated` (None, or digest,
+        source and licence of the rows, and the heads fitted and measured on them),
+        `evaluations` in the folder,
         `calibration`, `limits` (sentences) and `made` (seed, versions, command).
 
     Raises:
@@ -43,7 +46,10 @@ def card_facts(run: RunFolder, *, travelling: bool = False) -> dict[str, Any]:
     report = run.report()
     try:
         facts = _facts(run, config, target, report)
-    except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:  # of crafted files
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # of crafted files
         reject_file(run / "report.json", "must be that of a training", f"{error!r}"[:200])
     if travelling:
         facts["made"].pop("command")
@@ -54,6 +60,11 @@ def card_facts(run: RunFolder, *, travelling: bool = False) -> dict[str, Any]:
 def _facts(run: RunFolder, config: dict, target: AnyTarget, report: dict) -> dict[str, Any]:
     data = report.get("data") or {}
     heads = report.get("heads") or {target.heads[0].name: report}
+    calibration = _calibration(run, target)
+    shares = {}
+    for one in target.heads:
+        counts = calibration.get(one.label, {})
+        shares[one.name] = share_of_draws(counts.get("rows"), counts.get("clusters"))
     facts = {
         "predicts": [_predicted(head) for head in target.heads],
         "data": {k: v for k, v in data.items() if k not in _MORE_OF_EMBEDDER}
@@ -71,10 +82,11 @@ def _facts(run: RunFolder, config: dict, target: AnyTarget, report: dict) -> dic
             for name, head in heads.items()
         },
         "groups": {
-            name: [_with_interval(group) for group in head.get("validation_groups", ())]
+            name: [_with_interval(one, shares[name]) for one in head.get("validation_groups", ())]
             for name, head in heads.items()
         },
-        "calibration": _calibration(run, target),
+        "recalibrated": _recalibrated(config, report, heads),
+        "calibration": calibration,
         "made": {k: report.get(k) for k in ("seed", "command", "versions", "backend", "precision")},
     }
     return facts | {"limits": _limits(facts)}
@@ -87,9 +99,21 @@ def _predicted(head: Any) -> dict[str, Any]:
     return {"label": head.label, "kind": kind, "classes": list(head.measured_names)}
 
 
-def _with_interval(group: Mapping[str, Any]) -> dict[str, Any]:
-    """A group of people with the 95% interval of its accuracy (Wilson, 1927)."""
-    rows, accuracy = group["rows"], group.get("accuracy")
+def _recalibrated(config: dict, report: dict, heads: Mapping[str, dict]) -> dict | None:
+    if (settings := config.get("recalibrated")) is None:
+        return None
+    names = ("source", "licence")
+    return {k: (report.get("recalibrated_on") or {}).get(k) for k in names} | {
+        "digest": settings["data_digest"],
+        "batch_norm": settings["batch_norm"],
+        "heads": [name for name, head in heads.items() if "before" in head],
+    }
+
+
+def _with_interval(group: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """A group of people with the 95% interval of its accuracy (Wilson, 1927), of as many rows as
+    a share of them are draws of their own."""
+    rows, accuracy = group["rows"] * share, group.get("accuracy")
     if accuracy is None:
         return dict(group)
     z = 1.959964
@@ -123,7 +147,7 @@ def _calibration(run: RunFolder, target: AnyTarget) -> dict[str, dict]:
     if value is None:
         return {}
     heads = value.get("heads") or {target.heads[0].label: value}
-    names = ("rows", "num_samples", "mc_temperature", "offsets_years", "quantiles")
+    names = ("rows", "clusters", "num_samples", "mc_temperature", "offsets_years", "quantiles")
     return {
         label: {k: head[k] for k in (*names, "set_thresholds", "groups") if head.get(k)}
         | {"abstains": bool(head.get("abstention"))}
@@ -155,8 +179,10 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
             worst = min(large, key=lambda g: g["accuracy"])
             whole = facts["measures"][head]["validation"].get("accuracy")
             name = ", ".join(str(v) for k, v in worst.items() if k in ("age_group", "gender"))
+            again = head in ((facts["recalibrated"] or {}).get("heads") or ())
+            rows = "rows that it was recalibrated on" if again else "rows kept back"
             said.append(
-                f"{head}: of the groups of {_FEWEST} or more rows kept back, {name} has the lowest "
+                f"{head}: of the groups of {_FEWEST} or more {rows}, {name} has the lowest "
                 f"accuracy: {worst['accuracy']:.3f} of {worst['rows']} rows; all have {whole:.3f}."
             )
     if any(p["label"] in ("gender", "race") or p["kind"] == "age" for p in facts["predicts"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ STDS = {"50": number(0, 1e6), "90": number(0, 1e6)}
 SET = "set_90"
 SET_SCORE = number(0, 1e6)
 """A penalty for each class on top of a probability."""
+
+CLUSTERS = optional(whole(0, 10**12))
+"""Of a calibration: see `share_of_draws`."""
 
 _TEXTS = list_of(text(10_000), 100)
 
@@ -103,6 +106,15 @@ class ConformalGroups:
         """
         own = [self._are(one, names) for one in self.models.get(model, ()) if one.group]
         return ~np.any(own, axis=0) if own else np.ones(len(names[0]), bool)
+
+    def by_columns(self) -> ConformalGroups:
+        """The same told apart by their columns alone, whatever the model predicts."""
+        places = [place for place, name in enumerate(self.by) if name != PREDICTED]
+        models = {
+            model: [replace(g, group=tuple(g.group[k] for k in places if g.group)) for g in groups]
+            for model, groups in self.models.items()
+        }
+        return ConformalGroups(self.columns, models)
 
     @staticmethod
     def _are(one: GroupLimits, names: Sequence[np.ndarray]) -> np.ndarray:
@@ -191,17 +203,35 @@ def group_names(
     return names
 
 
+def share_of_draws(rows: int | None, clusters: int | None) -> float:
+    """Of rows kept back, the share that are draws of their own: of one `group` one.
+
+    Rows of one `group` are alike. What was fitted on them varies as if they were fewer, in the
+    worst case one of each.
+
+    Args:
+        rows: Kept back.
+        clusters: Of them, those of one `group` counted once; None of older versions.
+
+    Example:
+
+    >>> share_of_draws(800, 200), share_of_draws(800, None)
+    (0.25, 1.0)
+    """
+    return min(clusters / rows, 1.0) if clusters and rows else 1.0
+
+
 def count_in_none(calibration: Any, columns: Mapping[str, np.ndarray] | None, rows: int) -> int:
     """How many rows have known columns whose values are none that limits were fitted for.
 
     Args:
-        calibration: Of a head, whose groups are by columns alone, or None.
+        calibration: Of a head, or None; what it predicts counts for nothing.
         columns: Labels of the rows.
         rows: Their number.
     """
-    groups = calibration.groups if calibration else None
-    if groups is None or PREDICTED in groups.by:
+    if calibration is None or calibration.groups is None or not calibration.groups.columns:
         return 0
+    groups = calibration.groups.by_columns()
     if any(name not in (columns or {}) for name in groups.by):
         return rows
     names = [value_names(name, columns[name]) for name in groups.by]

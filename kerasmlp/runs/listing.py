@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ MEASURES = ("rmse", "mae_years", "accuracy", "nll")
 _NOT_CHIEF = ("exact_year_accuracy", "one_off_accuracy")
 _DEPTH = 4
 """Folders below the given one that are looked through: `runs/cv/seed0_fold0` and a search in it."""
+_SPLITTING = ("data_digest", "seed", "validation_share", "test_share", "test_digest", "group")
+_SPLITTING += ("recalibrated.data_digest",)
+"""Settings that decide which rows measure a run."""
 
 
 def list_runs(folder: str | os.PathLike) -> list[dict[str, Any]]:
@@ -24,7 +27,8 @@ def list_runs(folder: str | os.PathLike) -> list[dict[str, Any]]:
         folder: Of runs, or of folders of them.
 
     Returns:
-        One dict each, by their paths: `run`, `state` (`done`, `diverged`, `unfinished`, or
+        One dict each, by their paths: `run`, `state` (`done`, `diverged`, `unfinished`,
+        `recalibrated`, of which the measures are of the rows that it was fitted to, or
         `damaged` with the sentence under `why`), `kind`, `labels`, `rows`, `epochs`,
         `seconds`, `seed` and measures on the rows kept back, of several runs their mean; what
         is not known is left out.
@@ -65,6 +69,15 @@ def compare_runs(paths: Sequence[str | os.PathLike]) -> dict[str, dict[str, Any]
     return {"settings": _differing(settings), "measures": _beside(measures)}
 
 
+def measured_apart(settings: Mapping[str, Any]) -> list[str]:
+    """Those of the settings in which runs differ by which other rows measured them.
+
+    Args:
+        settings: Of `compare_runs`.
+    """
+    return [k for k in settings if k in _SPLITTING]
+
+
 def _runs(folder: Path, depth: int) -> Iterator[Path]:
     if (folder / "config.json").is_file():
         yield folder
@@ -83,7 +96,10 @@ def _row(path: Path, name: str) -> dict[str, Any]:
         row |= _known({"labels": _labels(config.get("target")), "seed": config.get("seed")})
         if run.done:
             report = run.report()
-            row["state"] = "diverged" if isinstance(report.get("diverged"), str) else "done"
+            if config.get("recalibrated"):
+                row["state"] = "recalibrated"
+            elif isinstance(report.get("diverged"), str):
+                row["state"] = "diverged"
             seconds, rows = (report.get(name) or {} for name in ("seconds", "rows"))
             counts = {"rows": _of(rows, "training"), "epochs": report.get("epochs")}
             row |= _known(counts | {"seconds": _of(seconds, "total")})

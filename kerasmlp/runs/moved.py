@@ -12,11 +12,11 @@ from kerasmlp.data.row_hashes import row_hashes
 from kerasmlp.data.splits import one_of_each_group
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.runs.predictor import Predictor
-from kerasmlp.runs.reference import ACROSS, ALONG, FILE, MIN_SCORES, answer_scores
+from kerasmlp.runs.reference import FILE, MIN_SCORES, answer_scores, words_of_score
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import FILE as SEEN
 from kerasmlp.runs.seen import load_seen
-from kerasmlp.uncertainty.exchangeability import kolmogorov_smirnov
+from kerasmlp.uncertainty.exchangeability import kolmogorov_smirnov, step_of
 
 FALSE_ALARMS = 0.01
 """The share of stores that are called moved and are not."""
@@ -26,11 +26,6 @@ MOST_ROWS = 10_000
 
 NO_PROMISE = "what the run promises of coverage and risk is not for such rows"
 
-_WORDS = {
-    f"{ALONG} directions": "the directions in which rows vary most",
-    f"{ACROSS} directions": "the directions in which they vary least",
-}
-
 
 @dataclass(frozen=True)
 class Moved:
@@ -39,8 +34,8 @@ class Moved:
     Attributes:
         rows: To test, one of each group.
         of: Rows that there were.
-        learned_from: Of these, left out because the run has learned from them; None where it
-            does not tell.
+        learned_from: Of these, which the run has learned from; None where it does not tell. They
+            are left out unless rows repeat (see `Reference.repeats`).
         p_values: Of each score; see `Reference`.
         reason: Why nothing was tested, or None.
     """
@@ -83,10 +78,10 @@ class Moved:
         if not self.noticed:
             return f"no sign that {rows} have moved: they are like those that the run kept back"
         name, p = next(iter(self.noticed.items()))
-        told = _WORDS.get(name, f"the {name}")
         return (
             f"{rows} have moved: they are not like those that the run kept back, told best by "
-            f"{told} ({shown_p(p)}; {FALSE_ALARMS:.0%} of stores that have not are called so)"
+            f"{words_of_score(name)} ({shown_p(p)}; {FALSE_ALARMS:.0%} of stores "
+            "that have not are called so)"
         )
 
 
@@ -101,7 +96,8 @@ def look_for_move(
     """Tests rows, without their labels, against those that a run kept back.
 
     Each score is tested by itself (Kolmogorov and Smirnov), one row of each group, because
-    rows of one group are no draws of their own. Rows that the run has learned from are left out.
+    rows of one group are no draws of their own. Rows that the run has learned from are left out,
+    unless rows repeat by their nature: the others would be the rare ones.
 
     Args:
         predictors: Heads of one run.
@@ -123,16 +119,21 @@ def look_for_move(
         return replace(found, reason=f"{seen}{why}")
     some, p_values = embeddings[rows], {}
     for name, scores in reference.of_rows(some).items():
-        p_values[f"{name} directions"] = kolmogorov_smirnov(reference.scores[name], scores)[1]
+        p_values[f"{name} directions"] = _p_value(reference.scores[name], scores)
     for predictor in predictors:
         if (known := reference.answers.get(predictor.name)) is not None:
             given = (deterministic or {}).get(predictor.label)
             answers = predictor.probabilities(some) if given is None else given[rows]
             scores = answer_scores(predictor.target, answers)
-            p_values[f"answers on {predictor.name}"] = kolmogorov_smirnov(known, scores)[1]
+            p_values[f"answers on {predictor.name}"] = _p_value(known, scores)
     if not p_values:
         return replace(found, reason=f"{first.path} has kept no scores of {first.name}")
     return replace(found, p_values=p_values)
+
+
+def _p_value(known: np.ndarray, scores: np.ndarray) -> float:
+    step = step_of(known)
+    return kolmogorov_smirnov(np.rint(known / step), np.rint(scores / step))[1]
 
 
 def _tested(
@@ -145,7 +146,9 @@ def _tested(
     rows, learned_from, run = np.arange(len(embeddings)), None, RunFolder(predictor.path)
     if run.read_bytes(SEEN) is not None:
         seen = np.isin(row_hashes(embeddings), load_seen(run))
-        rows, learned_from = rows[~seen], int(seen.sum())
+        learned_from = int(seen.sum())
+        if predictor.reference is None or not predictor.reference.repeats:
+            rows = rows[~seen]
     known = [name for name in (predictor.config.get("group"), "group") if name in labels]
     groups = labels[known[0]][rows] if known else np.arange(len(rows))
     if groups.dtype.kind == "f":  # numbers that tell no groups

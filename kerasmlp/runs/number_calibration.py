@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kerasmlp.runs.conformal_groups import PREDICTED, STDS, ConformalGroups, groups_schema
+from kerasmlp.runs.conformal_groups import (
+    CLUSTERS,
+    PREDICTED,
+    STDS,
+    ConformalGroups,
+    groups_schema,
+)
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.schema import TEMPERATURE, check_object, dict_of, fields, one_of, whole
 
@@ -19,6 +25,7 @@ _SCHEMA = {
     "mc_temperature": TEMPERATURE,
     "quantiles": dict_of(fields(STDS)),
     "groups": groups_schema(STDS),
+    "clusters": CLUSTERS,
 }
 
 
@@ -34,6 +41,7 @@ class NumberCalibration:
             standard deviations an interval reaches to each side, split-conformal; empty
             where there are too few rows.
         groups: Of quantiles of groups of rows, or None.
+        clusters: As of a `RunCalibration`.
 
     Example:
 
@@ -47,6 +55,7 @@ class NumberCalibration:
     mc_temperature: float
     quantiles: Mapping[str, Mapping[str, float]]
     groups: ConformalGroups | None = None
+    clusters: int | None = None
 
     def to_json(self) -> dict:
         return {"format": FORMAT, **asdict(self)}

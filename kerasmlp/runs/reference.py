@@ -33,8 +33,14 @@ MOST_NUMBERS = 1 << 15
 MOST_SCORES = 2000
 MIN_SCORES = 100
 """With fewer rows kept back little could be noticed, and their mean would be of few people."""
+_REPEATED = 0.02
+"""Share of rows equal to others from which on that is their nature: nobody has copied them."""
 ALONG, ACROSS = "along", "across"
 
+_WORDS = {
+    f"{ALONG} directions": "the directions in which rows vary most",
+    f"{ACROSS} directions": "the directions in which they vary least",
+}
 _WHAT = "the reference of a run"
 _MOST_WIDTH = 1 << 16
 _TEXT = text(MOST_NUMBERS * 8)
@@ -101,6 +107,12 @@ class Reference:
         squares = (centered @ self.directions.T) ** 2
         both = {ALONG: squares[:, : self.number_along], ACROSS: squares[:, self.number_along :]}
         return {name: part.sum(axis=1) for name, part in both.items() if part.shape[1]}
+
+    @property
+    def repeats(self) -> bool:
+        """Whether different rows are often equal, as those of a table of few values are."""
+        columns = [*self.scores.values()] or [*self.answers.values()]
+        return all(1 - len(np.unique(v)) / len(v) >= _REPEATED for v in columns)
 
     def to_json(self) -> dict:
         return {
@@ -187,3 +199,14 @@ def _unpacked(path: str | os.PathLike, name: str, packed: str, width: int) -> np
         requirement = f"must be {_WHAT} whose {name} are rows of {width} finite numbers in base64"
         reject_file(path, requirement, "others")
     return numbers.astype(np.float64)
+
+
+def words_of_score(name: str) -> str:
+    """A score by which rows have moved, as people read it.
+
+    Example:
+
+    >>> words_of_score("across directions"), words_of_score("answers on age")
+    ('the directions in which they vary least', 'the answers on age')
+    """
+    return _WORDS.get(name, f"the {name}")

@@ -31,7 +31,7 @@ def write_run(files: Mapping[str, bytes], run: RunFolder, *, force: bool = False
         InputError: if the folder cannot be used.
     """
     config = parse_json("config.json", files["config.json"])
-    with run.working(config, resume=False, force=force, files=config["files"]):
+    with run.working(config, resume=None, force=force, files=config["files"]):
         for name in sorted(files, key="DONE".__eq__):
             with atomic_path(run / name) as temporary:
                 Path(temporary).write_bytes(files[name])

@@ -142,13 +142,13 @@ class RunFolder:
 
     @contextmanager
     def working(
-        self, config: dict, *, resume: bool, force: bool, files: Iterable[str] = ()
+        self, config: dict, *, resume: bool | None, force: bool, files: Iterable[str] = ()
     ) -> Iterator[None]:
         """Holds the folder for this process while a run works in it.
 
         Args:
             config: Decides the result; a resumed run must have the same.
-            resume: Go on with what is there.
+            resume: Go on with what is there; None where no run of the kind can.
             force: Delete what is there.
             files: That the run may write, beside those of any run. `*` stands for any part
                 of a name; `a/` is the folder of a run in it, `a/**` one with all that is in
@@ -235,15 +235,15 @@ class RunFolder:
         """Also of a run whose other settings are damaged: it may be replaced."""
         return schema.check_object(self / "config.json", read_json(self / "config.json"), {})
 
-    def _claim(self, config: dict, resume: bool, files: list[str]) -> bool:
+    def _claim(self, config: dict, resume: bool | None, files: list[str]) -> bool:
         """Makes the folder that of this run; returns whether it is a new one."""
         paths = sorted(p for p in self.path.iterdir() if p.name != ".lock")
         names = self._names() if paths else ()
         left = [p for p in paths if is_left(p, names)]  # by a process that was killed
         there = [p.name for p in paths if p not in left]
         if there and not resume:
-            requirement = "must be empty (or give --resume or --force)"
-            reject_file(self.path, requirement, f"a folder with {there[0]}")
+            ways = "--force" if resume is None else "--resume or --force"
+            reject_file(self.path, f"must be empty (or give {ways})", f"a folder with {there[0]}")
         if there and not ((self / "config.json").is_file() and self._is_run()):
             reject_file(self.path, "must be a run folder to be resumed", f"one with {there[0]}")
         if links := [p.name for p in paths if p.is_symlink()]:

@@ -1,22 +1,22 @@
 """From arrays to the batches that a compiled step eats: shuffled, mixed, the same for one seed."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from kerasmlp.training.chunks import chunks_of
-
-_SHUFFLE, _MIXUP, _NOISE = range(3)  # independent random streams of one seed
+from kerasmlp.data.stores.streamed_rows import AnyRows
+from kerasmlp.training.blocks import Blocks
+from kerasmlp.training.draws import MIXUP, NOISE, Draws
+from kerasmlp.training.target_rows import TargetRows
 
 # To look for branches on tensors, where there are none, takes a second of a training's start.
 _as_it_is = tf.autograph.experimental.do_not_convert
 
 
 def training_chunks(
-    x: np.ndarray,
-    y: np.ndarray,
+    x: AnyRows,
+    y: np.ndarray | TargetRows,
     *,
     batch_size: int,
     num_epochs: int,
@@ -41,7 +41,8 @@ def training_chunks(
     means one compilation.
 
     Args:
-        x: Embeddings, shape `(rows, width)`, float32.
+        x: Embeddings, shape `(rows, width)`, float32; streamed ones are read as they are drawn,
+            in `Blocks` from files.
         y: Target probabilities `(rows, num_classes)` or targets.
         batch_size: At most `rows`.
         num_epochs: Of the whole run.
@@ -63,45 +64,56 @@ def training_chunks(
     >>> [(batches.shape, int(count)) for batches, _, count in chunks]
     [(TensorShape([3, 3, 4]), 3), (TensorShape([3, 3, 4]), 3)]
     """
-    rows = len(x) if view_starts is None else len(view_starts)
-    full = rows // batch_size
-    steps = steps_per_epoch or full
-    passes = math.ceil(steps / full)
-    chunks, size = chunks_of(steps, members * batch_size)
-    counts = np.minimum(size, steps - size * np.arange(chunks)).astype(np.int32)
-    data_x, data_y = tf.constant(x), tf.constant(y)
+    x, y = at_hand(x, y)
+    draws = Draws(
+        rows=len(x),
+        batch_size=batch_size,
+        seed=seed,
+        steps_per_epoch=steps_per_epoch,
+        view_starts=view_starts,
+        members=members,
+        blocks=Blocks.of(x),
+        permutation=_permutation,
+    )
+
+    held = (x, y) if tf.is_tensor(x) else None  # of which the graph takes what is drawn
+    numbers = np.arange(len(x), dtype=np.int32)
+    source = (x, y) if held is None else (numbers, numbers)
+
+    def drawn() -> Iterator[tuple]:
+        for epoch in range(first_epoch, num_epochs):
+            yield from draws.chunks(*source, epoch)
 
     @_as_it_is
-    def gather(indices, numbers, count):
-        batches = tf.gather(data_x, indices), tf.gather(data_y, indices)
+    def augment(batches, targets, steps, count):
+        if held is not None:
+            batches, targets = tf.gather(held[0], batches), tf.gather(held[1], targets)
         how = {"mixup_alpha": mixup_alpha, "noise_std": noise_std, "noise_units": noise_units}
-        return *_augmented(*batches, numbers, seed, **how), count
+        return *_augmented(batches, targets, steps, seed, **how), count
 
-    def permutation(number):
-        order_seed = [4 * seed + _SHUFFLE, number]
-        order = tf.random.experimental.stateless_shuffle(tf.range(rows), order_seed)
-        if view_starts is not None:
-            order = tf.gather(
-                _drawn_views(view_starts, len(x), [4 * seed + _SHUFFLE, ~number]), order
-            )
-        return order[: full * batch_size]
+    _, *shape = draws.shape
+    kind = tf.float32 if held is None else tf.int32
+    signature = (
+        *(tf.TensorSpec((*shape, *part.shape[1:]), kind) for part in source),
+        tf.TensorSpec(shape[:1], tf.int64),
+        tf.TensorSpec((), tf.int32),
+    )
+    chunks = tf.data.Dataset.from_generator(drawn, output_signature=signature)
+    return chunks.map(augment).prefetch(1).with_options(_untuned())
 
-    @_as_it_is
-    def epoch_of_indices(epoch):
-        order = permutation(epoch)
-        if passes > 1:
-            of_epoch = epoch * passes + tf.range(passes, dtype=tf.int64)
-            order = tf.map_fn(permutation, of_epoch, fn_output_signature=tf.int32)
-            order = tf.reshape(order, [-1])
-        order = tf.pad(order[: steps * batch_size], [[0, (chunks * size - steps) * batch_size]])
-        indices = tf.reshape(order, (chunks, size, batch_size))
-        numbers = tf.reshape(
-            epoch * steps + tf.range(chunks * size, dtype=tf.int64), (chunks, size)
-        )
-        return tf.data.Dataset.from_tensor_slices((indices, numbers, counts))
 
-    epochs = tf.data.Dataset.range(first_epoch, num_epochs)
-    return epochs.flat_map(epoch_of_indices).map(gather).prefetch(1).with_options(_untuned())
+def at_hand(x: AnyRows, y: np.ndarray | TargetRows) -> tuple:
+    """Rows and targets where `training_chunks` draws them from: tensors, but for streamed rows,
+    which stay where they are."""
+    if isinstance(x, np.ndarray):
+        return tf.constant(x), tf.constant(np.asarray(y))
+    return x, y
+
+
+def _permutation(rows: int, seed: tuple[int, int]) -> np.ndarray:
+    """That of `orders`, which Python takes a second for per three million."""
+    with tf.device("CPU"):
+        return tf.random.experimental.stateless_shuffle(tf.range(rows), seed).numpy()
 
 
 def side_by_side(chunks: Sequence[tf.data.Dataset]) -> tf.data.Dataset:
@@ -117,13 +129,6 @@ def side_by_side(chunks: Sequence[tf.data.Dataset]) -> tf.data.Dataset:
         return tf.stack(x, axis=2), tf.stack(y, axis=2), counts[0]
 
     return tf.data.Dataset.zip(*chunks).map(stack).prefetch(1).with_options(_untuned())
-
-
-def _drawn_views(starts: np.ndarray, rows: int, key: list):
-    """The row of a view of each face, drawn at random."""
-    counts = np.diff(starts, append=rows).astype(np.float32)
-    share = tf.random.stateless_uniform((len(starts),), key)
-    return tf.cast(starts, tf.int32) + tf.cast(share * counts, tf.int32)
 
 
 def _augmented(x, y, numbers, seed: int, *, mixup_alpha: float, noise_std: float, noise_units):
@@ -151,12 +156,12 @@ def _augmented(x, y, numbers, seed: int, *, mixup_alpha: float, noise_std: float
     norm = tf.norm(x, axis=-1, keepdims=True) if by_norm else None
     if mixup_alpha:
         # The permutation makes neighbours in a batch random: a roll is a random partner.
-        shares = drawn(lambda key: _beta(mixup_alpha, rows, key)[:, None], _MIXUP)
+        shares = drawn(lambda key: _beta(mixup_alpha, rows, key)[:, None], MIXUP)
         x = shares * x + (1 - shares) * tf.roll(x, 1, 1)
         y = shares * y + (1 - shares) * tf.roll(y, 1, 1)
     if noise_std:
-        std = noise_std * drawn(lambda key: tf.random.stateless_uniform((rows, 1), key), _NOISE)
-        noise = drawn(lambda key: tf.random.stateless_normal((rows, width), key), _NOISE + 1)
+        std = noise_std * drawn(lambda key: tf.random.stateless_uniform((rows, 1), key), NOISE)
+        noise = drawn(lambda key: tf.random.stateless_normal((rows, width), key), NOISE + 1)
         x += std * (norm if by_norm else noise_units) * noise
         if by_norm:
             x *= norm / tf.norm(x, axis=-1, keepdims=True)

@@ -1,12 +1,15 @@
 """What a model that standardises its columns takes from the rows it is trained on."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
+from kerasmlp.data.stores.streamed_rows import AnyRows
 from kerasmlp.layers.standardize import Standardize
 
 
-def adapt_columns(model: keras.Model, rows: np.ndarray, *, like: Standardize | None = None) -> None:
+def adapt_columns(model: keras.Model, rows: AnyRows, *, like: Standardize | None = None) -> None:
     """Shows the rows that are trained on to the model's `Standardize`, where it has one.
 
     `like` is that of another model, which it becomes instead.
@@ -31,13 +34,35 @@ def noise_units(model: keras.Model) -> np.ndarray | None:
     return None
 
 
-def standardized_rows(model: keras.Model, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Rows as a model's `Standardize` gives them, but for its limit, and their `noise_units`;
-    those of norm 1 as they are."""
+class StandardRows:
+    """Rows that are brought to one scale as they are asked for, but for any limit.
+
+    Args:
+        rows: `(rows, width)`, or streamed ones.
+        mean: Of each column.
+        scale: Of each column, one over its deviation.
+    """
+
+    def __init__(self, rows: AnyRows, mean: np.ndarray, scale: np.ndarray):
+        self.shape, self.in_memory = rows.shape, getattr(rows, "in_memory", True)
+        self._rows, self._mean, self._scale = rows, mean, scale
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return (self._rows[rows] - self._mean) * self._scale
+
+
+def standardized_rows(
+    model: keras.Model, rows: AnyRows
+) -> tuple[AnyRows | StandardRows, np.ndarray | None]:
+    """Rows as a model's `Standardize` gives them, and their `noise_units`; those of norm 1 as
+    they are."""
     for layer in _standardizing(model):
         mean, scale = map(keras.ops.convert_to_numpy, (layer.mean, layer.scale))
         units = np.float32(len(scale) ** 0.5) * (scale > 0).astype(np.float32)
-        return (rows - mean) * scale, units
+        return StandardRows(rows, mean, scale), units
     return rows, None
 
 

@@ -18,6 +18,7 @@ from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.data.examples import VALIDATION_SHARE
 from kerasmlp.data.row_hashes import row_hashes
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.streamed_rows import joined_rows
 from kerasmlp.evaluation.agreement import agreement
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.models.presets import Recipe
@@ -27,6 +28,7 @@ from kerasmlp.runs.reference import Reference
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import save_seen
 from kerasmlp.runs.training_files import KIND
+from kerasmlp.training.blocks import at_hand, blocks_in_config, bytes_as_begun, notes_of_blocks
 from kerasmlp.training.columns import adapt_columns, describe_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import Course, compile_by_recipe, course_by_recipe
@@ -128,6 +130,7 @@ def distil(
     recipe = recipe or student_recipe(run, sum(map(len, stores)))
     if recipe.members > 1:
         reject("recipe.members", "must be 1: a student is one network", recipe.members)
+    stores = [at_hand(store, bytes_as_begun(run_dir, resume=resume)) for store in stores]
     recipe = recipe.replace(refit=False)  # the rows kept back compare it with the run
     rows = StudentRows.of_stores(stores, teacher, seed)
     digests = [store.digest() for store in stores]
@@ -174,6 +177,7 @@ class Distillation:
             "precision": self.precision,
             **of_backend(),
             **settings,
+            **blocks_in_config(rows.inputs),
             **{name: known.get(name) for name in _CONTRACT},
         }
 
@@ -217,17 +221,13 @@ class Distillation:
             tested = tested_heads(heads, joined, xla=False)
             for result, measured in zip(results, tested, strict=True):
                 result.report.update(measured)
-        report = {"validation": {}} | report_of(results)
-        report["rows"] = {
-            "training": rows.size,
-            "validation": len(kept),
-            "unlabelled": rows.unlabelled,
-        }
+        counts = {"training": rows.size, "validation": len(kept), "unlabelled": rows.unlabelled}
+        report = {"validation": {}} | report_of(results) | {"rows": counts}
         report["columns"] = describe_columns(plain)
         if rows.test_inputs is not None:
             report["rows"]["test"] = rows.test_labelled
         report["notes"] = self._notes(results, report)
-        save_seen(run, np.concatenate([rows.inputs, kept]), self.teacher.run)
+        save_seen(run, joined_rows([rows.inputs, kept]), self.teacher.run)
         if self.recipe.calibrate:
             write_json(run / "calibration.json", calibrations_of(results))
             save_reference(run, self._reference(results))
@@ -279,7 +279,7 @@ class Distillation:
         known = [result for result in results if len(result.part)]
         wholes = {head.target.label: head.rows.whole for head in self.heads.heads}
         learned = [wholes[result.part.target.label] for result in known]
-        notes = notes_of(learned, known, report) if known else []
+        notes = notes_of_blocks(rows.inputs) + (notes_of(learned, known, report) if known else [])
         if self.teacher.config["data_digest"] is None:
             notes.append(f"{path} does not tell what it has learned from: it may be these rows")
         for result in results:

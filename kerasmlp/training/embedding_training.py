@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from kerasmlp.callbacks.validation import Validation, forward
 from kerasmlp.data.duplicates.near_copies import can_have_copies
@@ -22,6 +21,7 @@ from kerasmlp.runs.reference import Reference
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_common, count_seen, save_seen
 from kerasmlp.runs.training_files import FILES, KIND, read_settings
+from kerasmlp.training.blocks import blocks_in_config, notes_of_blocks
 from kerasmlp.training.chunks import chunks_of
 from kerasmlp.training.columns import (
     adapt_columns,
@@ -54,6 +54,7 @@ from kerasmlp.training.reference_fitting import (
 from kerasmlp.training.refit import refit
 from kerasmlp.training.remarks import remarks_on_copies
 from kerasmlp.training.rows import Rows
+from kerasmlp.training.target_rows import TargetRows
 from kerasmlp.training.train_run import Measured
 from kerasmlp.utils.checks import reject
 from kerasmlp.utils.files import sha256_file, write_json
@@ -117,6 +118,7 @@ class EmbeddingTraining:
             "precision": self.precision,
             **info.of_embedder(),
             **of_backend(),
+            **blocks_in_config(rows.inputs),
         }
         if not info.normalized:
             self.config["norm_1_share"] = norm_1_share(rows.heads[0].whole.inputs)
@@ -179,10 +181,10 @@ class EmbeddingTraining:
             threading.Thread(target=importlib.import_module, args=preloaded).start()
         return self.model
 
-    def _targets(self, rows: Rows, heads: Heads) -> np.ndarray:
+    def _targets(self, rows: Rows, heads: Heads) -> TargetRows:
         targets = heads.targets  # in the unit of the weights it begins with
         if weight := self.settings.get("weight"):  # of the loss, the mass of a target is a factor
-            targets *= rows.heads[0].training.weights(weight)[:, None]
+            return targets.weighted(rows.heads[0].training.weights(weight))
         return targets
 
     def course(self, model: keras.Model) -> Course:
@@ -196,7 +198,7 @@ class EmbeddingTraining:
         return self._course(model, rows, self._targets(rows, heads), [])
 
     def _course(
-        self, model: keras.Model, rows: Rows, targets: np.ndarray, callbacks: list
+        self, model: keras.Model, rows: Rows, targets: TargetRows, callbacks: list
     ) -> Course:
         return course_by_recipe(
             rows.inputs,
@@ -226,7 +228,7 @@ class EmbeddingTraining:
         learned_from = self.rows.learned_from(refit=recipe.refit)
         plain, joined, sampler = self._in_float32(model)
         how = {"calibrated": recipe.calibrate, "conformal_by": recipe.conformal_by}
-        how["xla"] = self.xla
+        how |= {"group": self.settings["group"], "xla": self.xla}
         results = head_results(self.heads, plain, joined, sampler, **how)
         described, heads, more = describe_columns(model), self.heads, {}
         if recipe.refit:
@@ -258,11 +260,11 @@ class EmbeddingTraining:
         if self.rows.test_inputs is not None:
             known = count_common(self.rows.test_inputs, learned_from)
             report["rows"] |= {"test": self.rows.test_labelled, "test_learned_from": known}
-        notes = []
+        notes = notes_of_blocks(self.rows.inputs)
         if self.near_copies:
             copies = self.rows.near_copies(learned_from, seed=self.settings["seed"])
             report["near_copies"] = {name: found.to_json() for name, found in copies.items()}
-            notes = remarks_on_copies(copies)
+            notes += remarks_on_copies(copies)
         wholes = [head.rows.whole for head in self.heads.heads]
         report["notes"] = notes + notes_of(wholes, results, report)
         save_seen(run, learned_from, self.init)

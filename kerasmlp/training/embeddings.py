@@ -13,6 +13,7 @@ from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.models.presets import MAX_STEPS, Recipe
 from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.training.blocks import at_hand, bytes_as_begun
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.embedding_training import EmbeddingTraining
 from kerasmlp.training.rows import Rows
@@ -38,6 +39,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     pictures: bool = True,
     near_copies: bool = True,
+    most_bytes: int | None = None,
     keep_diverged: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -75,6 +77,10 @@ def train(
         pictures: Draw the curves and the confusion matrix.
         near_copies: Count the rows held out that have a near-duplicate among those learned
             from, and warn of them; the result is the same to the bit.
+        most_bytes: That the rows of a large store, which are read from its file, may take in
+            memory as they are stored; None: half of what is available. More stay in the file
+            and are drawn from shuffled blocks, which the report says. A resumed run goes on
+            as it began.
         keep_diverged: Whether weights that diverge are a result: then the report
             holds `diverged`, the sentence that says so, and no measures.
         resume: Go on with a killed run.
@@ -89,7 +95,7 @@ def train(
             `init` has learned from rows of the test; a `DivergedError` if the
             weights ran away.
     """
-    started = time.time()
+    started, begun = time.time(), bytes_as_begun(run_dir, resume=resume)
     training = prepared(
         store,
         target,
@@ -106,6 +112,7 @@ def train(
         callbacks=callbacks,
         pictures=pictures,
         near_copies=near_copies,
+        most_bytes=most_bytes if begun is None else begun,
     )
     how = {"resume": resume, "force": force, "keep_diverged": keep_diverged}
     return train_run(training, run_dir, started=started, progress=progress, **how)
@@ -128,6 +135,7 @@ def prepared(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     pictures: bool = True,
     near_copies: bool = True,
+    most_bytes: int | None = None,
 ) -> EmbeddingTraining:
     """What `train` hands to `train_run`: all that can be refused is refused here.
 
@@ -139,6 +147,7 @@ def prepared(
     if not of_keras or not all(isinstance(c, keras.callbacks.Callback) for c in callbacks):
         reject("callbacks", "must be a list of Keras callbacks", callbacks)
     check_optional_int("steps_per_epoch", steps_per_epoch, minimum=1, maximum=MAX_STEPS)
+    store = at_hand(store, check_optional_int("most_bytes", most_bytes, minimum=0))
     if test is not None and test_share is not None:
         reject("test_share", "must be left out where a test is given", test_share)
     settings = {

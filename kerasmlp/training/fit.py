@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from kerasmlp.callbacks.checkpoint import Checkpoint
 from kerasmlp.callbacks.divergence import Divergence
+from kerasmlp.data.stores.streamed_rows import AnyRows
 from kerasmlp.layers.members import members_apart, members_of
 from kerasmlp.models.presets import Recipe
 from kerasmlp.training.chunk_model import ChunkModel
@@ -21,6 +22,7 @@ from kerasmlp.training.chunks import chunks_of
 from kerasmlp.training.losses import MemberLoss, MemberLosses
 from kerasmlp.training.optimizers import RecipeAdamW
 from kerasmlp.training.precision import on_gpu
+from kerasmlp.training.target_rows import TargetRows
 from kerasmlp.utils.tensorflow_import import require_backend
 
 if TYPE_CHECKING:
@@ -168,8 +170,8 @@ def chunk_maker() -> ModuleType:
 
 
 def course_by_recipe(
-    x: np.ndarray,
-    y: np.ndarray,
+    x: AnyRows,
+    y: np.ndarray | TargetRows,
     recipe: Recipe,
     *,
     steps: int,
@@ -193,7 +195,7 @@ def course_by_recipe(
     batch_size = min(recipe.batch_size, len(x) if view_starts is None else len(view_starts))
     how = {"steps": steps, "noise_units": noise_units, "view_starts": view_starts}
     how["abreast"] = recipe.members
-    x, y = map(keras.ops.convert_to_tensor, (x, y))  # once for all members
+    x, y = chunk_maker().at_hand(x, y)  # once for all members
     members = [
         drawn_by_recipe(x, y, recipe, seed=seed + member, **how) for member in range(recipe.members)
     ]
@@ -208,8 +210,8 @@ def course_by_recipe(
 
 
 def drawn_by_recipe(
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Any,
+    y: Any,
     recipe: Recipe,
     *,
     steps: int,
@@ -221,10 +223,10 @@ def drawn_by_recipe(
     """From the numbers of epochs to what one network learns from in them.
 
     Args:
+        x, y: As of `course_by_recipe`, or what `at_hand` of `chunk_maker` made of them.
         abreast: Networks that are trained at once, whose chunks are as long.
     """
     batch_size = min(recipe.batch_size, len(x) if view_starts is None else len(view_starts))
-    x, y = map(keras.ops.convert_to_tensor, (x, y))
 
     def batches(epochs: range) -> Any:
         return chunk_maker().training_chunks(

@@ -139,7 +139,7 @@ def fit(
         kept = weights > 0
         store, y, columns = store.subset(kept), y[kept], {_WEIGHT: weights[kept]}
     target, classes, columns[label] = task_of(label, y)
-    store = EmbeddingStore(store.embeddings, store.labels | columns, store.info, name="X")
+    store = store.with_labels(store.labels | columns)
     recipe = recipe or for_rows(PRESETS["number" if target.is_number else "gender"], len(store))
     how = {"seed": seed, "validation_share": validation_share, "progress": progress}
     how |= {"weight": None if weights is None else _WEIGHT, "pictures": run_dir is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -12,11 +12,13 @@ import numpy as np
 from kerasmlp.callbacks.validation import forward
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.joined_labels import doubts_of_joined
+from kerasmlp.data.splits import group_codes
 from kerasmlp.evaluation.measuring import measure, measure_files, measure_groups
 from kerasmlp.runs.calibration import HEADS
 from kerasmlp.training.calibrating import (
     MIN_SPREAD_ROWS,
     MIN_TEMPERATURE_ROWS,
+    MOST_CALIBRATION_ROWS,
     calibrate,
     calibrate_answers,
     calibrate_numbers,
@@ -52,6 +54,7 @@ def head_result(
     *,
     calibrated: bool,
     conformal_by: Sequence[str] = (),
+    group: str | None = None,
 ) -> HeadResult:
     """Measures a head of a finished model, and fits what comes after its weights.
 
@@ -62,6 +65,7 @@ def head_result(
         outputs: From embeddings to what the head answers.
         calibrated: Fit a temperature, intervals and abstention.
         conformal_by: As of a `Recipe`.
+        group: Column of rows that are no draws of their own, as of `Examples.groups`.
     """
     rows = head.rows
     part = rows.part.subset(rows.part.known)
@@ -82,11 +86,17 @@ def head_result(
     }
     report |= _of_files("validation", part, answers)
     if calibrated:
-        what = (sampler, part, answers, head.name, conformal_by)
+        some = np.arange(len(part))
+        if len(part) > MOST_CALIBRATION_ROWS:
+            some = some[:: -(-len(part) // MOST_CALIBRATION_ROWS)]
+        fitting = part.subset(some)
+        what = (sampler, fitting, answers[some], head.name, conformal_by)
         if head.target.is_number:
             calibration = calibrate_numbers(*what)
         else:
-            calibration = calibrate_answers(*what, head.mc_temperature)
+            calibration = calibrate_answers(*what, head.mc_temperature, group)
+        clusters = len(np.unique(group_codes(fitting.groups(group))))
+        calibration = replace(calibration, clusters=clusters)
     return HeadResult(report, part, answers, calibration)
 
 
@@ -98,6 +108,7 @@ def head_results(
     *,
     calibrated: bool,
     conformal_by: Sequence[str],
+    group: str | None,
     xla: bool,
 ) -> list[HeadResult]:
     """What came of every head; the model is brought to the units of its labels.
@@ -109,6 +120,7 @@ def head_results(
         sampler: Of the model; None without dropout.
         calibrated: As of `head_result`.
         conformal_by: As of a `Recipe`.
+        group: As of `head_result`.
         xla: As of `forward`.
     """
     results = []
@@ -117,7 +129,7 @@ def head_results(
             head.finish(model)
 
         outputs = _outputs(joined, columns, xla=xla)
-        how = {"calibrated": calibrated, "conformal_by": conformal_by}
+        how = {"calibrated": calibrated, "conformal_by": conformal_by, "group": group}
         results.append(head_result(head, model, sampler, outputs, **how))
     return results
 

@@ -15,10 +15,14 @@ from kerasmlp.models.presets import Recipe
 from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.training.losses import GaussianNLL, JointLoss, recipe_loss
 from kerasmlp.training.rows import HeadRows, Rows
+from kerasmlp.training.target_rows import TargetRows
 from kerasmlp.utils.checks import reject_column
 
 _KEPT = ("accuracy", "exact_year_accuracy", "mae_years", "rmse")
 """Of the measures, in a history."""
+
+_SOME_ROWS = 1 << 18
+"""Of many, evenly spaced: what a constant answer loses need not be known to more digits."""
 
 _LEAST_SPREAD = 1e-4
 """Of numbers against their mean: of float32's seven digits three are left."""
@@ -64,13 +68,13 @@ class LearningHead:
             reject_column(self.target.label, requirement, came)
 
     @property
-    def targets(self) -> np.ndarray:
+    def targets(self) -> TargetRows:
         """What the loss takes, `(rows, outputs)`, zeros where the label is unknown."""
         training, known = self.rows.training, self.rows.training.known
         if not self.target.is_number:
-            return training.soft_targets(self._sigma_years)
+            return TargetRows([training.kinds_of_targets(self._sigma_years)])
         standard = np.where(known, (training.targets - self.center) / self.scale, 0.0)
-        return np.stack([standard, known], axis=1).astype(np.float32)
+        return TargetRows([(np.stack([standard, known], axis=1).astype(np.float32), None)])
 
     def go_on_from(self, model: keras.Model, *, same: bool) -> None:
         """Keeps the unit of the weights that a model begins with, if it is that of this number."""
@@ -87,7 +91,10 @@ class LearningHead:
 
     def constant_loss(self) -> float:
         """The loss of the best answer that is the same for all rows, where the label is known."""
-        known = self.targets[self.counted]
+        targets, known = self.targets, np.arange(len(self.targets))[self.counted]
+        if len(known) > _SOME_ROWS:
+            known = known[np.linspace(0, len(known) - 1, _SOME_ROWS).round().astype(int)]
+        known = targets[known]
         constant = np.array([[0, 1]]) if self.target.is_number else known.mean(axis=0)[None]
         answers = np.repeat(constant, len(known), axis=0).astype(np.float32)
         return float(keras.ops.convert_to_numpy(self.loss(known, answers)))
@@ -148,11 +155,9 @@ class Heads:
         return found
 
     @property
-    def targets(self) -> np.ndarray:
+    def targets(self) -> TargetRows:
         """Of all heads, `(rows, outputs)`."""
-        if len(self.heads) == 1:
-            return self.heads[0].targets
-        return np.concatenate([head.targets for head in self.heads], axis=1)
+        return TargetRows.side_by_side([head.targets for head in self.heads])
 
     @property
     def loss(self) -> keras.losses.Loss:

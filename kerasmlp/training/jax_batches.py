@@ -1,23 +1,24 @@
 """The chunks of `batches` under JAX: the same rows in the same order, without TensorFlow."""
 
-import math
 from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kerasmlp.training.chunks import chunks_of
-from kerasmlp.training.orders import permutation, uniforms
-
-_SHUFFLE, _MIXUP, _NOISE = range(3)  # independent random streams of one seed
+from kerasmlp.data.stores.embedding_store import STREAMED_BYTES
+from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows
+from kerasmlp.training.blocks import Blocks
+from kerasmlp.training.draws import MIXUP, NOISE, Draws
+from kerasmlp.training.orders import uniforms
+from kerasmlp.training.target_rows import TargetRows
 
 Chunk = tuple[jax.Array, jax.Array, np.ndarray]
 
 
 def training_chunks(
-    x: jax.Array,
-    y: jax.Array,
+    x: AnyRows,
+    y: np.ndarray | TargetRows,
     *,
     batch_size: int,
     num_epochs: int,
@@ -36,7 +37,7 @@ def training_chunks(
     other numbers of the same distributions.
 
     Args:
-        x: Embeddings, shape `(rows, width)`, float32.
+        x: Embeddings, shape `(rows, width)`, float32, or streamed.
         y: Target probabilities `(rows, num_classes)` or targets.
         batch_size: At most `rows`.
         num_epochs: Of the whole run.
@@ -51,28 +52,42 @@ def training_chunks(
             drawn for a permutation. None: every row stands for itself.
         members: Of the model, whose chunks are put `side_by_side`; they bound the memory of all.
     """
-    rows = len(x) if view_starts is None else len(view_starts)
-    full = rows // batch_size
-    steps = steps_per_epoch or full
-    passes = math.ceil(steps / full)
-    chunks, size = chunks_of(steps, members * batch_size)
-    counts = np.minimum(size, steps - size * np.arange(chunks)).astype(np.int32)
-    x, y = jnp.asarray(x), jnp.asarray(y)
-
-    def order_of(number: int) -> np.ndarray:
-        order = permutation(rows, (4 * seed + _SHUFFLE, number))
-        if view_starts is not None:
-            order = _drawn_views(view_starts, len(x), (4 * seed + _SHUFFLE, ~number))[order]
-        return order[: full * batch_size]
-
+    x, y = at_hand(x, y)
+    draws = Draws(
+        rows=len(x),
+        batch_size=batch_size,
+        seed=seed,
+        steps_per_epoch=steps_per_epoch,
+        view_starts=view_starts,
+        members=members,
+        blocks=Blocks.of(x),
+    )
     for epoch in range(first_epoch, num_epochs):
-        orders = [order_of(epoch * passes + n) for n in range(passes)]
-        order = np.concatenate(orders)[: steps * batch_size]
-        order = np.pad(order, (0, (chunks * size - steps) * batch_size))
-        for chunk, indices in enumerate(order.reshape(chunks, size, batch_size)):
-            numbers = epoch * steps + chunk * size + np.arange(size)
+        for batches, targets, numbers, count in draws.chunks(x, y, epoch):
             drawn = _drawn(seed, numbers, batch_size, mixup_alpha, noise_std)
-            yield *_augmented(*_taken(x, y, indices), *drawn, noise_units), counts[chunk]
+            yield *_augmented(batches, targets, *drawn, noise_units), count
+
+
+def at_hand(x: AnyRows, y: np.ndarray | TargetRows) -> tuple:
+    """Rows and targets where `training_chunks` draws them from: on the device, but for those of
+    large stores, which stay where they are."""
+    streamed = isinstance(x, StreamedRows) and x.in_memory and x.nbytes <= STREAMED_BYTES
+    if streamed or isinstance(x, np.ndarray | jax.Array):
+        return _OnDevice(np.asarray(x)), _OnDevice(np.asarray(y))
+    return x, y
+
+
+class _OnDevice:
+    """Rows on the device, whence some are taken by compiled code."""
+
+    def __init__(self, values: np.ndarray):
+        self._values, self.shape = jnp.asarray(values), values.shape
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, rows: np.ndarray) -> jax.Array:
+        return _taken(self._values, rows)
 
 
 def side_by_side(chunks: Iterable[Iterator[Chunk]]) -> Iterator[Chunk]:
@@ -86,12 +101,6 @@ def side_by_side(chunks: Iterable[Iterator[Chunk]]) -> Iterator[Chunk]:
         yield jnp.stack(x, axis=2), jnp.stack(y, axis=2), counts[0]
 
 
-def _drawn_views(starts: np.ndarray, rows: int, seed: tuple[int, int]) -> np.ndarray:
-    """The row of a view of each face, drawn at random."""
-    counts = np.diff(starts, append=rows).astype(np.float32)
-    return starts.astype(np.int32) + (uniforms(len(starts), seed) * counts).astype(np.int32)
-
-
 def _drawn(seed: int, numbers: np.ndarray, rows: int, alpha: float, noise_std: float) -> tuple:
     """What hangs on single rows, drawn here: shares, standard deviations; and a key per step.
 
@@ -99,18 +108,18 @@ def _drawn(seed: int, numbers: np.ndarray, rows: int, alpha: float, noise_std: f
     """
     shares = deviations = keys = None
     if alpha:
-        streams = (np.random.default_rng((seed, _MIXUP, number)) for number in numbers)
+        streams = (np.random.default_rng((seed, MIXUP, number)) for number in numbers)
         shares = np.stack([s.beta(alpha, alpha, (rows, 1)) for s in streams]).astype(np.float32)
     if noise_std:
-        draws = [uniforms(rows, (4 * seed + _NOISE, int(number))) for number in numbers]
+        draws = [uniforms(rows, (4 * seed + NOISE, int(number))) for number in numbers]
         deviations = np.float32(noise_std) * np.stack(draws)[..., None]
         keys = np.uint32(seed), numbers.astype(np.uint32)
     return shares, deviations, keys
 
 
 @jax.jit  # for each number of rows, and quick to compile
-def _taken(x, y, indices):
-    return x[indices], y[indices]
+def _taken(values, rows):
+    return values[rows]
 
 
 @jax.jit
@@ -123,7 +132,7 @@ def _augmented(x, y, shares, deviations, keys, units):
         y = shares * y + (1 - shares) * jnp.roll(y, 1, 1)
     if deviations is not None:
         seed, numbers = keys
-        stream = jax.random.fold_in(jax.random.key(seed), _NOISE + 1)
+        stream = jax.random.fold_in(jax.random.key(seed), NOISE + 1)
 
         def noise_of(number):
             return jax.random.normal(jax.random.fold_in(stream, number), x.shape[1:])

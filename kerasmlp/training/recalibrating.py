@@ -14,6 +14,7 @@ from kerasmlp.callbacks.validation import forward
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.other_targets import AnyTarget, SeveralTargets
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.streamed_rows import some_rows
 from kerasmlp.evaluation.measuring import measure
 from kerasmlp.models.recipe_files import recipe_of
 from kerasmlp.runs.answering_model import AnsweringModel
@@ -22,19 +23,18 @@ from kerasmlp.runs.environment import environment
 from kerasmlp.runs.mc_model import can_be_sampled
 from kerasmlp.runs.model import save_model
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.runs.seen import FILE as SEEN
 from kerasmlp.runs.seen import save_seen
 from kerasmlp.runs.training_files import FILES
 from kerasmlp.training.batch_norm_statistics import renew_batch_norm
-from kerasmlp.training.calibrating import MIN_TEMPERATURE_ROWS, empty_calibration
+from kerasmlp.training.calibrating import empty_calibration
 from kerasmlp.training.conformal_fitting import check_conformal_by
 from kerasmlp.training.head_results import HeadResult, calibrations_of, head_result, report_of
 from kerasmlp.training.heads import LearningHead, side_by_side
-from kerasmlp.training.recalibrated_rows import MIN_ROWS, NewRows
+from kerasmlp.training.recalibrated_rows import NewRows, notes_of_rows
 from kerasmlp.training.reference_fitting import answers_of, fit_reference, save_reference
 from kerasmlp.training.rows import HeadRows
 from kerasmlp.uncertainty.sampler import Sampler
-from kerasmlp.utils.checks import check_bool, check_int, check_seed, reject
+from kerasmlp.utils.checks import check_bool, check_int, check_seed, reject, reject_file
 from kerasmlp.utils.files import atomic_path, sha256_file, write_json
 
 _KEPT = ("epochs", "stopped_early", "trainable_parameters", "columns", "data", "refit")
@@ -95,12 +95,12 @@ def recalibrate(
     started = time.time()
     check_seed(check_int("seed", seed, minimum=0))
     if Path(run_dir).resolve() == Path(run).resolve():
-        reject("run_dir", "must be another folder than that of the run", str(run_dir))
+        reject_file(run_dir, "must be another folder than that of the run", "the same")
     work = Recalibration(AnsweringModel(run), store, conformal_by, seed)
     new = RunFolder(run_dir)
     if check_bool("batch_norm", batch_norm):
         work.renew_batch_norm()
-    with new.working(work.config, resume=False, force=force, files=FILES):
+    with new.working(work.config, resume=None, force=force, files=FILES):
         report = work.write(new)
         report["seconds"] = {"fit": 0.0, "total": time.time() - started}
         new.finish(report)
@@ -150,9 +150,9 @@ class Recalibration:
         self.target: AnyTarget = targets[0] if len(targets) == 1 else SeveralTargets(targets)
         self.recipe = recipe_of(self.folder / "config.json", run.config["recipe"])
         self.by = self.recipe.conformal_by if conformal_by is None else tuple(conformal_by)
-        _check_columns(self.by, store)
+        _check_columns(self.by, store, given=conformal_by is not None)
         check_conformal_by(self.by, next(iter(self.rows.heads.values())), self.target)
-        self.report = self.folder.report()
+        self.report, self.data = self.folder.report(), store.info.of_data()
         self.before = {k: measure(self.rows.part(k), self._answers(k)) for k in heads}
         group = run.config.get("group")
         self.group = group if group in store.labels else None
@@ -198,7 +198,8 @@ class Recalibration:
         how = {"groups": kept.groups(self.group), "answers": answers, "seed": self.seed}
         save_reference(new, fit_reference(self.run.reference, kept.inputs, **how))
         every = self.config["recalibrated"]["batch_norm"]
-        used = self.rows.embeddings if every else self.rows.embeddings[self.rows.labelled]
+        used = self.rows.embeddings
+        used = used if every else some_rows(used, self.rows.labelled)
         save_seen(new, used, self.folder)
         if (history := self.folder.read_bytes("history.csv")) is not None:
             with atomic_path(new / "history.csv") as temporary:
@@ -223,7 +224,7 @@ class Recalibration:
         def outputs(x: np.ndarray) -> np.ndarray:
             return self._outputs(label, x)
 
-        how = {"calibrated": True, "conformal_by": self.by}
+        how = {"calibrated": True, "conformal_by": self.by, "group": self.group}
         result = head_result(head, self.run.model, sampler, outputs, **how)
         result.report["temperature"] *= float(old.get("temperature", 1.0))
         result.report["before"] = self.before[label]
@@ -247,6 +248,7 @@ class Recalibration:
                     "unlabelled": int((~self.rows.labelled).sum()),
                     "learned_from": self.rows.learned_from,
                 },
+                "recalibrated_on": self.data,
                 "notes": self.notes,
                 "precision": old.get("precision"),
                 "seed": self.config.get("seed"),
@@ -256,35 +258,10 @@ class Recalibration:
         )
 
 
-def notes_of_rows(run: AnsweringModel, rows: NewRows) -> list[str]:
-    """What is kept of a run, and what is not, in sentences."""
-    notes = []
-    if RunFolder(run.path).read_bytes(SEEN) is None:
-        notes.append(f"{run.path} does not tell what it has learned from: it may be these rows")
-    if rows.learned_from:
-        notes.append(f"{rows.learned_from} rows are left out: {run.path} has learned from them")
-    for label in rows.heads:
-        part, before = rows.part(label), run.calibrations[label]
-        if not part.target.is_number and len(part) < MIN_TEMPERATURE_ROWS:
-            few = f"{len(part)} rows, of {MIN_TEMPERATURE_ROWS} that it takes"
-            notes.append(f"{label}: the temperature stays as it was: {few}")
-        years = bool(before is not None and getattr(before, "offsets_years", None))
-        if years and not np.isfinite(part.years).any():
-            notes.append(
-                f"{label}: these rows know groups, not years: temperature, sets and abstention "
-                f"are of {part.target.measured_in}; intervals in years are the model's own and "
-                "promise nothing, nor does --within-years"
-            )
-    for label, count in rows.lacking.items():
-        notes.append(f"{label} stays as it was: {count} new rows hold it, of {MIN_ROWS}")
-    if run.reference is None:
-        notes.append(
-            f"{run.path} holds no reference of its rows: moved ones are told by answers alone"
-        )
-    return notes
-
-
-def _check_columns(by: Sequence[str], store: EmbeddingStore) -> None:
+def _check_columns(by: Sequence[str], store: EmbeddingStore, *, given: bool) -> None:
     if absent := [name for name in by if name not in (PREDICTED, *store.labels)]:
+        if not given:
+            requirement = "must hold the columns by which the run has limits, or --conformal-by"
+            reject_file(store.name, f"{requirement} name others", f"no {', '.join(absent)}")
         requirement = f"must be columns of the store ({', '.join(store.labels) or 'none'})"
         reject("conformal_by", requirement, absent)

@@ -131,5 +131,5 @@ def _some(groups: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _rising(scores: np.ndarray) -> np.ndarray:
-    """Sorted, to six digits."""
-    return np.sort([float(f"{score:.6g}") for score in scores])
+    """Sorted, to nine digits."""
+    return np.sort([float(f"{score:.9g}") for score in scores])

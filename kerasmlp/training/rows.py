@@ -13,6 +13,7 @@ from kerasmlp.data.examples import TRAINABLE, Examples, examples_of, known_in_an
 from kerasmlp.data.other_targets import AnyTarget
 from kerasmlp.data.splits import grouped_split
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.streamed_rows import AnyRows, joined_rows
 from kerasmlp.utils.checks import reject, reject_column
 
 
@@ -82,13 +83,13 @@ class Rows:
         rows = labelled([head.whole for head in self.heads])
         return Rows(tuple(replace(head, training=head.whole.subset(rows)) for head in self.heads))
 
-    def learned_from(self, *, refit: bool) -> np.ndarray:
+    def learned_from(self, *, refit: bool) -> AnyRows:
         """All embeddings that decide the weights: those kept back say when to stop."""
         if refit:
             return self.undivided().inputs
-        return np.concatenate([self.inputs, self.part_inputs])
+        return joined_rows([self.inputs, self.part_inputs])
 
-    def near_copies(self, learned_from: np.ndarray, *, seed: int) -> dict[str, NearCopies]:
+    def near_copies(self, learned_from: AnyRows, *, seed: int) -> dict[str, NearCopies]:
         """How many of the rows held out have a near-duplicate among those learned from.
 
         Args:
@@ -104,7 +105,7 @@ class Rows:
         return found
 
     @property
-    def inputs(self) -> np.ndarray:
+    def inputs(self) -> AnyRows:
         """Embeddings to learn from."""
         return self.heads[0].training.inputs
 
@@ -120,12 +121,12 @@ class Rows:
         return len(self.inputs) if starts is None else len(starts)
 
     @property
-    def part_inputs(self) -> np.ndarray:
+    def part_inputs(self) -> AnyRows:
         """Embeddings of the rows kept back."""
         return self.heads[0].part.inputs
 
     @property
-    def test_inputs(self) -> np.ndarray | None:
+    def test_inputs(self) -> AnyRows | None:
         """Embeddings of the test."""
         test = self.heads[0].test
         return None if test is None else test.inputs

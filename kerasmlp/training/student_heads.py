@@ -85,6 +85,11 @@ class StudentHeads(Heads):
 
         super().__init__(rows, recipe, make)
 
+    @property
+    def targets(self) -> np.ndarray:
+        """Answers of the teacher to all rows kept back."""
+        return np.concatenate([head.targets for head in self.heads], axis=1)
+
     def validation(self, outputs: np.ndarray) -> dict[str, float]:
         """How near outputs come to the teacher's, and the weighted divergence."""
         each = self.agreement(outputs)

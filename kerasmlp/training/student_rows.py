@@ -156,9 +156,7 @@ def _joined(
     for store, some in zip(stores, rows, strict=True):
         if len(some):
             labels = {k: v[some] for k, v in store.labels.items() if k in names}
-            chosen.append(
-                EmbeddingStore(store.embeddings[some], labels, store.info, name=store.name)
-            )
+            chosen.append(store.subset(some).with_labels(labels))
     return EmbeddingStore.concatenate(chosen, names=[store.name for store in chosen])
 
 

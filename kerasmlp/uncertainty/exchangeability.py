@@ -15,6 +15,26 @@ _JUMPS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _HUGE = 1e100
 
 
+def step_of(reference: np.ndarray) -> float:
+    """How far apart scores may be that are equal but for rounding: a thousandth of their spread.
+
+    What is computed anew, in other batches or by another program, has other last digits. Where
+    many rows have one score these would decide on which side of it the others stand. So scores
+    are compared in such steps.
+
+    Args:
+        reference: Of rows that are known, `(rows,)`.
+
+    Example:
+
+    >>> step_of(np.array([-1.0, 1.0])), step_of(np.array([5.0, 5.0]))
+    (0.001, 5e-05)
+    """
+    largest = float(np.abs(reference).max())
+    spread = float(np.std(reference / largest)) if largest else 0.0
+    return max(spread / 1000, 1e-5) * largest or 1.0
+
+
 def kolmogorov_smirnov(reference: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     """Tests whether two samples have one distribution.
 

@@ -9,7 +9,7 @@ PENALTY = 0.01
 """Of each class beyond the second: long tails of unlikely classes stay out of sets."""
 
 
-def set_scores(probabilities: np.ndarray, uniforms: np.ndarray | None = None) -> np.ndarray:
+def set_scores(probabilities: np.ndarray) -> np.ndarray:
     """How far down the list of likely classes each class stands, `(rows, classes)`.
 
     The score of a class is the probability of all likelier ones, with a small penalty for
@@ -18,9 +18,6 @@ def set_scores(probabilities: np.ndarray, uniforms: np.ndarray | None = None) ->
 
     Args:
         probabilities: `(rows, classes)`.
-        uniforms: Numbers in [0, 1), one for each row, of which a share of the class's own
-            probability is added: sets hold no more than was promised then, and may be empty.
-            None leaves it out.
 
     Example:
 
@@ -36,8 +33,6 @@ def set_scores(probabilities: np.ndarray, uniforms: np.ndarray | None = None) ->
     down = np.take_along_axis(p, order, axis=1)
     before = np.cumsum(down, axis=1) - down
     before[:, 0] = 0.0
-    if uniforms is not None:
-        before += np.asarray(uniforms)[:, None] * down
     before += PENALTY * np.maximum(np.arange(p.shape[1]) - 1, 0)
     scores = np.empty_like(before)
     np.put_along_axis(scores, order, before, axis=1)

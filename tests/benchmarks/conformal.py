@@ -175,9 +175,9 @@ def measure_sets(found, predictor, part, test, p_part, p_test, rng) -> int:
         theirs = values > 0.1 + 1e-9  # its own sets hold classes of p = 0.1, too
         different += int((theirs != sets[kept[1]]).any(axis=1).sum())
     u, v = rng.random(len(truth)), rng.random(len(classes))
-    drawn = np.sort(set_scores(part_p, u)[np.arange(len(truth)), truth])
+    drawn = np.sort((set_scores(part_p) + u[:, None] * part_p)[np.arange(len(truth)), truth])
     limit = drawn[int(np.ceil(round((len(drawn) + 1) * 0.9, 9))) - 1]
-    add("ours, randomised", set_scores(test_p, v) <= limit)
+    add("ours, randomised", set_scores(test_p) + v[:, None] * test_p <= limit)
     for name in ("lac", "aps", "raps")[: None if part_p.shape[1] > 2 else 1]:
         p, y = part_p, truth
         peer = SplitConformalClassifier(Given(p.shape[1]), 0.9, name, prefit=True, random_state=0)

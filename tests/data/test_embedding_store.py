@@ -329,7 +329,9 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "text.h5").write_text("hello")
     (tmp_path / "empty.h5").touch()
     for name in ("text.h5", "empty.h5", "missing.h5", "."):
-        with pytest.raises(InputError, match=r"must be an? (complete )?HDF5 file"):
+        with pytest.raises(
+            InputError, match=r"must be an? (complete )?HDF5 file|without manifest.json"
+        ):
             EmbeddingStore.open(tmp_path / name)
 
 

@@ -182,6 +182,22 @@ def test_the_gap_is_found_where_it_is_and_rarely_where_it_is_not():
     assert found["accuracy"][0] == 1 and found["accuracy"][2] == 1 / 1001
 
 
+def test_the_unit_of_a_number_changes_no_test_and_scales_intervals():
+    """Errors of metres, and of the same in parsecs or in nanometres."""
+    values, codes = np.random.default_rng(0).exponential(size=(90, 1)), np.arange(90) // 30
+    values[codes == 2] *= 1.5
+    where, found = (codes, np.arange(90)), {}
+    for unit in (1.0, 1e-17, 1e9):
+        scores = {"mae": MeanScore(unit * values)}
+        (gap,) = gap_tests(scores, *where).values()
+        ends = [np.array(one["mae"]) / unit for one in group_intervals(scores, *where, 3)]
+        found[unit] = (*gap, ends)
+    assert 1 / 1001 < found[1.0][2] < 0.5
+    for unit in (1e-17, 1e9):
+        assert found[unit][:3] == found[1.0][:3]
+        np.testing.assert_allclose(found[unit][3], found[1.0][3], rtol=1e-9)
+
+
 def test_small_groups_and_unknown_rows_are_not_compared():
     values = np.repeat([0.0, 1.0, 0.5, 9.0], [30, 30, 19, 30])[:, None]
     values[:25] += 0.1
@@ -249,6 +265,7 @@ def test_columns_are_refused_in_one_sentence():
         (["score"], "or of ages (here race). Received: by='score, numbers with fractions'"),
         (["race*none"], "must name columns of the store (race, path, score)"),
         (["race", "race"], "must be given, and each once"),
+        (["race*race"], "must be given, and each once. Received: by=['race', 'race']"),
     ):
         with pytest.raises(InputError) as error:
             groupings(store, by)

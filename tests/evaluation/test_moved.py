@@ -1,6 +1,7 @@
 """Whether rows have moved and promises hold: a whole run, by evaluate, predict and in Python."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from damage import outcome, without_hashes
 from data_sets import INFO, make_store
 from scipy.stats import betabinom, binom, ks_2samp
 
-from kerasmlp import EmbeddingStore, Predictor, StoreInfo
+from kerasmlp import EmbeddingStore, Predictor, Recipe, StoreInfo, choose_target, evaluate, train
 from kerasmlp.data.examples import Examples
+from kerasmlp.data.other_targets import NumberTarget, SeveralTargets
+from kerasmlp.data.targets import Target
 from kerasmlp.evaluation.promises import moved_and_promises
 from kerasmlp.runs.moved import FALSE_ALARMS, MIN_ROWS, look_for_move
 from kerasmlp.runs.reference import answer_scores
@@ -107,6 +110,38 @@ def test_rows_that_the_run_has_learned_from_are_left_out(predictor, folder, away
     assert "the run has learned from 2000 of them" in look_for_move([predictor], own, {}).sentence
 
 
+@pytest.mark.parametrize("columns", [3, 8])
+def test_tables_of_few_values_are_seldom_called_moved(columns, folder):
+    """New rows are mostly equal to some that the run has learned from."""
+    shares = np.linspace(0.3, 0.7, columns)
+
+    def drawn(rows, seed, more=0.0):
+        rng = np.random.default_rng(seed)
+        x = (rng.random((rows, columns)) < shares + more).astype("float32")
+        y = (x[:, 0] + x[:, 1] + rng.random(rows) > 1.4).astype(int)
+        return EmbeddingStore(x, {"y": y}, StoreInfo(normalized=False))
+
+    path = folder / f"table{columns}"
+    train(drawn(1500, 0), Target("y", ("0", "1")), Recipe(epochs=2), path, validation_share=0.4)
+    predictor, alarms = Predictor(path), 0
+    for seed in range(1, 41):
+        moved = look_for_move([predictor], drawn(500, seed).embeddings, {})
+        assert len(moved.rows) == 500 and moved.learned_from > 400
+        alarms += bool(moved.noticed)
+    assert alarms <= binom(40, FALSE_ALARMS).ppf(0.99)
+    assert look_for_move([predictor], drawn(500, 0, 0.2).embeddings, {}).noticed
+
+
+def test_few_rows_prove_no_promise(predictor, away, answers):
+    rows = examples(predictor, away).subset(np.arange(19))
+    few = {name: values[:19] for name, values in answers.items()}
+    found = moved_and_promises(predictor, rows, few, 64, 0)
+    assert found["rows"] == 19 and found["promises_kept"] is None
+    observed = found["promises"]["set_90"]["observed"]
+    assert "so few say little of what it promises: 90% intervals" in found["sentence"]
+    assert f"90% sets hold {observed:.1%}" in found["sentence"]
+
+
 def test_promises_that_hold_are_said_to(predictor, away, answers):
     found = moved_and_promises(predictor, examples(predictor, away), answers, 64, 0)
     assert found["moved"] is False and found["promises_kept"] is True
@@ -126,6 +161,7 @@ def test_coverage_is_tested_as_scipy_does_group_by_group(predictor, away, answer
     own = [one for one in predictor.calibration.groups.models["mc_mean"] if one.group]
     for one in own:
         chosen = names == one.group[0]
+        assert predictor.calibration.clusters == predictor.calibration.rows  # no two of a group
         rank = int(np.ceil(round(0.9 * (one.rows + 1), 9)))
         of_group = betabinom(chosen.sum(), rank, one.rows + 1 - rank)
         chances = np.convolve(chances, of_group.pmf(np.arange(chosen.sum() + 1)))
@@ -133,6 +169,48 @@ def test_coverage_is_tested_as_scipy_does_group_by_group(predictor, away, answer
     assert found["set_90"]["rows"] == counted < len(rows) + 1
     assert found["set_90"]["observed"] == pytest.approx(hits / counted)
     assert found["set_90"]["p"] == pytest.approx(chances[: hits + 1].sum(), abs=1e-9)
+
+
+@pytest.fixture(scope="module")
+def families(folder):
+    """A run on four rows of each person, and rows of others."""
+    parents = make_store(rows=500, seed=2)
+    x = np.repeat(parents.embeddings, 4, axis=0)
+    x = x + 0.02 * np.random.default_rng(3).normal(size=x.shape)
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype("float32")
+    labels = {k: np.repeat(parents.labels[k], 4) for k in ("gender", "age_years")}
+    store = EmbeddingStore(x, labels | {"person": np.arange(2000) // 4}, INFO)
+    target = SeveralTargets((choose_target(store, "gender"), NumberTarget("age_years", "years")))
+    how = {"validation_share": 0.4, "group": "person", "pictures": False}
+    train(store, target, Recipe(epochs=2, dropout_rate=0.0), folder / "families", **how)
+    return Predictor.heads(folder / "families")
+
+
+@pytest.mark.parametrize("head", [0, 1])
+def test_rows_of_one_group_count_once_in_what_is_promised(families, away, head, monkeypatch):
+    predictor = families[head]
+    calibration = predictor.calibration
+    assert (calibration.rows, calibration.clusters) == (800, 200)
+    rows = examples(predictor, away)
+    answers = {"deterministic": predictor.probabilities(away)}
+    (found,) = moved_and_promises(predictor, rows, answers, 0, 0)["promises"].values()
+    hits = round(found["observed"] * 3000)
+    assert found["rows"] == 3000  # 181 of 200 reach as far as 721 of 800
+    assert found["p"] == pytest.approx(betabinom(3000, 181, 20).cdf(hits), rel=1e-6)
+    monkeypatch.setattr(predictor, "calibration", replace(calibration, clusters=None))  # older
+    (older,) = moved_and_promises(predictor, rows, answers, 0, 0)["promises"].values()
+    assert older["p"] == pytest.approx(betabinom(3000, 721, 80).cdf(hits), rel=1e-6)
+
+
+def test_evaluate_draws_people_by_the_column_that_a_run_was_trained_with(families, away, tmp_path):
+    store = away.subset(range(300))
+    store.labels |= {"person": np.arange(300) // 3, "site": np.arange(300) // 150}
+    store.save(tmp_path / "people.h5")
+    found = evaluate(families[0].path, tmp_path / "people.h5", tmp_path / "e", by="site")
+    for head in ("gender", "age_years"):
+        of_sites = found["heads"][head]["by"]["site"].values()
+        assert [(one["rows"], one["clusters"]) for one in of_sites] == [(150, 50)] * 2
+        assert found["heads"][head]["moved"]["rows"] == 100
 
 
 def test_a_risk_is_tested_as_scipy_does(predictor, away, answers):

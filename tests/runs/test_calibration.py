@@ -179,6 +179,8 @@ def test_abstention_counts_errors_in_the_measured_classes():
         {"num_samples": 0},
         {"colour": "red"},
         {"rows": 1},
+        {"clusters": -1},
+        {"clusters": 1.5},
         {"year_errors": {"entropy_nats": [0.1] * 3, "error_years": [1.0] * 3}},
         {"year_errors": {"entropy_nats": [0.1, 4.7], "error_years": [1.0, 2.0]}},
     ],
@@ -198,3 +200,27 @@ def test_damaged_calibrations_are_refused(tmp_path, change):
     path.write_text("[]")
     with pytest.raises(InputError, match="calibration.json` must hold an object. Received: list"):
         RunCalibration.open(path)
+
+
+def test_abstention_keeps_its_confidence_where_each_person_has_several_rows():
+    """All rows of a person are right or wrong together: 1,000 rows are 200 draws.
+
+    Taken for 1,000 draws, 23% of these thresholds would be wrong.
+    """
+    gender, broken, kept = choose_target(make_store(rows=9), "gender"), 0, 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        person = np.repeat(np.arange(200), 5)
+        sure = rng.uniform(0.5, 1, 200)
+        wrong = rng.random(200) < 0.6 * (1 - sure)
+        p = np.stack([sure, 1 - sure], axis=1)[person]
+        store = make_store(rows=1000, gender=wrong[person].astype(int), group=person)
+        calibration = fit_calibration(Examples.of(store, gender), {"mc_mean": p}, 64)
+        assert calibration.abstention.rows[-1] == 200 and calibration.rows == 1000
+        threshold = calibration.abstention.threshold(0.1)
+        if threshold is not None:
+            entropies = -(sure * np.log(sure) + (1 - sure) * np.log(np.maximum(1 - sure, 1e-9)))
+            lowest = sure[entropies <= threshold + 1e-9].min()
+            risk = 0.6 * (1 - (1 + lowest) / 2)  # of answers that are at least so sure
+            broken, kept = broken + (risk > 0.1), kept + 1
+    assert kept > 20 and broken <= 0.1 * kept

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from kerasmlp import evaluate, export_model, train, write_card
+from kerasmlp import EmbeddingStore, evaluate, export_model, recalibrate, train, write_card
 from kerasmlp.data.other_targets import NumberTarget, SeveralTargets
 from kerasmlp.data.targets import age_target, choose_target
 from kerasmlp.models.presets import Recipe
@@ -66,6 +66,24 @@ def test_intervals_are_those_of_wilson(run):
         assert group["intervals"]["accuracy"] == pytest.approx(list(expected), abs=1e-6)
 
 
+def test_intervals_of_rows_that_are_alike_are_wider(copy):
+    """Of 200 rows kept back in 50 groups of four."""
+    path = copy / "calibration.json"
+    whole = json.loads(path.read_text())
+    assert all((one["rows"], one["clusters"]) == (200, 200) for one in whole["heads"].values())
+    whole["heads"]["gender"]["clusters"] = 50
+    path.write_text(json.dumps(whole))
+    without_hashes(copy)
+    facts = card_facts(RunFolder(copy))
+    assert facts["calibration"]["gender"]["clusters"] == 50
+    for head, share in (("gender", 4), ("age", 1)):
+        for group in facts["groups"][head]:
+            p, n = group["accuracy"], group["rows"] / share
+            z = 1.959964**2 / n  # Wilson's ends p' have (p - p')² = z p' (1 - p')
+            expected = sorted(np.roots([1 + z, -2 * p - z, p * p]).real)
+            assert group["intervals"]["accuracy"] == pytest.approx(expected, abs=1e-6)
+
+
 class Reader(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
@@ -103,7 +121,16 @@ def test_the_command_and_its_refusals(copy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [{"validation_groups": 3}, {"validation_groups": [{"rows": 0, "accuracy": 1}]}]
+    "damage",
+    [
+        {"validation_groups": 3},
+        {"validation_groups": [{"rows": 0, "accuracy": 1}]},
+        {"validation_groups": [{"rows": 9, "accuracy": 5.0}]},
+        {"validation_groups": [{"rows": 10**400, "accuracy": 0.5}]},
+        {"validation_groups": [{"rows": 90, "accuracy": "x"}] * 2},
+        {"validation_groups": [{"accuracy": 0.5}]},
+        {"validation": {"accuracy": [0.5]}},
+    ],
 )
 def test_crafted_reports_are_one_sentence(copy, damage):
     path = copy / "report.json"
@@ -113,6 +140,27 @@ def test_crafted_reports_are_one_sentence(copy, damage):
     without_hashes(copy)
     with pytest.raises(InputError, match=r"report\.json"):
         card_facts(RunFolder(copy))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"by": [1]},
+        {"by": {"race": {"a": {"accuracy": 0.5, "intervals": {"accuracy": [1]}}}}},
+        {"by": {"race": {"a": {"accuracy": 0.5, "intervals": {"accuracy": 5}}}}},
+        {"by": {"race": {"a": {"accuracy": 0.5}}}, "gaps": [3]},
+        {"by": {"race": {}}, "gaps": {"race": {"deterministic": {"nll": {"worst": "a"}}}}},
+        {"deterministic": {"nll": 1.0}, "by": {"race": 3}},
+    ],
+)
+def test_crafted_evaluations_are_one_sentence(copy, damage, tmp_path):
+    path = copy / "evaluation-people" / "report.json"
+    report = json.loads(path.read_text())
+    report["heads"]["gender"] |= damage
+    path.write_text(json.dumps(report))
+    code, _, err = outcome("card", copy, "-o", tmp_path / "card")
+    assert code == 2 and "must hold reports as this package writes them" in err
+    assert len(err.splitlines()) == 1 and not (tmp_path / "card.md").exists()
 
 
 def test_an_export_has_the_facts(run, tmp_path):
@@ -131,6 +179,31 @@ def test_a_number(tmp_path):
     files = write_card(tmp_path / "n")
     text = files[0].read_text()
     assert "age_years: a number in years" in text and "| rmse |" in text
+    assert "by groups of the rows kept back:\n" in text and "of accuracy" not in text
+
+
+def test_a_recalibrated_run_is_told_with_its_rows(run, tmp_path):
+    """Of two heads one is fitted anew; the other one stays as training left it."""
+    store = make_store(rows=120, seed=5)
+    info = replace(store.info, source="Others", licence="CC BY")
+    new = EmbeddingStore(store.embeddings, {"gender": store.labels["gender"]}, info)
+    report = recalibrate(run, new, tmp_path / "new")
+    facts = card_facts(RunFolder(tmp_path / "new"))
+    assert facts["recalibrated"] == {
+        "source": "Others",
+        "licence": "CC BY",
+        "digest": new.digest(),
+        "batch_norm": False,
+        "heads": ["gender"],
+    }
+    assert card_facts(RunFolder(run))["recalibrated"] is None
+    text = write_card(tmp_path / "new")[0].read_text()
+    measured = report["heads"]["gender"]["validation"]
+    gender, age = text.index("| gender | recalibrated on |"), text.index("| age | kept back |")
+    assert f"| nll | {measured['nll']:.4g} |" in text[gender:]
+    assert age < gender and measured["rows"] == 120
+    assert "| recalibrated on, and measured on the same rows | Others |" in text
+    assert f"| digest of these | {new.digest()} |" in text and "120 recalibrated on" in text
 
 
 @given(st.text(max_size=40))

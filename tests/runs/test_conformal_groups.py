@@ -151,6 +151,7 @@ def test_values_of_another_spelling_are_counted(fitted):
 
 def test_by_the_predicted_class_and_two_columns_at_once(fitted):
     labels, p, _ = fitted
+    labels = labels | {"site": labels["site"].copy()}
     part = examples(labels)
     calibration = fit_calibration(part, {"mc_mean": p}, 64, by=("predicted", "site"))
     names = np.array(part.target.measured_names)[part.target.measured(p).argmax(axis=1)]
@@ -158,6 +159,12 @@ def test_by_the_predicted_class_and_two_columns_at_once(fitted):
         chosen = (names == one.group[0]) & (labels["site"] == one.group[1])
         assert one.rows == chosen.sum() >= MIN_GROUP_ROWS
     assert group_names(("site",), part.target, p, {"age_years": 1}) is None
+    known = {one.group[1] for one in own_groups(calibration)}
+    labels["site"][:7] = "new"
+    counted = sum(site not in known for site in labels["site"])
+    assert count_in_none(calibration, labels, len(names)) == counted >= 7
+    alone = fit_calibration(part, {"mc_mean": p}, 64, by=("predicted",))
+    assert count_in_none(alone, labels, len(names)) == 0
 
 
 def test_a_file_gives_it_back_and_damage_is_one_sentence(fitted, tmp_path):

@@ -9,7 +9,8 @@ from data_sets import make_store
 from kerasmlp import choose_target, train
 from kerasmlp.data.targets import age_target
 from kerasmlp.models.presets import Recipe
-from kerasmlp.runs.listing import compare_runs, list_runs
+from kerasmlp.runs.listing import compare_runs, list_runs, measured_apart
+from kerasmlp.training.recalibrating import recalibrate
 from kerasmlp.utils.checks import InputError
 
 
@@ -53,13 +54,30 @@ def test_what_sets_runs_apart(folder):
             compare_runs([folder / "g0", folder / unfinished])
 
 
+def test_a_recalibrated_run_is_told_from_a_training(folder, tmp_path):
+    store = make_store(rows=90, seed=1)
+    recalibrate(folder / "g0", store, tmp_path / "new")
+    (row,) = list_runs(tmp_path)
+    report = json.loads((tmp_path / "new" / "report.json").read_text())
+    assert row["state"] == "recalibrated" and row["nll"] == report["validation"]["nll"]
+    _, out, _ = outcome("runs", "list", tmp_path)
+    assert out.endswith("recalibrated runs are of the rows that they were fitted to\n")
+    settings = compare_runs([folder / "g0", tmp_path / "new"])["settings"]
+    assert settings["recalibrated.data_digest"] == [None, store.digest()]
+    assert "recalibrated.seed" in settings
+    assert measured_apart(settings) == ["recalibrated.data_digest"]
+    same = compare_runs([folder / "g0", folder / "g0"])["settings"]
+    assert measured_apart(same) == [] == measured_apart({"recipe.epochs": [1, 2]})
+
+
 def test_the_commands(folder):
     code, out, _ = outcome("runs", "list", folder, "--json")
     *table, line = out.splitlines()
     assert code == 0 and json.loads(line)["runs"] == list_runs(folder)
     assert table[0].split()[:3] == ["run", "state", "kind"] and "note:" in table[-1]
     code, out, _ = outcome("runs", "compare", folder / "g0", folder / "g1")
-    assert code == 0 and "recipe.epochs" in out and "accuracy" in out and "note:" not in out
+    assert code == 0 and "recipe.epochs" in out and "accuracy" in out
+    assert out.startswith("note: measures are of different rows, for these differ: seed\n")
     for arguments in (["list", folder / "nowhere"], ["compare", folder / "half"]):
         code, _, err = outcome("runs", *arguments)
         assert code == 2 and len(err.splitlines()) == 1

@@ -124,6 +124,19 @@ def test_a_column_that_never_varied_is_across():
     assert reference.of_rows(x)["across"].max() < 1 < reference.of_rows(moved)["across"].min()
 
 
+def test_rows_that_repeat_are_known_by_their_scores():
+    rng, many = np.random.default_rng(0), np.arange(1500)
+    for columns, repeats in ((3, True), (10, True), (20, False)):
+        x = rng.integers(0, 2, (1500, columns)).astype("float32")
+        found = fit_reference(directions_of(x, 0), x, many, {"a": (x[:, 0], many)}, 0)
+        again = Reference.from_json("r.json", found.to_json())
+        assert found.repeats == again.repeats == repeats
+    few_answers = {"a": (x[:, 0], many)}  # of rows that are all different
+    x = rng.normal(size=(1500, 3)).astype("float32")
+    assert not fit_reference(directions_of(x, 0), x, many, few_answers, 0).repeats
+    assert fit_reference(None, x, many, few_answers, 0).repeats
+
+
 def test_rows_of_groups_are_drawn_evenly():
     groups = np.array(["a", "a", "b", "", "", "a"])
     drawn = [one_of_each_group(groups, seed) for seed in range(600)]

@@ -151,6 +151,10 @@ def half_a_graph(path):
     graph.write_bytes(graph.read_bytes()[:-100])
 
 
+def half_a_description(path):
+    (path / "assets" / "model.json").write_text('{"width":')
+
+
 def other(path, **values):
     about = json.loads((path / "assets" / "model.json").read_text())
     (path / "assets" / "model.json").write_text(json.dumps(about | values))
@@ -170,6 +174,7 @@ def other_classes(path):
         (half_a_weight, "must be a complete SavedModel. Received: weights that are larger than th"),
         (zeros_for_weights, "must be the index of a SavedModel's weights. Received: other conten"),
         (half_a_graph, "must be a complete SavedModel. Received: other contents"),
+        (half_a_description, "2/assets/model.json` must be a JSON file. Received: "),
         (lambda path: shutil.rmtree(path / "variables"), "Received: one without variables/variab"),
         (lambda path: shutil.rmtree(path / "assets"), "Received: one without assets/model.json"),
         (
@@ -352,6 +357,44 @@ def test_the_command_takes_up_versions(folder, exports):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         stack.pop_all()
+
+
+def test_metrics_are_told_while_models_come_and_go(served):
+    models, _, _ = served
+    models |= {f"more{k}": models["age"] for k in range(50_000)}
+    ends = threading.Event()
+
+    def change():
+        while not ends.is_set():  # one of them in each round, between which threads take turns
+            if models.pop("another", None) is None:
+                models["another"] = models["age"]
+
+    thread = threading.Thread(target=change)
+    with service(models) as port:
+        thread.start()
+        codes = set()
+        for _ in range(20):
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection.request("GET", "/metrics")
+            codes.add(connection.getresponse().status)
+            connection.close()
+        ends.set()
+        thread.join()
+    assert codes == {200}
+
+
+def test_what_is_known_of_versions_goes_with_them(served, folder):
+    """Else years of new versions would fill the memory."""
+    models, watcher, _ = served
+    for number in range(2, 5):
+        (folder / str(number)).mkdir()
+        watcher.look()
+        watcher.look()
+        assert models["age"].others == {number: "END"}
+        (folder / str(number)).rmdir()
+        watcher.look()
+        assert models["age"].others == {}
+        assert watcher._stamps.keys() <= {folder / "1"} and not watcher._refused
 
 
 def test_what_is_said_of_moved_rows_ends_with_its_version():

@@ -25,6 +25,7 @@ from kerasmlp.serving.server.json_process import JsonProcess
 from kerasmlp.serving.server.limits import Limits
 from kerasmlp.serving.server.open_inference import InferForm, decode_infer
 from kerasmlp.serving.server.openapi import openapi
+from kerasmlp.serving.server.rest_json import decode
 from kerasmlp.serving.server.served_models import load_models
 
 INFER = "/v2/models/age/infer"
@@ -417,7 +418,34 @@ def test_anything_else_is_one_sentence(content, odd):
         try:
             decode_infer(json.dumps(one).encode(), FORM)
         except InputError as error:
-            assert "\n" not in str(error) and len(str(error)) < 500
+            assert "\n" not in str(error) and len(str(error)) < 300
+
+
+NEST = ["\U000e0001" * 9] * 9
+for _ in range(6):
+    NEST = [NEST, {"a": NEST}, NEST, *[0] * 9]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "content"),
+    [
+        (decode_infer, {"inputs": [GOOD], "parameters": {"signature_name": NEST}}),
+        (decode_infer, {"inputs": [GOOD], "id": NEST}),
+        (decode_infer, {"inputs": [NEST]}),
+        (decode_infer, changed(shape=NEST)),
+        (decode_infer, changed(name="\U000e0001" * 900)),
+        (decode_infer, {"inputs": [{**GOOD, "name": "\U000e0001" * 900}] * 2}),
+        (decode_infer, {"inputs": [GOOD], **dict.fromkeys(map(str, range(900)))}),
+        (decode, {"signature_name": NEST, "inputs": []}),
+        (decode, {"instances": [NEST]}),
+        (decode, dict.fromkeys(["\U000e0001" * 90] * 9)),
+    ],
+)
+def test_a_value_of_any_depth_is_shown_in_part(decoder, content):
+    """An answer must not be as long as the request that it refuses."""
+    with pytest.raises(InputError) as caught:
+        decoder(json.dumps(content).encode(), FORM)
+    assert 30 < len(str(caught.value)) < 300
 
 
 def test_the_process_that_decodes_large_bodies_speaks_it_too():

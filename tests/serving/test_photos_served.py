@@ -153,6 +153,7 @@ def test_the_description_is_valid(port):
         (picture(), {"query": "?seed=1"}, 400, "must be empty or num_samples and seed, each once"),
         (picture(), {"query": "?seed=1&seed=2"}, 400, "`query` must be empty or num_samples"),
         (picture(), {"query": "?num_samples=0&seed=1"}, 400, "must be an integer from 1 to 4096"),
+        (picture()[:300], {"query": "?num_samples=0&seed=1"}, 400, "an integer from 1 to 4096"),
         (picture(), {"query": "?num_samples=9&seed=1e3"}, 400, "must be an integer. Received: '1"),
         (picture(), {"query": "?num_samples=9&seed=-1"}, 400, "`seed` must be an integer"),
     ],
@@ -187,3 +188,32 @@ def test_other_embedders_and_none(models, folder, embedder, tmp_path, capsys):
     assert "`the embedder` must hold embeddings of made.onnx (sha256 " in capsys.readouterr().err
     assert run_command(*command[:1], [*command[1:], str(tmp_path)]) == 2
     assert "embedder.json" in capsys.readouterr().err
+    assert run_command("serve", [str(folder), "--port", "0", "--detector", "none"]) == 2
+    assert "`--detector` must come with --embedder or --model-dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"preprocessing": "none"},
+        {"preprocessing": {"flip": 3}},
+        {"preprocessing": [1]},
+        {"embedder_sha256": 5},
+        {"embedder": ["a"]},
+        {"normalized": "no"},
+    ],
+)
+def test_a_description_that_lies_about_its_embedder_is_one_sentence(lie, models, photos, embedder):
+    version = models["race"].versions[1]
+    before = version.description
+    with service(models, photos=photos) as port:
+        version.description = before | lie
+        try:
+            status, answer = ask(port, picture())
+            with pytest.raises(InputError, match=r"model.json` must be the description of a model"):
+                open_photos(models, 3.0, model_dir=None, embedder=embedder, detector="auto")
+        finally:
+            version.description = before
+        assert status == 400 and "model.json` must be the description of a model" in answer["error"]
+        assert "`race/1/assets/model.json`" in answer["error"]
+        assert ask(port, picture())[0] == 200

@@ -83,12 +83,13 @@ def test_evidence_is_that_of_streams_and_martingales(exported):
     watch, reference = watch_of(exported), Predictor(exported[0]).reference
     rows = drawn(40, 2)
     scores, rng = reference.of_rows(rows), random.Random(0)
-    streams = {k: ConformalStream(v, rng) for k, v in reference.scores.items()}
+    steps = {k: max(np.std(v) / 1000, 1e-5 * v.max()) for k, v in reference.scores.items()}
+    streams = {k: ConformalStream(np.rint(v / steps[k]), rng) for k, v in reference.scores.items()}
     martingales = {k: JumperMartingale() for k in streams}
     for i in range(40):
         watch.see(PLAIN, rows[i : i + 1], {})
         for name, column in scores.items():
-            martingales[name].bet(streams[name].next(column[i]))
+            martingales[name].bet(streams[name].next(np.rint(column[i] / steps[name])))
         expected = max(m.log10_capital for m in martingales.values())
         assert watch.log10_evidence == pytest.approx(expected, abs=1e-9)
     assert watch.log10_limit == pytest.approx(math.log10(2 * 2 / 0.01))
@@ -131,6 +132,31 @@ def test_a_row_asked_again_counts_once(exported):
     for _ in range(300):
         assert watch.see(PLAIN, row, {}) is None
     assert watch.rows == 1
+
+
+@pytest.mark.parametrize("columns", [3, 8, 12])
+def test_rows_of_few_values_are_no_alarm(columns):
+    """They repeat by their nature, and each score is that of many rows, up to rounding."""
+    alarmed, shares = 0, np.linspace(0.2, 0.5, columns)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = (rng.random((2500, columns)) < shares).astype("float32")
+        number = (x @ np.linspace(0.1, 1, columns)).astype("float32")
+        kept, many = slice(500, 1500), np.arange(1000)
+        answers = {"a": (number[kept].astype(float), many)}
+        found = fit_reference(directions_of(x[:500], 0), x[kept], many, answers, seed)
+        watch = Watch(found, {"a": ("number", None)}, Clock())
+        for start in range(1500, 2500, 50):
+            rows = slice(start, start + 50)
+            watch.see(PLAIN, x[rows], {"number": np.nextafter(number[rows], np.float32(9))})
+        assert watch.rows == 1000
+        alarmed += watch.alarms
+        moved = (rng.random((400, columns)) < shares + 0.3).astype("float32")
+        for start in range(0, 400, 50):
+            of_rows = {"number": moved[start : start + 50] @ np.linspace(0.1, 1, columns)}
+            watch.see(PLAIN, moved[start : start + 50], of_rows)
+        assert watch.moved
+    assert alarmed <= 1
 
 
 def test_of_many_rows_some_are_looked_at(exported):
@@ -211,6 +237,7 @@ def test_metrics_tell_of_moved_rows_end_to_end(models, caplog):
         assert alarmed["moved_evidence"] > alarmed["moved_limit"]
         (said,) = [r.getMessage() for r in caplog.records if "have moved" in r.getMessage()]
         assert said.startswith("kinds/1: the rows asked for have moved, told by the ")
+        assert "the directions in which" in said or "the answers on kind" in said
 
 
 def test_a_model_without_reference_is_served_and_said(exported, tmp_path, capsys, monkeypatch):
@@ -258,6 +285,32 @@ def test_a_description_that_lies_about_classes_is_refused(exported, tmp_path):
         version = ServedVersion(folder / "1")
         with pytest.raises(InputError, match=r"reference.json` must be the reference of"):
             version.warm_up()
+
+
+def test_a_description_that_takes_probabilities_for_a_number_is_refused(exported, tmp_path):
+    """Each request would fail."""
+    folder = shutil.copytree(exported[1], tmp_path / "kinds")
+    path = folder / "1" / "assets" / "model.json"
+    heads = {"kind": {"outputs": {"number": "probabilities"}}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"heads": heads}))
+    with pytest.raises(InputError, match=r"reference.json` must be the reference of"):
+        load_models([folder])
+
+
+def test_classes_are_summed_up_however_many_there_are():
+    values = np.random.default_rng(0).dirichlet(np.ones(20_000), 3).astype("float32")
+    found = watching._answer_scores(values, np.arange(20_000) // 4 % 2500)
+    sums = np.stack([values[:, k::10_000].sum(1) for k in range(10_000)], axis=1, dtype=float)
+    sums = sums.reshape(3, 2500, 4).sum(axis=2)
+    np.testing.assert_allclose(found, -(sums * np.log(sums)).sum(axis=1), rtol=1e-5)
+
+
+def test_rows_without_scores_fill_a_window_too(exported):
+    """What is asked for is forgotten with its window."""
+    watch, rows = watch_of(exported, {"kind": ("p", np.arange(3))}), drawn(2050, 11)
+    for start in range(0, 2050, 50):
+        watch.see(PLAIN, rows[start : start + 50], {"p": np.full((50, 3), np.nan)})
+    assert watch.rows == 0 and len(watch._asked) == 50
 
 
 def test_a_link_in_the_place_of_a_reference_is_not_followed(exported, tmp_path):

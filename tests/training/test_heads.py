@@ -87,7 +87,7 @@ def test_each_head_counts_by_the_root_of_its_constant_loss_on_its_own_rows(store
     heads = Heads(Rows.of(store, three(store), None, HOW), RECIPE)
     names = [head.name for head in heads.heads]
     assert names == ["age_years", "gender", "height"]
-    targets = heads.targets
+    targets = np.asarray(heads.targets)
     assert targets.shape == (360, 101 + 2 + 2)
     for head, columns in zip(heads.heads, heads.columns, strict=True):
         known = head.rows.training.known

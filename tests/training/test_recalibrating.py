@@ -208,8 +208,9 @@ def saved(store, folder):
 @pytest.mark.parametrize(
     ("make", "words", "message"),
     [
-        (lambda: wild(29, 14), [], "must hold at least 30 rows with age_years"),
-        (lambda: EmbeddingStore(wild(99, 14).embeddings), [], "at least 30 rows with age_years"),
+        (lambda: wild(29, 14), [], "must hold at least 30 different rows with age_years"),
+        (lambda: wild(29, 14).subset(np.arange(290) % 29), [], "has learned from. Received: 29"),
+        (lambda: EmbeddingStore(wild(99, 14).embeddings), [], "30 different rows with age_years"),
         (lambda: wild(99, 14), ["--conformal-by", "race"], "must be columns of the store"),
         (lambda: wild(99, 14), ["--conformal-by", "age_group"], "must be known when the model"),
         (lambda: make_store(rows=99, width=16, seed=3), [], "of width 32"),
@@ -230,8 +231,26 @@ def test_folders_that_are_taken_are_not_written(run, tmp_path):
         code, _, err = outcome("recalibrate", run, path, "-o", folder)
         assert code == 2 and is_one_sentence(err) and message in err
     assert outcome("recalibrate", run, path, "-o", tmp_path / "new")[0] == 0
-    assert outcome("recalibrate", run, path, "-o", tmp_path / "new")[0] == 2
+    code, _, err = outcome("recalibrate", run, path, "-o", tmp_path / "new")
+    assert code == 2 and "must be empty (or give --force)" in err
     assert outcome("recalibrate", run, path, "-o", tmp_path / "new", "--force")[0] == 0
+
+
+def test_what_the_rows_lack_is_said(old, tmp_path):
+    """Columns by which the run has limits are asked for; classes that no row is of are named."""
+    site = np.where(np.arange(len(old)) % 2, "a", "b")
+    store = EmbeddingStore(old.embeddings, {**old.labels, "site": site}, INFO)
+    recipe = RECIPE.replace(epochs=1, conformal_by=("site",))
+    train(store, choose_target(store, "gender"), recipe, tmp_path / "run", pictures=False)
+    new = wild(300, 21)
+    sentence = r"wild\.h5. must hold the columns by which the run has limits.*Received: no site"
+    with pytest.raises(InputError, match=sentence):
+        recalibrate(tmp_path / "run", new, tmp_path / "new")
+    women = new.subset(new.labels["gender"] == 1)
+    report = recalibrate(tmp_path / "run", women, tmp_path / "new", conformal_by=())
+    assert "gender: no row is male: what is fitted knows nothing of such" in report["notes"]
+    report = recalibrate(tmp_path / "run", new, tmp_path / "both", conformal_by=())
+    assert not any("no row is" in note for note in report["notes"])
 
 
 @pytest.mark.slow

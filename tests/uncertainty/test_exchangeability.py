@@ -15,6 +15,7 @@ from kerasmlp.uncertainty.exchangeability import (
     JumperMartingale,
     kolmogorov_smirnov,
     kolmogorov_tail,
+    step_of,
 )
 from kerasmlp.uncertainty.kept_promises import beta_binomial, chance_of_coverage, chance_of_risk
 
@@ -52,6 +53,20 @@ def test_samples_of_one_distribution_are_seldom_told_apart():
     p = [kolmogorov_smirnov(rng.normal(size=300), rng.normal(size=20))[1] for _ in range(2000)]
     assert np.mean(np.array(p) < 0.01) <= 0.011
     assert np.mean(np.array(p) < 0.1) <= 0.1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=20),
+    st.sampled_from([1e-200, 1e-7, 1.0, 1e9]),
+)
+def test_a_step_is_a_thousandth_of_the_spread_in_any_unit(values, unit):
+    values = np.array(values) * unit
+    step = step_of(values)
+    assert step > 0 and np.isfinite(values / step).all() and np.ptp(np.rint(values / step)) < 2e5
+    plain = np.array([3.0, 7.0, 7.0, 100.0]) * unit
+    expected = max(np.std([3, 7, 7, 100]) / 1000, 1e-3) * unit
+    assert step_of(plain) == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize("kind", ["even", "low", "high"])
@@ -140,3 +155,16 @@ def test_the_promise_of_coverage_is_seldom_called_broken():
         hits = int((new <= np.sort(kept_back)[72]).sum())  # the 73rd of 80
         low.append(chance_of_coverage(hits, [(60, 80)], 0.9) < 0.05)
     assert 0.02 < np.mean(low) <= 0.058
+
+
+def test_rows_that_are_alike_count_once_or_a_promise_is_called_broken():
+    """Ten photos of each of 100 people were kept back; the new rows are of as many people."""
+    rng, by_rows, by_people = np.random.default_rng(5), [], []
+    for _ in range(1000):
+        people = rng.normal(size=(100, 1))
+        kept_back = (people + rng.normal(size=(100, 10))).ravel() / np.sqrt(2)
+        new = rng.normal(size=2000)
+        hits = int((new <= np.sort(kept_back)[900]).sum())  # the 901st of 1,000
+        by_rows.append(chance_of_coverage(hits, [(2000, 1000)], 0.9) < 0.01)
+        by_people.append(chance_of_coverage(hits, [(2000, 100)], 0.9) < 0.01)
+    assert np.mean(by_rows) > 0.05 and np.mean(by_people) <= 0.01

@@ -55,11 +55,12 @@ def test_sets_hold_what_was_promised_and_are_those_of_crepes(classes):
         np.testing.assert_array_equal(sets, values > 1 - coverage + 1e-9)
 
 
-def test_randomised_scores_hold_no_more_than_was_promised():
+def test_one_class_is_enough_where_randomised_sets_would_be_empty():
+    """With a share of the class's own probability sets hold no more than was promised."""
     rng = np.random.default_rng(0)
     p, truth = drawn(3000, 2, rng)
     sure = np.where(rng.random(3000) < 0.97, p.argmax(axis=1), truth)  # right in most rows
-    scores = set_scores(p, rng.random(3000))
+    scores = set_scores(p) + rng.random((3000, 1)) * p
     limit = np.quantile(scores[np.arange(1500), sure[:1500]], 0.9)
     held = (scores <= limit)[np.arange(1500, 3000), sure[1500:]].mean()
     assert held == pytest.approx(0.9, abs=0.025)

@@ -33,6 +33,7 @@ from kerasmlp.utils.checks import (
     reject,
     reject_file,
 )
+from kerasmlp.utils.memory import memory_bytes
 
 _LARGEST_SIDE = 4096  # pixels
 _FOLDERS = {**{name: name for name in SPLITS}, "val": "validation", "valid": "validation"}
@@ -185,7 +186,7 @@ class _Kept:
         self.rows.append((record, split, digest))
 
     def _room(self, shape: tuple[int, ...]) -> np.ndarray:
-        if self._capacity * np.prod(shape) > _memory_bytes():
+        if self._capacity * np.prod(shape) > memory_bytes():
             requirement = "must hold images that fit into memory together (or give --size)"
             reject_file(self._source, requirement, f"{self._capacity} of {_words(shape)}")
         return np.empty((self._capacity, *shape), np.uint8)
@@ -197,10 +198,6 @@ def _in_no_later_split(splits: Sequence[str], digests: Sequence[str]) -> np.ndar
     for place, digest in zip(places, digests, strict=True):
         last[digest] = max(place, last.get(digest, 0))
     return np.array([p == last[digest] for p, digest in zip(places, digests, strict=True)])
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _words(shape: tuple[int, ...]) -> str:

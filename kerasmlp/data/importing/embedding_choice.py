@@ -11,6 +11,7 @@ from kerasmlp.data.importing.column_families import Family, families_of, named_c
 from kerasmlp.data.importing.import_notes import ImportNotes
 from kerasmlp.data.importing.vector_cells import UnreadCells, looks_like_vectors, rows_of
 from kerasmlp.data.sources.source import DROPPED, SourceArrays, require_size
+from kerasmlp.data.stores.streamed_rows import StreamedRows, blocks_of
 from kerasmlp.utils.checks import reject_file
 
 _FIRST = ("embedding", "embeddings", "emb", "embs")
@@ -176,7 +177,9 @@ def _shares(values: np.ndarray) -> bool:
     if values.ndim < 2 or values.dtype.kind not in "iuf" or not values.size:
         return False
     with np.errstate(all="ignore"):
-        return bool(values.min() >= 0 and (np.abs(values[:1000].sum(axis=-1) - 1) < 1e-3).all())
+        if not (np.abs(values[:1000].sum(axis=-1) - 1) < 1e-3).all():
+            return False
+        return all(bool(block.min() >= 0) for _, block in blocks_of(values))
 
 
 def _take(
@@ -187,6 +190,10 @@ def _take(
     if name not in left:
         reject_file(notes.path, expected, source.left_out[name])
     values = left.pop(name)
+    if isinstance(values, StreamedRows):
+        dtype = str(values.stored_dtype)
+        notes.embedding = {"from": name, "shape": list(values.shape), "dtype": dtype}
+        return values, left
     shape, dtype = values.shape, values.dtype
     if values.ndim == 1 and dtype.kind in "USOV":
         size = os.path.getsize(notes.path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasmlp.data.importing.changed_rows import halved, norms_checked
 from kerasmlp.data.importing.code_names import name_codes
 from kerasmlp.data.importing.embedding_choice import choose_embedding, doubt_whole_numbers
 from kerasmlp.data.importing.import_notes import ImportNotes, Say
@@ -21,7 +22,7 @@ from kerasmlp.data.importing.label_meaning import (
 )  # fmt: skip
 from kerasmlp.data.sources.source import DROPPED, most_bytes
 from kerasmlp.data.sources.source_arrays import SourceArrays, read_source
-from kerasmlp.data.stores.embedding_store import NORM_TOLERANCE, EmbeddingStore, lost_columns
+from kerasmlp.data.stores.embedding_store import EmbeddingStore, lost_columns
 from kerasmlp.data.stores.store_info import StoreInfo, made_of_columns
 from kerasmlp.utils.checks import InputError, check_choice, reject_file
 
@@ -113,18 +114,12 @@ def import_embeddings(
     if named := made_of_columns(notes.inputs):
         found = replace(found, preprocessing=(found.preprocessing or {}) | named)
     claimed = "normalized" in source.attributes and found.normalized
-    embeddings, normalized = _check_norm(path, embeddings, normalize, claimed, notes)
-    embeddings = _halved(path, embeddings) if float16 else embeddings
+    embeddings, normalized = norms_checked(path, embeddings, normalize, claimed, notes)
+    embeddings = halved(path, embeddings) if float16 else embeddings
     store = EmbeddingStore(embeddings, labels, replace(found, normalized=normalized), name=path)
     report = {"sources": [notes.report(len(store), store.labels)]}
     store.info = replace(store.info, import_report=report)
     return store
-
-
-def _halved(path: Any, embeddings: np.ndarray) -> np.ndarray:
-    if np.abs(embeddings).max(initial=0) > np.finfo(np.float16).max:
-        reject_file(path, "must fit half precision for --float16", "numbers above 65504")
-    return embeddings.astype(np.float16)
 
 
 def _meanings(
@@ -271,24 +266,3 @@ def _read_if_possible(
             raise
         notes.leave_out(name, str(error).partition("` ")[2])
         return None
-
-
-def _check_norm(
-    path: Any, embeddings: np.ndarray, normalize: bool, claimed: bool, notes: ImportNotes
-) -> tuple[np.ndarray, bool]:
-    if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or 0 in embeddings.shape:
-        return embeddings, False  # the store's constructor says what is wrong
-    with np.errstate(over="ignore", invalid="ignore"):
-        wide = embeddings.astype(np.float32, copy=False)
-        norms = np.sqrt(np.vecdot(wide, wide))
-    if not norms.all():
-        zeros = np.flatnonzero(norms == 0)
-        which = f"nothing but zeros in {len(zeros):,} rows, the first of them row {zeros[0]}"
-        if normalize:
-            reject_file(path, "must hold no row of zeros to be divided by its norm", which)
-        if not claimed:  # else the store's constructor refuses them
-            notes.doubt(f"{which}: kept as they are; are they embeddings that failed?")
-    if normalize and np.isfinite(norms).all():
-        dtype = np.float16 if embeddings.dtype == np.float16 else np.float32
-        return (wide / norms[:, None]).astype(dtype), True
-    return embeddings, claimed or bool((np.abs(norms - 1) <= NORM_TOLERANCE).all())

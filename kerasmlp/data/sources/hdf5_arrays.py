@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from kerasmlp.data.sources.anndata import is_anndata, read_anndata
 from kerasmlp.data.sources.hdf5_values import ValueReader
@@ -15,6 +14,7 @@ from kerasmlp.data.sources.source import CODES, DROPPED, SourceArrays
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.hdf5 import open_hdf5, read_attributes
 from kerasmlp.data.stores.hdf5_links import refuse_outside
+from kerasmlp.data.stores.streamed_rows import StreamedRows
 from kerasmlp.utils.checks import reject_file
 
 
@@ -36,13 +36,18 @@ def read_hdf5(path: Path, drop: Collection[str] = ()) -> SourceArrays:
                 reader.columns, attributes | reader.single, reader.left_out,
                 items=True, doubts=reader.doubts, groups=groups,
             )  # fmt: skip
-    return _from_store(EmbeddingStore.open(path, verify=True), drop)
+    return read_store(path, drop)
 
 
-def _from_store(store: EmbeddingStore, drop: Collection[str]) -> SourceArrays:
+def read_store(path: Path, drop: Collection[str] = ()) -> SourceArrays:
+    """Reads a store of any form."""
+    store = EmbeddingStore.open(path, verify=True)
     known = {k: v for k, v in asdict(store.info).items() if v is not None and k != "import_report"}
     columns = {k: v for k, v in store.labels.items() if k not in drop}
-    columns["embedding"] = np.asarray(store.embeddings, store.storage_dtype)
+    rows = store.embeddings
+    columns["embedding"] = (
+        rows if isinstance(rows, StreamedRows) else rows.astype(store.storage_dtype)
+    )
     left_out = {k: DROPPED for k in store.labels if k in drop}
     known["gender_codes"] = "0 male, 1 female"
     return SourceArrays(columns, known, left_out, store=True)

@@ -8,7 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from kerasmlp.data.sources.large_arrays import part_of_dataset
 from kerasmlp.data.sources.source import DROPPED, bytes_in_memory, require_size, text_array
+from kerasmlp.data.stores.streamed_rows import StreamedRows
 from kerasmlp.utils.checks import reject_file
 
 _CHANGES = ("scale_factor", "add_offset", "_FillValue", "missing_value")
@@ -69,6 +71,8 @@ class ValueReader:
     def values(self, dataset: h5py.Dataset) -> Any:
         """All values of a data set; codes of an enum as their names."""
         self.require(dataset)
+        if (part := part_of_dataset(self.path, dataset)) is not None:
+            return StreamedRows([part])
         values = dataset[()]
         if _is_bits(dataset):
             return values.astype(bool)

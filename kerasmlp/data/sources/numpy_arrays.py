@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from kerasmlp.data.sources.large_arrays import part_of_npy
 from kerasmlp.data.sources.source import (
     DROPPED,
     PICKLED,
@@ -20,6 +21,7 @@ from kerasmlp.data.sources.source import (
     open_file,
     require_size,
 )  # fmt: skip
+from kerasmlp.data.stores.streamed_rows import StreamedRows
 from kerasmlp.utils.checks import InputError, reject_file
 
 _DAMAGE = (
@@ -56,6 +58,8 @@ def _one(path: Path, file: BinaryIO) -> SourceArrays:
     if (why := _why_not(path, file, size, size)) is not None:
         reject_file(path, "must hold plain arrays", why)
     file.seek(0)
+    if (part := part_of_npy(file)) is not None:
+        return SourceArrays({"embedding": StreamedRows([part])})
     array = np.load(file, allow_pickle=False)
     if array.dtype.names is None:
         return _split(path, {"embedding": array}, {})

@@ -8,13 +8,16 @@ from typing import Any
 from pyarrow import parquet, types
 
 from kerasmlp.data.sources.arrow_columns import is_read, read_table
+from kerasmlp.data.sources.large_arrays import parts_of_parquet
 from kerasmlp.data.sources.source import DROPPED, SourceArrays, open_file, require_size
+from kerasmlp.data.stores.streamed_rows import StreamedRows
 
 _BYTES = {"BOOLEAN": 20, "INT32": 4, "FLOAT": 4, "BYTE_ARRAY": 12, "FIXED_LEN_BYTE_ARRAY": 64}
 
 
 def read_parquet(path: Path, drop: Collection[str] = ()) -> SourceArrays:
     left_out: dict[str, str] = {}
+    large: dict[str, Any] = {}
 
     def read() -> Any:
         schema = parquet.read_schema(file)
@@ -31,11 +34,14 @@ def read_parquet(path: Path, drop: Collection[str] = ()) -> SourceArrays:
             for f in schema if f.name not in wanted
         )  # fmt: skip
         _require_size(path, opened.metadata, wanted, os.fstat(file.fileno()).st_size)
+        large.update(parts_of_parquet(path, opened, kept))
+        kept = [n for n in kept if n not in large]
         return opened.read(columns=list(dict.fromkeys(kept)), use_pandas_metadata=False)
 
     with open_file(path) as file:
         source = read_table(path, read, drop)
     source.left_out.update(left_out)
+    source.columns.update({name: StreamedRows([part]) for name, part in large.items()})
     return source
 
 

@@ -4,9 +4,11 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from kerasmlp.data.sources.hdf5_arrays import read_hdf5
+from kerasmlp.data.sources.hdf5_arrays import read_hdf5, read_store
 from kerasmlp.data.sources.numpy_arrays import read_numpy
 from kerasmlp.data.sources.source import SourceArrays
+from kerasmlp.data.stores.parquet_rows import is_parquet_store
+from kerasmlp.data.stores.store_folder import is_store_folder
 from kerasmlp.utils.checks import reject_file
 
 
@@ -35,7 +37,7 @@ def read_source(path: str | os.PathLike, drop: Collection[str] = ()) -> SourceAr
 
     Args:
         path: Ends in one of `.npz`, `.npy`, `.csv`, `.tsv` (also with `.gz`),
-            `.parquet`, `.h5`, `.hdf5` or `.h5ad`. Tables need pyarrow.
+            `.parquet`, `.h5`, `.hdf5` or `.h5ad`, or is a store. Tables need pyarrow.
         drop: Names of what is not even converted.
 
     Raises:
@@ -44,6 +46,8 @@ def read_source(path: str | os.PathLike, drop: Collection[str] = ()) -> SourceAr
     path = Path(path)
     suffix = path.suffix.lower()
     suffix = "".join(path.suffixes[-2:]).lower() if suffix == ".gz" else suffix
+    if is_store_folder(path) or is_parquet_store(path):
+        return read_store(path, drop)
     reader = _READERS.get(suffix)
     if reader is None:
         reject_file(path, f"must end in one of {', '.join(_READERS)}", f"suffix {path.suffix!r}")

@@ -8,10 +8,17 @@ import h5py
 import numpy as np
 
 from kerasmlp.data.stores.label_columns import joined_column
+from kerasmlp.data.stores.parquet_rows import checked_blocks, is_parquet_store, open_parquet
 from kerasmlp.data.stores.row_store import Each, Judge, RowStore
 from kerasmlp.data.stores.store_folder import MANIFEST, shards_of
 from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, joined_info
-from kerasmlp.data.stores.streamed_rows import AnyRows, joined_rows
+from kerasmlp.data.stores.streamed_rows import (
+    AnyRows,
+    HeldPart,
+    StreamedRows,
+    blocks_of,
+    joined_rows,
+)
 from kerasmlp.utils.checks import reject, reject_file
 
 NORM_TOLERANCE = 0.01
@@ -55,24 +62,27 @@ class EmbeddingStore(RowStore):
 
     def __init__(
         self,
-        embeddings: np.ndarray,
+        embeddings: AnyRows,
         labels: Mapping[str, Sequence | np.ndarray] | None = None,
         info: StoreInfo | None = None,
         *,
         name: str | os.PathLike = "embeddings",
     ):
-        embeddings, info = np.asarray(embeddings), info or StoreInfo()
+        info = info or StoreInfo()
+        embeddings = embeddings if isinstance(embeddings, StreamedRows) else np.asarray(embeddings)
         if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu" or 0 in embeddings.shape:
             reject_file(
                 name,
                 "must hold a numeric array (rows, width) with at least one row",
                 f"shape {embeddings.shape}, dtype {embeddings.dtype}",
             )
+        rows, came = embeddings, getattr(embeddings, "stored_dtype", embeddings.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = np.ascontiguousarray(embeddings, np.float32)
-            squared_norms = np.vecdot(rows, rows)
+            if isinstance(rows, np.ndarray):
+                rows = np.ascontiguousarray(rows, np.float32)
+            squared_norms = np.concatenate([np.vecdot(b, b) for _, b in blocks_of(rows)])
         _check_norms(name, squared_norms, info.normalized)
-        super().__init__(rows, labels, info, name, embeddings.dtype)
+        super().__init__(rows, labels, info, name, came)
 
     def __repr__(self) -> str:
         of = f"of {self.info.embedder or 'an unknown embedder'}"
@@ -88,6 +98,16 @@ class EmbeddingStore(RowStore):
     @property
     def width(self) -> int:
         return self.values.shape[1]
+
+    def held(self) -> EmbeddingStore:
+        """The same store with its rows in memory once, of which every subset is a view.
+
+        Those that stay in files are read as they are stored there.
+        """
+        values = self.values
+        if not isinstance(values, StreamedRows):
+            values = StreamedRows([HeldPart(values)])
+        return self._with_rows(values.held(), self.labels)
 
     @classmethod
     def concatenate(
@@ -140,6 +160,8 @@ class EmbeddingStore(RowStore):
         most_bytes: int | None = None,
         streamed: bool | None = None,
     ) -> EmbeddingStore:
+        if is_parquet_store(path):
+            return cls._of_parquet(path, streamed)
         if not os.path.isdir(path):
             how = {"verify": verify, "most_bytes": most_bytes, "streamed": streamed}
             return super().open(path, **how)
@@ -157,6 +179,22 @@ class EmbeddingStore(RowStore):
         if not (values.nbytes > STREAMED_BYTES if streamed is None else streamed):
             values = np.asarray(values)
         return whole._with_rows(values, whole.labels, info=info, name=path)
+
+    @classmethod
+    def _of_parquet(cls, path: str | os.PathLike, streamed: bool | None) -> EmbeddingStore:
+        attributes, part, columns = open_parquet(path)
+        info = StoreInfo.from_attributes(path, attributes)
+        squared_norms = np.empty(part.shape[0], np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # such rows are rejected below
+            for start, block in checked_blocks(path, part):
+                np.vecdot(block, block, out=squared_norms[start : start + len(block)])
+        _check_norms(path, squared_norms, info.normalized)
+        rows = StreamedRows([part])
+        if not (rows.nbytes > STREAMED_BYTES if streamed is None else streamed):
+            rows = np.asarray(rows)
+        store = cls.__new__(cls)._with_rows(rows, {}, info=info, name=path)
+        store.storage_dtype = part.dtype
+        return store.with_labels(columns)
 
     @classmethod
     def _streams(cls, dataset: h5py.Dataset, streamed: bool | None) -> bool:
@@ -221,7 +259,7 @@ def _check_norms(name: Any, squared_norms: np.ndarray, normalized: bool) -> None
         )
 
 
-def lost_columns(given: np.ndarray) -> list[int]:
+def lost_columns(given: AnyRows) -> list[int]:
     """Columns, such as of times since 1970, that vary and are constant in float32.
 
     Example:
@@ -229,7 +267,7 @@ def lost_columns(given: np.ndarray) -> list[int]:
     >>> lost_columns(np.array([[1.7e9, 0.3], [1.7e9 + 10, 0.1 + 0.2]]))
     [0]
     """
-    if not len(given):
+    if not len(given) or isinstance(given, StreamedRows):  # of single precision at most
         return []
     with np.errstate(over="ignore", invalid="ignore"):
         rows = given.astype(np.float32)

@@ -167,10 +167,20 @@ class StreamedRows:
         for start in range(0, len(self), size):
             yield start, self[start : start + size]
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all parts are."""
+        return all(isinstance(part, HeldPart) for part in self.parts)
+
+    @property
+    def held_bytes(self) -> int:
+        """That `held` takes."""
+        return int(self._starts[-1]) * self.shape[1] * self.stored_dtype.itemsize
+
     def held(self) -> Self:
         """The same rows, all parts of them in memory as they are stored, once."""
         whole = StreamedRows(self.parts)
-        if len(self.parts) == 1 and isinstance(self.parts[0], HeldPart):
+        if len(self.parts) == 1 and self.in_memory:
             return self
         values = np.empty(whole.shape, self.stored_dtype)
         size = max(1, _BLOCK_BYTES // values[0].nbytes)

@@ -16,6 +16,7 @@ from kerasmlp.data.duplicates.near_copies import (
     nearest_among,
 )
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.streamed_rows import AnyRows, some_rows
 from kerasmlp.experiments.cross_validation.plan import PlannedRun
 
 _OPERATIONS_PER_RUN = 30_000_000_000
@@ -73,10 +74,10 @@ rows one group, which no split divides'
     return f"{share} have {near}, which flatters the test: {REMEDY}"
 
 
-def _pairs(x: np.ndarray, looked: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(x: AnyRows, looked: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows that were looked at, and their pairs with all that are used, `(pairs, 2)`."""
     some = looked[np.linspace(0, len(looked) - 1, _TRIED).astype(int)]
-    least = near_cosine(nearest_among(x[some], x[np.setdiff1d(used, some)]))
+    least = near_cosine(nearest_among(x[some], some_rows(x, np.setdiff1d(used, some))))
     found, count = [np.empty((0, 2), np.int64)], 0
     for start in range(0, len(looked), TILE):
         rows = looked[start : start + TILE]

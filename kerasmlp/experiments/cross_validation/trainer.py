@@ -57,14 +57,19 @@ def train_together(
 ) -> None:
     """Trains runs of a plan, of as many steps, side by side; each ends as by `train_planned`."""
     from kerasmlp.training.abreast import train_abreast
+    from kerasmlp.training.blocks import bytes_as_begun
     from kerasmlp.training.embeddings import prepared
+
+    def folder(run: PlannedRun) -> Path:
+        return Path(run_dir) / run.name
 
     def maker(run: PlannedRun):
         what = store.subset(run.training), plan.target, plan.recipe
-        return lambda: prepared(*what, workbench=workbench, **_how(store, plan, run))
+        how = {"workbench": workbench, "most_bytes": bytes_as_begun(folder(run), resume=True)}
+        return lambda: prepared(*what, **how, **_how(store, plan, run))
 
     if len(runs) > 1:
-        train_abreast((maker(run), RunFolder(Path(run_dir) / run.name)) for run in runs)
+        train_abreast((maker(run), RunFolder(folder(run))) for run in runs)
     for run in runs:
         train_planned(store, plan, run, run_dir, workbench)
 
@@ -157,7 +162,9 @@ def _workbench() -> Workbench:
 
 @functools.lru_cache(maxsize=1)
 def _store_at(paths: str | tuple[str, ...], group: str | None) -> EmbeddingStore:
-    return open_stores(paths, group=group)
+    from kerasmlp.training.blocks import at_hand
+
+    return at_hand(open_stores(paths, group=group))
 
 
 def _prepare(settings: dict) -> tuple[bool, Callable[[Sequence[int]], None]]:

@@ -15,6 +15,7 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.experiments.tuning.plan import Cost, TuningPlan
 from kerasmlp.experiments.tuning.space import middle_of
 from kerasmlp.models.presets import Recipe
+from kerasmlp.training.blocks import at_hand
 from kerasmlp.training.columns import adapt_columns, noise_units
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.fit import answering, course_by_recipe, fit
@@ -49,7 +50,7 @@ class TrialRunner:
 
     def __init__(self, store: EmbeddingStore, plan: TuningPlan):
         self._plan, self._normalized = plan, store.info.normalized
-        store = _without_fold(store, plan.leave_out_fold)
+        store = _without_fold(at_hand(store), plan.leave_out_fold)
         how = {name: getattr(plan, name) for name in ("validation_share", "seed", "group")}
         self.rows = Rows.of(store, plan.target, None, how)
         # A search traces many networks, which TensorFlow takes for one that is traced too often.

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from aiohttp import web
 
+from kerasmlp.runs.reference import words_of_score
 from kerasmlp.serving.server.batching import Batcher
 from kerasmlp.serving.server.bodies import Bodies
 from kerasmlp.serving.server.limits import Limits
@@ -21,7 +22,7 @@ MODEL = r"/v1/models/{model:[^/:]+}{which:(?:/versions/[^/:]+|/labels/[^/:]+)?}"
 _PORT = re.compile(r":\d*$")
 _HUNG_UP = 499  # as nginx counts them
 
-_MOVED = "%s: the rows asked for have moved, told by the %s: what the run promises is not for them"
+_MOVED = "%s: the rows asked for have moved, told by %s: what the run promises is not for them"
 _GOOD = {"error_code": "OK", "error_message": ""}
 _STATUS = {"END": {"error_code": "INVALID_ARGUMENT", "error_message": "see the server's log"}}
 
@@ -189,7 +190,7 @@ class HttpService:
         rows = question.inputs["embedding"]
         alarm = version.watch.see(question.signature, rows, outputs)
         if alarm is not None:
-            _log.warning(_MOVED, name, alarm)
+            _log.warning(_MOVED, name, words_of_score(alarm))
 
     async def question(
         self, request: web.Request, version: ServedVersion, form_of: Callable[..., Form]
@@ -282,7 +283,8 @@ class HttpService:
 
     async def _counters(self, request: web.Request) -> web.Response:
         self._metrics.waiting_rows.set(self._batcher.waiting_rows)
-        served = [(k, n, v) for k, m in self._models.items() for n, v in m.versions.items()]
+        models = dict(self._models)  # in one step: the thread of the watcher changes them
+        served = [(k, n, v) for k, m in models.items() for n, v in m.versions.items()]
         self._metrics.watched({(k, n): v.watch for k, n, v in served if v.watch is not None})
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(body=self._metrics.text(), headers=headers)

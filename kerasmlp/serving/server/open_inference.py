@@ -1,6 +1,5 @@
 """Requests and answers of the Open Inference Protocol, in JSON and with binary tensors."""
 
-import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,8 +75,7 @@ def decode_infer(body: bytes, form: InferForm) -> Question:
     signature = check_signature(parameters.get("signature_name", usual), form)
     names = form.signatures[signature]
     if tensors.keys() != set(names):
-        came = reprlib.repr([*tensors])
-        reject_file("inputs", f"must be {', '.join(names)} of {signature}", came)
+        refuse("inputs", f"must be {', '.join(names)} of {signature}", [*tensors])
     values = _values(tensors, memoryview(body)[json_bytes:])
     embedding = _embedding(tensors["embedding"], values["embedding"], form)
     inputs = {"embedding": embedding}
@@ -143,7 +141,7 @@ def _bytes_of(values: np.ndarray) -> bytes:
 
 def _check_keys(place: str, value: dict, known: Collection[str]) -> None:
     if unknown := [key for key in value if key not in known]:
-        reject_file(place, f"must hold only {', '.join(known)}", reprlib.repr(unknown))
+        refuse(place, f"must hold only {', '.join(known)}", unknown)
 
 
 def _parameters(place: str, owner: dict, known: Collection[str]) -> dict:

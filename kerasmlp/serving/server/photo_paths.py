@@ -1,14 +1,16 @@
 """Photos instead of embeddings."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
 from aiohttp import web
 
-from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder
+from kerasmlp.data.stores.store_info import PREPROCESSING, StoreInfo, check_same_embedder
 from kerasmlp.serving.server.http_service import MODEL, HttpService
 from kerasmlp.serving.server.photo_process import PhotoProcess
+from kerasmlp.serving.server.private_copy import DESCRIPTION
 from kerasmlp.serving.server.questions import Form, Question, check_rows, integers_of, refuse
 from kerasmlp.serving.server.rest_answers import Refusal, expected
 from kerasmlp.serving.server.rest_json import encode
@@ -16,9 +18,16 @@ from kerasmlp.serving.server.served_models import ServedModel
 from kerasmlp.serving.server.served_version import ServedVersion
 from kerasmlp.serving.server.turns import Turns
 from kerasmlp.utils.checks import InputError, reject_file
+from kerasmlp.utils.schema import check_object, flag, optional, text
 
 _BEGINNINGS = {"image/jpeg": b"\xff\xd8\xff", "image/png": b"\x89PNG\r\n\x1a\n"}
 _NUMBERS = ("num_samples", "seed")
+_EMBEDDER = {
+    "embedder": optional(text()),
+    "embedder_sha256": optional(text()),
+    "preprocessing": optional(PREPROCESSING),
+    "normalized": optional(flag),
+}
 
 
 class PhotoPaths:
@@ -65,7 +74,11 @@ class PhotoPaths:
         size = service.body_size(request)
         if kind not in _BEGINNINGS:
             raise Refusal(415, f"the body must be {' or '.join(_BEGINNINGS)}")
+        most = service.max_samples(version)
+        form = Form(version.signatures, version.width, service.limits.max_rows, most)
         numbers = _numbers(request, version)
+        for name, number in numbers.items():  # before the photo, which takes longer
+            integers_of(name, [number], 1, form)
 
         def find(photo: bytes) -> tuple:
             if not photo.startswith(_BEGINNINGS[kind]):
@@ -77,7 +90,6 @@ class PhotoPaths:
         except TimeoutError:
             raise Refusal(408, "the body did not arrive in time") from None
         check_rows("faces", len(faces), service.limits.max_rows)
-        form = Form(version.signatures, version.width, len(faces), service.max_samples(version))
         inputs = {"embedding": embeddings}
         inputs |= {k: integers_of(k, [v], len(faces), form) for k, v in numbers.items()}
         signature = "serve_mc" if numbers else "serving_default"
@@ -96,7 +108,7 @@ def open_photos(models: Mapping[str, ServedModel], timeout_s: float, **how: Any)
         InputError: if an embedder is missing or damaged, or no model was trained on it.
     """
     versions = [version for model in models.values() for version in model.versions.values()]
-    said = [version.description.get("preprocessing") or {} for version in versions]
+    said = [_learned_from(version).get("preprocessing") or {} for version in versions]
     photos = PhotoProcess(timeout_s, flip=all(one.get("flip") for one in said), **how)
     errors = []
     for version in versions:
@@ -116,7 +128,7 @@ def check_embedder(version: ServedVersion, photos: PhotoProcess) -> None:
     Raises:
         InputError: saying of which.
     """
-    known = version.description
+    known = _learned_from(version)
     names = ("embedder", "embedder_sha256", "preprocessing")
     expected = StoreInfo(**{k: known.get(k) for k in names})
     check_same_embedder("the embedder", photos.info, expected)
@@ -126,6 +138,12 @@ def check_embedder(version: ServedVersion, photos: PhotoProcess) -> None:
     if photos.info.normalized != known.get("normalized", photos.info.normalized):
         came = "normalised" if photos.info.normalized else "not normalised"
         reject_file("the embedder", "must give rows as in training", f"rows that are {came}")
+
+
+def _learned_from(version: ServedVersion) -> dict[str, Any]:
+    """The description of a version, if what it says of the embedder is what an export says."""
+    place = Path(*version.path.parts[-2:], DESCRIPTION)  # who asks learns no more of where it lies
+    return check_object(place, version.description, _EMBEDDER, "the description of a model")
 
 
 def _numbers(request: web.Request, version: ServedVersion) -> dict[str, int]:
@@ -138,8 +156,8 @@ def _numbers(request: web.Request, version: ServedVersion) -> dict[str, int]:
     if "serve_mc" not in version.signatures:
         refuse("num_samples", "must be left out: the model has no dropout", given["num_samples"])
     numbers = {}
-    for name, (text,) in given.items():
-        if not (text.isascii() and text.isdecimal() and len(text) < 20):
-            refuse(name, "must be an integer", text)
-        numbers[name] = int(text)
+    for name, (number,) in given.items():
+        if not (number.isascii() and number.isdecimal() and len(number) < 20):
+            refuse(name, "must be an integer", number)
+        numbers[name] = int(number)
     return numbers

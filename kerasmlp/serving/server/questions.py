@@ -12,6 +12,9 @@ from kerasmlp.utils.checks import reject_file
 
 _NUMBERS = {int, float}  # `bool` is an int too, and not wanted
 _SEEDS = 1 << 63
+_SHOWN = 120  # characters of a value
+_PART = reprlib.Repr()
+_PART.maxlevel = 3  # of more lists in lists the parts would be a long text, too
 
 
 @dataclass(frozen=True)
@@ -136,4 +139,5 @@ def check_finite(outputs: Mapping[str, np.ndarray]) -> None:
 
 def refuse(name: str, requirement: str, received: Any) -> NoReturn:
     """Rejects a hostile value, which is shown in part only."""
-    reject_file(name, requirement, reprlib.repr(received))
+    shown = _PART.repr(received)
+    reject_file(name, requirement, shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…")

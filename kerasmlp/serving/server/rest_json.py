@@ -1,7 +1,6 @@
 """Requests and answers of `:predict` in TensorFlow Serving's JSON, checked to the last number."""
 
 import base64
-import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,6 @@ from kerasmlp.serving.server.questions import (
     parse_object,
     refuse,
 )
-from kerasmlp.utils.checks import reject_file
 
 
 def decode(body: bytes, form: Form) -> Question:
@@ -41,7 +39,7 @@ def decode(body: bytes, form: Form) -> Question:
     content = parse_object(body)
     signature = check_signature(content.get("signature_name", "serving_default"), form)
     if ("instances" in content) == ("inputs" in content):
-        reject_file("body", "must hold either `instances` or `inputs`", reprlib.repr([*content]))
+        refuse("body", "must hold either `instances` or `inputs`", [*content])
     names = form.signatures[signature]
     by_row = "instances" in content
     columns = (_by_row if by_row else _by_column)(content, names, form.max_rows)
@@ -111,8 +109,8 @@ def _by_column(content: dict, names: Sequence[str], max_rows: int) -> dict[str, 
 
 def _check_names(place: str, value: Any, names: Sequence[str]) -> None:
     if type(value) is not dict or value.keys() != set(names):
-        came = reprlib.repr([*value]) if type(value) is dict else reprlib.repr(value)
-        reject_file(place, f"must be an object of {', '.join(sorted(names))}", came)
+        came = [*value] if type(value) is dict else value
+        refuse(place, f"must be an object of {', '.join(sorted(names))}", came)
 
 
 def _column(name: str, value: Any, max_rows: int) -> list:

@@ -21,7 +21,7 @@ from kerasmlp.serving.server.private_copy import (
 )
 from kerasmlp.serving.server.watching import PLAIN, Watch, read_watch
 from kerasmlp.utils.checks import one_sentence, reject_file
-from kerasmlp.utils.files import MOST_JSON_BYTES, parse_json, read_json, what_is
+from kerasmlp.utils.files import MOST_JSON_BYTES, parse_json, what_is
 
 
 class ServedVersion:
@@ -167,7 +167,7 @@ def row_tile() -> int:
 
 
 def _description(file: Path, name: Path) -> dict:
-    description = read_json(file)
+    description = _json(file, name)
     known = description if isinstance(description, dict) else {}
     for key in ("width", "max_samples"):
         if not isinstance(known.get(key), int):
@@ -176,8 +176,13 @@ def _description(file: Path, name: Path) -> dict:
 
 
 def _reference(file: Path, name: Path) -> Any:
+    return _json(file, name) if file.is_file() else None
+
+
+def _json(file: Path, name: Path) -> Any:
+    """What a file holds, under the name that people know it by."""
     if not file.is_file():
-        return None
+        reject_file(name, "must be a JSON file", what_is(file))
     with open(file, "rb") as opened:
         return parse_json(name, opened.read(MOST_JSON_BYTES + 1))
 

@@ -93,6 +93,8 @@ class VersionWatcher:
                     with self._telling(path, source.name):
                         self._look_at(source)
                 self._drop_others(path, {source.name for source in sources})
+        self._stamps = {place: v for place, v in self._stamps.items() if place.is_dir()}
+        self._refused &= self._stamps.keys()
 
     def _look_at(self, source: Source) -> None:
         model = self._models.get(source.name)

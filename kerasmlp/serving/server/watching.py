@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kerasmlp.runs.reference import Reference
-from kerasmlp.uncertainty.exchangeability import ConformalStream, JumperMartingale
+from kerasmlp.uncertainty.exchangeability import ConformalStream, JumperMartingale, step_of
 from kerasmlp.uncertainty.measures import entropy_nats
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.schema import check_object, list_of, optional, whole
@@ -29,12 +29,12 @@ PLAIN = "serving_default"
 class Watch:
     """A bet, row by row, against rows being such as the run kept back.
 
-    Each score of a `Reference` has a stream and a martingale of its own. After a window of 2,000
-    rows they begin anew from the reference alone: what came long ago does not hide what comes.
-    Window k of m scores alarms, once, where a martingale exceeds `m · k · (k + 1) / 0.01`: so all
-    false alarms of all time together have a probability of at most 1%. A row that is asked for
-    again in a window is no draw of its own and counts once; of many rows 100 a second are looked
-    at, whatever is in them.
+    Each score of a `Reference` has a stream and a martingale of its own. After a window of some
+    2,000 rows they begin anew from the reference alone: what came long ago hides nothing that
+    comes. Window k of m scores alarms, once, where a martingale exceeds `m · k · (k + 1) / 0.01`:
+    so all false alarms of all time together have a probability of at most 1%. A row that is asked
+    for again in a window is no draw of its own and counts once, unless rows repeat by their
+    nature; of many rows 100 a second are looked at, whatever is in them.
 
     Args:
         reference: Of the run.
@@ -69,6 +69,8 @@ class Watch:
         self._reference, self._heads, self._clock = reference, dict(heads), clock
         self._known = {f"{k} directions": v for k, v in reference.scores.items()}
         self._known |= {f"answers on {k}": reference.answers[k] for k in self._heads}
+        self._steps = {k: step_of(v) for k, v in self._known.items()}
+        self._repeats = reference.repeats
         self._tokens, self._then = float(_ROWS_PER_S), clock()
         self.rows, self.alarms = 0, 0
         self._window, self._alarmed, self._before = 0, False, False
@@ -78,7 +80,8 @@ class Watch:
     def _begin(self) -> None:
         self._window, self._before, self._alarmed = self._window + 1, self._alarmed, False
         self._in_window, self._asked = 0, set()
-        self._streams = {k: ConformalStream(v.tolist(), self._rng) for k, v in self._known.items()}
+        known = {k: np.rint(v / self._steps[k]).tolist() for k, v in self._known.items()}
+        self._streams = {k: ConformalStream(v, self._rng) for k, v in known.items()}
         self._martingales = {k: JumperMartingale() for k in self._known}
 
     @property
@@ -110,17 +113,20 @@ class Watch:
         Returns:
             The score by which an alarm is raised with these rows, or None.
         """
+        if self._in_window >= WINDOW_ROWS:
+            self._begin()
         rows = self._chosen(embeddings)
         if not rows:
             return None
+        self._in_window += len(rows)
         chosen = embeddings[rows]
         scores = {f"{k} directions": v for k, v in self._reference.of_rows(chosen).items()}
         if signature == PLAIN:
             for name, (output, classes) in self._heads.items():
                 scores[f"answers on {name}"] = _answer_scores(outputs[output][rows], classes)
-        alarm = None
-        for i in np.flatnonzero(np.isfinite(list(scores.values())).all(axis=0)):
-            alarm = self._bet({name: float(column[i]) for name, column in scores.items()}) or alarm
+        columns, alarm = {k: np.rint(v / self._steps[k]) for k, v in scores.items()}, None
+        for i in np.flatnonzero(np.isfinite([*scores.values()]).all(axis=0)) if scores else ():
+            alarm = self._bet({name: float(v[i]) for name, v in columns.items()}) or alarm
         return alarm
 
     def _chosen(self, embeddings: np.ndarray) -> list[int]:
@@ -131,16 +137,14 @@ class Watch:
             if self._tokens < 1:
                 break
             if (content := hash(row.tobytes())) not in self._asked:
-                self._asked.add(content)
+                if not self._repeats:
+                    self._asked.add(content)
                 self._tokens -= 1
                 rows.append(i)
         return rows
 
     def _bet(self, scores: Mapping[str, float]) -> str | None:
-        if self._in_window == WINDOW_ROWS:
-            self._begin()
         self.rows += 1
-        self._in_window += 1
         for name, score in scores.items() if not self._alarmed else ():
             martingale = self._martingales[name]
             martingale.bet(self._streams[name].next(score))
@@ -169,9 +173,10 @@ def read_watch(
     for name in reference.answers:
         output, classes = _head(path, description, name)
         values = outputs.get(output)
-        good = values is not None and values.dtype.kind == "f" and values.ndim in (1, 2)
+        good = values is not None and values.dtype.kind == "f"
+        good = good and values.ndim == (1 if classes is None else 2)
         if good and classes is not None:
-            good = values.ndim == 2 and values.shape[1] == len(classes) > classes.max()
+            good = values.shape[1] == len(classes) > classes.max()
         if not good:
             reject_file(path, "must be the reference of this model", f"answers on {name[:80]!r}")
         heads[name] = output, classes
@@ -203,5 +208,6 @@ def _answer_scores(values: np.ndarray, classes: np.ndarray | None) -> np.ndarray
     """As `answer_scores`, of what the model gave out."""
     if classes is None:
         return np.asarray(values, np.float64)
-    sums = np.eye(int(classes.max()) + 1)[classes]
-    return entropy_nats(np.asarray(values, np.float64) @ sums)
+    sums = np.zeros((int(classes.max()) + 1, len(values)))
+    np.add.at(sums, classes, np.asarray(values, np.float64).T)
+    return entropy_nats(sums.T)
