@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,22 +14,20 @@ import numpy as np
 from kerasmlp.data.datasets.records import READ_FIRST, Record, needs_image
 from kerasmlp.data.part_folder import PartFolder, has_part, part_path, write_part
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.data.stores.label_columns import as_column
-from kerasmlp.data.stores.store_folder import is_store_folder, shard_name, write_manifest
 from kerasmlp.data.stores.store_info import StoreInfo
+from kerasmlp.data.stores.store_paths import check_store_path, save_store
+from kerasmlp.data.stores.streamed_rows import StreamedRows
 from kerasmlp.faces.models import find_models
 from kerasmlp.faces.pool import FacePool
 from kerasmlp.faces.resuming import size_of
 from kerasmlp.utils.checks import InputError, reject_file
-from kerasmlp.utils.files import new_folder, what_is
+from kerasmlp.utils.files import what_is
 from kerasmlp.utils.ray_tasks import Work, answers_of, require_shared
 from kerasmlp.utils.schema import Kind, check_object, dict_of, list_of, optional, text, whole
 
 _FEWEST, _MOST = 16, 512
 """Inputs of a part: some seconds of work, and not more files than a folder takes."""
 _PARTS = 1000
-_SHARD_ROWS = 1 << 17
-_SUFFIXES = (".h5", ".hdf5")
 _FOLDERS = ("model_dir", "embedder")
 _SAYS = {
     "width": whole(1, 1 << 24),
@@ -74,6 +70,7 @@ def by_ray(
     ranges = [range(s, min(s + size, len(records))) for s in range(0, len(records), size)]
     finder = dict(pool["finder"])
     finder |= {k: os.path.abspath(finder[k]) for k in _FOLDERS if finder.get(k)}
+    check_store_path(store_path, force=force or resume)
     decides = {**settings, "engine": "ray", "views": pool["views"], "part": size}
     with PartFolder(store_path, settings=decides, resume=resume, force=force) as parts:
         done = {"parts": str(parts.parts), **pool, "finder": finder}
@@ -131,13 +128,13 @@ class PartJournal:
         *,
         replaces: bool,
     ):
-        self.target, self._parts, self._count = parts.target, parts, len(ranges)
+        self.target, self._parts, self._counts = parts.target, parts, []
         self._replaces = replaces or self.target.exists()
         self.entries: list[dict[str, Any]] = []
         self._width, versions = 1, []
         said: dict[str, list] = {"provider": [], "note": []}
         for number, of in enumerate(ranges):
-            says, rows = self._read(number)
+            says, rows = self.read(number)
             answers, found = iter(says["answers"]), iter(rows)
             for record in (records[i] for i in of):
                 answer = next(answers, None) if needs_image(record) else {"reason": None}
@@ -150,6 +147,7 @@ class PartJournal:
                     came = f"{fault.value!r}"[:100]
                     reject_file(parts.path(number), f"must hold {fault.words}", came)
                 self.entries.append(entry)
+            self._counts.append(len(rows))
             self._width = says["width"]
             for name, several in said.items():
                 if says[name] not in (*several, None):
@@ -176,60 +174,36 @@ class PartJournal:
             rows_per_input: Into which each row of the parts is cut.
         """
         width = self._width // rows_per_input
-        blocks = (self._read(n)[1].reshape(-1, width) for n in range(self._count))
-        if self.target.suffix in _SUFFIXES:
-            store = EmbeddingStore(np.concatenate([*blocks]), labels, info, name=str(self.target))
-            store.save(self.target, overwrite=self._replaces)
-        else:
-            columns = {k: as_column(self.target, k, v, len(v)) for k, v in labels.items()}
-            with _replaced(self.target) if self._replaces else new_folder(self.target) as folder:
-                _write_shards(folder, blocks, columns, info)
+        counts = [count * rows_per_input for count in self._counts]
+        rows = [_PartRows(self, n, (count, width)) for n, count in enumerate(counts) if count]
+        store = EmbeddingStore(StreamedRows(rows), labels, info, name=str(self.target))
+        save_store(store, self.target, overwrite=self._replaces)
         self.remove()
 
-    def _read(self, number: int) -> tuple[dict[str, Any], np.ndarray]:
+    def read(self, number: int) -> tuple[dict[str, Any], np.ndarray]:
+        """What a part says, and its rows.
+
+        Args:
+            number: Of the part.
+        """
         says, body = self._parts.read(number)
         check_object(self._parts.path(number), says, _SAYS, "a part of an extraction")
         return says, np.frombuffer(body, "<f4").reshape(-1, says["width"])
 
 
-def _write_shards(
-    folder: Path, blocks: Iterator[np.ndarray], labels: Mapping[str, np.ndarray], info: StoreInfo
-) -> None:
-    shards, held, start = {}, [], 0
+class _PartRows:
+    """Rows of a part, read when they are asked for, as `StreamedRows` takes them."""
 
-    def write() -> None:
-        nonlocal start
-        rows = np.concatenate(held)
-        of = slice(start, start := start + len(rows))
-        name = shard_name(len(shards))
-        columns = {key: values[of] for key, values in labels.items()}
-        EmbeddingStore(rows, columns, info, name=str(folder / name)).save(folder / name)
-        shards[name] = len(rows)
-        held.clear()
+    dtype = np.dtype(np.float32)
 
-    for block in blocks:
-        held.append(block)
-        if sum(map(len, held)) >= _SHARD_ROWS:
-            write()
-    if sum(map(len, held)):
-        write()
-    write_manifest(folder, shards, info)
+    def __init__(self, journal: PartJournal, number: int, shape: tuple[int, int]):
+        self._journal, self._number, self.shape = journal, number, shape
 
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self.take(np.arange(start, stop))
 
-@contextlib.contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A folder that takes the place of a store, whatever it was."""
-    if path.is_dir() and not is_store_folder(path):
-        reject_file(path, "must be a store to be replaced", what_is(path))
-    away = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:60]}."))
-    try:
-        (away / "new").mkdir(mode=0o700)
-        yield away / "new"
-        if path.exists():
-            path.rename(away / "old")
-        (away / "new").rename(path)
-    finally:
-        shutil.rmtree(away, ignore_errors=True)
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return self._journal.read(self._number)[1].reshape(self.shape)[rows]
 
 
 # ---- in a worker

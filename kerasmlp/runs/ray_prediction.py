@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from kerasmlp.data.part_folder import PartFolder, has_part, part_path, write_part
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
-from kerasmlp.data.stores.store_folder import shards_of
+from kerasmlp.data.stores.store_folder import is_store_folder, shards_of
 from kerasmlp.runs.environment import environment
 from kerasmlp.runs.predictor import ROWS_PER_CHUNK, Predictor
 from kerasmlp.runs.predictors import open_predictors
@@ -201,7 +201,7 @@ def _rows_of(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """A range of a store's rows, and their labels of these names; only its shards are opened."""
     require_shared(path)
-    shards = shards_of(path)[0] if os.path.isdir(path) else {Path(path): stop}
+    shards = shards_of(path)[0] if is_store_folder(path) else {Path(path): stop}
     rows, columns, first = [], {}, 0
     for shard, count in shards.items():
         of = slice(max(start - first, 0), min(stop - first, count))
