@@ -118,7 +118,7 @@ def _check_engine(args: argparse.Namespace, photos: list[Path]) -> None:
         if args.resume and args.force:
             reject_file("--resume", "must not be given together with --force", "both")
     for option in ("resume", "workers"):
-        if args.engine != "ray" and getattr(args, option):
+        if args.engine != "ray" and getattr(args, option) not in (None, False):
             reject(f"--{option}", "must come with --engine ray", getattr(args, option))
 
 
