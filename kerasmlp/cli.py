@@ -136,7 +136,7 @@ def _has_begun(args: argparse.Namespace) -> bool:
         return args.run_dir is not None and (args.run_dir / "config.json").is_file()
     from kerasmlp.data.stores.partial_store import partial_folder
 
-    return partial_folder(args.output).is_dir()
+    return args.output is not None and partial_folder(args.output).is_dir()
 
 
 def _as_typed(error: InputError, parser: argparse.ArgumentParser) -> str:

@@ -9,6 +9,7 @@ import os
 
 from kerasmlp.commands.json_line import print_json
 from kerasmlp.commands.number_options import (
+    add_engine,
     add_fold_options,
     add_number,
     add_side_by_side,
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(group, "--seeds", int, "default: %(default)s", default=5)
     add_number(group, "--seed-step", int, "from one to the next; default: number of members")
     add_fold_options(group)
+    add_engine(group)
     add_side_by_side(group)
     text = "also write what each run answers for its test, for `doctor`: predictions.parquet"
     group.add_argument("--save-predictions", action="store_true", help=text)
@@ -78,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
         plan,
         run_dir,
         workers=args.workers,
+        engine=args.engine,
         side_by_side=args.side_by_side,
         save_predictions=args.save_predictions,
         **how_to_work(args),

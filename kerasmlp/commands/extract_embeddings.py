@@ -11,7 +11,7 @@ import argparse
 import sys
 
 from kerasmlp.commands.face_options import add_embedder_arguments, finder_of
-from kerasmlp.commands.number_options import add_number, add_workers, how_to_work
+from kerasmlp.commands.number_options import add_engine, add_number, add_workers, how_to_work
 from kerasmlp.data.layouts import LAYOUTS
 
 
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "rows of each face, of slightly different crops in one `group`; default: 1"
     add_number(parser, "--views", int, text, default=1, metavar="K")
     add_workers(parser)
+    add_engine(parser)
     text = "crops in one call of the embedder; default: 1 on a CPU, 32 on a GPU"
     add_number(parser, "--batch-size", int, text)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
         model_dir,
         args.output,
         workers=args.workers,
+        engine=args.engine,
         face=args.face or layout.face,
         views=args.views,
         flip=args.flip,

@@ -36,8 +36,16 @@ def add_fold_options(group: argparse._ActionsContainer) -> None:
     add_workers(group)
 
 
-def add_workers(group: argparse._ActionsContainer) -> None:
-    add_number(group, "--workers", int, "processes of one core each; default: all cores")
+def add_workers(
+    group: argparse._ActionsContainer, text: str = "processes of one core each; default: all cores"
+) -> None:
+    add_number(group, "--workers", int, text)
+
+
+def add_engine(group: argparse._ActionsContainer) -> None:
+    """Adds where the work is done."""
+    text = "ray: on the cluster of RAY_ADDRESS, or one started here; default: local"
+    group.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
 
 
 def add_side_by_side(group: argparse._ActionsContainer) -> None:

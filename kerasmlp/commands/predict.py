@@ -11,12 +11,13 @@ age is wrong where its group is, or with --within-years 5 where it is more than
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kerasmlp.commands.answering import add_answer_arguments, open_answering, open_finder
 from kerasmlp.commands.face_options import add_face_arguments, finder_of
+from kerasmlp.commands.number_options import add_engine, add_workers
 from kerasmlp.utils.checks import InputError, check_int, one_sentence, reject, reject_file
 from kerasmlp.utils.files import require_file_place, what_is
 
@@ -33,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("jsonl", "csv"), help=text)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: to the screen")
     parser.add_argument("--force", action="store_true", help="replace what it wrote before")
+    cluster = parser.add_argument_group("a cluster, for stores")
+    add_engine(cluster)
+    add_workers(cluster, "processes of one core each with --engine ray; default: all cores")
+    cluster.add_argument("--resume", action="store_true", help="go on with a killed run of it")
     photos = parser.add_argument_group("photos")
     add_face_arguments(photos, "insightface's .onnx models")
     photos.add_argument("--min-det-score", type=float, default=0.5, metavar="SCORE")
@@ -49,11 +54,14 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.utils.tables import row_writer
 
     stores, photos = _inputs(args)
+    _check_engine(args, photos)
     predictors, how = open_answering(args, args.seed)
     from kerasmlp.runs.extremes import Extremes
-    from kerasmlp.runs.moved import notes_of_store
     from kerasmlp.runs.photo_answers import predict_photo, predict_store
 
+    if args.engine == "ray":
+        _run_by_ray(args, predictors, stores, how)
+        return
     finder, pictures = None, [None] * len(photos)
     if photos:
         how_found = {"min_det_score": args.min_det_score} | finder_of(args)
@@ -64,14 +72,9 @@ def run(args: argparse.Namespace) -> None:
     extremes = [Extremes(p.name) for p in predictors if args.extremes]
     unreadable: list[InputError] = []
 
-    def say(store: Any) -> None:
-        _say_of_groups(predictors, store)
-        for sentence in notes_of_store(predictors, store, args.seed):
-            print(f"note: {sentence}", file=sys.stderr)
-
     def rows() -> Iterator[dict]:
         for store in stores:
-            show = {"progress": sys.stderr.isatty(), "opened": say}
+            show = {"progress": sys.stderr.isatty(), "opened": _sayer(args, predictors)}
             yield from predict_store(predictors, store, **show, **how)
         if photos:
             _say_of_groups(predictors, None)
@@ -85,8 +88,7 @@ def run(args: argparse.Namespace) -> None:
                 if len(unreadable) > 1:
                     print(f"also: {one_sentence(error)}", file=sys.stderr)
 
-    by_name = "csv" if args.output and args.output.suffix.lower() == ".csv" else "jsonl"
-    with row_writer(args.output, args.format or by_name) as write:
+    with row_writer(args.output, _form(args)) as write:
         for row in rows():
             write(row if args.output else _rounded(row))
     if extremes and extremes[0].lowest:
@@ -101,6 +103,49 @@ def run(args: argparse.Namespace) -> None:
         print(args.output)
     elif not (stores or photos):
         reject_file(args.inputs[0], "must hold photos", "none")
+
+
+def _check_engine(args: argparse.Namespace, photos: list[Path]) -> None:
+    """Rejects what a cluster, or this machine alone, does not do."""
+    from kerasmlp.utils.ray_tasks import check_engine
+
+    if check_engine(args.engine) == "ray":
+        if photos:
+            requirement = "must be left out for photos (`extract-embeddings` makes a store of them)"
+            reject("--engine", requirement, args.engine)
+        if args.output is None:
+            reject("--output", "must be given with --engine ray", None)
+        if args.resume and args.force:
+            reject_file("--resume", "must not be given together with --force", "both")
+    for option in ("resume", "workers"):
+        if args.engine != "ray" and getattr(args, option) not in (None, False):
+            reject(f"--{option}", "must come with --engine ray", getattr(args, option))
+
+
+def _run_by_ray(args: argparse.Namespace, predictors: list, stores: list[Path], how: dict) -> None:
+    from kerasmlp.runs.ray_prediction import predict_by_ray
+
+    work = {"workers": args.workers, "resume": args.resume, "force": args.force}
+    work |= {"progress": sys.stderr.isatty(), "opened": _sayer(args, predictors)}
+    predict_by_ray(predictors, stores, args.output, form=_form(args), **work, **how)
+    print(args.output)
+
+
+def _form(args: argparse.Namespace) -> str:
+    by_name = "csv" if args.output and args.output.suffix.lower() == ".csv" else "jsonl"
+    return args.format or by_name
+
+
+def _sayer(args: argparse.Namespace, predictors: list) -> Callable[[Any], None]:
+    """What says of a store what is to be known before its answers are read."""
+    from kerasmlp.runs.moved import notes_of_store
+
+    def say(store: Any) -> None:
+        _say_of_groups(predictors, store)
+        for sentence in notes_of_store(predictors, store, args.seed):
+            print(f"note: {sentence}", file=sys.stderr)
+
+    return say
 
 
 def _say_of_groups(predictors: list, store: Any) -> None:
@@ -124,6 +169,7 @@ def _say_of_groups(predictors: list, store: Any) -> None:
 def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     """Stores and photos; what cannot be done with them is said before any work."""
     from kerasmlp.data.datasets.photos import photos_of
+    from kerasmlp.data.stores.partial_store import partial_folder
     from kerasmlp.data.stores.store_file import reject_table
     from kerasmlp.data.stores.store_paths import is_store
     from kerasmlp.faces.models import LICENCE_NOTICE
@@ -138,7 +184,8 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
             reject_file(path, f"must be {wanted}", "a text")
     stores = [p for p in args.inputs if is_store(p)]
     photos = [q for p in args.inputs if p not in stores for q in photos_of(p)]
-    _check_output(args.output, _TABLE, [*stores, *photos], args.force)
+    goes_on = args.resume and args.output is not None and partial_folder(args.output).is_dir()
+    _check_output(args.output, _TABLE, [*stores, *photos], args.force or goes_on)
     _check_output(args.extremes, _PICTURE, [*stores, *photos], args.force)
     if photos and args.model_dir is None and args.embedder is None:
         requirement = f"must be given for photos, or --embedder ({LICENCE_NOTICE})"

@@ -1,8 +1,9 @@
 """Photos → faces → embeddings → store: the whole way, resumable at any moment."""
 
+import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from kerasmlp.faces.resuming import (
 )
 from kerasmlp.utils.checks import InputError, check_rate, reject, reject_file
 from kerasmlp.utils.processes import number_of_workers
+from kerasmlp.utils.ray_tasks import check_engine
 
 _COMMIT_SECONDS = 1.0
 
@@ -42,6 +44,7 @@ def extract_embeddings(
     store_path: str | os.PathLike,
     *,
     workers: int | None = None,
+    engine: str = "local",
     face: str = "only",
     views: int = 1,
     min_det_score: float = MIN_DET_SCORE,
@@ -62,6 +65,8 @@ def extract_embeddings(
         model_dir: Folder with insightface's detector and embedder, or None.
         store_path: The store to write.
         workers: Processes, each on one core; None takes all cores.
+        engine: `"local"`, or `"ray"`: workers of a Ray cluster, the one of `RAY_ADDRESS` or one
+            started here. Then a store whose name has no suffix becomes a folder of shards.
         face: Which face to take, as for `choose_face`.
         views: Rows of each face, of slightly different crops, numbered in the label `view`.
         min_det_score: Faces below this score do not count.
@@ -81,9 +86,10 @@ def extract_embeddings(
             again and again.
     """
     began, store_path = time.monotonic(), Path(store_path)
-    workers = min(number_of_workers(workers), max(len(records), 1))
     how |= {"min_det_score": check_rate("min_det_score", min_det_score)}
-    pool = FacePool(model_dir, workers=workers, face=face, views=views, **how)
+    processes = min(number_of_workers(workers), max(len(records), 1))
+    pool = FacePool(model_dir, workers=processes, face=face, views=views, **how)
+    check_engine(engine)
     if resume and force:
         reject_file("--resume", "must not be given together with --force", "both")
     exists = store_path.exists() and not force
@@ -96,16 +102,31 @@ def extract_embeddings(
         return finished_store(store_path, settings, len(records))
     line = partial(journal_line, detected=info.detector is not None)
     kept = {"settings": settings, "line": line, "resume": resume, "force": force}
-    with pool, PartialStore(store_path, width=pool.width, **kept) as journal:
-        check_keys(journal, records)
-        resumed_at = len(journal)
-        _run(records, pool, journal, progress)
+    if engine == "ray":
+        from kerasmlp.faces.ray_extraction import by_ray
+
+        done = by_ray(records, pool.settings, store_path, progress, workers, **kept)
+    else:
+        done = _by_pool(records, pool, store_path, progress, **kept)
+    with done as (journal, said):
         origin = origin or StoreInfo()
         of_data = {"source": origin.source, "licence": origin.licence}
-        info = replace(info, **of_data, extraction=settings, versions=pool.versions)
+        info = replace(info, **of_data, extraction=settings, versions=said.pop("versions"))
         report = _finish(records, journal, info, views)
-    report |= {"provider": pool.provider, "note": pool.note, "resumed_at": resumed_at}
-    return report | {"seconds": round(time.monotonic() - began, 3)}
+    return report | said | {"seconds": round(time.monotonic() - began, 3)}
+
+
+@contextlib.contextmanager
+def _by_pool(
+    records: Sequence[Record], pool: FacePool, store_path: Path, progress: bool, **kept: Any
+) -> Iterator[tuple[PartialStore, dict[str, Any]]]:
+    """Has the processes of a pool do what is left; yields the journal and what they say."""
+    with pool, PartialStore(store_path, width=pool.width, **kept) as journal:
+        check_keys(journal, records)
+        said = {"provider": pool.provider, "note": pool.note, "versions": pool.versions}
+        said["resumed_at"] = len(journal)
+        _run(records, pool, journal, progress)
+        yield journal, said
 
 
 def _settings(records: Sequence[Record], pool: FacePool) -> tuple[StoreInfo, dict[str, Any]]:

@@ -26,14 +26,15 @@ def inputs_digest(records: Sequence[Record]) -> str:
     """Of names, labels and sizes: images of the same names may be others."""
     digest = hashlib.sha256()
     for record in records:
-        line = f"{_size(record)} {replace(record, image=None)!r}\n"
+        line = f"{size_of(record.image)} {replace(record, image=None)!r}\n"
         digest.update(line.encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 
-def _size(record: Record) -> int | None:
+def size_of(image: Path | None) -> int | None:
+    """Bytes of an image, None where there is none."""
     try:
-        return None if record.image is None else record.image.stat().st_size
+        return None if image is None else image.stat().st_size
     except (OSError, ValueError):
         return None
 

@@ -23,7 +23,7 @@ from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.uncertainty.samples import MAX_SAMPLES
 from kerasmlp.utils.checks import check_int, check_seed, reject
 
-_ROWS_PER_CHUNK = 1024
+ROWS_PER_CHUNK = 1024
 
 
 class Predictor:
@@ -141,12 +141,12 @@ class Predictor:
         """
         check_int("num_samples", num_samples, minimum=0, maximum=MAX_SAMPLES)
         check_seed(seed)
-        return self._chunks(self.checked(embeddings), num_samples, seed)
+        return self._chunks(self.checked(embeddings), num_samples, seed, 0)
 
-    def _chunks(self, embeddings: AnyRows, num_samples: int, seed: int) -> Iterator[dict]:
-        for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
-            chunk = embeddings[start : start + _ROWS_PER_CHUNK]
-            how = {"num_samples": num_samples, "seed": seed, "first_row": start}
+    def _chunks(self, rows: AnyRows, num_samples: int, seed: int, first: int) -> Iterator[dict]:
+        for start in range(0, len(rows), ROWS_PER_CHUNK):
+            chunk = rows[start : start + ROWS_PER_CHUNK]
+            how = {"num_samples": num_samples, "seed": seed, "first_row": first + start}
             yield dict(self._answering.answers(chunk, **how)[self.label])
 
     def intervals(
@@ -217,6 +217,7 @@ class Predictor:
         max_risk: float | None = None,
         within_years: float | None = None,
         columns: Mapping[str, np.ndarray] | None = None,
+        first_row: int | None = None,
     ) -> Iterator[dict]:
         """Yields one answer per embedding, from the mean of `num_samples` stochastic passes.
 
@@ -235,25 +236,25 @@ class Predictor:
         A number is answered with `<label>`, its `unit`, the standard deviations `total_std`,
         `aleatoric_std` and `epistemic_std`, `interval_50` and `interval_90`; `uncertainty` is
         `total_std` as a share of that of the numbers trained on, at most 1. There is no
-        abstention from it. `columns` are labels of the rows; None takes a store's.
+        abstention from it. `columns` are labels of the rows; None takes a store's. With the
+        number of the `first_row` rows are an array, a part of what `checked` has taken.
 
         Raises:
             InputError: if the rows are not such as the model has learned from (see
                 `checked`), or its answers are no numbers.
         """
-        threshold = None
         if columns is None and isinstance(embeddings, EmbeddingStore):
             columns = embeddings.labels
         columns = None if columns is None else dict(columns.items())
-        chunks = self.uncertainty(embeddings, num_samples=num_samples, seed=seed)
-        sampled = num_samples > 0
+        chunks = self._chunks(embeddings, num_samples, seed, first_row or 0)
+        if first_row is None:
+            chunks = self.uncertainty(embeddings, num_samples=num_samples, seed=seed)
         if self.target.is_number:
-            return self._numbers(chunks, sampled, columns)
-        if max_risk is not None:
-            how = {"num_samples": num_samples, "within_years": within_years}
-            threshold = self.threshold_nats(max_risk, **how)
+            return self._numbers(chunks, num_samples > 0, columns)
+        how = {"num_samples": num_samples, "within_years": within_years}
+        threshold = None if max_risk is None else self.threshold_nats(max_risk, **how)
         judged = judged_target(self.target, within_years)
-        return self._rows(chunks, judged, threshold, sampled, columns)
+        return self._rows(chunks, judged, threshold, num_samples > 0, columns)
 
     def _rows(
         self,
@@ -294,7 +295,6 @@ class Predictor:
         self, chunks: Iterator[dict], sampled: bool, columns: Mapping[str, np.ndarray] | None
     ) -> Iterator[dict]:
         spread = self._answering.spread_of(self.label)
-        for measures, of_chunk in beside(chunks, columns):
-            mean = measures.pop("mean")
-            intervals = self.intervals(mean, sampled=sampled, columns=of_chunk)
+        for measures, known in beside(chunks, columns):
+            intervals = self.intervals(mean := measures.pop("mean"), sampled=sampled, columns=known)
             yield from number_answers(self.target, mean, intervals, measures, spread)

@@ -27,18 +27,7 @@ def start_worker(module: str, **options) -> subprocess.Popen:
         module: Of this package.
         options: Of `subprocess.Popen`; `env` is added to this process's environment.
     """
-    path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep),
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "PJRT_NPROC": "1",  # of XLA under JAX
-        "NPROC": "1",
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # or the first worker takes the whole GPU
-        **options.pop("env", {}),
-    }
+    environment = os.environ | one_thread() | options.pop("env", {})
     return subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,  # its end is how a worker learns that its parent is gone
@@ -46,3 +35,17 @@ def start_worker(module: str, **options) -> subprocess.Popen:
         start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
         **options,
     )
+
+
+def one_thread() -> dict[str, str]:
+    """What the environment of a worker has of its own: this package, and one thread."""
+    path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {
+        "PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "PJRT_NPROC": "1",  # of XLA under JAX
+        "NPROC": "1",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # or the first worker takes the whole GPU
+    }

@@ -62,14 +62,19 @@ def row_writer(path: Path | None, form: str) -> Iterator[Callable[[dict], None]]
             how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
             file = stack.enter_context(open(temporary, "w", **how))
         if form == "jsonl":
-            yield lambda row: file.write(_line(row))
+            yield lambda row: file.write(json_line(row))
             return
         rows: list[dict] = []
         yield lambda row: rows.append(dict(_flatten(row)))
         file.write(csv_of(rows))
 
 
-def _line(row: dict) -> str:
+def json_line(row: dict) -> str:
+    """A row as a line of JSON.
+
+    Raises:
+        InputError: if it holds numbers that JSON does not know.
+    """
     try:
         return strict_json.dumps(row, ensure_ascii=False) + "\n"
     except ValueError:

@@ -4,8 +4,9 @@ import collections
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -29,6 +30,7 @@ from kerasmlp.experiments.cross_validation.plan import (
     plan_runs,
     settings_of,
 )
+from kerasmlp.experiments.cross_validation.ray_runs import RayTrainers
 from kerasmlp.experiments.cross_validation.side_by_side import runs_abreast
 from kerasmlp.experiments.cross_validation.table import (
     markdown_of,
@@ -46,6 +48,7 @@ from kerasmlp.training.initial_weights import check_init, check_untested
 from kerasmlp.utils.checks import DivergedError, is_number, reject_file
 from kerasmlp.utils.files import sha256_file
 from kerasmlp.utils.processes import number_of_workers
+from kerasmlp.utils.ray_tasks import check_engine
 from kerasmlp.utils.schema import (
     check_object,
     dict_of,
@@ -88,6 +91,7 @@ def cross_validate(
     run_dir: str | os.PathLike,
     *,
     workers: int | None = None,
+    engine: str = "local",
     side_by_side: int | None = None,
     pool: TrainingPool | None = None,
     keep_diverged: bool = False,
@@ -110,6 +114,8 @@ def cross_validate(
         run_dir: Folder to write, a run folder with one more per run in it.
         workers: Processes, one core each; None takes as many as there are
             cores. The result does not depend on it.
+        engine: `"local"`, or `"ray"`: workers of a Ray cluster, the one of `RAY_ADDRESS` or
+            one started here.
         side_by_side: Runs that a worker trains in one program, at most; None takes what
             `runs_abreast` says. Each learns what it would alone, but for rounding.
         pool: Instead of `workers`: processes that several cross-validations share.
@@ -133,7 +139,7 @@ def cross_validate(
     """
     if save_predictions:
         require_pyarrow("save_predictions")
-    started, workers = time.time(), number_of_workers(workers)
+    started, trainers = time.time(), _trainers(engine, workers)
     store = open_stores(store_path, group=plan.group)
     runs = plan_runs(store, plan)
     abreast = runs_abreast(plan, store, side_by_side)
@@ -147,7 +153,7 @@ def cross_validate(
         settings = {"store": absolute(store_path), "plan": plan.to_config()}
         settings |= {"run_dir": str(grid.folder.path.resolve()), "precision": _precision_of(grid)}
         steps = [run.steps_per_epoch for run in runs]
-        with nullcontext(pool) if pool else TrainingPool(workers) as pool:
+        with nullcontext(pool) if pool else trainers() as pool:
             if pending:
                 together = {"side_by_side": abreast, "on_gpu_alone": side_by_side is None}
                 done = pool.train(settings, pending, steps, **together)
@@ -162,6 +168,12 @@ def cross_validate(
             grid.folder.finish(written)
             return open_finished(run_dir)[1]
         return _finish(grid, store, plan, runs, started, keep_diverged)
+
+
+def _trainers(engine: str, workers: int | None) -> Callable[[], TrainingPool | RayTrainers]:
+    if check_engine(engine) == "ray":
+        return partial(RayTrainers, workers)
+    return partial(TrainingPool, number_of_workers(workers))
 
 
 def _wait_for(done: Iterator[int], left: int, total: int, what: str, *, progress: bool) -> None:

@@ -1,0 +1,226 @@
+"""The same work by the workers of a Ray cluster: equal to what one machine does."""
+
+import importlib.machinery
+import itertools
+import json
+import os
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from data_sets import make_store
+
+from kerasmlp import EmbeddingStore
+from kerasmlp.cli import run_command
+from kerasmlp.data.part_folder import part_path
+from kerasmlp.data.stores.store_folder import shard_name, write_manifest
+from kerasmlp.runs import ray_prediction
+from kerasmlp.runs.predictors import open_predictors
+from kerasmlp.runs.ray_prediction import predict_by_ray
+from kerasmlp.utils import ray_tasks
+from kerasmlp.utils.checks import InputError
+
+ROWS = 17_100  # two parts, and a chunk that is not full
+
+
+def refused(capsys, command, *arguments):
+    assert run_command(command, [str(a) for a in arguments]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    return line
+
+
+class NoRay:
+    """Where Ray is not installed: a folder that is called so is none."""
+
+    def find_spec(self, name, *_):
+        return importlib.machinery.ModuleSpec("ray", None) if name == "ray" else None
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch, tmp_path, capsys):
+    for name in [n for n in sys.modules if n == "ray"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [NoRay(), *sys.meta_path])
+    make_store(9).save(tmp_path / "a.h5")
+    words = ["run", tmp_path / "a.h5", "--engine", "ray", "-o", tmp_path / "a.jsonl"]
+    assert "(`pip install kerasmlp[ray]`). Received: --engine='ray'" in refused(
+        capsys, "predict", *words
+    )
+    words = ["--engine", "ray", "--run-dir", tmp_path / "cv", "--label", "gender"]
+    assert "pip install kerasmlp[ray]" in refused(capsys, "cross-validate", *words)
+    assert not (tmp_path / "cv").exists()
+
+
+def test_what_no_cluster_does_is_refused(tmp_path, capsys):
+    pytest.importorskip("ray.data", reason="needs Ray (the extra `ray`)")
+    (tmp_path / "photo.jpg").touch()
+    make_store(9).save(tmp_path / "a.h5")
+    ray = ["--engine", "ray"]
+    words = ["run", tmp_path / "photo.jpg", "--model-dir", tmp_path, "-o", tmp_path / "b", *ray]
+    assert "extract-embeddings" in refused(capsys, "predict", *words)
+    assert "`--output` must be given" in refused(capsys, "predict", "run", tmp_path / "a.h5", *ray)
+    words = ["run", tmp_path / "a.h5", "--resume"]
+    assert "`--resume` must come with --engine ray" in refused(capsys, "predict", *words)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:10001", "nowhere", "auto"])
+def test_a_cluster_that_does_not_answer(address, monkeypatch):
+    ray = pytest.importorskip("ray.data", reason="needs Ray (the extra `ray`)")
+    assert ray is not None
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with (
+        pytest.raises(InputError, match=f"`RAY_ADDRESS` must be .*RAY_ADDRESS='{address}'"),
+        ray_tasks.ray_cluster(),
+    ):
+        pass
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two cores, for all tests here: their commands find it there."""
+    pytest.importorskip("ray.data", reason="needs Ray (the extra `ray`)")
+    with ray_tasks.ray_cluster(2) as workers:
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ray")
+    store = make_store(ROWS, 32, kind=np.resize(["a", "b", "c"], ROWS))
+    store.save(path / "rows.h5")
+    (path / "shards").mkdir()
+    cuts = [0, 700, 16_500, ROWS]
+    for number, (first, last) in enumerate(itertools.pairwise(cuts)):
+        store.subset(range(first, last)).save(path / "shards" / shard_name(number))
+    rows = {shard_name(n): b - a for n, (a, b) in enumerate(itertools.pairwise(cuts))}
+    write_manifest(path / "shards", rows, store.info)
+    store.subset(range(1500)).save(path / "learned.h5")
+    words = ["--store", path / "learned.h5", "--label", "age_years", "kind", "--epochs", "1"]
+    words += ["--conformal-by", "gender", "--run-dir", path / "run", "--hidden-width", "32"]
+    assert run_command("train", [str(w) for w in words]) == 0
+    return path
+
+
+def predict(folder, store, output, *options):
+    words = [folder / "run", folder / store, "-o", folder / output, "--num-samples", "4"]
+    return run_command("predict", [str(w) for w in (*words, *options)])
+
+
+def test_parts_are_the_same_to_the_bit(folder, tmp_path):
+    """What a worker does, here: ranges of shards give the lines that the whole gives."""
+    how = {"num_samples": 4, "seed": 0, "max_risk": None, "within_years": None}
+    predictors = open_predictors([folder / "run"], num_samples=4)
+    store, opened = folder / "shards", []
+    tasks = list(ray_prediction._tasks_of(predictors, store, opened.append))
+    assert [(t["start"], t["stop"]) for t in tasks] == [(0, 16_384), (16_384, ROWS)]
+    assert [len(each) for each in opened] == [ROWS]
+    columns = ray_prediction._columns_of(predictors)
+    assert columns == ["gender"]
+    lines = [x for t in tasks for x in ray_prediction._lines(predictors, t, columns, how)]
+    assert predict(folder, "shards", "here.jsonl") == 0
+    assert "".join(lines) == (folder / "here.jsonl").read_text()
+    other = tasks[0] | {"path": str(folder / "other.h5")}
+    make_store(ROWS, 32, seed=1).save(other["path"])
+    with pytest.raises(InputError, match="must hold the same rows on every node"):
+        list(ray_prediction._lines(predictors, other, columns, how))
+
+
+def test_what_was_interrupted_goes_on(cluster, folder, capfd):
+    """The parts are there, and the output could not be written."""
+    predictors = open_predictors([folder / "run"], num_samples=4)
+    how = {"num_samples": 4, "seed": 0, "max_risk": None, "within_years": None}
+    work = [predictors, [folder / "rows.h5"], folder / "late.csv"]
+    how |= {"form": "csv", "workers": 1}
+    capfd.readouterr()
+    with pytest.raises(InputError, match="must be a file"):
+        predict_by_ray(*work, opened=lambda store: (folder / "late.csv").mkdir(), **how)
+    (folder / "late.csv").rmdir()
+    (parts,) = (folder / "late.csv.partial").glob("parts-*")
+    kept, lost = part_path(parts, 0), part_path(parts, 1)
+    before = kept.stat().st_mtime_ns
+    lost.write_bytes(lost.read_bytes()[:-7])
+    with pytest.raises(InputError, match="another seed"):
+        predict_by_ray(*work, resume=True, **how | {"seed": 1})
+    assert kept.stat().st_mtime_ns == before
+    predict_by_ray(*work, resume=True, **how)
+    assert capfd.readouterr() == ("", "")  # Ray is not heard
+    assert predict(folder, "rows.h5", "here.csv") == 0
+    assert (folder / "late.csv").read_bytes() == (folder / "here.csv").read_bytes()
+    assert not (folder / "late.csv.partial").exists()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    pytest.importorskip("onnxruntime")
+    cv2 = pytest.importorskip("cv2")
+    from tiny_embedder import write_embedder
+
+    path, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    (path / "photos").mkdir()
+    for k in range(20):
+        picture = rng.integers(0, 255, (30, 20, 3)).astype(np.uint8)
+        assert cv2.imwrite(str(path / "photos" / f"{k:02}.png"), picture)
+    (path / "photos" / "07.png").write_bytes(b"no picture")
+    write_embedder(path / "embedder")
+    return path
+
+
+def extract(pictures, store, *options):
+    words = [pictures / "photos", "-o", pictures / store, "--embedder", pictures / "embedder"]
+    words += ["--detector", "none", "--workers", "2", *options]
+    return run_command("extract-embeddings", [str(w) for w in words])
+
+
+def test_a_store_is_the_same_row_for_row(cluster, pictures, capsys):
+    assert extract(pictures, "here.h5") == 0
+    table = capsys.readouterr().out.splitlines()[:-1]
+    assert extract(pictures, "ray.h5", "--engine", "ray") == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == table
+    assert extract(pictures, "shards", "--engine", "ray") == 0
+    here, *others = (EmbeddingStore.open(pictures / n) for n in ("here.h5", "ray.h5", "shards"))
+    assert len(here) == 19
+    for other in others:
+        assert other.digest() == here.digest()
+        assert replace(other.info, created=None) == replace(here.info, created=None)
+    removed = [
+        json.loads((pictures / f"{n}.removal.json").read_text())["keys"]
+        for n in ("here.h5", "ray.h5", "shards")
+    ]
+    assert removed[0] == removed[1] == removed[2] == {"failed to read image": ["07.png"]}
+    assert extract(pictures, "shards", "--engine", "ray", "--resume") == 0
+    assert "the store was finished before" in capsys.readouterr().err
+    assert not list(pictures.glob("*.partial"))
+
+
+def test_what_another_engine_began_is_refused(cluster, pictures, capsys):
+    (pictures / "b.h5.partial").mkdir()
+    (pictures / "b.h5.partial" / "meta.json").write_text('{"width": 8}')
+    assert extract(pictures, "b.h5", "--engine", "ray", "--resume") == 2
+    assert "must have begun with the same inputs and settings" in capsys.readouterr().err
+
+
+def test_a_node_without_the_file_says_so(cluster, tmp_path):
+    settings = {"parts": str(tmp_path / "a")}
+    answers = ray_tasks.answers_of(ray_prediction._prepare, settings, {0: {}}, workers=1)
+    with pytest.raises(InputError, match=r"/a` must be there on every node of the cluster .*node"):
+        list(answers)
+
+
+@pytest.mark.slow
+def test_a_task_that_ends_its_workers_is_given_up(cluster):
+    """`os._exit` is what it works by."""
+    answers = ray_tasks.answers_of(os._exit, 1, {0: 0}, workers=1)
+    with pytest.raises(InputError, match=r"`workers` must stay alive. Received: 5 lost at task 0"):
+        list(answers)
+
+
+@pytest.mark.slow
+def test_a_cross_validation_comes_to_the_same(cluster, folder):
+    tables = []
+    for engine in ("local", "ray"):
+        words = ["--store", folder / "learned.h5", "--label", "kind", "--seeds", "1"]
+        words += ["--folds", "2", "--epochs", "1", "--workers", "2", "--engine", engine]
+        words += ["--run-dir", folder / f"cv-{engine}"]
+        assert run_command("cross-validate", [str(w) for w in words]) == 0
+        tables.append((folder / f"cv-{engine}" / "table.md").read_text())
+    assert tables[0] == tables[1]
