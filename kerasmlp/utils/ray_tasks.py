@@ -12,6 +12,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -149,7 +150,7 @@ def _answers(
     except RayTaskError:
         raise
     except RayError as error:
-        line = str(error).strip().splitlines()[0][:200]
+        line = (re.findall(r"^\w+Error: .+", str(error), re.M) or [type(error).__name__])[-1]
         raise InputError(
             f"`engine` must find kerasmlp and what it needs on every node. Received: {line}"
         ) from error
@@ -211,9 +212,7 @@ def _unheard() -> Iterator[None]:
 
 
 def _require_answer(address: str) -> None:
-    """Ray itself asks for minutes."""
-    if address == "auto":
-        return
+    """Ray itself asks for minutes, and by `auto` also one that is long gone."""
     host, _, port = address.rpartition(":")
     if "://" in address or not (host and port.isdigit()):
         reject("RAY_ADDRESS", "must be host:port of a cluster's head", address)

@@ -16,10 +16,12 @@ from kerasmlp.cli import run_command
 from kerasmlp.data.part_folder import part_path
 from kerasmlp.data.stores.store_folder import shard_name, write_manifest
 from kerasmlp.runs import ray_prediction
+from kerasmlp.runs.photo_answers import predict_store
 from kerasmlp.runs.predictors import open_predictors
 from kerasmlp.runs.ray_prediction import predict_by_ray
 from kerasmlp.utils import ray_tasks
 from kerasmlp.utils.checks import InputError
+from kerasmlp.utils.tables import row_writer
 
 ROWS = 17_100  # two parts, and a chunk that is not full
 
@@ -101,36 +103,42 @@ def folder(tmp_path_factory):
     return path
 
 
-def predict(folder, store, output, *options):
-    words = [folder / "run", folder / store, "-o", folder / output, "--num-samples", "4"]
-    return run_command("predict", [str(w) for w in (*words, *options)])
+HOW = {"num_samples": 4, "seed": 0, "max_risk": None, "within_years": None}
 
 
-def test_parts_are_the_same_to_the_bit(folder, tmp_path):
+@pytest.fixture(scope="module")
+def predictors(folder):
+    return open_predictors([folder / "run"], num_samples=4)
+
+
+def here(predictors, store, output):
+    """What one machine writes."""
+    with row_writer(output, output.suffix[1:]) as write:
+        for row in predict_store(predictors, store, **HOW):
+            write(row)
+    return output.read_bytes()
+
+
+def test_parts_are_the_same_to_the_bit(folder, predictors):
     """What a worker does, here: ranges of shards give the lines that the whole gives."""
-    how = {"num_samples": 4, "seed": 0, "max_risk": None, "within_years": None}
-    predictors = open_predictors([folder / "run"], num_samples=4)
     store, opened = folder / "shards", []
     tasks = list(ray_prediction._tasks_of(predictors, store, opened.append))
     assert [(t["start"], t["stop"]) for t in tasks] == [(0, 16_384), (16_384, ROWS)]
     assert [len(each) for each in opened] == [ROWS]
     columns = ray_prediction._columns_of(predictors)
     assert columns == ["gender"]
-    lines = [x for t in tasks for x in ray_prediction._lines(predictors, t, columns, how)]
-    assert predict(folder, "shards", "here.jsonl") == 0
-    assert "".join(lines) == (folder / "here.jsonl").read_text()
-    other = tasks[0] | {"path": str(folder / "other.h5")}
+    lines = [x for t in tasks for x in ray_prediction._lines(predictors, t, columns, HOW)]
+    assert "".join(lines).encode() == here(predictors, store, folder / "here.jsonl")
+    other = tasks[1] | {"path": str(folder / "other.h5")}
     make_store(ROWS, 32, seed=1).save(other["path"])
     with pytest.raises(InputError, match="must hold the same rows on every node"):
-        list(ray_prediction._lines(predictors, other, columns, how))
+        list(ray_prediction._lines(predictors, other, columns, HOW))
 
 
-def test_what_was_interrupted_goes_on(cluster, folder, capfd):
+def test_what_was_interrupted_goes_on(cluster, folder, predictors, capfd):
     """The parts are there, and the output could not be written."""
-    predictors = open_predictors([folder / "run"], num_samples=4)
-    how = {"num_samples": 4, "seed": 0, "max_risk": None, "within_years": None}
     work = [predictors, [folder / "rows.h5"], folder / "late.csv"]
-    how |= {"form": "csv", "workers": 1}
+    how = HOW | {"form": "csv", "workers": 1}
     capfd.readouterr()
     with pytest.raises(InputError, match="must be a file"):
         predict_by_ray(*work, opened=lambda store: (folder / "late.csv").mkdir(), **how)
@@ -144,8 +152,8 @@ def test_what_was_interrupted_goes_on(cluster, folder, capfd):
     assert kept.stat().st_mtime_ns == before
     predict_by_ray(*work, resume=True, **how)
     assert capfd.readouterr() == ("", "")  # Ray is not heard
-    assert predict(folder, "rows.h5", "here.csv") == 0
-    assert (folder / "late.csv").read_bytes() == (folder / "here.csv").read_bytes()
+    expected = here(predictors, folder / "rows.h5", folder / "here.csv")
+    assert (folder / "late.csv").read_bytes() == expected
     assert not (folder / "late.csv.partial").exists()
 
 
@@ -177,11 +185,11 @@ def test_a_store_is_the_same_row_for_row(cluster, pictures, capsys):
     assert extract(pictures, "ray.h5", "--engine", "ray") == 0
     assert capsys.readouterr().out.splitlines()[:-1] == table
     assert extract(pictures, "shards", "--engine", "ray") == 0
-    here, *others = (EmbeddingStore.open(pictures / n) for n in ("here.h5", "ray.h5", "shards"))
-    assert len(here) == 19
+    whole, *others = (EmbeddingStore.open(pictures / n) for n in ("here.h5", "ray.h5", "shards"))
+    assert len(whole) == 19
     for other in others:
-        assert other.digest() == here.digest()
-        assert replace(other.info, created=None) == replace(here.info, created=None)
+        assert other.digest() == whole.digest()
+        assert replace(other.info, created=None) == replace(whole.info, created=None)
     removed = [
         json.loads((pictures / f"{n}.removal.json").read_text())["keys"]
         for n in ("here.h5", "ray.h5", "shards")
