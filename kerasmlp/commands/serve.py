@@ -5,10 +5,10 @@ of several models with paths of this machine. A version that appears in a folder
 is taken up without a new start. Ask `POST /v1/models/NAME:predict`, or in the
 Open Inference Protocol `POST /v2/models/NAME/infer`, with --grpc-port its gRPC
 service; with --model-dir or --embedder also `POST /v1/models/NAME:embed` about a
-photo; see `/openapi.json`, `/readyz` and `/metrics`. There is no encryption and no log-in: for other
-machines, put a proxy before it. While it listens on this machine only, or with
---allow-host, requests under other names are refused. SIGTERM stops it once
-everything that it took is answered.
+photo; see `/openapi.json`, `/readyz` and `/metrics`. There is no encryption and
+no log-in: for other machines, put a proxy before it. While it listens on this
+machine only, or with --allow-host, HTTP requests under other names are refused.
+SIGTERM stops it once everything that it took is answered.
 """
 
 import argparse
