@@ -670,8 +670,8 @@ def asked():
 
 
 def told(answer):
-    about = answer.id, answer.model_name, answer.model_version
-    assert about == ("7", "age", "1"), about
+    assert (answer.id, answer.model_name) == ("7", "age")
+    assert answer.model_version in ("1", None)  # its REST client does not read it
     outputs = {}
     for one in answer.outputs:
         values = one.as_numpy()
