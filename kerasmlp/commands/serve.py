@@ -61,11 +61,7 @@ def add_address_arguments(parser: argparse.ArgumentParser, port: int, name: str)
 
 
 def run(args: argparse.Namespace) -> None:
-    for name in _LIBRARIES:
-        if not importlib.util.find_spec(name):
-            reject(name, "must be installed to serve (extra `serve`)", None)
-    if args.grpc_port is not None and not importlib.util.find_spec("grpc"):
-        reject("grpcio", "must be installed for --grpc-port: pip install kerasmlp[grpc]", None)
+    _require_libraries(grpc=args.grpc_port is not None)
     import asyncio
 
     from kerasmlp.serving.server.limits import Limits
@@ -121,6 +117,14 @@ def run(args: argparse.Namespace) -> None:
         address = {"host": args.host, "port": args.port, "grpc_port": args.grpc_port}
         asyncio.run(serve(models, **address, **how))
     print("stopped")
+
+
+def _require_libraries(*, grpc: bool) -> None:
+    for name in _LIBRARIES:
+        if not importlib.util.find_spec(name):
+            reject(name, "must be installed to serve (extra `serve`)", None)
+    if grpc and not importlib.util.find_spec("grpc"):
+        reject("grpcio", "must be installed for --grpc-port: pip install kerasmlp[grpc]", None)
 
 
 def _keep_little_memory() -> None:

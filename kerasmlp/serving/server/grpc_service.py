@@ -27,7 +27,7 @@ _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
-    503: grpc.StatusCode.UNAVAILABLE,
+    503: grpc.StatusCode.RESOURCE_EXHAUSTED,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _OTHERS = 4  # times as many calls of any kind as questions
@@ -45,8 +45,7 @@ class GrpcService:
 
     Others are `UNIMPLEMENTED`. A refusal has the sentence that HTTP has: `INVALID_ARGUMENT` what
     cannot be understood, `NOT_FOUND` an unknown model or version, `RESOURCE_EXHAUSTED` too large
-    or too many at one time, `UNAVAILABLE` while it stops, `DEADLINE_EXCEEDED` what does not arrive
-    or is not computed in time.
+    or too many at one time, `DEADLINE_EXCEEDED` what does not arrive or is not computed in time.
 
     Args:
         models: Which it asks.
@@ -84,10 +83,7 @@ class GrpcService:
             answer = await handle(context)
         except Exception as error:
             status, sentence = sentence_of(error)
-            code = _CODES.get(status, grpc.StatusCode.INTERNAL)
-            if isinstance(error, Busy):
-                code = grpc.StatusCode.RESOURCE_EXHAUSTED
-            await context.abort(code, sentence)
+            await context.abort(_CODES.get(status, grpc.StatusCode.INTERNAL), sentence)
         try:
             async with asyncio.timeout(self._models.limits.timeout_s):
                 await context.write(answer)
