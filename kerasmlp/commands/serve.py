@@ -3,12 +3,12 @@
 MODEL is a folder of versions as of export-model, a run, or a `models.config`
 of several models with paths of this machine. A version that appears in a folder
 is taken up without a new start. Ask `POST /v1/models/NAME:predict`, or in the
-Open Inference Protocol `POST /v2/models/NAME/infer`; with --model-dir or
---embedder also `POST /v1/models/NAME:embed` about a photo; see `/openapi.json`,
-`/readyz` and `/metrics`. There is no encryption and no log-in: for other
-machines, put a proxy before it. While it listens on this machine only, or with
---allow-host, requests under other names are refused. SIGTERM stops it once
-everything that it took is answered.
+Open Inference Protocol `POST /v2/models/NAME/infer`, with --grpc-port its gRPC
+service; with --model-dir or --embedder also `POST /v1/models/NAME:embed` about a
+photo; see `/openapi.json`, `/readyz` and `/metrics`. There is no encryption and
+no log-in: for other machines, put a proxy before it. While it listens on this
+machine only, or with --allow-host, HTTP requests under other names are refused.
+SIGTERM stops it once everything that it took is answered.
 """
 
 import argparse
@@ -31,6 +31,8 @@ _ARENAS = -8  # M_ARENA_MAX of malloc.h
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
     add_address_arguments(parser, 8501, "NAME")
+    text = "a port for gRPC too, such as TensorFlow Serving's 8500; 0: a free one (default: none)"
+    parser.add_argument("--grpc-port", type=int, help=text)
     for flag, text in (
         ("--max-body-bytes", "of one request (default: 16 MiB)"),
         ("--max-rows", "of one request (default: 1024)"),
@@ -59,9 +61,7 @@ def add_address_arguments(parser: argparse.ArgumentParser, port: int, name: str)
 
 
 def run(args: argparse.Namespace) -> None:
-    for name in _LIBRARIES:
-        if not importlib.util.find_spec(name):
-            reject(name, "must be installed to serve (extra `serve`)", None)
+    _require_libraries(grpc=args.grpc_port is not None)
     import asyncio
 
     from kerasmlp.serving.server.limits import Limits
@@ -88,12 +88,14 @@ def run(args: argparse.Namespace) -> None:
             told = f"{name}/versions/{number} holds no reference ({why})"
             print(f"note: {told}: whether rows have moved is not watched", file=sys.stderr)
 
-    def started(url: str) -> None:
+    def started(url: str, grpc_address: str | None) -> None:
         nonlocal base
         base = url
         for name, model in models.items():
             for number in sorted(model.versions):
                 print(place(name, number))
+        if grpc_address is not None:
+            print(f"gRPC         {grpc_address}")
         print(f"ready        {url}", flush=True)
 
     def changed(name: str, number: int, is_served: bool) -> None:
@@ -112,8 +114,17 @@ def run(args: argparse.Namespace) -> None:
             finder = {"model_dir": args.model_dir, **finder_of(args)}
             how["photos"] = open_photos(models, limits.timeout_s, **finder)
             stack.callback(how["photos"].stop)
-        asyncio.run(serve(models, host=args.host, port=args.port, **how))
+        address = {"host": args.host, "port": args.port, "grpc_port": args.grpc_port}
+        asyncio.run(serve(models, **address, **how))
     print("stopped")
+
+
+def _require_libraries(*, grpc: bool) -> None:
+    for name in _LIBRARIES:
+        if not importlib.util.find_spec(name):
+            reject(name, "must be installed to serve (extra `serve`)", None)
+    if grpc and not importlib.util.find_spec("grpc"):
+        reject("grpcio", "must be installed for --grpc-port: pip install kerasmlp[grpc]", None)
 
 
 def _keep_little_memory() -> None:

@@ -1,17 +1,18 @@
-"""64 rows asked in JSON and as binary tensors: how many answers a second, and what each costs.
+"""64 rows asked in JSON, as binary tensors and over gRPC: answers a second, and what each costs.
 
     python tests/benchmarks/serving_binary.py [--seconds 4] [--rounds 9] [--model DIR_OR_RUN]
 
 `predict` is TensorFlow Serving's JSON, `infer` the Open Inference Protocol's, `binary` the same
-with the embeddings and all outputs behind the JSON. A server on one core, asked over kept
-connections from another one, each of which asks again as soon as it is answered; in each round
-every form has its turn, in another order each time.
+with the embeddings and all outputs behind the JSON, `grpc` the same raw, by gRPC's Python client
+(extra `grpc`). A server on one core, asked over kept connections from another one, each of which
+asks again as soon as it is answered; in each round every form has its turn, in another order each
+time.
 
 Every answer is compared, byte by byte, with the one that the same request got alone, and the
-outputs of the three forms with each other, to the bit. `cpu_ms` is the server's per answer, with
+outputs of the four forms with each other, to the bit. `cpu_ms` is the server's per answer, with
 the process in which it decodes. The last line is one JSON object: medians over the rounds, and
-`ratio`: the median of the rounds' ratios of binary answers a second to those of `infer` and of
-`predict`.
+`ratio` and `grpc_ratio`: the medians of the rounds' ratios of answers a second, of `binary` and of
+`grpc` to those of the other forms.
 """
 
 from __future__ import annotations
@@ -20,19 +21,42 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import statistics
 import struct
 import tempfile
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
+import grpc
 import numpy as np
 from serving import DIFFERENT, Connection, cpu_seconds, make_model, server
 
-FORMS = ("predict", "infer", "binary")
+from kerasmlp.serving.server.grpc_messages import SERVICE, messages
+
+FORMS = ("predict", "infer", "binary", "grpc")
 
 
-def requests(form: str, x: np.ndarray) -> list[tuple[bytes, str]]:
+class GrpcConnection:
+    """As a `Connection`."""
+
+    def __init__(self, port: int):
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=own)
+        self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")
+
+    async def ask(self, body: bytes, _: str) -> tuple[int, bytes]:
+        try:
+            return 200, await self._infer(body)
+        except grpc.RpcError as error:
+            raise OSError(error.details()) from None
+
+    def close(self) -> Awaitable:
+        return self._channel.close()
+
+
+def requests(form: str, name: str, x: np.ndarray) -> list[tuple[bytes, str]]:
     """Bodies, and further lines of the head."""
     made = []
     for batch in x:
@@ -40,6 +64,11 @@ def requests(form: str, x: np.ndarray) -> list[tuple[bytes, str]]:
             made.append((json.dumps({"inputs": {"embedding": batch.tolist()}}).encode(), ""))
             continue
         one = {"name": "embedding", "datatype": "FP32", "shape": list(batch.shape)}
+        if form == "grpc":
+            tensors = {"inputs": [one], "raw_input_contents": [batch.astype("<f4").tobytes()]}
+            message = messages()["ModelInferRequest"](model_name=name, **tensors)
+            made.append((message.SerializeToString(), ""))
+            continue
         if form == "infer":
             one["data"] = batch.ravel().tolist()
             made.append((json.dumps({"inputs": [one]}).encode(), ""))
@@ -56,6 +85,10 @@ def outputs(form: str, answer: bytes) -> dict[str, np.ndarray]:
     if form == "predict":
         found = json.loads(answer)["outputs"]
         return {k: np.array(v, str if k == "label" else np.float32) for k, v in found.items()}
+    if form == "grpc":
+        message = messages()["ModelInferResponse"].FromString(answer)
+        both = zip(message.outputs, message.raw_output_contents, strict=True)
+        return {one.name: array(one.datatype, part).reshape(one.shape) for one, part in both}
     whole, end = json.JSONDecoder().raw_decode(answer.decode("latin-1"))
     arrays = {}
     for one in whole["outputs"]:
@@ -64,9 +97,13 @@ def outputs(form: str, answer: bytes) -> dict[str, np.ndarray]:
         else:
             size = one["parameters"]["binary_data_size"]
             part, end = answer[end : end + size], end + size
-            values = np.frombuffer(part, "<f4") if one["datatype"] == "FP32" else texts(part)
+            values = array(one["datatype"], part)
         arrays[one["name"]] = values.reshape(one["shape"])
     return arrays
+
+
+def array(datatype: str, part: bytes) -> np.ndarray:
+    return np.frombuffer(part, "<f4") if datatype == "FP32" else texts(part)
 
 
 def texts(part: bytes) -> np.ndarray:
@@ -78,19 +115,24 @@ def texts(part: bytes) -> np.ndarray:
 
 
 class Load:
-    def __init__(self, port: int, name: str, process: int, x: np.ndarray):
+    def __init__(self, ports: tuple[int, int], name: str, process: int, x: np.ndarray):
         paths = {"predict": f"/v1/models/{name}:predict"}
         self.paths = {form: paths.get(form, f"/v2/models/{name}/infer") for form in FORMS}
-        self.port, self.process = port, process
-        self.asked = {form: requests(form, x) for form in FORMS}
+        self.ports, self.process = ports, process
+        self.asked = {form: requests(form, name, x) for form in FORMS}
         self.expected: dict[str, list[bytes]] = {}
         self.wrong = self.lost = 0
 
+    def connection(self, form: str) -> Connection | GrpcConnection:
+        if form == "grpc":
+            return GrpcConnection(self.ports[1])
+        return Connection(self.ports[0], self.paths[form])
+
     async def learn(self) -> None:
         for form in FORMS:
-            alone = Connection(self.port, self.paths[form])
+            alone = self.connection(form)
             answers = [await alone.ask(*one) for one in self.asked[form]]
-            alone.close()
+            await close(alone)
             assert all(status == 200 for status, _ in answers), answers[0]
             self.expected[form] = [answer for _, answer in answers]
         for answers in zip(*(self.expected[form] for form in FORMS), strict=True):
@@ -104,18 +146,19 @@ class Load:
 
         async def ask_on(number: int) -> None:
             nonlocal answers
-            connection = Connection(self.port, self.paths[form])
+            connection = self.connection(form)
             while time.perf_counter() < end:
                 number = (number + 1) % DIFFERENT
                 try:
                     status, answer = await connection.ask(*self.asked[form][number])
                 except (OSError, EOFError):
                     self.lost += 1
-                    connection.close()
+                    await close(connection)
+                    connection = self.connection(form)
                     continue
                 self.wrong += status != 200 or answer != self.expected[form][number]
                 answers += 1
-            connection.close()
+            await close(connection)
 
         used, started = all_cpu_seconds(self.process), time.perf_counter()
         await asyncio.gather(*(ask_on(i) for i in range(connections)))
@@ -123,11 +166,26 @@ class Load:
         return answers / elapsed, (all_cpu_seconds(self.process) - used) / answers * 1e3
 
 
+async def close(connection: Connection | GrpcConnection) -> None:
+    if (closing := connection.close()) is not None:
+        await closing
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
 def all_cpu_seconds(process: int) -> float:
     """Of a process and those that it started."""
     tasks = Path(f"/proc/{process}/task").glob("*/children")
     children = " ".join(path.read_text() for path in tasks).split()
     return cpu_seconds(process) + sum(all_cpu_seconds(int(child)) for child in children)
+
+
+def ratio(rounds: list[tuple[float, float]], others: list[tuple[float, float]]) -> float:
+    both = zip(rounds, others, strict=True)
+    return round(statistics.median(one[0] / other[0] for one, other in both), 2)
 
 
 def main() -> None:
@@ -148,8 +206,10 @@ def main() -> None:
     rounds: dict[str, list[tuple[float, float]]] = {form: [] for form in FORMS}
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or make_model(Path(folder) / "run")
-        with server(model, {cores[0]}) as (process, port, name, _):
-            load = Load(port, name, process, x)
+        grpc_port = free_port()
+        how = model, {cores[0]}, "--grpc-port", str(grpc_port)
+        with server(*how) as (process, port, name, _):
+            load = Load((port, grpc_port), name, process, x)
             asyncio.run(load.learn())
             for number in range(args.rounds):
                 for k in range(len(FORMS)):
@@ -165,16 +225,8 @@ def main() -> None:
         sizes = len(load.asked[form][0][0]), len(load.expected[form][0])
         report[form] = {"answers_per_s": round(per_s, 1), "cpu_ms": round(cpu_ms, 2)}
         report[form] |= {"asked_kib": round(sizes[0] / 1024), "answer_kib": round(sizes[1] / 1024)}
-    report["ratio"] = {
-        form: round(
-            statistics.median(
-                binary[0] / other[0]
-                for binary, other in zip(rounds["binary"], rounds[form], strict=True)
-            ),
-            2,
-        )
-        for form in FORMS[:2]
-    }
+    for key, one in (("ratio", "binary"), ("grpc_ratio", "grpc")):
+        report[key] = {form: ratio(rounds[one], rounds[form]) for form in FORMS if form != one}
     print(json.dumps(report))
 
 

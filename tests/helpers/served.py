@@ -11,14 +11,15 @@ from kerasmlp.serving.server.limits import Limits
 
 
 @contextlib.contextmanager
-def service(models, *, host="127.0.0.1", allowed_hosts=(), photos=None, **limits):
-    """Yields the port of a service in a thread."""
+def service(models, *, host="127.0.0.1", grpc_port=None, allowed_hosts=(), photos=None, **limits):
+    """Yields the port of a service in a thread, of one with gRPC both ports."""
     loop, started, ports = asyncio.new_event_loop(), threading.Event(), []
 
     async def run():
-        how = {"allowed_hosts": allowed_hosts, "photos": photos}
-        async with listening(models, host, 0, Limits(**limits), **how) as (*_, url):
-            ports.append(int(url.rsplit(":", 1)[1]))
+        how = {"allowed_hosts": allowed_hosts, "photos": photos, "grpc_port": grpc_port}
+        async with listening(models, host, 0, Limits(**limits), **how) as (_, _, *urls):
+            found = [int(url.rsplit(":", 1)[1]) for url in urls if url]
+            ports.append(found if len(found) > 1 else found[0])
             started.set()
             while ports:
                 await asyncio.sleep(0.02)

@@ -23,6 +23,7 @@ from kerasmlp.serving.server.http_server import further_paths
 from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.json_process import JsonProcess
 from kerasmlp.serving.server.limits import Limits
+from kerasmlp.serving.server.model_service import ModelService
 from kerasmlp.serving.server.open_inference import InferForm, decode_infer
 from kerasmlp.serving.server.openapi import openapi
 from kerasmlp.serving.server.rest_json import decode
@@ -557,7 +558,7 @@ def described(path):
 
 @pytest.mark.parametrize("photos", [None, object()])
 def test_the_description_has_every_path(models, photos):
-    service = HttpService(models, Limits())
+    service = HttpService(ModelService(models, Limits()))
     app = service.app(further_paths(service, photos))
     routes = set()
     for route in app.router.routes():

@@ -524,7 +524,7 @@ def test_what_would_wait_in_vain_is_refused(monkeypatch):
 def test_ready_until_told_to_stop():
     seen = []
 
-    def started(url):
+    def started(url, _):
         def stop():
             port = int(url.rsplit(":", 1)[1])
             seen.append(http_request(port, "GET", "/readyz")[0])

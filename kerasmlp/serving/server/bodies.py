@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from kerasmlp.serving.server.fair_queue import Client
 from kerasmlp.serving.server.json_process import JsonProcess, decode_by_form
 from kerasmlp.serving.server.questions import Form, Question
 from kerasmlp.serving.server.rest_answers import Busy
@@ -71,6 +72,23 @@ class Bodies:
         return await self.work(
             request, size, self._decoded, partial(self._process.decode, form=form)
         )
+
+    async def decoded(self, client: Client, body: bytes, form: Form) -> Question:
+        """Decodes a body that is there.
+
+        Raises:
+            InputError: if it cannot be understood.
+            Busy: if its turn does not come.
+        """
+        size = len(body)
+        if size <= _LARGE or (form.json_bytes is not None and form.json_bytes <= _LARGE):
+            return decode_by_form(body, form)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                async with self._decoded.turn(client, share=1.0, cost=size):
+                    return await asyncio.to_thread(self._process.decode, body, form)
+        except TimeoutError:
+            raise Busy from None
 
     async def work(
         self, request: web.Request, size: int, turns: Turns | None, work: Callable[[bytes], T]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 _PAUSE_S = 10.0
-_LOGGERS = ("aiohttp.server", "asyncio", "kerasmlp.serving")
+_LOGGERS = ("aiohttp.server", "asyncio", "grpc._cython.cygrpc", "kerasmlp.serving")
 
 
 class OncePerKind(logging.Filter):

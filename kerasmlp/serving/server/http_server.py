@@ -17,6 +17,7 @@ from kerasmlp.serving.server.connections import Connection, Connections
 from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.limits import Limits
 from kerasmlp.serving.server.listener import Listener
+from kerasmlp.serving.server.model_service import ModelService
 from kerasmlp.serving.server.open_inference_paths import OpenInferencePaths
 from kerasmlp.serving.server.openapi import openapi
 from kerasmlp.serving.server.photo_paths import PhotoPaths
@@ -34,7 +35,7 @@ async def serve(
     models: Mapping[str, ServedModel],
     *,
     limits: Limits,
-    started: Callable[[str], None],
+    started: Callable[[str, str | None], None],
     watcher: VersionWatcher | None = None,
     poll_s: float = 2.0,
     **address: Any,
@@ -48,10 +49,10 @@ async def serve(
     Args:
         models: As of `load_models`.
         limits: Of requests.
-        started: Called with the URL once it listens.
+        started: Called once it listens, with the URL and where gRPC does.
         watcher: Takes up new versions of the models; None for nobody.
         poll_s: How often it looks.
-        address: `host`, `port`, `allowed_hosts` and `photos` of `listening`.
+        address: `host`, `port`, `grpc_port`, `allowed_hosts` and `photos` of `listening`.
 
     Raises:
         InputError: if it cannot listen there.
@@ -59,17 +60,17 @@ async def serve(
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     sys.setswitchinterval(_SWITCH_S)
     with bounded_log(loop):
-        async with listening(models, limits=limits, **address) as (service, listener, url):
+        async with listening(models, limits=limits, **address) as (service, listener, *urls):
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop.set)
-            started(url)
+            started(*urls)
             watching = watcher and loop.create_task(watcher.watch(poll_s))
             await stop.wait()
             if watching:
                 watching.cancel()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-            service.stopping = True
+            service.models.stopping = True
             await asyncio.sleep(limits.drain_s)
             listener.close()
 
@@ -82,8 +83,11 @@ async def listening(
     limits: Limits,
     allowed_hosts: Collection[str] = (),
     photos: PhotoProcess | None = None,
-) -> AsyncIterator[tuple[HttpService, Listener, str]]:
-    """Yields the service, what takes its connections, and its URL; then answers what it read.
+    grpc_port: int | None = None,
+) -> AsyncIterator[tuple[HttpService, Listener, str, str | None]]:
+    """Yields the service, what takes its connections, its URL, and where gRPC listens.
+
+    Afterwards whatever was read is answered.
 
     Args:
         models: As of `load_models`.
@@ -94,10 +98,11 @@ async def listening(
             of this machine alone, requests under others are refused; at
             others, if some are named.
         photos: Who looks at photos; None for nobody.
+        grpc_port: Port for gRPC; 0 takes a free one, None is without.
     """
     connections = Connections(_room_for(limits.max_connections))
     how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": _KEPT_S}
-    service = HttpService(models, limits)
+    service = HttpService(ModelService(models, limits))
     # A small compressed body may hold gigabytes: it is refused, not unpacked.
     app = service.app(further_paths(service, photos))
     runner = web.AppRunner(
@@ -111,7 +116,14 @@ async def listening(
         named = in_url(address)
         if allowed_hosts or ipaddress.ip_address(address).is_loopback:
             service.hosts = {name.lower() for name in (host, named, *LOCAL, *allowed_hosts)}
-        yield service, listener, f"http://{named}:{port}"
+        async with contextlib.AsyncExitStack() as stack:
+            grpc_address = None
+            if grpc_port is not None:
+                from kerasmlp.serving.server.grpc_service import grpc_listening
+
+                beside = grpc_listening(service.models, host, grpc_port)
+                grpc_address = await stack.enter_async_context(beside)
+            yield service, listener, f"http://{named}:{port}", grpc_address
     finally:
         listener.close()
         await runner.cleanup()

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 import orjson
 
+from kerasmlp.serving.server.grpc_tensors import MessageForm, decode_message
 from kerasmlp.serving.server.open_inference import InferForm, decode_infer
 from kerasmlp.serving.server.questions import Form, Question
 from kerasmlp.serving.server.rest_json import decode
@@ -16,7 +17,7 @@ from kerasmlp.utils.checks import InputError
 from kerasmlp.utils.processes import start_worker
 
 _NICE = 10  # small requests go first
-_DECODERS = {Form: decode, InferForm: decode_infer}
+_DECODERS = {Form: decode, InferForm: decode_infer, MessageForm: decode_message}
 
 
 class _Ended(OSError):

@@ -3,6 +3,7 @@ import logging
 import socket
 from collections.abc import Callable
 
+from kerasmlp.serving.server.address import sockets_at
 from kerasmlp.serving.server.connections import Connections, client_address
 
 _AT_ONCE = 16
@@ -29,14 +30,9 @@ class Listener:
 
     def open(self, host: str, port: int) -> tuple[str, int]:
         """Returns the address and the port, which is another where 0 was asked for."""
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, address in dict.fromkeys((one[0], one[4]) for one in found):
-            listening = socket.create_server(
-                (address[0], port), family=family, backlog=1024, reuse_port=False
-            )
+        self._sockets = sockets_at(host, port)
+        for listening in self._sockets:
             listening.setblocking(False)
-            port = listening.getsockname()[1]
-            self._sockets.append(listening)
             self._loop.add_reader(listening, self._take, listening)
         return self._sockets[0].getsockname()[:2]
 

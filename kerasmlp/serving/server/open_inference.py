@@ -1,6 +1,6 @@
 """Requests and answers of the Open Inference Protocol, in JSON and with binary tensors."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from kerasmlp.serving.server.questions import (
     Question,
     as_float32,
     check_finite,
+    check_finite_rows,
     check_numbers,
     check_rows,
     check_signature,
@@ -21,6 +22,9 @@ from kerasmlp.serving.server.questions import (
     refuse,
 )
 from kerasmlp.utils.checks import reject_file
+
+Values = list | bytes | memoryview
+"""Numbers, or the bytes that they are made of."""
 
 _DATATYPES = {"embedding": "FP32", "num_samples": "INT32", "seed": "INT64"}
 _KINDS = {
@@ -65,6 +69,23 @@ def decode_infer(body: bytes, form: InferForm) -> Question:
     """
     json_bytes = len(body) if form.json_bytes is None else form.json_bytes
     content = parse_object(memoryview(body)[:json_bytes])
+    binary = memoryview(body)[json_bytes:]
+    return question_of(content, lambda tensors: _values(tensors, binary), form)
+
+
+def question_of(
+    content: dict, values_of: Callable[[Mapping[str, dict]], Mapping[str, Values]], form: InferForm
+) -> Question:
+    """Checks what a request of either wire holds; see `decode_infer`.
+
+    Args:
+        content: As in JSON.
+        values_of: Gives the data of its tensors, by name.
+        form: What it may hold.
+
+    Raises:
+        InputError: in one sentence.
+    """
     _check_keys("body", content, _BODY)
     if content.get("model_name") not in (None, form.model):
         refuse("model_name", "must be the model of the path", content["model_name"])
@@ -76,7 +97,7 @@ def decode_infer(body: bytes, form: InferForm) -> Question:
     names = form.signatures[signature]
     if tensors.keys() != set(names):
         refuse("inputs", f"must be {', '.join(names)} of {signature}", [*tensors])
-    values = _values(tensors, memoryview(body)[json_bytes:])
+    values = values_of(tensors)
     embedding = _embedding(tensors["embedding"], values["embedding"], form)
     inputs = {"embedding": embedding}
     for name in sorted(set(names) - {"embedding"}):
@@ -116,13 +137,12 @@ def encode_infer(
     tensors, parts = [], []
     for name, binary in wanted["outputs"]:
         values = outputs[name]
-        is_text = values.dtype.kind in "OS"
-        datatype = "BYTES" if is_text else _NAMES[values.dtype.newbyteorder("<")]
+        datatype = datatype_of(values)
         tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": values.shape}
         if binary:
-            parts.append(_bytes_of(values))
+            parts.append(bytes_of(values))
             tensor["parameters"] = {"binary_data_size": len(parts[-1])}
-        elif is_text:
+        elif datatype == "BYTES":
             tensor["data"] = [v.decode("utf-8", "replace") for v in values.ravel().tolist()]
         else:
             tensor["data"] = np.ascontiguousarray(values.ravel())
@@ -132,7 +152,11 @@ def encode_infer(
     return b"".join([head, *parts]), len(head) if parts else None
 
 
-def _bytes_of(values: np.ndarray) -> bytes:
+def datatype_of(values: np.ndarray) -> str:
+    return "BYTES" if values.dtype.kind in "OS" else _NAMES[values.dtype.newbyteorder("<")]
+
+
+def bytes_of(values: np.ndarray) -> bytes:
     """Numbers row by row; texts each behind its length."""
     if values.dtype.kind in "OS":
         return b"".join(len(v).to_bytes(4, "little") + v for v in values.ravel().tolist())
@@ -174,11 +198,16 @@ def _tensors(place: str, tensors: Any, known: Collection[str]) -> dict[str, dict
     return named
 
 
-def _values(tensors: Mapping[str, dict], binary: memoryview) -> dict[str, list | memoryview]:
+def binary_size(name: str, tensor: dict) -> Any:
+    """What a tensor says of it."""
+    return _parameters(name, tensor, ("binary_data_size",)).get("binary_data_size")
+
+
+def _values(tensors: Mapping[str, dict], binary: memoryview) -> dict[str, Values]:
     """The data of each tensor: a list, or its part of what lies behind the JSON."""
     values, first = {}, 0
     for name, tensor in tensors.items():
-        size = _parameters(name, tensor, ("binary_data_size",)).get("binary_data_size")
+        size = binary_size(name, tensor)
         if (size is None) == (tensor.get("data") is None):
             came = "neither" if size is None else "both"
             reject_file(name, "must have either `data` or a `binary_data_size`", came)
@@ -206,7 +235,7 @@ def _shape(name: str, tensor: dict) -> list[int]:
     return shape
 
 
-def _embedding(tensor: dict, values: list | memoryview, form: Form) -> np.ndarray:
+def _embedding(tensor: dict, values: Values, form: Form) -> np.ndarray:
     shape, width = _shape("embedding", tensor), form.width
     if len(shape) != 2 or shape[1] != width or not shape[0]:
         refuse("embedding.shape", f"must be [rows, {width}], one row or more", shape)
@@ -220,12 +249,11 @@ def _embedding(tensor: dict, values: list | memoryview, form: Form) -> np.ndarra
         return as_float32(values).reshape(shape)
     _check_count("embedding", "bytes", len(values), 4 * shape[0] * width)
     embeddings = np.frombuffer(values, "<f4").reshape(shape)
-    if not np.isfinite(embeddings).all():
-        reject_file("embedding", "must hold finite numbers", "NaN or infinity")
+    check_finite_rows(embeddings)
     return embeddings
 
 
-def _integers(name: str, tensor: dict, values: list | memoryview, rows: int) -> list:
+def _integers(name: str, tensor: dict, values: Values, rows: int) -> list:
     shape = _shape(name, tensor)
     if shape not in ([], [1], [rows]):
         refuse(f"{name}.shape", f"must be [1] or [{rows}], as there are rows", shape)

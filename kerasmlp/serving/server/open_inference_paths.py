@@ -5,16 +5,15 @@ from typing import Any
 
 from aiohttp import web
 
-from kerasmlp import __version__
 from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.open_inference import InferForm, encode_infer
+from kerasmlp.serving.server.open_inference_metadata import SERVER, metadata_of, outputs_of
 from kerasmlp.serving.server.questions import Form, Question
 from kerasmlp.serving.server.rest_answers import JsonAnswer, Refusal, expected
 from kerasmlp.serving.server.served_version import ServedVersion
 
 _MODEL = r"/v2/models/{model:[^/:]+}{which:(?:/versions/[^/:]+)?}"
 _SIZE = "Inference-Header-Content-Length"
-_ENDS = ("inputs", "outputs")
 
 
 class OpenInferencePaths:
@@ -49,28 +48,21 @@ class OpenInferencePaths:
 
     async def _server(self, request: web.Request) -> web.Response:
         extensions = ["binary_tensor_data", "signatures"]
-        return JsonAnswer({"name": "kerasmlp", "version": __version__, "extensions": extensions})
+        return JsonAnswer({**SERVER, "extensions": extensions})
 
     async def _live(self, request: web.Request) -> web.Response:
         return JsonAnswer({"live": True})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        self._service.check_ready()
+        self._service.models.check_ready()
         return JsonAnswer({"ready": True})
 
     async def _model(self, request: web.Request) -> web.Response:
         model, numbers = self._service.find(request)
-        version = model.versions[numbers[-1]]
-        signatures = {
-            name: {end: _tensors(version.signature_definitions[name][end]) for end in _ENDS}
-            for name in version.signatures
-        }
-        about = {"name": model.name, "versions": [str(n) for n in sorted(model.versions)]}
-        about |= {"platform": "tensorflow_savedmodel"}
-        return JsonAnswer({**about, **signatures["serving_default"], "signatures": signatures})
+        return JsonAnswer(metadata_of(model, numbers[-1]))
 
     async def _model_ready(self, request: web.Request) -> web.Response:
-        self._service.check_ready()
+        self._service.models.check_ready()
         model, _ = self._service.find(request)
         return JsonAnswer({"name": model.name, "ready": True})
 
@@ -78,12 +70,9 @@ class OpenInferencePaths:
         name = request.match_info["model"]
 
         def question_of(version: ServedVersion) -> Awaitable[Question]:
-            definitions = version.signature_definitions
-            outputs = {k: sorted(definitions[k]["outputs"]) for k in version.signatures}
-
             def form_of(**how: Any) -> Form:
-                own = {"model": name, "outputs": outputs, "json_bytes": _json_bytes(request)}
-                return InferForm(**how, **own)
+                own = {"model": name, "outputs": outputs_of(version)}
+                return InferForm(**how, **own, json_bytes=_json_bytes(request))
 
             return self._service.question(request, version, form_of)
 
@@ -108,27 +97,3 @@ def _json_bytes(request: web.Request) -> int | None:
         sentence = f"`{_SIZE}` must be the bytes of the JSON, at most those of the body"
         raise Refusal(400, f"{sentence}. Received: {', '.join(given)[:80]!r}")
     return int(given[0])
-
-
-def _tensors(definitions: Mapping[str, Mapping]) -> list[dict]:
-    """Of the inputs or outputs of a `SignatureDef` in JSON; -1 for what varies."""
-    return [
-        {
-            "name": name,
-            "datatype": _datatype(definition["dtype"]),
-            "shape": [int(d["size"]) for d in definition["tensor_shape"]["dim"]] or [-1],
-        }
-        for name, definition in sorted(definitions.items())
-    ]
-
-
-def _datatype(kind: str) -> str:
-    """The protocol's name of a type of TensorFlow.
-
-    Example:
-
-    >>> _datatype("DT_FLOAT"), _datatype("DT_INT64"), _datatype("DT_STRING")
-    ('FP32', 'INT64', 'BYTES')
-    """
-    others = {"DT_HALF": "FP16", "DT_FLOAT": "FP32", "DT_DOUBLE": "FP64", "DT_STRING": "BYTES"}
-    return others.get(kind, kind.removeprefix("DT_"))

@@ -74,8 +74,7 @@ class PhotoPaths:
         size = service.body_size(request)
         if kind not in _BEGINNINGS:
             raise Refusal(415, f"the body must be {' or '.join(_BEGINNINGS)}")
-        most = service.max_samples(version)
-        form = Form(version.signatures, version.width, service.limits.max_rows, most)
+        form = Form(**service.models.form_of(version))
         numbers = _numbers(request, version)
         for name, number in numbers.items():  # before the photo, which takes longer
             integers_of(name, [number], 1, form)
@@ -86,10 +85,10 @@ class PhotoPaths:
             return self._photos.find(photo)
 
         try:
-            faces, embeddings = await service.bodies.work(request, size, self._turns, find)
+            faces, embeddings = await service.models.bodies.work(request, size, self._turns, find)
         except TimeoutError:
             raise Refusal(408, "the body did not arrive in time") from None
-        check_rows("faces", len(faces), service.limits.max_rows)
+        check_rows("faces", len(faces), form.max_rows)
         inputs = {"embedding": embeddings}
         inputs |= {k: integers_of(k, [v], len(faces), form) for k, v in numbers.items()}
         signature = "serve_mc" if numbers else "serving_default"

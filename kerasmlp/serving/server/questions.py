@@ -107,11 +107,18 @@ def check_numbers(name: str, values: list) -> None:
 
 
 def as_float32(values: list) -> np.ndarray:
+    wide = np.array(values, np.float64)
+    check_finite_rows(wide)
     with np.errstate(over="ignore"):
-        embeddings = np.array(values, np.float64).astype(np.float32)
+        embeddings = wide.astype(np.float32)
     if not np.isfinite(embeddings).all():
         reject_file("embedding", "must hold numbers that float32 can hold", "a larger one")
     return embeddings
+
+
+def check_finite_rows(embeddings: np.ndarray) -> None:
+    if not np.isfinite(embeddings).all():
+        reject_file("embedding", "must hold finite numbers", "NaN or infinity")
 
 
 def integers_of(name: str, values: list, rows: int, form: Form) -> np.ndarray:
