@@ -1,1 +1,1 @@
-"""The HTTP service of `serve`."""
+"""The HTTP and gRPC service of `serve`."""
