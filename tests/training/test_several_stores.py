@@ -56,7 +56,7 @@ def test_a_label_that_one_store_lacks_is_learned_from_the_other(parts, target):
     whole, *both = parts
     how = {"validation_share": 0.1, "seed": 0, "group": None}
     heads = Heads(Rows.of(join_stores(both), target, None, how), RECIPE)
-    age, gender = (heads.targets[:, columns] for columns in heads.columns)
+    age, gender = (np.asarray(heads.targets)[:, columns] for columns in heads.columns)
     from_a = heads.heads[0].rows.training.labels["joined_from"] == "a.h5"
     assert 0 < from_a.sum() < len(from_a)
     assert (age[from_a] == 0).all() and (age[~from_a].sum(axis=1) > 0.99).all()
