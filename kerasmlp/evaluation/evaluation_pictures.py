@@ -75,10 +75,11 @@ def _draw_classes(folder, rows: Examples, models, bins, report) -> None:
 
     with drawing(folder / "reliability.png") as path:
         plots.reliability(bins, {k: report[k]["ece"] for k in bins}, path)
-    wrong = {k: rows.wrong(p) for k, p in models.items()}
-    entropies = {k: class_entropy_nats(rows.target, p) for k, p in models.items()}
-    curves = {k: risk_coverage(wrong[k], entropies[k]) for k in models}
-    last = list(models)[-1]
-    oracle = risk_coverage(wrong[last], wrong[last])
+    curves = {
+        k: risk_coverage(rows.wrong(p), class_entropy_nats(rows.target, p))
+        for k, p in models.items()
+    }
+    wrong = rows.wrong(models[list(models)[-1]])
+    oracle = risk_coverage(wrong, wrong)
     with drawing(folder / "risk_coverage.png") as path:
         plots.risk_coverage(curves, oracle, path)

@@ -33,7 +33,10 @@ def risk_coverage(errors, uncertainty) -> np.ndarray:
     uncertainty = _numbers("uncertainty", uncertainty, len(errors))
     _, group, sizes = np.unique(uncertainty, return_inverse=True, return_counts=True)
     ordered = np.repeat(np.bincount(group, errors) / sizes, sizes)
-    return np.cumsum(ordered) / np.arange(1, len(errors) + 1)
+    del group, sizes, uncertainty  # of millions of rows each takes its share of memory
+    np.cumsum(ordered, out=ordered)
+    ordered /= np.arange(1, len(errors) + 1)
+    return ordered
 
 
 def aurc(errors, uncertainty) -> float:
