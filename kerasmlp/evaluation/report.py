@@ -35,6 +35,7 @@ from kerasmlp.utils.checks import reject
 from kerasmlp.utils.files import write_json
 from kerasmlp.utils.tables import row_writer
 
+_DOUBLE_ROWS = 1_000_000  # of more, measures of uncertainty are kept in single precision
 OOD_ROWS = 2000
 """Most rows of another source: enough for an AUROC to about 0.01."""
 
@@ -205,7 +206,9 @@ def _draw_all(
                     for k in ("mean", *measures_of(chunk)):
                         values = chunk[k]
                         if k not in columns:
-                            columns[k] = np.empty((len(x), *values.shape[1:]), values.dtype)
+                            of_means = k == "mean" or len(x) <= _DOUBLE_ROWS
+                            dtype = values.dtype if of_means else np.float32
+                            columns[k] = np.empty((len(x), *values.shape[1:]), dtype)
                         columns[k][start : start + len(values)] = values
                     start += len(values)
                     bar.update(len(values))
