@@ -51,25 +51,6 @@ CODES = grpc.StatusCode
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    target = age_target("age_years", "adience", by_years=True)
-    run = make_run(tmp_path_factory.mktemp("run"), target, dropout_rate=0.3)
-    folder = tmp_path_factory.mktemp("served") / "age"
-    export_model(run, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def models(folder):
-    return load_models([folder])
-
-
-@pytest.fixture(scope="module")
-def version(models):
-    return models["age"].versions[1]
-
-
-@pytest.fixture(scope="module")
 def ports(models):
     """Of HTTP and of gRPC."""
     with service(models, grpc_port=0, max_rows=200, max_body_bytes=1 << 20) as ports:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_export import WIDTH, X, make_run
+from test_export import WIDTH, X
 
 pytest.importorskip("aiohttp", reason="needs aiohttp (extra `serve`)")
 pytest.importorskip("orjson", reason="needs orjson (extra `serve`)")
@@ -17,8 +17,6 @@ pytest.importorskip("prometheus_client", reason="needs prometheus_client (extra 
 from served import http_request, post, service
 
 from kerasmlp import InputError
-from kerasmlp.data.targets import age_target
-from kerasmlp.serving.export.saved_model import export_model
 from kerasmlp.serving.server.http_server import further_paths
 from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.json_process import JsonProcess
@@ -27,7 +25,6 @@ from kerasmlp.serving.server.model_service import ModelService
 from kerasmlp.serving.server.open_inference import InferForm, decode_infer
 from kerasmlp.serving.server.openapi import openapi
 from kerasmlp.serving.server.rest_json import decode
-from kerasmlp.serving.server.served_models import load_models
 
 INFER = "/v2/models/age/infer"
 SIZE = "Inference-Header-Content-Length"
@@ -37,20 +34,6 @@ FORM = InferForm(
     WIDTH, max_rows=200, max_samples=64, model="age",
     outputs={"serving_default": ["label", "p"], "serve_mc": ["label", "p", "std"]},
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    target = age_target("age_years", "adience", by_years=True)
-    run = make_run(tmp_path_factory.mktemp("run"), target, dropout_rate=0.3)
-    folder = tmp_path_factory.mktemp("served") / "age"
-    export_model(run, folder)
-    return load_models([folder])
-
-
-@pytest.fixture(scope="module")
-def version(models):
-    return models["age"].versions[1]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from data_sets import ROOT
 from forked import fresh_python
-from test_export import WIDTH, X, make_run
+from test_export import WIDTH, X
 
 pytest.importorskip("aiohttp", reason="needs aiohttp (extra `serve`)")
 pytest.importorskip("orjson", reason="needs orjson (extra `serve`)")
@@ -29,8 +29,6 @@ from served import http_request, post, service
 
 from kerasmlp import InputError
 from kerasmlp.cli import run_command
-from kerasmlp.data.targets import age_target
-from kerasmlp.serving.export.saved_model import export_model
 from kerasmlp.serving.server import bodies
 from kerasmlp.serving.server.batching import Batcher
 from kerasmlp.serving.server.http_server import serve
@@ -41,25 +39,6 @@ from kerasmlp.serving.server.served_models import ServedModel, load_models
 from kerasmlp.serving.server.served_version import ServedVersion
 
 PREDICT = "/v1/models/age:predict"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    target = age_target("age_years", "adience", by_years=True)
-    run = make_run(tmp_path_factory.mktemp("run"), target, dropout_rate=0.3)
-    folder = tmp_path_factory.mktemp("served") / "age"
-    export_model(run, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def models(folder):
-    return load_models([folder])
-
-
-@pytest.fixture(scope="module")
-def version(models):
-    return models["age"].versions[1]
 
 
 @pytest.fixture(scope="module")
