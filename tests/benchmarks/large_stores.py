@@ -17,7 +17,8 @@ process of its own, and deletes them. Parts:
   compared with those of the one file.
 
 Memory is the largest resident set (VmHWM) of the process, beside that of the largest of its
-children. The last line is one JSON object.
+children. Seconds are given of the whole command, and for each million rows more from one number of
+rows to the next, which leaves out what the start takes. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import argparse
 import functools
 import hashlib
 import io
+import itertools
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -128,8 +131,8 @@ def save_shards(folder: Path, rows: int, shards: int) -> None:
 
 
 def measured(command: str, *arguments: str | Path) -> dict[str, float]:
-    """Seconds and peak memory of a command in a process of its own."""
-    started = time.perf_counter()
+    """Seconds, those of the processor, and peak memory of a command in a process of its own."""
+    started, before = time.perf_counter(), _processor_seconds()
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, command, *map(str, arguments)],
         cwd=ROOT, capture_output=True, text=True,
@@ -140,8 +143,26 @@ def measured(command: str, *arguments: str | Path) -> dict[str, float]:
     own, children = done.stderr.split()[-2:]
     return {
         "seconds": round(seconds, 1),
+        "processor_seconds": round(_processor_seconds() - before, 1),
         "peak_mb": int(own) >> 10,
         "children_mb": int(children) >> 10,
+    }
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def per_million_more(found: dict[str, dict]) -> dict[str, list[float]]:
+    """Seconds for each million rows more, between numbers of rows: without the start."""
+    counts = sorted(int(rows) for rows in found if rows.isdigit())
+    return {
+        kind: [
+            round((found[str(b)][kind] - found[str(a)][kind]) / (b - a) * 1e6, 1)
+            for a, b in itertools.pairwise(counts)
+        ]
+        for kind in ("seconds", "processor_seconds")
     }
 
 
@@ -289,6 +310,9 @@ def main() -> None:
         finally:
             path.unlink(missing_ok=True)
             shutil.rmtree(shards, ignore_errors=True)
+    for part in set(args.parts) - {"forms"}:
+        results[part]["per_million_more"] = more = per_million_more(results[part])
+        print(part, "for each million rows more", more)
     print(json.dumps(results))
 
 
