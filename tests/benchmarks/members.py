@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("store", type=Path, nargs="?")
     parser.add_argument("other", type=Path, nargs="?")
     parser.add_argument("runs", type=Path, nargs="?")
-    parser.add_argument("--members", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--members", type=int, nargs="*", default=[1, 2, 4, 8, 16])
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--tabm", type=Path, help="a Python that holds PyTorch and tabm")
     parser.add_argument("--times", action="store_true")
