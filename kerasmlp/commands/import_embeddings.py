@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +109,23 @@ def run(args: argparse.Namespace) -> None:
     save_store(store, output, overwrite=args.force)
     for name, text in _summary(store):
         print(f"{name:12} {text}")
+    for text in _found_before(stores, args.sources):
+        print(f"{'doubt':12} {text}")
     print(f"{'store':12} {output}")
+
+
+def _found_before(stores: Sequence[EmbeddingStore], names: Sequence[str]) -> Iterator[str]:
+    """Of each source after the first, how many of its rows others have, too."""
+    import numpy as np
+
+    from kerasmlp.data.row_hashes import row_hashes
+
+    known = row_hashes(stores[0].values) if stores[1:] else np.empty(0, np.uint64)
+    for store, name in zip(stores[1:], names[1:], strict=True):
+        own = row_hashes(store.values)
+        if common := int(np.isin(own, known).sum()):
+            yield f"{common:,} rows of {name} are also in a source before it; `leaks` lists them"
+        known = np.union1d(known, own)
 
 
 def _relabel(args: argparse.Namespace, output: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -114,6 +115,8 @@ def train_run(
                 for log in logs:
                     log.close()
             seconds = {"fit": time.time() - started}
+            if progress:
+                print("measuring on the rows kept back, and calibrating", file=sys.stderr)
             measured = training.measure(model, history, run, progress=progress)
         except DivergedError as error:
             if not keep_diverged:

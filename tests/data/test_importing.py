@@ -335,12 +335,22 @@ def ragged_parquet(folder):
     return folder / "a.parquet"
 
 
+def twice_in_parquet(folder):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = [pa.array(UNIT.tolist()), *[pa.array(range(len(UNIT)))] * 2]
+    table = pa.Table.from_arrays(columns, names=["embedding", "age", "age"])
+    parquet.write_table(table, folder / "a.parquet")
+    return folder / "a.parquet"
+
+
 BROKEN = UNIT.copy()
 BROKEN[2, 3] = np.nan
 BAD = [
     (lambda f: f / "none.npz", "must be a file. Received: no such file"),
     (lambda f: f / "a.xlsx", "must end in one of .npz, .npy.* Received: suffix '.xlsx'"),
-    (lambda f: f, "must end in one of"),
+    (lambda f: f, "a folder of shards. Received: a folder without manifest.json"),
     (content("a.csv", ""), "must hold embeddings. Received: an empty file"),
     (content("a.csv", "e0,e1\n"), r"at least one row. Received: shape \(0, 2\)"),
     (
@@ -358,6 +368,7 @@ BAD = [
     (content("a.npy", pickle.dumps([1])), "must hold plain arrays. Received: pickled"),
     (content("a.h5", "hello"), "must be a complete HDF5 file"),
     (content("a.parquet", "hello"), "must be a complete table"),
+    (twice_in_parquet, "must hold each column once. Received: 'age' twice"),
     (npz(x=np.array([{}] * 5, object)), "one width in 'x'.* Received: Python objects .pickled"),
     (cut("npz", 0.7), "must be a complete .npz file"),
     (cut("h5", 0.7), "must be a complete HDF5 file"),

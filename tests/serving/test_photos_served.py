@@ -180,7 +180,8 @@ def test_who_ends_the_process_ends_no_other(models, embedder):
 def test_other_embedders_and_none(models, folder, embedder, tmp_path, capsys):
     with service(models) as port:
         status, answer = ask(port, picture())
-        assert (status, answer["error"]) == (400, "only :predict is answered, not :embed")
+        why = "only :predict is answered, not :embed; :embed needs `serve --model-dir`"
+        assert (status, answer["error"]) == (400, why)
     other = shutil.copytree(embedder, tmp_path / "other")
     (other / "tiny.onnx").write_bytes(tiny_embedder.tiny_onnx(seed=1))
     command = ["serve", str(folder), "--port", "0", "--embedder"]

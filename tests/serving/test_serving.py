@@ -244,6 +244,11 @@ def test_wrong_paths(port, method, path, status, message):
     [
         ([], "`body` must be a JSON object. Received: []"),
         ({}, "`body` must hold either `instances` or `inputs`. Received: []"),
+        (
+            {"instances": [[0.0]], "signature": "serve_mc"},
+            "`body` must hold `signature_name`, `instances` or `inputs` alone. "
+            "Received: 'signature'",
+        ),
         ({"inputs": 1, "instances": 1}, "`body` must hold either"),
         ({"signature_name": "x", "inputs": []}, "must be one of serving_default, serve_mc"),
         ({"signature_name": 0, "inputs": []}, "`signature_name` must be one of"),

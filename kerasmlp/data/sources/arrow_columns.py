@@ -59,9 +59,7 @@ def _columns_of(path: Path, table: Any, drop: Collection[str]) -> SourceArrays:
     attributes = {k.decode("utf-8", "replace"): v for k, v in metadata.items()}
     attributes = {k: v for k, v in attributes.items() if k.endswith(CODES)}
     columns, left_out = {}, {}
-    repeated = [name for name, count in Counter(names).items() if count > 1 and name not in drop]
-    if repeated:
-        reject_file(path, "must hold each column once", f"{repeated[0]!r} twice or more")
+    require_once(path, names, drop)
     for place, name in enumerate(names):
         if name in drop:
             left_out[name] = DROPPED
@@ -76,6 +74,13 @@ def _columns_of(path: Path, table: Any, drop: Collection[str]) -> SourceArrays:
         columns[name] = column
     index = [n for n in names if n.startswith(PANDAS_INDEX)]
     return SourceArrays(columns, attributes, left_out, index, table=True)
+
+
+def require_once(path: Path, names: Collection[str], drop: Collection[str]) -> None:
+    """Rejects columns of one name, but for those that are left out."""
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name not in drop]
+    if repeated:
+        reject_file(path, "must hold each column once", f"{repeated[0]!r} twice or more")
 
 
 def _whole(codes: np.ndarray) -> np.ndarray:
@@ -199,6 +204,8 @@ def _from_chunk(column: Any) -> np.ndarray:
         values[:] = column.to_pylist()
         return values
     try:
+        if types.is_duration(kind):  # as text its unit would be lost
+            raise _LeftOut(f"values of type {kind}")
         return _text(pa.chunked_array([column.cast(pa.string())]))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise _LeftOut(f"values of type {kind}") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyarrow import parquet, types
 
-from kerasmlp.data.sources.arrow_columns import is_read, read_table
+from kerasmlp.data.sources.arrow_columns import is_read, read_table, require_once
 from kerasmlp.data.sources.large_arrays import parts_of_parquet
 from kerasmlp.data.sources.source import DROPPED, SourceArrays, open_file, require_size
 from kerasmlp.data.stores.streamed_rows import StreamedRows
@@ -21,6 +21,7 @@ def read_parquet(path: Path, drop: Collection[str] = ()) -> SourceArrays:
 
     def read() -> Any:
         schema = parquet.read_schema(file)
+        require_once(path, schema.names, drop)
         file.seek(0)
         fields = {f.name: f for f in schema}
         texts = [f.name for f in schema if types.is_string(f.type) or types.is_binary(f.type)]

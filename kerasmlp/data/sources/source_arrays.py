@@ -8,7 +8,7 @@ from kerasmlp.data.sources.hdf5_arrays import read_hdf5, read_store
 from kerasmlp.data.sources.numpy_arrays import read_numpy
 from kerasmlp.data.sources.source import SourceArrays
 from kerasmlp.data.stores.parquet_rows import is_parquet_store
-from kerasmlp.data.stores.store_folder import is_store_folder
+from kerasmlp.data.stores.store_folder import MANIFEST, is_store_folder
 from kerasmlp.utils.checks import reject_file
 
 
@@ -49,6 +49,9 @@ def read_source(path: str | os.PathLike, drop: Collection[str] = ()) -> SourceAr
     if is_store_folder(path) or is_parquet_store(path):
         return read_store(path, drop)
     reader = _READERS.get(suffix)
+    if path.is_dir():
+        came = f"a folder without {MANIFEST}"
+        reject_file(path, "must be a file, or a store: a folder of shards", came)
     if reader is None:
         reject_file(path, f"must end in one of {', '.join(_READERS)}", f"suffix {path.suffix!r}")
     return reader(path, drop)

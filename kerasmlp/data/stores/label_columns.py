@@ -47,7 +47,7 @@ def as_column(name: Any, key: str, values: Sequence | np.ndarray, rows: int) -> 
 
 def whole_numbers(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Floats as integers, -1 where nothing is known, and the mask of those that are none."""
-    whole = np.where(np.isnan(column), UNKNOWN, column)
+    whole = np.where(np.isnan(column), UNKNOWN, column).astype(np.float64)
     bad = ~(np.abs(whole) < 2**53) | (whole != np.rint(whole))
     return np.where(bad, UNKNOWN, whole).astype(np.int64), bad
 

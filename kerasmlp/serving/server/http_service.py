@@ -128,7 +128,8 @@ class HttpService:
 
         async def question(version: ServedVersion) -> Question:
             if (verb := request.match_info.get("verb", "predict")) != "predict":
-                raise Refusal(400, f"only :predict is answered, not :{verb}")
+                why = "; :embed needs `serve --model-dir`" if verb == "embed" else ""
+                raise Refusal(400, f"only :predict is answered, not :{verb}{why}")
             await request.protocol.taken()
             return await question_of(version)
 

@@ -37,6 +37,8 @@ def decode(body: bytes, form: Form) -> Question:
     Reference: "RESTful API" of TensorFlow Serving, Predict API.
     """
     content = parse_object(body)
+    if unknown := set(content) - {"signature_name", "instances", "inputs"}:
+        refuse("body", "must hold `signature_name`, `instances` or `inputs` alone", min(unknown))
     signature = check_signature(content.get("signature_name", "serving_default"), form)
     if ("instances" in content) == ("inputs" in content):
         refuse("body", "must hold either `instances` or `inputs`", [*content])
