@@ -5,7 +5,7 @@ import socket
 
 from kerasmlp.serving.server.grpc_messages import SERVICE
 
-_DATA, _HEADERS, _RESET, _SETTINGS = 0, 1, 3, 4
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING = 0, 1, 3, 4, 6
 _ENDS, _HEAD_ENDS = 1, 4  # flags
 _NOTHING = (4).to_bytes(2, "big") + bytes(4)  # bytes of an answer may come before more are asked
 
@@ -20,9 +20,44 @@ def _field(name, value):
     return bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
+class Calls:
+    """What the server says on one connection."""
+
+    def __init__(self, frames):
+        self._frames = frames
+        self.ended, self.answered, self.seen = set(), set(), set()
+
+    def _read(self):
+        head = self._frames.read(9)
+        if not head:
+            return False
+        kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
+        self._frames.read(int.from_bytes(head[:3], "big"))
+        self.seen.add((kind, flags))
+        if kind == _DATA:
+            self.answered.add(stream)
+        if kind == _RESET or (kind == _HEADERS and flags & _ENDS):
+            self.ended.add(stream)
+        return True
+
+    def wait_for_pong(self):
+        while (_PING, 1) not in self.seen:
+            assert self._read(), "the connection was closed"
+
+    def wait_for_ends(self, count):
+        """Until the server has ended so many of the calls; returns how many were answered."""
+        while len(self.ended) < count:
+            assert self._read(), "the connection was closed"
+        return len(self.answered)
+
+    def wait_for_close(self):
+        while self._read():
+            pass
+
+
 @contextlib.contextmanager
 def calls(port, address, method, count, message=None, *, takes_answers=True):
-    """Yields a connection with so many calls, each with a message, or silent for ever."""
+    """So many on one connection, each with a message, or silent for ever, once all are there."""
     fields = {":method": "POST", ":scheme": "http", ":path": f"/{SERVICE}/{method}"}
     fields |= {":authority": "localhost", "te": "trailers", "content-type": "application/grpc"}
     head = b"".join(_field(*one) for one in fields.items())
@@ -36,21 +71,8 @@ def calls(port, address, method, count, message=None, *, takes_answers=True):
             sent += _frame(_DATA, _ENDS, stream, content)
     where = ("127.0.0.1", port)
     with socket.create_connection(where, timeout=20, source_address=(address, 0)) as connection:
-        connection.sendall(sent)
-        yield connection
-
-
-def wait_for_ends(connection, count):
-    """Until the server has ended so many of the calls; returns how many were answered."""
-    ended, answered = set(), set()
-    with connection.makefile("rb") as frames:
-        while len(ended) < count:
-            head = frames.read(9)
-            assert len(head) == 9, "the connection was closed"
-            kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
-            frames.read(int.from_bytes(head[:3], "big"))
-            if kind == _DATA:
-                answered.add(stream)
-            if kind == _RESET or (kind == _HEADERS and flags & _ENDS):
-                ended.add(stream)
-    return len(answered)
+        connection.sendall(sent + _frame(_PING, 0, 0, bytes(8)))
+        with connection.makefile("rb") as frames:
+            made = Calls(frames)
+            made.wait_for_pong()
+            yield made
