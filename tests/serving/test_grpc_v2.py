@@ -613,7 +613,7 @@ def test_calls_without_a_message_shut_nobody_out(models, version, method, addres
             assert counted(http, 503) == 33  # and one for the others
 
 
-def test_answers_that_nobody_takes_shut_nobody_out(models, monkeypatch):
+def test_answers_that_nobody_takes_shut_nobody_out(models, monkeypatch, caplog):
     monkeypatch.setattr(grpc_service, "_OLD_MS", 1000)
     with (
         service(models, grpc_port=0, max_requests=8, timeout_s=0.1) as (_, port),
@@ -632,6 +632,7 @@ def test_answers_that_nobody_takes_shut_nobody_out(models, monkeypatch):
         for one in stuck:
             one.wait_for_close()  # as it is too old
         assert ask_from_there().wait_for_ends(8) == 8
+    assert not caplog.records
 
 
 def test_of_whoever_asks_most_the_last_question_gives_way(models, version):

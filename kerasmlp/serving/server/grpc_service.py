@@ -92,7 +92,10 @@ class GrpcService:
             except Exception as error:
                 status, sentence = sentence_of(error)
                 await context.abort(_CODES.get(status, grpc.StatusCode.INTERNAL), sentence)
-            await context.write(answer)
+            try:
+                await context.write(answer)
+            except grpc.aio.BaseError:  # who was to take it is gone: gRPC would log a traceback
+                raise asyncio.CancelledError from None
 
     async def _read(self, client: Client, context: grpc.aio.ServicerContext) -> bytes:
         limit = self._models.limits.timeout_s
