@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--max-samples", "MC passes per row (default: 4096)"),
         ("--max-passes", "rows times MC passes of one request (default: 262144)"),
         ("--max-requests", "at one time; more get 503 (default: 256)"),
-        ("--max-connections", "at one time (default: 1024)"),
+        ("--max-connections", "at one time, to each port (default: 1024)"),
         ("--max-batch-rows", "of requests computed together; 0: each alone (default: 256)"),
     ):
         add_number(parser, flag, int, text)

@@ -1,9 +1,11 @@
 """The Open Inference Protocol over gRPC, asked by messages of our own, by Triton's client and
 KServe's, and by hostile ones."""
 
+import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import socket
 import subprocess
@@ -25,6 +27,7 @@ pytest.importorskip("prometheus_client", reason="needs prometheus_client (extra 
 pytest.importorskip("grpc", reason="needs grpcio (extra `grpc`)")
 import grpc
 from forked import fresh_python
+from http2_calls import calls
 from served import service
 from test_open_inference import ask as ask_http
 from test_open_inference import check_same, mc_inputs, tensor
@@ -33,6 +36,7 @@ from kerasmlp import InputError
 from kerasmlp.cli import run_command
 from kerasmlp.data.targets import age_target
 from kerasmlp.serving.export.saved_model import export_model
+from kerasmlp.serving.server import grpc_service, http_server
 from kerasmlp.serving.server.grpc_messages import SERVICE, messages, parse, parts_of
 from kerasmlp.serving.server.grpc_tensors import MessageForm, decode_message, encode_message
 from kerasmlp.serving.server.json_process import JsonProcess
@@ -222,6 +226,10 @@ def test_the_other_methods(channel):
         assert found == (CODES.NOT_FOUND, "age has no version '2' that is served")
         code, sentence = call(channel, method, b"\xff")
         assert code == CODES.INVALID_ARGUMENT and f"must be a {method}Request" in sentence
+    assert told(channel, "ModelReady", name="a" * 5000) == (
+        CODES.RESOURCE_EXHAUSTED,
+        "the message is too large: at most 4096 bytes",
+    )
     for method in ("ModelConfig", "RepositoryModelUnload", "SystemSharedMemoryRegister", "x"):
         assert call(channel, method)[0] == CODES.UNIMPLEMENTED
     stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter([b""]), timeout=60)
@@ -523,21 +531,47 @@ def counters(port):
     return {name: float(value) for name, value in lines if name[0] != "#"}
 
 
-def test_answers_are_counted_and_too_many_refused(models, version):
-    begun, go_on, run, answers = threading.Event(), threading.Event(), version.run, []
+@contextlib.contextmanager
+def held(version):
+    """Yields what tells that the model is asked, and what lets it answer."""
+    begun, go_on, run = threading.Event(), threading.Event(), version.run
 
     def slowly(*asked):
         begun.set()
         go_on.wait(60)
         return run(*asked)
 
+    version.run = slowly
+    try:
+        yield begun, go_on
+    finally:
+        go_on.set()
+        del version.run
+
+
+def counted(port, code, model="", signature=""):
+    labels = f'code="{code}",model="{model}",signature="{signature}"'
+    return counters(port).get(f"kerasmlp_answers_total{{{labels}}}", 0)
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+OF_AGE = ("age", "serving_default")
+
+
+def test_answers_are_counted_and_too_many_refused(models, version):
+    answers = []
     with (
-        service(models, grpc_port=0, max_requests=1) as (http, port),
+        service(models, grpc_port=0, max_requests=1, max_body_bytes=1 << 16) as (http, port),
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
         grpc.insecure_channel(f"localhost:{port}") as other,
     ):
-        version.run = slowly
-        try:
+        with held(version) as (begun, go_on):
             first = threading.Thread(target=lambda: answers.append(ask(channel, {"embedding": X})))
             first.start()
             assert begun.wait(60)
@@ -547,17 +581,150 @@ def test_answers_are_counted_and_too_many_refused(models, version):
             assert told(other, "ServerLive").live
             go_on.set()
             first.join()
-        finally:
-            del version.run
         ask(channel, {"embedding": X}, model_name="none")
         call(channel, "ModelInfer", b"x")
-        seen = counters(http)
-    good = 'model="age",signature="serving_default"'
-    assert seen[f'kerasmlp_answers_total{{code="200",{good}}}'] == 1
-    assert seen[f"kerasmlp_rows_total{{{good}}}"] == len(X)
-    for code in (400, 404):
-        assert seen[f'kerasmlp_answers_total{{code="{code}",model="",signature=""}}'] == 1
-    check_same(read(answers[0]), run("serving_default", {"embedding": X}))
+        assert call(channel, "ModelInfer", bytes(1 << 17))[0] == CODES.RESOURCE_EXHAUSTED
+        # gRPC ends it, and tells the service as little as of who hangs up.
+        wait_until(lambda: counted(http, 400) + counted(http, 499) == 2)
+        assert counted(http, 400) >= 1 == counted(http, 404)
+        for code in (200, 503):
+            assert counted(http, code, *OF_AGE) == 1
+        rows = counters(http)['kerasmlp_rows_total{model="age",signature="serving_default"}']
+    assert rows == len(X)
+    check_same(read(answers[0]), version.run("serving_default", {"embedding": X}))
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ServerLive"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_calls_without_a_message_shut_nobody_out(models, version, method, address):
+    with (
+        service(models, grpc_port=0, max_requests=8) as (http, port),
+        contextlib.ExitStack() as stack,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        silent = [stack.enter_context(calls(port, address, method, 8)) for _ in range(5)]
+        for one in silent[:4]:
+            assert one.wait_for_ends(8) == 0
+        assert told(channel, "ServerLive").live
+        expected = version.run("serving_default", {"embedding": X})
+        check_same(read(ask(channel, {"embedding": X})), expected)
+        assert counted(http, 200, *OF_AGE) == 1
+        if method == "ModelInfer":
+            assert counted(http, 503) == 33  # and one for the others
+
+
+def test_answers_that_nobody_takes_shut_nobody_out(models, monkeypatch, caplog):
+    monkeypatch.setattr(grpc_service, "_OLD_MS", 1000)
+    with (
+        service(models, grpc_port=0, max_requests=8, timeout_s=0.1) as (_, port),
+        contextlib.ExitStack() as stack,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+
+        def ask_from_there(**how):
+            asked = calls(port, "127.0.0.2", "ServerLive", 8, b"", **how)
+            return stack.enter_context(asked)
+
+        stuck = [ask_from_there(takes_answers=False) for _ in range(5)]
+        assert told(channel, "ServerLive").live
+        assert ask_from_there().wait_for_ends(8) == 0
+        assert told(channel, "ServerLive").live
+        for one in stuck:
+            one.wait_for_close()  # as it is too old
+        assert ask_from_there().wait_for_ends(8) == 8
+    assert not caplog.records
+
+
+def test_of_whoever_asks_most_the_last_question_gives_way(models, version):
+    body, answers = request({"embedding": X}, True).SerializeToString(), []
+    with (
+        service(models, grpc_port=0, max_requests=2) as (http, port),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        with (
+            held(version) as (begun, go_on),
+            calls(port, "127.0.0.2", "ModelInfer", 2, body) as many,
+        ):
+            assert begun.wait(60)
+            wait_until(lambda: counters(http)["kerasmlp_active_requests"] == 2)
+            few = threading.Thread(target=lambda: answers.append(ask(channel, {"embedding": X})))
+            few.start()
+            assert many.wait_for_ends(1) == 0
+            assert counted(http, 503, *OF_AGE) == 1
+            go_on.set()
+            assert many.wait_for_ends(2) == 1
+            few.join()
+        assert counted(http, 200, *OF_AGE) == 2
+    check_same(read(answers[0]), version.run("serving_default", {"embedding": X}))
+
+
+def test_whoever_leaves_is_not_computed(models, version):
+    body = request({"embedding": X}, True).SerializeToString()
+    with (
+        service(models, grpc_port=0, max_requests=2) as (http, port),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        with held(version) as (begun, go_on):
+            first = infer.future(body)
+            assert begun.wait(60)
+            with pytest.raises(grpc.RpcError) as late:
+                infer(body, timeout=0.2)
+            assert late.value.code() == CODES.DEADLINE_EXCEEDED
+            first.cancel()
+            wait_until(lambda: counted(http, 499, *OF_AGE) == 2)
+            both = [infer.future(body) for _ in range(2)]  # there is room again
+            wait_until(lambda: counters(http)["kerasmlp_active_requests"] == 2)
+            go_on.set()
+            expected = version.run("serving_default", {"embedding": X})
+            for one in both:
+                check_same(read(parse("ModelInferResponse", one.result(60))), expected)
+        assert counted(http, 200, *OF_AGE) == 2 and not counted(http, 503, *OF_AGE)
+
+
+def test_a_model_that_fails_is_told_in_one_sentence(channel, ports, version, caplog):
+    def fails(*asked):
+        raise RuntimeError("secret\nlines")
+
+    version.run = fails
+    try:
+        answer = ask(channel, {"embedding": X})
+    finally:
+        del version.run
+    assert answer == (CODES.INTERNAL, "the request could not be computed")
+    assert caplog.messages == ["a request could not be computed: RuntimeError"]
+    assert counted(ports[0], 500, *OF_AGE) == 1
+
+
+def test_idle_connections_are_closed(models, monkeypatch):
+    monkeypatch.setattr(grpc_service, "KEPT_S", 0.2)
+    states, idle = [], threading.Event()
+
+    def changed(state):
+        states.append(state)
+        if state == grpc.ChannelConnectivity.IDLE and len(states) > 1:
+            idle.set()
+
+    with (
+        service(models, grpc_port=0) as (_, port),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        channel.subscribe(changed)
+        assert told(channel, "ServerLive").live
+        assert idle.wait(10), states
+        assert told(channel, "ServerLive").live
+
+
+def test_files_are_counted_for_both_ports():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    try:
+        for ports, files in ((1, 300), (2, 328)):
+            assert http_server._room_for(100, ports) == 100
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (files, hard)
+        assert http_server._room_for(hard, 2) == (hard - 128) // 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_version_is_replaced_while_it_is_asked(folder, tmp_path):
@@ -600,17 +767,12 @@ def test_a_version_is_replaced_while_it_is_asked(folder, tmp_path):
 
 
 def test_whoever_was_taken_is_answered_before_it_stops(models, version):
-    begun, go_on, run, answers = threading.Event(), threading.Event(), version.run, []
-
-    def slowly(*asked):
-        begun.set()
-        go_on.wait(60)
-        return run(*asked)
-
-    stack = service(models, grpc_port=0)
+    answers, stack = [], service(models, grpc_port=0)
     _, port = stack.__enter__()
-    version.run = slowly
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with (
+        held(version) as (begun, go_on),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
         asking = threading.Thread(target=lambda: answers.append(ask(channel, {"embedding": X})))
         asking.start()
         assert begun.wait(60)
@@ -627,8 +789,7 @@ def test_whoever_was_taken_is_answered_before_it_stops(models, version):
         go_on.set()
         asking.join()
         ends.join()
-    del version.run
-    check_same(read(answers[0]), run("serving_default", {"embedding": X}))
+    check_same(read(answers[0]), version.run("serving_default", {"embedding": X}))
 
 
 KSERVE = """

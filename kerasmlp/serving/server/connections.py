@@ -16,6 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 from kerasmlp.serving.server.fair_queue import Client
 from kerasmlp.serving.server.rest_answers import JsonAnswer
 
+KEPT_S = 75  # an idle connection
 _HEAD_S = 10.0  # from the first byte of a request to the end of its head
 _STUCK_S = 10.0  # of an answer of which nothing is taken
 _LOOK_S = 0.005

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from kerasmlp.serving.server.address import LOCAL, in_url, sayable_address
 from kerasmlp.serving.server.bounded_log import bounded_log
-from kerasmlp.serving.server.connections import Connection, Connections
+from kerasmlp.serving.server.connections import KEPT_S, Connection, Connections
 from kerasmlp.serving.server.http_service import HttpService
 from kerasmlp.serving.server.limits import Limits
 from kerasmlp.serving.server.listener import Listener
@@ -26,7 +26,6 @@ from kerasmlp.serving.server.rest_answers import JsonAnswer
 from kerasmlp.serving.server.served_models import ServedModel
 from kerasmlp.serving.server.version_watcher import VersionWatcher
 
-_KEPT_S = 75  # an idle connection
 _SWITCH_S = 0.0005  # until a thread that decodes gives way to the one that answers
 _OTHER_FILES = 128  # that the process has open beside its connections
 
@@ -100,8 +99,9 @@ async def listening(
         photos: Who looks at photos; None for nobody.
         grpc_port: Port for gRPC; 0 takes a free one, None is without.
     """
-    connections = Connections(_room_for(limits.max_connections))
-    how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": _KEPT_S}
+    most = _room_for(limits.max_connections, ports=1 if grpc_port is None else 2)
+    connections = Connections(most)
+    how = {"access_log": None, "auto_decompress": False, "keepalive_timeout": KEPT_S}
     service = HttpService(ModelService(models, limits))
     # A small compressed body may hold gigabytes: it is refused, not unpacked.
     app = service.app(further_paths(service, photos))
@@ -121,7 +121,7 @@ async def listening(
             if grpc_port is not None:
                 from kerasmlp.serving.server.grpc_service import grpc_listening
 
-                beside = grpc_listening(service.models, host, grpc_port)
+                beside = grpc_listening(service.models, host, grpc_port, most)
                 grpc_address = await stack.enter_async_context(beside)
             yield service, listener, f"http://{named}:{port}", grpc_address
     finally:
@@ -142,11 +142,11 @@ def further_paths(service: HttpService, photos: PhotoProcess | None) -> Iterator
         yield from PhotoPaths(service, photos).routes()
 
 
-def _room_for(connections: int) -> int:
-    """How many of them this process can have, after it asked for as many files."""
+def _room_for(connections: int, ports: int) -> int:
+    """How many of them each port can have, after this process asked for as many files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
+    wanted = ports * connections + _OTHER_FILES
     if soft < wanted:
         soft = min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(min(connections, soft - _OTHER_FILES), 1)
+    return max(min(connections, (soft - _OTHER_FILES) // ports), 1)

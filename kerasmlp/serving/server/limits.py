@@ -13,8 +13,8 @@ class Limits:
         max_samples: MC passes per row; the model may take fewer.
         max_passes: Rows × MC passes of one request, or of those computed together.
         max_requests: That wait or are computed at one time; more get 503.
-        max_connections: That are open at one time; fewer where the system lets
-            this process open fewer files.
+        max_connections: That are open at one time, by HTTP and as many by gRPC;
+            fewer where the system lets this process open fewer files.
         max_batch_rows: Up to which concurrent requests are merged; 0 merges none.
         timeout_s: Until a request is answered with 408 or 504.
         drain_s: How long a server that stops says so before it closes its port.
