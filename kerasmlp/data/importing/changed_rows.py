@@ -81,9 +81,10 @@ def norms_checked(
 
 def halved(path: Any, embeddings: AnyRows) -> AnyRows:
     """Embeddings in half precision, if they fit."""
-    largest = max((np.abs(block).max(initial=0) for _, block in blocks_of(embeddings)), default=0)
-    if largest > np.finfo(np.float16).max:
-        reject_file(path, "must fit half precision for --float16", "numbers above 65504")
+    largest = np.max([np.abs(block).max(initial=0) for _, block in blocks_of(embeddings)], initial=0)
+    if not largest <= np.finfo(np.float16).max:
+        came = "NaN" if np.isnan(largest) else "numbers above 65504"
+        reject_file(path, "must fit half precision for --float16", came)
     if isinstance(embeddings, StreamedRows):
         return StreamedRows([ChangedPart(embeddings, np.dtype(np.float16))])
     return embeddings.astype(np.float16)
