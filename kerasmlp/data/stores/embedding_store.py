@@ -171,7 +171,7 @@ class EmbeddingStore(RowStore):
         stores = []
         for shard in shards:
             how = {"verify": verify, "most_bytes": allowance.left, "streamed": True}
-            stores.append(store := super(EmbeddingStore, cls).open(shard, **how))
+            stores.append(store := super().open(shard, **how))
             parts = [store.values, *store.labels.values()]
             allowance.take(sum(part.nbytes for part in parts), shard.name)
         for (shard, rows), store in zip(shards.items(), stores, strict=True):

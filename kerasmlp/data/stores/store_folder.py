@@ -12,7 +12,16 @@ from kerasmlp.data.stores.hdf5_links import own_part
 from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import read_json, what_is, write_json
-from kerasmlp.utils.schema import Fault, check_object, dict_of, fields, list_of, one_of, optional, whole
+from kerasmlp.utils.schema import (
+    Fault,
+    check_object,
+    dict_of,
+    fields,
+    list_of,
+    one_of,
+    optional,
+    whole,
+)
 
 MANIFEST = "manifest.json"
 FORMAT = "kerasmlp.store_folder"
