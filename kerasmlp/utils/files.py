@@ -95,7 +95,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replaced_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary folder; puts it in the place of the folder at `path` if the block succeeds.
+    """Yields a temporary folder; puts it in the place of that at `path` if the block succeeds.
 
     The old one is deleted once the new one is on disk under its name; it and
     its files keep their permissions, and a link keeps pointing to it.
