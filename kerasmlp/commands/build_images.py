@@ -39,8 +39,10 @@ def run(args: argparse.Namespace) -> None:
     from kerasmlp.data.datasets.removal import removal_table, write_removals
     from kerasmlp.data.images.cifar import is_cifar, store_of_cifar
     from kerasmlp.data.images.image_arrays import store_of_arrays
+    from kerasmlp.data.stores.store_file import require_no_table
 
     require_file_place(args.output)
+    require_no_table(args.output)
     if args.output.exists() and not args.force:
         reject_file(args.output, "must not exist yet (or --force)", "an existing file")
     arrays = args.source.suffix.lower() == ".npz"

@@ -63,10 +63,10 @@ def extract_embeddings(
     Args:
         records: The inputs, as `kerasmlp.data.datasets.read_records` gives them.
         model_dir: Folder with insightface's detector and embedder, or None.
-        store_path: The store to write.
+        store_path: The store to write, of any form; of no suffix a folder of shards.
         workers: Processes, each on one core; None takes all cores.
         engine: `"local"`, or `"ray"`: workers of a Ray cluster, the one of `RAY_ADDRESS` or one
-            started here. Then a store whose name has no suffix becomes a folder of shards.
+            started here.
         face: Which face to take, as for `choose_face`.
         views: Rows of each face, of slightly different crops, numbered in the label `view`.
         min_det_score: Faces below this score do not count.

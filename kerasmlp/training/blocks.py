@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.parquet_part import ParquetPart
 from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.utils.memory import available_bytes
@@ -104,10 +105,16 @@ def notes_of_blocks(rows: AnyRows) -> list[str]:
     blocks = Blocks.of(rows)
     if blocks is None:
         return []
-    return [
+    notes = [
         "the rows would take too much of the memory, and stay in their files: epochs draw from "
         f"shuffled blocks of {blocks.rows:,} rows, {blocks.window:,} rows at once"
     ]
+    if any(isinstance(part, ParquetPart) for part in getattr(rows, "parts", ())):
+        notes.append(
+            "from Parquet nearly all is read anew for each of these: an .h5 file, as "
+            "`export-embeddings` makes of it, is read faster"
+        )
+    return notes
 
 
 def bytes_as_begun(run_dir: str | os.PathLike, *, resume: bool) -> int | None:

@@ -45,6 +45,7 @@ class StandardRows:
 
     def __init__(self, rows: AnyRows, mean: np.ndarray, scale: np.ndarray):
         self.shape, self.in_memory = rows.shape, getattr(rows, "in_memory", True)
+        self.parts = getattr(rows, "parts", ())
         self._rows, self._mean, self._scale = rows, mean, scale
 
     def __len__(self) -> int:

@@ -88,8 +88,57 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         temporary.rename(path)  # also onto an empty folder
+        sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replaced_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary folder; puts it in the place of that at `path` if the block succeeds.
+
+    The old one is deleted once the new one is on disk under its name; it and
+    its files keep their permissions, and a link keeps pointing to it.
+
+    Example:
+
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     folder = Path(parent, "found")
+    ...     folder.mkdir()
+    ...     _ = (folder / "old.txt").write_text("old")
+    ...     with replaced_folder(folder) as temporary:
+    ...         _ = (temporary / "new.txt").write_text("new")
+    ...     os.listdir(folder), os.listdir(parent)
+    (['new.txt'], ['found'])
+    """
+    path = Path(os.path.realpath(path))
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    new, old = aside / "new", aside / "old"
+    new.mkdir()
+    try:
+        yield new
+        _take_modes(new, path)
+        path.rename(old)
+        new.rename(path)
+        sync(path.parent)
+        shutil.rmtree(old)
+    except BaseException:
+        with contextlib.suppress(OSError):  # it was never moved, or the new one is there
+            old.rename(path)
+        raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        with contextlib.suppress(OSError):  # an old one that could not go back stays
+            aside.rmdir()
+
+
+def _take_modes(new: Path, old: Path) -> None:
+    """Gives a folder and its files the permissions of another and of a file in it."""
+    for inner in new.iterdir():
+        inner.chmod(_mode(next(old.iterdir(), inner), private=True))
+    new.chmod(_mode(old, private=True))
+    for made in (*new.iterdir(), new):
+        sync(made)
 
 
 def require_new_folder(path: str | os.PathLike) -> None:

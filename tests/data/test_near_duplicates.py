@@ -336,6 +336,15 @@ def test_every_half_becomes_the_same_single():
     np.testing.assert_array_equal(out.view(np.uint32), halves.astype(np.float32).view(np.uint32))
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, -np.nan])
+def test_halves_that_are_not_finite_stay_so(value):
+    halves = np.full((600, 3), -2, np.float16)
+    halves[300, 1] = value
+    out = np.empty(halves.shape, np.float32)
+    as_single(halves, out)
+    np.testing.assert_array_equal(out, halves.astype(np.float32))
+
+
 def test_copies_of_stores_hold_groups(file, tmp_path):
     found, store = near_duplicates(file), EmbeddingStore.open(file)
     write_groups(found, [file], [tmp_path / "new.h5"])

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kerasmlp import EmbeddingStore, StoreInfo
+from kerasmlp import EmbeddingStore, ImageStore, StoreInfo
 from kerasmlp.cli import run_command
 from kerasmlp.data.stores import parquet_rows
+from kerasmlp.data.stores.partial_store import PartialStore
 from kerasmlp.data.stores.store_paths import check_store_path, is_store, save_store
 from kerasmlp.data.stores.streamed_rows import StreamedRows
 from kerasmlp.utils.checks import InputError
@@ -207,3 +208,60 @@ def test_gaps_in_rows_are_refused(tmp_path):
     with pytest.raises(InputError, match="rows without a list"):
         EmbeddingStore.open(tmp_path / "a.parquet")
     assert json.loads(schema.metadata[b"kerasmlp"])["labels"] == {}
+
+
+def test_no_file_is_called_what_it_is_not(tmp_path):
+    store = made()
+    for name in ("a.parquet", "a.CSV", "a.npz"):
+        with pytest.raises(InputError, match="must end in .h5 or .hdf5"):
+            store.save(tmp_path / name)
+    with pytest.raises(InputError, match="must end in .h5 or .hdf5"):
+        ImageStore(np.zeros((1, 4, 4, 3), np.uint8)).save(tmp_path / "a.parquet")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_copies_and_extractions_are_of_any_form(tmp_path, form, capsys):
+    made().save(tmp_path / "a.h5")
+    arguments = ["a.h5", "--threshold", "0.99", "--write-groups", form]
+    arguments = [str(tmp_path / a) if a in ("a.h5", form) else a for a in arguments]
+    assert run_command("leaks", arguments) == 0
+    found = EmbeddingStore.open(tmp_path / form, verify=True)
+    np.testing.assert_array_equal(found.embeddings, EmbeddingStore.open(tmp_path / "a.h5").values)
+    arguments[-1] = str(tmp_path / "new.csv")
+    capsys.readouterr()
+    assert run_command("leaks", arguments) == 2
+    assert "must end in" in capsys.readouterr().err
+
+    target = tmp_path / f"new_{form}"
+    with PartialStore(target, settings={}, width=8) as partial:
+        partial.append({"key": "a.jpg"}, np.eye(8, dtype="f4")[2])
+        partial.finish({"path": ["a.jpg"]}, StoreInfo())
+    assert is_store(target) and EmbeddingStore.open(target).labels["path"] == ["a.jpg"]
+    with pytest.raises(InputError, match="must end in"):
+        PartialStore(tmp_path / "new.npy", settings={}, width=8)
+    assert not (tmp_path / "new.npy.partial").exists()
+
+
+@pytest.mark.parametrize("name", ["race", "embedding.x"])
+def test_a_text_that_all_rows_share_is_not_unfolded(tmp_path, name):
+    texts = ["é", "", "é", "b" * 40_000]
+    store = EmbeddingStore(np.eye(4, dtype="f4"), {name: texts})
+    save_store(store, tmp_path / "a.parquet")
+    same(store, EmbeddingStore.open(tmp_path / "a.parquet"))
+    table = pq.read_table(tmp_path / "a.parquet")
+    crowd = pa.concat_tables([table.slice(3), *[table.slice(0, 1)] * 3999]).combine_chunks()
+    pq.write_table(crowd, tmp_path / "b.parquet", use_dictionary=[name])
+    parquet_rows._keep_crc(tmp_path / "b.parquet")
+    assert (tmp_path / "b.parquet").stat().st_size < 1_000_000
+    with pytest.raises(InputError, match=f"640,000,000 bytes for `{name}`"):
+        EmbeddingStore.open(tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_most_bytes_hold_for_each_form(tmp_path, form):
+    save_store(made(), tmp_path / form, rows_per_shard=100 if form == "shards" else None)
+    size = made().embeddings.nbytes + sum(v.nbytes for v in made().labels.values())
+    assert len(EmbeddingStore.open(tmp_path / form, most_bytes=5 * size)) == 500
+    with pytest.raises(InputError, match="must take at most"):
+        EmbeddingStore.open(tmp_path / form, most_bytes=size // 2)

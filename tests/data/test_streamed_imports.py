@@ -73,6 +73,23 @@ def test_the_same_store(tmp_path, all_are_large, form, dtype, how):
         np.testing.assert_array_equal(streamed.labels["gender"], GENDERS)
 
 
+@pytest.mark.parametrize("how", [{}, {"normalize": True}, {"float16": True}], ids=str)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("form", ["npy", "plain.h5", "foreign.parquet"])
+def test_what_is_not_finite_is_refused(tmp_path, all_are_large, form, value, dtype, how):
+    x, said = rows(dtype, 1), []
+    x[[0, 123]] = value
+    path = written(tmp_path, form, x)
+    for large in (False, True):
+        if large:
+            all_are_large()
+        with pytest.raises(InputError, match="finite numbers|half precision") as error:
+            import_embeddings(path, **how)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("form", ["npy", "plain.h5", "foreign.parquet"])
 def test_bad_rows_get_the_same_sentence(tmp_path, all_are_large, form):
     def refusals(**how):

@@ -1,8 +1,10 @@
 """Rows that stay in their files are those that are read whole, to the bit."""
 
+import gc
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ from forked import fresh_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasmlp import EmbeddingStore, StoreInfo
+from kerasmlp import EmbeddingStore, StoreInfo, import_embeddings
 from kerasmlp.data.row_hashes import row_hashes
+from kerasmlp.data.sources import large_arrays
 from kerasmlp.data.stores.store_folder import MANIFEST, shard_name, write_manifest
+from kerasmlp.data.stores.store_paths import save_store
 from kerasmlp.data.stores.streamed_rows import FilePart, HeldPart, StreamedRows, joined_rows
+from kerasmlp.data.stores.watched_file import WatchedFile
 from kerasmlp.utils.checks import InputError
 
 
@@ -26,7 +31,7 @@ def of_file(folder, values, name="rows"):
     path = folder / name
     path.write_bytes(b"head" + values.tobytes())
     with open(path, "rb") as file:
-        return FilePart(file.fileno(), 4, values.shape, values.dtype)
+        return FilePart(WatchedFile(path, file.fileno()), 4, values.shape, values.dtype)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +106,93 @@ def test_a_streamed_store_is_the_store(tmp_path, dtype):
     streamed.with_labels({}).save(tmp_path / "c.h5")
     assert EmbeddingStore.open(tmp_path / "c.h5").labels == {}
     os.truncate(tmp_path / "a.h5", 4000)  # whatever happens to the file, there is no crash
-    with pytest.raises(EOFError):
+    with pytest.raises(InputError, match=r"a\.h5` must stay as it is .* 4,000 bytes instead of"):
         streamed.embeddings[:]
+
+
+def changed_later(path):
+    """Writes other bytes of as many into a file, in place."""
+    when = path.stat().st_mtime_ns
+    with open(path, "r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(bytes(100))
+    os.utime(path, ns=(when + 10**9, when + 10**9))
+
+
+@pytest.mark.parametrize("form", ["a.h5", "a.parquet", "a.npy"])
+def test_a_file_that_is_written_to_meanwhile_is_refused(tmp_path, form, monkeypatch):
+    path = tmp_path / form
+    if form == "a.npy":
+        monkeypatch.setattr(large_arrays, "STREAMED_BYTES", 0)
+        np.save(path, unit_rows(3000).astype("float16"))
+        rows = import_embeddings(path).embeddings
+    else:
+        save_store(saved(tmp_path / "first.h5"), path)
+        rows = EmbeddingStore.open(path, streamed=True).embeddings
+    assert isinstance(rows, StreamedRows) and rows[[5, 2000]].shape == (2, 16)
+    if form == "a.parquet":
+        rows.parts[0]._held = -1, None  # else the group that is in memory is asked
+    changed_later(path)
+    for key in (slice(0, 5), [5, 2000]):
+        with pytest.raises(InputError, match=rf"{form}` must stay as it is .* written"):
+            rows[key]
+
+
+def test_an_atomic_replacement_leaves_the_rows_of_before(tmp_path):
+    saved(tmp_path / "a.h5")
+    rows = EmbeddingStore.open(tmp_path / "a.h5", streamed=True).embeddings
+    before = np.asarray(rows)
+    EmbeddingStore(unit_rows(3000, seed=9)).save(tmp_path / "a.h5", overwrite=True)
+    np.testing.assert_array_equal(rows, before)
+
+
+def test_few_files_are_open_whatever_the_number_of_shards(tmp_path):
+    store = saved(tmp_path / "a.h5", rows=200)
+    save_store(store, tmp_path / "shards", rows_per_shard=1)
+    before = len(os.listdir("/proc/self/fd"))
+    found = EmbeddingStore.open(tmp_path / "shards", streamed=True)
+    assert found.digest() == store.digest()
+    assert len(os.listdir("/proc/self/fd")) < before + 80
+    with ThreadPoolExecutor(8) as pool:  # that close each other's files
+        draws = [np.random.default_rng(k).permutation(200) for k in range(16)]
+        for draw, rows in zip(draws, pool.map(found.embeddings.__getitem__, draws), strict=True):
+            np.testing.assert_array_equal(rows, store.embeddings[draw])
+    for number in (0, 199):  # one of them is closed, one is open
+        EmbeddingStore(unit_rows(1, seed=9)).save(tmp_path / "other.h5", overwrite=True)
+        os.replace(tmp_path / "other.h5", tmp_path / "shards" / shard_name(number))
+    with pytest.raises(InputError, match="must stay as it is"):
+        for number in (*range(1, 199), 0, *range(1, 199), 199):
+            found.embeddings[number]
+    del found
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_limit_of_files_is_no_damage(tmp_path):
+    saved(tmp_path / "a.h5", rows=3)
+    code = (
+        "import resource, sys\n"
+        "from kerasmlp import EmbeddingStore\n"
+        "EmbeddingStore.open(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "EmbeddingStore.open(sys.argv[1])"
+    )
+    command = [fresh_python(), "-c", code, tmp_path / "a.h5"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "OSError: [Errno 24] Too many open files" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        (3, 5), (np.int64(-1), 2), (3, slice(1, 4)), (slice(2, 9), 1), ([1, 20], [0, 3]),
+        ([1, 20, 7], slice(0, 2)), (slice(None), [1, 3]), (4,), ([5, 2],),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_two_indices_are_those_of_an_array(parts, key):
+    rows, whole = StreamedRows(parts[0]), parts[1]
+    np.testing.assert_array_equal(rows[key], whole[key])
 
 
 def test_rows_that_are_none_are_refused_although_they_stay_where_they_are(tmp_path):
@@ -165,6 +255,17 @@ def test_a_damaged_folder_is_one_sentence(tmp_path):
     assert "a flag" in said(info={"embedder": [1]})
     store.subset(np.arange(60)).with_labels({}).save(folder / "000001.h5", overwrite=True)
     assert "no labels" in said(change=json.dumps(good))
+    store.subset(np.arange(60)).save(folder / "000001.h5", overwrite=True)
+    with pytest.raises(InputError, match="a shard of another store"):
+        EmbeddingStore.open(folder)
+    labels = {k: v[40:][::-1] for k, v in store.labels.items()}
+    other = store.subset(np.arange(40, 100)).with_labels(labels)
+    other.save(folder / "000001.h5", overwrite=True)
+    with pytest.raises(InputError, match="or of other labels"):
+        EmbeddingStore.open(folder)
+    older = [{k: v for k, v in shard.items() if k != "crc32"} for shard in good["shards"]]
+    (folder / MANIFEST).write_text(json.dumps(good | {"shards": older}))
+    assert len(EmbeddingStore.open(folder)) == 100
     (folder / MANIFEST).unlink()
     with pytest.raises(InputError, match="a folder without manifest.json"):
         EmbeddingStore.open(folder)

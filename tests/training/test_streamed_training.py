@@ -13,12 +13,14 @@ from kerasmlp import EmbeddingStore, Recipe, StoreInfo, choose_target, distil, l
 from kerasmlp.data.examples import Examples
 from kerasmlp.data.other_targets import NumberTarget, SeveralTargets
 from kerasmlp.data.stores.store_folder import shard_name, write_manifest
+from kerasmlp.data.stores.store_paths import save_store
 from kerasmlp.data.stores.streamed_rows import HeldPart, StreamedRows
 from kerasmlp.data.targets import age_target
 from kerasmlp.experiments.tuning.plan import TuningPlan
 from kerasmlp.experiments.tuning.trial import TrialRunner
 from kerasmlp.training import blocks as blocks_module
-from kerasmlp.training.blocks import Blocks, at_hand
+from kerasmlp.training.blocks import Blocks, at_hand, notes_of_blocks
+from kerasmlp.training.columns import StandardRows
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.draws import Draws
 from kerasmlp.training.fit import chunk_maker
@@ -161,6 +163,15 @@ def test_rows_past_memory_are_drawn_from_blocks(tmp_path, bench, small_blocks):
     # There is more memory by now.
     train(streamed, target, RECIPE, tmp_path / "killed", resume=True, **how | {"most_bytes": None})
     assert same_weights(tmp_path / "blocks", tmp_path / "killed")
+
+
+def test_rows_past_memory_in_parquet_are_called_slow(tmp_path, small_blocks):
+    pytest.importorskip("pyarrow")
+    save_store(EmbeddingStore(np.eye(3, 32, dtype="f2")), tmp_path / "a.parquet")
+    rows = EmbeddingStore.open(tmp_path / "a.parquet", streamed=True).embeddings
+    one, other = notes_of_blocks(rows)
+    assert "64 rows at once" in one and "`export-embeddings`" in other
+    assert notes_of_blocks(StandardRows(rows, np.zeros(32), np.ones(32))) == [one, other]
 
 
 def test_a_store_is_in_memory_once_and_as_it_is_stored(tmp_path, monkeypatch):

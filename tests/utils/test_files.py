@@ -6,7 +6,14 @@ import sys
 import pytest
 
 from kerasmlp.utils.checks import InputError
-from kerasmlp.utils.files import atomic_path, read_json, sha256_file, write_json, write_text
+from kerasmlp.utils.files import (
+    atomic_path,
+    read_json,
+    replaced_folder,
+    sha256_file,
+    write_json,
+    write_text,
+)
 
 
 def test_failure_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -102,3 +109,54 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+_BETWEEN = """
+import os, sys
+from kerasmlp.utils.files import replaced_folder
+
+target, action = sys.argv[1:]
+
+def before(event, arguments):
+    if event == "os.rename" and os.fspath(arguments[0]).endswith("new"):
+        if action == "stop":
+            raise KeyboardInterrupt
+        os.makedirs(target + "/of another")
+
+sys.addaudithook(before)
+with replaced_folder(target) as folder:
+    (folder / "new.txt").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("action", ["stop", "take"])
+def test_an_old_folder_outlives_what_fails_between_two_moves(tmp_path, action):
+    target = tmp_path / "store"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-c", _BETWEEN, target, action], capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    if action == "stop":
+        assert "KeyboardInterrupt" in done.stderr
+        assert os.listdir(tmp_path) == ["store"] and os.listdir(target) == ["old.txt"]
+    else:
+        assert "not empty" in done.stderr
+        (found,) = tmp_path.rglob("old.txt")
+        assert found.read_text() == "old" and os.listdir(target) == ["of another"]
+
+
+def test_a_replaced_folder_keeps_permissions_and_links(tmp_path):
+    target, link = tmp_path / "real", tmp_path / "link"
+    target.mkdir()
+    link.symlink_to(target)
+    (target / "old.txt").write_text("old")
+    (target / "old.txt").chmod(0o640)
+    target.chmod(0o750)
+    with replaced_folder(link) as folder:
+        (folder / "new.txt").write_text("new")
+    assert link.is_symlink() and sorted(os.listdir(tmp_path)) == ["link", "real"]
+    assert os.listdir(target) == ["new.txt"]
+    assert target.stat().st_mode & 0o777 == 0o750
+    assert (target / "new.txt").stat().st_mode & 0o777 == 0o640

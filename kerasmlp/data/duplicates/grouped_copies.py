@@ -9,6 +9,7 @@ import numpy as np
 
 from kerasmlp.data.duplicates.duplicate_rows import NearDuplicates
 from kerasmlp.data.duplicates.opened import Store, opened_rows
+from kerasmlp.data.stores.store_paths import check_store_path
 from kerasmlp.utils.checks import reject
 from kerasmlp.utils.files import require_file_place, require_free
 
@@ -21,6 +22,7 @@ def check_copies(paths: Sequence[str | os.PathLike], stores: Sequence[Store]) ->
     for path in paths:
         require_file_place(path)
         require_free(path)
+        check_store_path(path, force=False)
 
 
 def write_groups(

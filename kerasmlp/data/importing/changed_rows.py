@@ -81,9 +81,11 @@ def norms_checked(
 
 def halved(path: Any, embeddings: AnyRows) -> AnyRows:
     """Embeddings in half precision, if they fit."""
-    largest = max((np.abs(block).max(initial=0) for _, block in blocks_of(embeddings)), default=0)
-    if largest > np.finfo(np.float16).max:
-        reject_file(path, "must fit half precision for --float16", "numbers above 65504")
+    of_blocks = [np.abs(block).max(initial=0) for _, block in blocks_of(embeddings)]
+    largest = np.max(of_blocks, initial=0)
+    if not largest <= np.finfo(np.float16).max:
+        came = "NaN" if np.isnan(largest) else "numbers above 65504"
+        reject_file(path, "must fit half precision for --float16", came)
     if isinstance(embeddings, StreamedRows):
         return StreamedRows([ChangedPart(embeddings, np.dtype(np.float16))])
     return embeddings.astype(np.float16)

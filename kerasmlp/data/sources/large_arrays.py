@@ -10,11 +10,12 @@ import h5py
 import numpy as np
 
 from kerasmlp.data.stores.embedding_store import STREAMED_BYTES, lies_plain
-from kerasmlp.data.stores.parquet_rows import ParquetPart
+from kerasmlp.data.stores.parquet_part import ParquetPart
 from kerasmlp.data.stores.streamed_rows import FilePart
+from kerasmlp.data.stores.watched_file import WatchedFile
 
 
-def part_of_npy(file: BinaryIO) -> FilePart | None:
+def part_of_npy(path: Path, file: BinaryIO) -> FilePart | None:
     """The rows of an open `.npy` file, or None: it is small, or no matrix of rows of floats.
 
     Its header has been checked; the file is left where it was.
@@ -27,7 +28,7 @@ def part_of_npy(file: BinaryIO) -> FilePart | None:
     file.seek(start)
     if by_columns or not is_large(shape, dtype):
         return None
-    return FilePart(file.fileno(), offset, shape, dtype)
+    return FilePart(WatchedFile(path, file.fileno()), offset, shape, dtype)
 
 
 def part_of_dataset(path: Path, dataset: h5py.Dataset) -> FilePart | None:
@@ -35,7 +36,8 @@ def part_of_dataset(path: Path, dataset: h5py.Dataset) -> FilePart | None:
     if not (is_large(dataset.shape, dataset.dtype) and lies_plain(dataset)):
         return None
     with open(path, "rb") as file:
-        part = FilePart(file.fileno(), dataset.id.get_offset(), dataset.shape, dataset.dtype)
+        watched = WatchedFile(path, file.fileno())
+    part = FilePart(watched, dataset.id.get_offset(), dataset.shape, dataset.dtype)
     return part if part.read(0, 1).tobytes() == dataset[:1].tobytes() else None
 
 

@@ -58,7 +58,7 @@ def _one(path: Path, file: BinaryIO) -> SourceArrays:
     if (why := _why_not(path, file, size, size)) is not None:
         reject_file(path, "must hold plain arrays", why)
     file.seek(0)
-    if (part := part_of_npy(file)) is not None:
+    if (part := part_of_npy(path, file)) is not None:
         return SourceArrays({"embedding": StreamedRows([part])})
     array = np.load(file, allow_pickle=False)
     if array.dtype.names is None:

@@ -1,6 +1,7 @@
 """Checksums of arrays by block of rows, quick enough to be compared whenever a file is read."""
 
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import h5py
@@ -59,6 +60,22 @@ def keep_checksums(dataset: h5py.Dataset, table: np.ndarray) -> None:
 def seed_of(table: np.ndarray) -> int:
     """For what belongs to the rows of these checksums: labels of other rows do not fit them."""
     return zlib.crc32(table)
+
+
+def content_crc(file: h5py.File, names: Iterable[str]) -> int:
+    """CRC-32 of the checksums that a file has of datasets: of other rows or labels it is another.
+
+    Args:
+        file: Open.
+        names: Of the datasets.
+    """
+    crc = 0
+    for name in sorted(names):
+        crc = zlib.crc32(name.encode("utf-8", "surrogateescape"), crc)
+        dataset = file[name]
+        if h5py.h5a.exists(dataset.id, _NAME):
+            crc = zlib.crc32(np.ascontiguousarray(dataset.attrs[_NAME.decode()]), crc)
+    return crc
 
 
 class Checksums:

@@ -7,10 +7,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from kerasmlp.data.stores.allowance import Allowance
 from kerasmlp.data.stores.label_columns import joined_column
-from kerasmlp.data.stores.parquet_rows import checked_blocks, is_parquet_store, open_parquet
+from kerasmlp.data.stores.parquet_rows import is_parquet_store, open_parquet
 from kerasmlp.data.stores.row_store import Each, Judge, RowStore
-from kerasmlp.data.stores.store_folder import MANIFEST, shards_of
+from kerasmlp.data.stores.store_folder import MANIFEST, check_contents, shards_of
 from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, joined_info
 from kerasmlp.data.stores.streamed_rows import (
     AnyRows,
@@ -161,17 +162,23 @@ class EmbeddingStore(RowStore):
         streamed: bool | None = None,
     ) -> EmbeddingStore:
         if is_parquet_store(path):
-            return cls._of_parquet(path, streamed)
+            return cls._of_parquet(path, most_bytes, streamed)
         if not os.path.isdir(path):
             how = {"verify": verify, "most_bytes": most_bytes, "streamed": streamed}
             return super().open(path, **how)
         shards, info = shards_of(path)
-        how = {"verify": verify, "most_bytes": most_bytes, "streamed": True}
-        stores = [super(EmbeddingStore, cls).open(shard, **how) for shard in shards]
+        allowance = Allowance(path, sum(map(os.path.getsize, shards)), most_bytes)
+        stores = []
+        for shard in shards:
+            how = {"verify": verify, "most_bytes": allowance.left, "streamed": True}
+            stores.append(store := super().open(shard, **how))
+            parts = [store.values, *store.labels.values()]
+            allowance.take(sum(part.nbytes for part in parts), shard.name)
         for (shard, rows), store in zip(shards.items(), stores, strict=True):
             expected = f"{rows} rows with {_listed(stores[0].labels)}"
             if (came := f"{len(store)} rows with {_listed(store.labels)}") != expected:
                 reject_file(shard, f"must hold {expected}, as {MANIFEST} or the first has", came)
+        check_contents(path)
         names = [os.path.join(path, MANIFEST), *shards]
         check_alike([stores[0]._with_rows(stores[0].values, {}, info=info), *stores], names)
         whole = cls.concatenate(stores, names=names[1:])
@@ -181,15 +188,17 @@ class EmbeddingStore(RowStore):
         return whole._with_rows(values, whole.labels, info=info, name=path)
 
     @classmethod
-    def _of_parquet(cls, path: str | os.PathLike, streamed: bool | None) -> EmbeddingStore:
-        attributes, part, columns = open_parquet(path)
+    def _of_parquet(
+        cls, path: str | os.PathLike, most_bytes: int | None, streamed: bool | None
+    ) -> EmbeddingStore:
+        attributes, part, columns = open_parquet(path, most_bytes)
+        rows = StreamedRows([part])
         info = StoreInfo.from_attributes(path, attributes)
         squared_norms = np.empty(part.shape[0], np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # such rows are rejected below
-            for start, block in checked_blocks(path, part):
+            for start, block in rows.blocks():
                 np.vecdot(block, block, out=squared_norms[start : start + len(block)])
         _check_norms(path, squared_norms, info.normalized)
-        rows = StreamedRows([part])
         if not (rows.nbytes > STREAMED_BYTES if streamed is None else streamed):
             rows = np.asarray(rows)
         store = cls.__new__(cls)._with_rows(rows, {}, info=info, name=path)

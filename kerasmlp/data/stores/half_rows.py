@@ -12,15 +12,15 @@ def as_single(rows: np.ndarray, out: np.ndarray) -> None:
     """Writes rows as float32.
 
     Args:
-        rows: `(rows, width)`, float16 or float32; what is not finite does not stay so.
+        rows: `(rows, width)`, float16 or float32.
         out: float32 of this shape, contiguous.
 
     Example:
 
     >>> out = np.empty((1, 3), np.float32)
-    >>> as_single(np.array([[-1.5, 0.25, 65504]], np.float16), out)
+    >>> as_single(np.array([[-1.5, np.inf, 65504]], np.float16), out)
     >>> out.tolist()
-    [[-1.5, 0.25, 65504.0]]
+    [[-1.5, inf, 65504.0]]
     """
     if rows.dtype != np.float16:
         out[:] = rows
@@ -31,8 +31,16 @@ def as_single(rows: np.ndarray, out: np.ndarray) -> None:
         np.left_shift(some.view(np.int16), 13, out=block, dtype=np.int32)
         block &= _KEPT
         out[start : start + _BLOCK] *= _EXPONENT
+        if not _is_finite(some):
+            out[start : start + _BLOCK] = some
         if flushed:  # as TensorFlow's threads do with numbers below float32's least normal one
             _mend_tiny(some, out[start : start + _BLOCK])
+
+
+def _is_finite(rows: np.ndarray) -> bool:
+    """Whether no number has the largest exponent, be its sign plus or minus."""
+    plus, minus = rows.view(np.int16), rows.view(np.uint16)
+    return bool(plus.max(initial=0) < 0x7C00 and minus.max(initial=0) < 0xFC00)
 
 
 def _mend_tiny(rows: np.ndarray, out: np.ndarray) -> None:

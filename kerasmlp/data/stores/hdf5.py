@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from kerasmlp.data.stores.allowance import Allowance
-from kerasmlp.data.stores.raw_file import RawFile
+from kerasmlp.data.stores.raw_file import RawFile, is_too_many
 from kerasmlp.utils.checks import InputError, reject_file
 
 _MAX_ATTRIBUTES_BYTES = 1 << 26
@@ -51,6 +51,8 @@ def hdf5_of(raw: RawFile) -> Iterator[h5py.File]:
     except InputError:
         raise
     except _DAMAGE as error:
+        if is_too_many(error):
+            raise
         text = " ".join(str(error).split())[:200]
         reject_file(raw.path, "must be a complete HDF5 file", f"a damaged or foreign one ({text})")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import numpy as np
 
 from kerasmlp.data.labels import is_unknown
 from kerasmlp.data.stores.allowance import Allowance
-from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows
-from kerasmlp.utils.checks import reject_file
+from kerasmlp.data.stores.parquet_part import EMBEDDING, ParquetPart
+from kerasmlp.data.stores.streamed_rows import AnyRows
+from kerasmlp.utils.checks import InputError, reject_file
 
 SUFFIX = ".parquet"
 _KEY = b"kerasmlp"
@@ -24,69 +24,8 @@ _CRC = b"kerasmlp_crc32"
 _NO_CRC = b"00000000"
 _MAGIC = b"PAR1"
 _MOST_OF_A_FOOTER = 1 << 26
-_NAME = "embedding"
 _GROUP_BYTES = 1 << 25  # of embeddings as they are stored: what a reader holds at once
 _WORD = "a Parquet file of `export-embeddings`"
-
-
-class ParquetPart:
-    """Rows of a Parquet file, a row group at a time; the last group stays in memory.
-
-    Args:
-        path: Of the file, which stays open.
-        file: It, opened by pyarrow.
-        dtype: float16 or float32.
-        width: Of a row.
-        name: Of the column of lists.
-    """
-
-    def __init__(self, path: Any, file: Any, dtype: np.dtype, width: int, name: str = _NAME):
-        groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-        self.shape, self.dtype = (sum(groups), width), np.dtype(dtype)
-        self._path, self._file, self._starts = path, file, np.cumsum([0, *groups])
-        self._held, self._lock, self._name = (-1, None), threading.Lock(), name
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        pieces = [np.empty((0, self.shape[1]), self.dtype)]
-        for group in self._groups(start, stop):
-            first = self._starts[group]
-            pieces.append(self._group(group)[max(start - first, 0) : stop - first])
-        return pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty((len(rows), self.shape[1]), self.dtype)
-        if not len(rows):
-            return found
-        for group in self._groups(int(rows[0]), int(rows[-1]) + 1):
-            first, last = np.searchsorted(rows, self._starts[group : group + 2])
-            if first < last:
-                found[first:last] = self._group(group)[rows[first:last] - self._starts[group]]
-        return found
-
-    def _groups(self, start: int, stop: int) -> range:
-        first, last = np.searchsorted(self._starts, [start, max(stop, start + 1) - 1], "right") - 1
-        return range(int(first), int(last) + 1 if stop > start else int(first))
-
-    def _group(self, number: int) -> np.ndarray:
-        with self._lock:
-            if self._held[0] != number:
-                self._held = number, self._values(number)
-            return self._held[1]
-
-    def _values(self, number: int) -> np.ndarray:
-        column = self._file.read_row_group(number, columns=[self._name]).column(0)
-        requirement = f"must hold {self.shape[1]} numbers in each row of {self._name!r}"
-        if column.null_count:
-            reject_file(self._path, requirement, "rows without a list")
-        parts = [chunk.flatten() for chunk in column.chunks]
-        if any(part.null_count for part in parts):
-            reject_file(self._path, requirement, "gaps")
-        values = [part.to_numpy(zero_copy_only=False) for part in parts]
-        rows = int(self._starts[number + 1] - self._starts[number])
-        whole = values[0] if len(values) == 1 else np.concatenate(values)
-        if whole.size != rows * self.shape[1]:
-            reject_file(self._path, requirement, f"{whole.size} numbers in {rows} rows")
-        return whole.reshape(rows, self.shape[1])
 
 
 def is_parquet_store(path: str | os.PathLike) -> bool:
@@ -97,9 +36,13 @@ def is_parquet_store(path: str | os.PathLike) -> bool:
 
 
 def open_parquet(
-    path: str | os.PathLike,
+    path: str | os.PathLike, most_bytes: int | None = None
 ) -> tuple[dict[str, Any], ParquetPart, dict[str, np.ndarray]]:
     """What a Parquet file says of itself, its rows, and its columns of labels.
+
+    Args:
+        path: Of the file.
+        most_bytes: As of `EmbeddingStore.open`.
 
     Raises:
         InputError: if it is damaged, or not one of `write_parquet`.
@@ -109,47 +52,41 @@ def open_parquet(
     if place is None or footer[place] != _crc_of(footer, place):
         reject_file(path, "must hold what was written, by its checksums", "a damaged footer")
     try:
-        file = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
-        says = json.loads((file.metadata.metadata or {})[_KEY])
-        kind = file.schema_arrow.field(_NAME).type
+        says = json.loads((pyarrow.parquet.read_metadata(path).metadata or {})[_KEY])
+        texts = [name for name, each in says["labels"].items() if each == "U"]
+        how = {"page_checksum_verification": True, "read_dictionary": texts}
+        file = pyarrow.parquet.ParquetFile(path, **how)
+        kind = file.schema_arrow.field(EMBEDDING).type
         dtype = np.dtype(kind.value_type.to_pandas_dtype())
         part = ParquetPart(path, file, dtype, kind.list_size)
         attributes, dtypes = says["attributes"], says["labels"]
         plain = all(isinstance(v, str | bool | int | float) for v in attributes.values())
         kinds = {name: np.dtype(each) for name, each in dtypes.items()}
         known = dtype in (np.float16, np.float32) and all(k.kind in "iufU" for k in kinds.values())
-        if not (plain and known) or 0 in part.shape or _NAME in kinds:
+        if not (plain and known) or 0 in part.shape or EMBEDDING in kinds:
             raise ValueError(f"{dtype} of shape {part.shape}, labels {', '.join(kinds)}")
-        _require_size(path, file.metadata, math.prod(part.shape) * dtype.itemsize)
+        allowance = Allowance(path, os.path.getsize(path), most_bytes)
+        _take_sizes(allowance, file.metadata, 4 * math.prod(part.shape))
         table = file.read(columns=list(kinds)) if kinds else None
-        labels = {name: _from_arrow(table.column(name), each) for name, each in kinds.items()}
+        labels = {k: _from_arrow(table.column(k), kinds[k], k, allowance) for k in kinds}
+    except InputError:
+        raise
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         came = f"a damaged or foreign one ({' '.join(str(e).split())[:100]!a})"
         reject_file(path, f"must be {_WORD}", came)
     return attributes, part, labels
 
 
-def _require_size(path: Any, metadata: Any, embedding_bytes: int) -> None:
+def _take_sizes(allowance: Allowance, metadata: Any, embedding_bytes: int) -> None:
     """A few bytes can claim to unpack to any size."""
-    allowance = Allowance(path, os.path.getsize(path))
-    allowance.take(embedding_bytes, _NAME)
+    allowance.take(embedding_bytes, EMBEDDING)
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for place in range(group.num_columns):
             column = group.column(place)
-            if not column.path_in_schema.startswith(f"{_NAME}."):
+            if not column.path_in_schema.startswith(f"{EMBEDDING}."):
                 size = max(column.total_uncompressed_size, 8 * column.num_values)
                 allowance.take(size, column.path_in_schema)
-
-
-def checked_blocks(path: Any, part: ParquetPart) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields the rows of a file in float32, against the checksums of its pages."""
-    pyarrow = _pyarrow(path)
-    try:
-        yield from StreamedRows([part]).blocks()
-    except (pyarrow.ArrowException, OSError) as error:
-        text = ascii(" ".join(str(error).split())[:100])
-        reject_file(path, "must hold what was written, by its checksums", text)
 
 
 def write_parquet(
@@ -172,17 +109,17 @@ def write_parquet(
         OSError: if the disk is full.
     """
     pyarrow, width = _pyarrow(path), rows.shape[1]
-    if _NAME in labels:
-        reject_file(path, "must have no label of the name of its rows", repr(_NAME))
+    if EMBEDDING in labels:
+        reject_file(path, "must have no label of the name of its rows", repr(EMBEDDING))
     kinds = {k: "U" if v.dtype.kind == "U" else v.dtype.str for k, v in labels.items()}
     says = json.dumps({"attributes": dict(attributes), "labels": kinds})
     kind = pyarrow.list_(pyarrow.from_numpy_dtype(dtype), width)
     columns = {name: _to_arrow(pyarrow, column) for name, column in labels.items()}
-    fields = [(_NAME, kind), *((name, column.type) for name, column in columns.items())]
+    fields = [(EMBEDDING, kind), *((name, column.type) for name, column in columns.items())]
     schema = pyarrow.schema(fields, metadata={_KEY: says, _CRC: _NO_CRC})
     texts = [name for name, each in kinds.items() if each == "U"]
     of_group = max(1, _GROUP_BYTES // (width * np.dtype(dtype).itemsize))
-    how = {"compression": {n: "zstd" for n in columns} | {f"{_NAME}.list.element": "none"}}
+    how = {"compression": {n: "zstd" for n in columns} | {f"{EMBEDDING}.list.element": "none"}}
     with pyarrow.parquet.ParquetWriter(
         path, schema, use_dictionary=texts, write_statistics=list(columns),
         write_page_checksum=True, **how,
@@ -238,13 +175,26 @@ def _to_arrow(pyarrow: Any, column: np.ndarray) -> Any:
     return pyarrow.array(column, mask=None if of_floats else is_unknown(column))
 
 
-def _from_arrow(column: Any, kind: np.dtype) -> np.ndarray:
+def _from_arrow(column: Any, kind: np.dtype, name: str, allowance: Allowance) -> np.ndarray:
     """A column as it was in the store."""
     if kind.kind == "U":
-        return np.array(["" if text is None else text for text in column.to_pylist()], str)
+        return _texts(column, name, allowance)
     if column.null_count:
         column = column.fill_null(float("nan") if kind.kind == "f" else -1)
     return column.to_numpy().astype(kind, copy=False)
+
+
+def _texts(column: Any, name: str, allowance: Allowance) -> np.ndarray:
+    """A column of text, of which each row takes as much as the longest of its dictionaries."""
+    chunks = [(c, c.dictionary.to_pylist()) for c in column.dictionary_encode().chunks]
+    longest = max((len(text) for _, texts in chunks for text in texts), default=0)
+    allowance.take(4 * longest * len(column), name)
+    found, start = np.empty(len(column), f"U{max(longest, 1)}"), 0
+    for chunk, texts in chunks:
+        each = np.array([*texts, ""], object)  # the texts themselves, however many rows have one
+        found[start : start + len(chunk)] = each[chunk.indices.fill_null(len(texts)).to_numpy()]
+        start += len(chunk)
+    return found
 
 
 def _pyarrow(path: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.store_info import StoreInfo
+from kerasmlp.data.stores.store_paths import check_store_path, save_store
 from kerasmlp.utils.checks import check_int, reject_file
 from kerasmlp.utils.files import full_disk_names, read_json, write_json
 from kerasmlp.utils.locks import lock_file
@@ -72,6 +73,7 @@ class PartialStore(contextlib.AbstractContextManager):
         self._rows = 0
         self._files: list[Any] = []
         self._replaces = force or self.target.exists()
+        check_store_path(target, force=self._replaces)
         if not self.target.parent.is_dir():
             reject_file(target, "must lie in an existing folder", f"no {str(self.target.parent)!r}")
         existed = self.folder.is_dir()
@@ -130,7 +132,7 @@ class PartialStore(contextlib.AbstractContextManager):
         """
         rows = self.embeddings().reshape(-1, self.width // rows_per_input)
         store = EmbeddingStore(rows, labels, info, name=str(self.target))
-        store.save(self.target, overwrite=self._replaces)
+        save_store(store, self.target, overwrite=self._replaces)
         self.remove()
         return store
 

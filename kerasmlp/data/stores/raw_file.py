@@ -1,6 +1,7 @@
 """A file that is opened once, for everything that is read of it."""
 
 import contextlib
+import errno
 import os
 import stat
 import struct
@@ -10,6 +11,7 @@ from typing import Any
 import h5py
 
 from kerasmlp.data.stores.streamed_rows import FilePart
+from kerasmlp.data.stores.watched_file import WatchedFile
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import what_is
 
@@ -43,11 +45,13 @@ class RawFile(contextlib.AbstractContextManager):
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
+            if is_too_many(error):
+                raise
             missing = isinstance(error, FileNotFoundError | ValueError)
             reject_file(path, f"must be {what}", what_is(path) if missing else error.strerror)
-        status = os.fstat(self._descriptor)
-        self.size = status.st_size
-        if not stat.S_ISREG(status.st_mode):
+        self._status = os.fstat(self._descriptor)
+        self.size = self._status.st_size
+        if not stat.S_ISREG(self._status.st_mode):
             self.close()
             reject_file(path, f"must be {what}", what_is(path))
 
@@ -68,8 +72,8 @@ class RawFile(contextlib.AbstractContextManager):
 
     def part(self, dataset: h5py.Dataset) -> FilePart:
         """The rows of a dataset that lie one after the other; it outlives this object."""
-        offset = dataset.id.get_offset()
-        return FilePart(self._descriptor, offset, dataset.shape, dataset.dtype)
+        file = WatchedFile(self.path, self._descriptor, self._status)
+        return FilePart(file, dataset.id.get_offset(), dataset.shape, dataset.dtype)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._position = offset + (self.size if whence == os.SEEK_END else 0)
@@ -100,3 +104,8 @@ class RawFile(contextlib.AbstractContextManager):
             at += 16 + -(-length // 8) * 8 if number else length
             if at > size or not (number or length):
                 raise OSError("a damaged heap of texts")
+
+
+def is_too_many(error: Exception) -> bool:
+    """Whether an error says that too many files are open, which is no fault of the last one."""
+    return getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)

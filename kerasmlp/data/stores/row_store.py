@@ -15,7 +15,7 @@ from kerasmlp.data.stores.hdf5_writing import write_hdf5
 from kerasmlp.data.stores.label_columns import as_column
 from kerasmlp.data.stores.raw_file import RawFile
 from kerasmlp.data.stores.row_reader import RowReader
-from kerasmlp.data.stores.store_file import StoreFile, reject_table
+from kerasmlp.data.stores.store_file import StoreFile, reject_table, require_no_table
 from kerasmlp.data.stores.store_info import RowsInfo
 from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows, blocks_of, some_rows
 from kerasmlp.utils.checks import reject
@@ -111,9 +111,10 @@ class RowStore(ABC):
         """Writes the store as one HDF5 file, which appears whole or not at all.
 
         Raises:
-            InputError: if the file exists and `overwrite` is False.
+            InputError: if the file exists and `overwrite` is False, or is called a table.
             OSError: if the disk is full; an old file is still there.
         """
+        require_no_table(path)
         if not overwrite:
             require_free(path)
         says = {"format": self.FORMAT, "schema_version": SCHEMA_VERSION}

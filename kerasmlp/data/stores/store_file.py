@@ -96,6 +96,18 @@ class StoreFile:
         return as_column(self.path, key, values, len(column))
 
 
+def require_no_table(path: str | os.PathLike) -> None:
+    """Rejects a name under which no store in HDF5 would be found again.
+
+    Example:
+
+    >>> require_no_table("faces.h5")
+    """
+    name = Path(path).name.lower()
+    if suffix := next((suffix for suffix in _TABLES if name.endswith(suffix)), None):
+        reject_file(path, "must end in .h5 or .hdf5, as an HDF5 file", f"suffix {suffix!r}")
+
+
 def reject_table(path: str | os.PathLike, wanted: str, command: str = "import-embeddings") -> None:
     """Rejects a table or an array of another program, and says how it becomes a store.
 

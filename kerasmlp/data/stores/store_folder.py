@@ -6,10 +6,22 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from kerasmlp.data.stores.checksums import content_crc
+from kerasmlp.data.stores.hdf5 import open_hdf5
+from kerasmlp.data.stores.hdf5_links import own_part
 from kerasmlp.data.stores.store_info import StoreInfo
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import read_json, what_is, write_json
-from kerasmlp.utils.schema import Fault, check_object, dict_of, fields, list_of, one_of, whole
+from kerasmlp.utils.schema import (
+    Fault,
+    check_object,
+    dict_of,
+    fields,
+    list_of,
+    one_of,
+    optional,
+    whole,
+)
 
 MANIFEST = "manifest.json"
 FORMAT = "kerasmlp.store_folder"
@@ -30,7 +42,9 @@ def _attribute(place: str, value: object) -> Fault | None:
     return None if plain else Fault(place, "a text, a number or a flag", value)
 
 
-_SHARD = fields({"file": _shard_name, "rows": whole(1, _MOST_ROWS)})
+_SHARD = fields(
+    {"file": _shard_name, "rows": whole(1, _MOST_ROWS), "crc32": optional(whole(0, 2**32 - 1))}
+)
 _SCHEMA = {
     "format": one_of(FORMAT),
     "schema_version": one_of(SCHEMA_VERSION),
@@ -64,9 +78,31 @@ def write_manifest(folder: str | os.PathLike, rows: Mapping[str, int], info: Sto
         rows: Of each shard by its name, in the order of the store.
         info: Of the whole store.
     """
-    shards = [{"file": name, "rows": count} for name, count in rows.items()]
+    shards = [
+        {"file": name, "rows": count, "crc32": _crc_of(Path(folder) / name)}
+        for name, count in rows.items()
+    ]
     says = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "info": info.to_attributes()}
     write_json(Path(folder) / MANIFEST, says | {"rows": sum(rows.values()), "shards": shards})
+
+
+def check_contents(path: str | os.PathLike) -> None:
+    """Rejects a shard that is not the one of which the manifest tells; older ones do not tell."""
+    for shard in _config(Path(path) / MANIFEST)["shards"]:
+        file, crc = Path(path) / shard["file"], shard.get("crc32")
+        if crc is not None and _crc_of(file) != crc:
+            came = "a shard of another store, or of other labels"
+            reject_file(file, f"must hold the rows and labels of which {MANIFEST} tells", came)
+
+
+def _crc_of(shard: Path) -> int:
+    with open_hdf5(shard) as file:
+        labels = own_part(shard, file, "labels")
+        return content_crc(file, ["embedding", *(f"labels/{key}" for key in labels or ())])
+
+
+def _config(manifest: Path) -> dict:
+    return check_object(manifest, read_json(manifest), _SCHEMA, _WHAT)
 
 
 def shards_of(path: str | os.PathLike) -> tuple[dict[Path, int], StoreInfo]:
@@ -80,7 +116,7 @@ def shards_of(path: str | os.PathLike) -> tuple[dict[Path, int], StoreInfo]:
         came = f"{what_is(folder)} without {MANIFEST}"
         reject_file(path, "must be an embedding store, one file or a folder of shards", came)
     manifest = folder / MANIFEST
-    config = check_object(manifest, read_json(manifest), _SCHEMA, _WHAT)
+    config = _config(manifest)
     found = {folder / shard["file"]: shard["rows"] for shard in config["shards"]}
     if not found or len(found) < len(config["shards"]) or sum(found.values()) != config["rows"]:
         came = f"{len(config['shards'])} with {sum(found.values())} of {config['rows']} rows"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,13 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.parquet_rows import SUFFIX, is_parquet_store, write_parquet
 from kerasmlp.data.stores.store_folder import is_store_folder, shard_name, shards_of, write_manifest
 from kerasmlp.utils.checks import check_int, reject, reject_file
-from kerasmlp.utils.files import atomic_path, new_folder, require_free, what_is
+from kerasmlp.utils.files import (
+    atomic_path,
+    new_folder,
+    replaced_folder,
+    require_free,
+    what_is,
+)
 
 ROWS_PER_SHARD = 1_000_000
 
@@ -81,6 +86,7 @@ def save_store(
 
     Example:
 
+    >>> import tempfile
     >>> store = EmbeddingStore(np.eye(5), {"gender": [0, 1, 1, 0, -1]})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_store(store, f"{folder}/shards", rows_per_shard=2)
@@ -99,20 +105,17 @@ def save_store(
         with atomic_path(path, replace=overwrite) as temporary:
             of_store = store.values, store.storage_dtype, store.labels
             write_parquet(temporary, *of_store, store.info.to_attributes())
-    elif path.is_dir() and any(path.iterdir()):
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
-            _write_shards(store, Path(aside) / "new", rows_per_shard)
-            path.rename(Path(aside) / "old")
-            (Path(aside) / "new").rename(path)
     else:
-        _write_shards(store, path, rows_per_shard)
+        path = Path(os.path.realpath(path))
+        replaces = path.is_dir() and any(path.iterdir())
+        with replaced_folder(path) if replaces else new_folder(path) as folder:
+            _write_shards(store, folder, rows_per_shard or ROWS_PER_SHARD)
 
 
-def _write_shards(store: EmbeddingStore, path: Path, rows_per_shard: int | None) -> None:
-    size, rows = rows_per_shard or ROWS_PER_SHARD, {}
-    with new_folder(path) as folder:
-        for number, start in enumerate(range(0, len(store), size)):
-            some = np.arange(start, min(start + size, len(store)))
-            store.subset(some).save(folder / shard_name(number))
-            rows[shard_name(number)] = len(some)
-        write_manifest(folder, rows, store.info)
+def _write_shards(store: EmbeddingStore, folder: Path, size: int) -> None:
+    rows = {}
+    for number, start in enumerate(range(0, len(store), size)):
+        some = np.arange(start, min(start + size, len(store)))
+        store.subset(some).save(folder / shard_name(number))
+        rows[shard_name(number)] = len(some)
+    write_manifest(folder, rows, store.info)

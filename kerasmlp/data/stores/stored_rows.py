@@ -9,6 +9,7 @@ import numpy as np
 
 from kerasmlp.data.row_hashes import row_hashes
 from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.store_paths import save_store
 from kerasmlp.data.stores.streamed_rows import AnyRows, blocks_of
 
 
@@ -66,4 +67,4 @@ class StoredRows:
             InputError: if the file exists.
             OSError: if the disk is full.
         """
-        self._store.with_labels(labels).save(path)
+        save_store(self._store.with_labels(labels), path)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from kerasmlp.data.stores.half_rows import as_single
+from kerasmlp.data.stores.watched_file import WatchedFile
 
 _BLOCK_BYTES = 1 << 23  # in float32: a pass over rows takes them in such blocks
 _NEAR_ROWS = 4  # rows between two that are asked for are read along: a call costs more
@@ -48,41 +48,46 @@ class HeldPart:
 
 
 class FilePart:
-    """Rows that lie one after the other in a file, which stays open as long as they are used.
+    """Rows that lie one after the other in a file, which must stay as it is.
 
     Args:
-        descriptor: Of the open file; it is duplicated.
+        file: In which they lie.
         offset: Of the first row, bytes.
         shape: `(rows, width)`.
         dtype: float16 or float32.
     """
 
-    def __init__(self, descriptor: int, offset: int, shape: tuple[int, int], dtype: np.dtype):
+    def __init__(self, file: WatchedFile, offset: int, shape: tuple[int, int], dtype: np.dtype):
         self.shape, self.dtype = shape, dtype
-        self._descriptor, self._offset = os.dup(descriptor), offset
+        self._file, self._offset = file, offset
         self._row_bytes = shape[1] * dtype.itemsize
-        weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        found = np.empty((max(stop - start, 0), self.shape[1]), self.dtype)
-        self._fill(found, start)
-        return found
+        with self._file.opened() as descriptor:
+            return self._range(descriptor, start, stop)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         found = np.empty((len(rows), self.shape[1]), self.dtype)
         ends = np.flatnonzero(np.diff(rows) > _NEAR_ROWS) + 1
-        for first, last in zip([0, *ends], [*ends, len(rows)], strict=True):
-            run = rows[first:last]
-            if len(run) == 1:
-                self._fill(found[first:last], int(run[0]))
-            elif len(run):
-                found[first:last] = self.read(int(run[0]), int(run[-1]) + 1)[run - run[0]]
+        with self._file.opened() as descriptor:
+            for first, last in zip([0, *ends], [*ends, len(rows)], strict=True):
+                run = rows[first:last]
+                if len(run) == 1:
+                    self._fill(descriptor, found[first:last], int(run[0]))
+                elif len(run):
+                    around = self._range(descriptor, int(run[0]), int(run[-1]) + 1)
+                    found[first:last] = around[run - run[0]]
         return found
 
-    def _fill(self, there: np.ndarray, start: int) -> None:
+    def _range(self, descriptor: int, start: int, stop: int) -> np.ndarray:
+        found = np.empty((max(stop - start, 0), self.shape[1]), self.dtype)
+        self._fill(descriptor, found, start)
+        return found
+
+    def _fill(self, descriptor: int, there: np.ndarray, start: int) -> None:
         view, at = memoryview(there).cast("B"), self._offset + start * self._row_bytes
         while len(view):
-            count = os.preadv(self._descriptor, [view], at)
+            count = os.preadv(descriptor, [view], at)
             if not count:
                 raise EOFError("the file ends before its data")
             view, at = view[count:], at + count
@@ -142,7 +147,12 @@ class StreamedRows:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         if isinstance(key, tuple):
-            return self[key[0]][:, *key[1:]] if len(key) > 1 else self[key[0]]
+            rows = self[key[0]]
+            if isinstance(key[0], int | np.integer):
+                return rows[key[1:]]
+            if isinstance(key[0], slice) or len(key) == 1:
+                return rows[:, *key[1:]]
+            return rows[np.arange(len(rows)), *key[1:]]  # pairs of numbers, as of an array
         if isinstance(key, int | np.integer):
             return self[key : key + 1 or None][0]
         return self._single(*self._where(key))
