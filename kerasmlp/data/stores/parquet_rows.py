@@ -50,7 +50,9 @@ def open_parquet(
     pyarrow, (_, footer) = _pyarrow(path), _footer(path)
     place = _crc_place(footer)
     if place is None or footer[place] != _crc_of(footer, place):
-        reject_file(path, "must hold what was written, by its checksums", "a damaged footer")
+        came = "a damaged footer, or one of another program that kept the checksum of this one"
+        way = "; without metadata, as pandas writes it, it is a table for `import-embeddings`"
+        reject_file(path, "must hold what was written, by its checksums", came + way)
     try:
         says = json.loads((pyarrow.parquet.read_metadata(path).metadata or {})[_KEY])
         texts = [name for name, each in says["labels"].items() if each == "U"]
