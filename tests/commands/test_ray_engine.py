@@ -273,7 +273,7 @@ def test_a_store_that_came_meanwhile_is_not_replaced(cluster, pictures):
             return super().__getitem__(key)
 
     records = Coming(read_records("folder", pictures / "photos"))
-    how = {"embedder": pictures / "embedder", "detector": "none", "engine": "ray", "workers": 1}
+    how = {"embedder": pictures / "embedder", "detector": None, "engine": "ray", "workers": 1}
     with pytest.raises(InputError, match=r"came.h5` must not exist yet"):
         extract_embeddings(records, None, pictures / "came.h5", **how)
     assert EmbeddingStore.open(pictures / "came.h5").digest() == make_store(9).digest()
