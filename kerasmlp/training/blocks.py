@@ -99,13 +99,13 @@ class Blocks:
             del part  # before the next is read
 
 
-def blocks_in_config(rows: AnyRows, members: int) -> dict[str, dict[str, int]]:
+def blocks_in_config(rows: AnyRows, members: int = 1) -> dict[str, dict[str, int]]:
     """What a run says of how its rows are shuffled; nothing where all are at once."""
     blocks = Blocks.of(rows, members)
     return {} if blocks is None else {"blocks": asdict(blocks)}
 
 
-def notes_of_blocks(rows: AnyRows, members: int) -> list[str]:
+def notes_of_blocks(rows: AnyRows, members: int = 1) -> list[str]:
     """The sentence that a report says of it, if any."""
     blocks = Blocks.of(rows, members)
     if blocks is None:

@@ -177,7 +177,7 @@ class Distillation:
             "precision": self.precision,
             **of_backend(),
             **settings,
-            **blocks_in_config(rows.inputs, recipe.members),
+            **blocks_in_config(rows.inputs),
             **{name: known.get(name) for name in _CONTRACT},
         }
 
@@ -279,8 +279,7 @@ class Distillation:
         known = [result for result in results if len(result.part)]
         wholes = {head.target.label: head.rows.whole for head in self.heads.heads}
         learned = [wholes[result.part.target.label] for result in known]
-        notes = notes_of(learned, known, report) if known else []
-        notes = notes_of_blocks(rows.inputs, self.recipe.members) + notes
+        notes = notes_of_blocks(rows.inputs) + (notes_of(learned, known, report) if known else [])
         if self.teacher.config["data_digest"] is None:
             notes.append(f"{path} does not tell what it has learned from: it may be these rows")
         for result in results:
