@@ -91,7 +91,7 @@ class FacePool(Pool):
         self.provider, self.versions, self.note = (ready[k] for k in _SAID)
         # A batch of faces is in work, of photos some more are at hand.
         self._ahead = _WINDOW + ready["batch_size"] - 1
-        self._most_ahead = _REORDER * self._number * max(1, self._ahead // _WINDOW)
+        self._most_ahead = _REORDER * self.number * max(1, self._ahead // _WINDOW)
         return self
 
     def map(self, tasks: Sequence[tuple[Path, bool]]) -> Iterator[dict[str, Any]]:

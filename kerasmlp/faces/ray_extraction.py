@@ -22,7 +22,7 @@ from kerasmlp.faces.pool import FacePool
 from kerasmlp.faces.resuming import size_of
 from kerasmlp.utils.checks import InputError, reject_file
 from kerasmlp.utils.files import what_is
-from kerasmlp.utils.ray_tasks import Work, answers_of, require_shared
+from kerasmlp.utils.ray_tasks import Work, answers_of, ray_cluster, require_shared
 from kerasmlp.utils.schema import Kind, check_object, dict_of, list_of, optional, text, whole
 
 _FEWEST, _MOST = 16, 512
@@ -71,8 +71,12 @@ def by_ray(
     finder = dict(pool["finder"])
     finder |= {k: os.path.abspath(finder[k]) for k in _FOLDERS if finder.get(k)}
     check_store_path(store_path, force=force or resume)
+    replaces = force or store_path.exists()  # not one that comes meanwhile
     decides = {**settings, "engine": "ray", "views": pool["views"], "part": size}
-    with PartFolder(store_path, settings=decides, resume=resume, force=force) as parts:
+    with (
+        ray_cluster(workers) as workers,  # before there is anything to be resumed
+        PartFolder(store_path, settings=decides, resume=resume, force=force) as parts,
+    ):
         done = {"parts": str(parts.parts), **pool, "finder": finder}
         done |= {k: settings[k] for k in ("embedder", "detector")}
         missing = parts.missing(len(ranges))
@@ -87,7 +91,7 @@ def by_ray(
             except InputError as error:
                 error.args = (f"{error}; --resume goes on from here",)
                 raise
-        journal = PartJournal(parts, records, ranges, line, replaces=force)
+        journal = PartJournal(parts, records, ranges, line, replaces=replaces)
         yield journal, journal.said | {"resumed_at": len(records) - left}
 
 
@@ -129,7 +133,7 @@ class PartJournal:
         replaces: bool,
     ):
         self.target, self._parts, self._counts = parts.target, parts, []
-        self._replaces = replaces or self.target.exists()
+        self._replaces = replaces
         self.entries: list[dict[str, Any]] = []
         self._width, versions = 1, []
         said: dict[str, list] = {"provider": [], "note": []}

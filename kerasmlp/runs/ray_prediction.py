@@ -13,15 +13,21 @@ import numpy as np
 from tqdm import tqdm
 
 from kerasmlp.data.part_folder import PartFolder, has_part, part_path, write_part
-from kerasmlp.data.stores.embedding_store import EmbeddingStore
+from kerasmlp.data.stores.embedding_store import EmbeddingStore, lies_plain
+from kerasmlp.data.stores.hdf5 import hdf5_of
+from kerasmlp.data.stores.label_columns import as_column
+from kerasmlp.data.stores.parquet_rows import is_parquet_store, open_parquet
+from kerasmlp.data.stores.raw_file import RawFile
+from kerasmlp.data.stores.store_file import StoreFile
 from kerasmlp.data.stores.store_folder import is_store_folder, shards_of
+from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows
 from kerasmlp.runs.environment import environment
 from kerasmlp.runs.predictor import ROWS_PER_CHUNK, Predictor
 from kerasmlp.runs.predictors import open_predictors
 from kerasmlp.utils import strict_json
 from kerasmlp.utils.checks import reject, reject_file
 from kerasmlp.utils.files import atomic_path, sha256_file
-from kerasmlp.utils.ray_tasks import Work, answers_of, require_shared
+from kerasmlp.utils.ray_tasks import Work, answers_of, ray_cluster, require_shared
 from kerasmlp.utils.tables import json_line, row_writer
 from kerasmlp.utils.tensorflow_import import import_keras
 
@@ -78,7 +84,10 @@ def predict_by_ray(
         "versions": settings["versions"],
         **how,
     }
-    with PartFolder(output, settings=decides, resume=resume, force=force) as parts:
+    with (
+        ray_cluster(workers) as workers,  # before there is anything to be resumed
+        PartFolder(output, settings=decides, resume=resume, force=force) as parts,
+    ):
         todo = {n: tasks[n] for n in parts.missing(len(tasks))}
         settings["parts"] = str(parts.parts)
         rows, left = _rows_in(tasks), _rows_in(todo.values())
@@ -207,14 +216,26 @@ def _rows_of(
         of = slice(max(start - first, 0), min(stop - first, count))
         first += count
         if of.start < of.stop:
-            store = _opened(shard)
-            rows.append(store.embeddings[of])
+            values, labels = _opened(shard)
+            rows.append(values[of])
             for name in names:
-                if name in store.labels:
-                    columns.setdefault(name, []).append(store.labels[name][of])
+                if name in labels:
+                    columns.setdefault(name, []).append(labels[name][of])
     return np.concatenate(rows), {name: np.concatenate(c) for name, c in columns.items()}
 
 
 @functools.lru_cache(maxsize=_OPEN_SHARDS)
-def _opened(path: Path) -> EmbeddingStore:
-    return EmbeddingStore.open(path, streamed=True)
+def _opened(path: Path) -> tuple[AnyRows, Mapping[str, np.ndarray]]:
+    """Rows and labels of a file, which is not read whole: ranges are held against their digests."""
+    if is_parquet_store(path):
+        _, part, columns = open_parquet(path)
+        labels = {k: as_column(path, k, v, part.shape[0]) for k, v in columns.items()}
+        return StreamedRows([part]), labels
+    with RawFile(path, "an HDF5 file") as raw, hdf5_of(raw) as opened:
+        file = StoreFile(raw, opened, verify=False, most_bytes=None)
+        *what, dtype = EmbeddingStore.ROWS
+        dataset, checksums = file.rows(*what, np.dtype(dtype).itemsize)
+        if lies_plain(dataset):
+            return StreamedRows([raw.part(dataset)]), file.labels(len(dataset), checksums.seed)
+    store = EmbeddingStore.open(path, streamed=True)
+    return store.embeddings, store.labels

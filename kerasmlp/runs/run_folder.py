@@ -19,12 +19,14 @@ from kerasmlp.utils.manifest import check_against_manifest, read_manifest, write
 FORMAT = "kerasmlp.run"
 _CHECKPOINTS = ("checkpoint.npz", "refit.npz")  # they go when all is done
 _FILES = ("config.json", "report.json", "history.csv", "model.keras", *_CHECKPOINTS, "DONE")
+IN_USE = "must not be in use"
 EVENTS = "tensorboard"
 """The folder of what every epoch logged."""
 _UNHASHED = ("DONE", *_CHECKPOINTS)  # the one holds the hashes
 _FACTS = {"hashes": "sha256"}
-_OTHER = (*_FACTS, "files", "norm_1_share")
-"""What follows from the settings and the data: runs of older versions are without."""
+_OTHER = (*_FACTS, "files", "norm_1_share", "in_memory")
+"""What follows from the settings and the data, or was decided as a run began: runs of older
+versions are without."""
 _CONFIG = {"format": schema.one_of(FORMAT), "kind": schema.text(100)}
 _NAMES = {"files": NAMES}
 _REPORT = {"temperature": schema.optional(schema.TEMPERATURE)}
@@ -163,7 +165,7 @@ class RunFolder:
             reject_file(self.path, "must be a folder", "a file")
         locked_before = (self / ".lock").exists()
         if (lock := lock_file(self / ".lock")) is None:
-            reject_file(self.path, "must not be in use", "a run that is working in it now")
+            reject_file(self.path, IN_USE, "a run that is working in it now")
         with lock:
             config = in_new_words({"format": FORMAT, **config})
             try:

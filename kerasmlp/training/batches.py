@@ -28,6 +28,7 @@ def training_chunks(
     noise_units: np.ndarray | None = None,
     view_starts: np.ndarray | None = None,
     members: int = 1,
+    blocks: Blocks | None = None,
 ) -> tf.data.Dataset:
     """Chunks of batches of epochs `first_epoch`..`num_epochs - 1`, all of one shape.
 
@@ -56,6 +57,7 @@ def training_chunks(
         view_starts: First row of each face whose views follow one another: of these one is
             drawn for a permutation. None: every row stands for itself.
         members: Of the model, whose chunks are put `side_by_side`; they bound the memory of all.
+        blocks: How rows in files are shuffled; None: as those of a single network.
 
     Example:
 
@@ -72,7 +74,7 @@ def training_chunks(
         steps_per_epoch=steps_per_epoch,
         view_starts=view_starts,
         members=members,
-        blocks=Blocks.of(x),
+        blocks=blocks or Blocks.of(x),
         permutation=_permutation,
     )
 

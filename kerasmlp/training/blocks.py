@@ -20,7 +20,7 @@ SHARE_OF_MEMORY = 0.5
 """Of what is available: rows that take more stay in their files."""
 BLOCK_BYTES = 1 << 19
 WINDOW_BYTES = 1 << 28
-"""Both of rows in float32."""
+"""Both of rows in float32, and of all members of a network together."""
 VIEWED_BYTES = 1 << 26
 """Of an array: parts of a larger one are views, where those of a smaller one are copied."""
 
@@ -47,11 +47,17 @@ class Blocks:
     window: int
 
     @classmethod
-    def of(cls, rows: Any) -> Self | None:
-        """How these are shuffled; None of rows in memory, all of which are at once."""
+    def of(cls, rows: Any, members: int = 1) -> Self | None:
+        """How these are shuffled; None of rows in memory, all of which are at once.
+
+        Args:
+            rows: To draw from.
+            members: Of one network, each of which has a window of its own: they share the memory
+                of one, in as many blocks.
+        """
         if getattr(rows, "in_memory", True):
             return None
-        of_row = 4 * rows.shape[1]
+        of_row = 4 * rows.shape[1] * members
         size = max(BLOCK_BYTES // of_row, 1)
         return cls(size, size * max(WINDOW_BYTES // (of_row * size), 1))
 
@@ -94,15 +100,15 @@ class Blocks:
             del part  # before the next is read
 
 
-def blocks_in_config(rows: AnyRows) -> dict[str, dict[str, int]]:
+def blocks_in_config(rows: AnyRows, members: int = 1) -> dict[str, dict[str, int]]:
     """What a run says of how its rows are shuffled; nothing where all are at once."""
-    blocks = Blocks.of(rows)
+    blocks = Blocks.of(rows, members)
     return {} if blocks is None else {"blocks": asdict(blocks)}
 
 
-def notes_of_blocks(rows: AnyRows) -> list[str]:
+def notes_of_blocks(rows: AnyRows, members: int = 1) -> list[str]:
     """The sentence that a report says of it, if any."""
-    blocks = Blocks.of(rows)
+    blocks = Blocks.of(rows, members)
     if blocks is None:
         return []
     notes = [
@@ -127,7 +133,36 @@ def bytes_as_begun(run_dir: str | os.PathLike, *, resume: bool) -> int | None:
     run = RunFolder(run_dir)
     if not resume or not (run / "config.json").is_file():
         return None
-    return 0 if run.config().get("blocks") else sys.maxsize
+    return bytes_as_told(not run.config().get("blocks"))
+
+
+def in_memory_in_config(store: EmbeddingStore, processes: int) -> dict[str, bool]:
+    """What a folder of many runs says of how all of them draw rows, whoever trains them, and when.
+
+    Args:
+        store: To be trained on.
+        processes: That hold its rows at once, and share the memory.
+
+    Returns:
+        `in_memory`; nothing where the rows are in memory, or few, as the store is opened.
+    """
+    rows = store.embeddings
+    if not isinstance(rows, StreamedRows) or rows.in_memory:
+        return {}
+    return {"in_memory": rows.held_bytes <= SHARE_OF_MEMORY * available_bytes() / processes}
+
+
+def bytes_as_told(in_memory: bool | None) -> int | None:
+    """The `most_bytes` of each process of many; None where the config does not tell.
+
+    Example:
+
+    >>> bytes_as_told(False)
+    0
+    """
+    if in_memory is None:
+        return None
+    return sys.maxsize if in_memory else 0
 
 
 def at_hand(store: EmbeddingStore, most_bytes: int | None = None) -> EmbeddingStore:

@@ -118,7 +118,7 @@ class EmbeddingTraining:
             "precision": self.precision,
             **info.of_embedder(),
             **of_backend(),
-            **blocks_in_config(rows.inputs),
+            **blocks_in_config(rows.inputs, recipe.members),
         }
         if not info.normalized:
             self.config["norm_1_share"] = norm_1_share(rows.heads[0].whole.inputs)
@@ -260,7 +260,7 @@ class EmbeddingTraining:
         if self.rows.test_inputs is not None:
             known = count_common(self.rows.test_inputs, learned_from)
             report["rows"] |= {"test": self.rows.test_labelled, "test_learned_from": known}
-        notes = notes_of_blocks(self.rows.inputs)
+        notes = notes_of_blocks(self.rows.inputs, recipe.members)
         if self.near_copies:
             copies = self.rows.near_copies(learned_from, seed=self.settings["seed"])
             report["near_copies"] = {name: found.to_json() for name, found in copies.items()}

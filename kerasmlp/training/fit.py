@@ -17,6 +17,7 @@ from kerasmlp.callbacks.divergence import Divergence
 from kerasmlp.data.stores.streamed_rows import AnyRows
 from kerasmlp.layers.members import members_apart, members_of
 from kerasmlp.models.presets import Recipe
+from kerasmlp.training.blocks import Blocks
 from kerasmlp.training.chunk_model import ChunkModel
 from kerasmlp.training.chunks import chunks_of
 from kerasmlp.training.losses import MemberLoss, MemberLosses
@@ -187,7 +188,8 @@ def course_by_recipe(
         y: Target probabilities.
         recipe: Hyperparameters.
         steps: Of an epoch.
-        seed: Decides what is drawn; member m gets what a training of `seed + m` would.
+        seed: Decides what is drawn; member m gets what a training of `seed + m` would, but for
+            rows in files: see `Blocks.of`.
         callbacks: The `Validation`, above all.
         noise_units: As of `training_chunks`.
         view_starts: As of `training_chunks`.
@@ -242,6 +244,7 @@ def drawn_by_recipe(
             noise_units=noise_units,
             view_starts=view_starts,
             members=abreast,
+            blocks=Blocks.of(x, recipe.members),
         )
 
     return batches

@@ -30,6 +30,7 @@ def training_chunks(
     noise_units: np.ndarray | None = None,
     view_starts: np.ndarray | None = None,
     members: int = 1,
+    blocks: Blocks | None = None,
 ) -> Iterator[Chunk]:
     """Chunks as `batches.training_chunks` has them, orders and views of rows to the bit.
 
@@ -51,6 +52,7 @@ def training_chunks(
         view_starts: First row of each face whose views follow one another: of these one is
             drawn for a permutation. None: every row stands for itself.
         members: Of the model, whose chunks are put `side_by_side`; they bound the memory of all.
+        blocks: How rows in files are shuffled; None: as those of a single network.
     """
     x, y = at_hand(x, y)
     draws = Draws(
@@ -60,7 +62,7 @@ def training_chunks(
         steps_per_epoch=steps_per_epoch,
         view_starts=view_starts,
         members=members,
-        blocks=Blocks.of(x),
+        blocks=blocks or Blocks.of(x),
     )
     for epoch in range(first_epoch, num_epochs):
         for batches, targets, numbers, count in draws.chunks(x, y, epoch):

@@ -1,9 +1,12 @@
 """How much memory there is for this process."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-_SYSTEM, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+_SYSTEM, _OWN_GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
+_NO_LIMIT = 1 << 60  # version 1 says it by a number as large as it can be
 
 
 def available_bytes() -> int:
@@ -32,13 +35,43 @@ def _of_system() -> int | None:
 
 
 def _of_group() -> int | None:
-    """What the limit of a container leaves; files that are cached make room."""
+    """What the smallest of the limits leaves, of the own group and of those that it is in."""
+    found = []
+    for folder, most_name, used_name, cached_name in _groups():
+        try:
+            most = int((folder / most_name).read_text())
+            used = int((folder / used_name).read_text())
+        except (OSError, ValueError):  # no limit, or told otherwise
+            continue
+        cached = _numbers(folder / "memory.stat").get(cached_name, 0)  # files, which make room
+        if most < _NO_LIMIT:
+            found.append(max(most - used + cached, 0))
+    return min(found, default=None)
+
+
+def _groups() -> Iterator[tuple[Path, str, str, str]]:
+    """Folders of groups of either version, and what in them says the limit, the use and the cache.
+
+    The path that a container is told may be one of the host, where it sees its own folder as the
+    root.
+    """
     try:
-        most = int((_GROUP / "memory.max").read_text())
-        used = int((_GROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # no limit, or told otherwise
-        return None
-    return max(most - used + _numbers(_GROUP / "memory.stat").get("inactive_file", 0), 0)
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in [*lines, "0::/"]:
+        number, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if number == "0":
+            root, names = _GROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root = _GROUPS / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        own = root / ("" if ".." in path.split("/") else path.lstrip("/"))
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(root):
+                yield folder, *names
 
 
 def _numbers(path: Path) -> dict[str, int]:

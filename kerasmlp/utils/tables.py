@@ -2,8 +2,10 @@
 
 import contextlib
 import csv
+import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,11 +27,17 @@ def csv_of(rows: Sequence[dict]) -> str:
     """
     lines: list[str] = []
     columns = list(dict.fromkeys(name for row in rows for name in row))
+    write = _csv_lines(lines.append)
+    for cells in (columns, *([row.get(name) for name in columns] for row in rows)):
+        write(cells)
+    return "".join(lines)
+
+
+def _csv_lines(write: Callable[[str], object]) -> Callable[[Sequence], object]:
+    """What writes cells as a line of a CSV file."""
+    file = SimpleNamespace(write=lambda line: write(f"{line[:-2]}\n"))
     # This line end has `csv` put quotes around carriage returns, too, which end a line for others.
-    writer = csv.DictWriter(SimpleNamespace(write=lines.append), columns, lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return "".join(f"{line[:-2]}\n" for line in lines)
+    return csv.writer(file, lineterminator="\r\n").writerow
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
@@ -45,8 +53,9 @@ def row_writer(path: Path | None, form: str) -> Iterator[Callable[[dict], None]]
     Args:
         path: Of the file, or None for standard output.
         form: `"jsonl"` or `"csv"`; CSV flattens nested rows to dotted columns;
-            it is written at the end, with the columns of all rows. Bytes of a
-            file name that are not UTF-8 are escaped as by `files.write_text`.
+            it is written at the end, with the columns of all rows, which lie in
+            a temporary file until then. Bytes of a file name that are not UTF-8
+            are escaped as by `files.write_text`.
 
     Example:
 
@@ -64,9 +73,23 @@ def row_writer(path: Path | None, form: str) -> Iterator[Callable[[dict], None]]
         if form == "jsonl":
             yield lambda row: file.write(json_line(row))
             return
-        rows: list[dict] = []
-        yield lambda row: rows.append(dict(_flatten(row)))
-        file.write(csv_of(rows))
+        folder = None if path is None else os.path.dirname(temporary)
+        kept = stack.enter_context(tempfile.TemporaryFile("w+", dir=folder, encoding="ascii"))
+        columns: dict[str, None] = {}
+
+        def keep(row: dict) -> None:
+            """The cells of the columns until now: later ones stand behind them."""
+            flat = dict(_flatten(row))
+            columns.update(dict.fromkeys(flat))
+            cells = [flat.get(name) for name in columns]
+            kept.write(json.dumps(["" if cell is None else str(cell) for cell in cells]) + "\n")
+
+        yield keep
+        kept.seek(0)
+        write = _csv_lines(file.write)
+        write(list(columns))
+        for cells in map(json.loads, kept):
+            write(cells + [""] * (len(columns) - len(cells)))
 
 
 def json_line(row: dict) -> str:

@@ -40,6 +40,9 @@ class Pool(contextlib.AbstractContextManager):
         busy_seconds: As much for one that computes; None waits for ever.
         open_log: For what a worker says on standard error; its last line is told.
         name_of: A task in words.
+
+    Attributes:
+        number: Of processes.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Pool(contextlib.AbstractContextManager):
         name_of: Callable[[Any], str] = str,
     ):
         self._module, self._open_log, self._name_of = module, open_log, name_of
-        self._number = workers
+        self.number = workers
         self._costly, self._most_lost, self._ahead = costly, most_lost, ahead
         self.still_seconds, self.busy_seconds = still_seconds, busy_seconds
         self.workers: list[Worker] = []
@@ -72,7 +75,7 @@ class Pool(contextlib.AbstractContextManager):
 
     def start(self, settings: Any, workers: int | None = None) -> None:
         """Has so many workers, or all, prepare for work with these settings."""
-        self._settings, self._wanted = settings, min(workers or self._number, self._number)
+        self._settings, self._wanted = settings, min(workers or self.number, self.number)
         self._feed()
 
     def begin(self, next_task: Callable[[Worker], Task | None]) -> None:

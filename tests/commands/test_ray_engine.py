@@ -4,17 +4,23 @@ import importlib.machinery
 import itertools
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from data_sets import make_store
 
 from kerasmlp import EmbeddingStore
 from kerasmlp.cli import run_command
+from kerasmlp.data.datasets import read_records
 from kerasmlp.data.part_folder import part_path
 from kerasmlp.data.stores.store_folder import shard_name, write_manifest
+from kerasmlp.data.stores.store_paths import save_store
+from kerasmlp.faces.extraction import extract_embeddings
 from kerasmlp.runs import ray_prediction
 from kerasmlp.runs.photo_answers import predict_store
 from kerasmlp.runs.predictors import open_predictors
@@ -135,6 +141,66 @@ def test_parts_are_the_same_to_the_bit(folder, predictors):
         list(ray_prediction._lines(predictors, other, columns, HOW))
 
 
+def test_a_worker_reads_no_more_of_a_store_than_its_range(folder, predictors):
+    """Others are damaged here; whoever has them finds it by their digest."""
+    whole, copy = EmbeddingStore.open(folder / "rows.h5"), folder / "copy.h5"
+    save_store(whole, copy)
+    good, damaged = ray_prediction._tasks_of(predictors, copy, lambda store: None)
+    with open(copy, "r+b") as file:
+        file.seek(file.read().index(whole.embeddings[-1].tobytes()))
+        file.write(np.full(32, np.nan, "float32").tobytes())
+    with pytest.raises(InputError, match="must hold finite numbers"):
+        EmbeddingStore.open(copy)
+    before = _bytes_read()
+    ray_prediction._rows_of(str(copy), 0, 700, ["gender", "kind"])
+    assert _bytes_read() - before < whole.embeddings.nbytes / 2
+    rows = ray_prediction._rows_of(str(copy), good["start"], good["stop"], ["gender"])
+    assert ray_prediction._digest(*rows) == good["sha256"]
+    with pytest.raises(InputError, match="must hold the same rows on every node"):
+        list(ray_prediction._lines(predictors, damaged, ["gender"], HOW))
+
+
+@pytest.mark.parametrize("form", ["h5", "parquet", "compressed"])
+def test_a_range_is_that_of_the_whole_store(folder, form):
+    whole, copy = EmbeddingStore.open(folder / "rows.h5"), folder / f"range.{form}"
+    if form == "compressed":
+        shutil.copy(folder / "rows.h5", copy)
+        with h5py.File(copy, "a") as file:
+            del file["embedding"]
+            file.create_dataset("embedding", data=whole.embeddings, compression="gzip")
+    else:
+        if form == "parquet":
+            pytest.importorskip("pyarrow")
+        save_store(whole, copy)
+    rows, columns = ray_prediction._rows_of(str(copy), 500, 700, ["gender", "kind", "none"])
+    np.testing.assert_array_equal(rows, whole.embeddings[500:700])
+    assert list(columns) == ["gender", "kind"]
+    for name, column in columns.items():
+        assert column.tolist() == whole.labels[name][500:700].tolist()
+
+
+def _bytes_read():
+    """By this process, of files and what they are cached in."""
+    name, number, *_ = Path("/proc/self/io").read_text().split()
+    assert name == "rchar:"
+    return int(number)
+
+
+def test_an_address_that_is_none_leaves_nothing_behind(folder, predictors, pictures, monkeypatch):
+    pytest.importorskip("ray.data", reason="needs Ray (the extra `ray`)")
+    import ray
+
+    if ray.is_initialized():
+        pytest.skip("a cluster is joined")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    for _ in range(2):
+        with pytest.raises(InputError, match="`RAY_ADDRESS` must be of a running cluster"):
+            predict_by_ray(predictors, [folder / "learned.h5"], folder / "typo.jsonl", **HOW)
+        assert extract(pictures, "typo.h5", "--engine", "ray") == 2
+    assert not (folder / "typo.jsonl.partial").exists()
+    assert not list(pictures.glob("typo*"))
+
+
 @pytest.mark.slow
 def test_what_was_interrupted_goes_on(cluster, folder, predictors, capfd):
     """The parts are there, and the output could not be written."""
@@ -196,6 +262,24 @@ def test_a_store_is_the_same_row_for_row(cluster, pictures, capsys):
     assert extract(pictures, "shards", "--engine", "ray", "--resume") == 0
     assert "the store was finished before" in capsys.readouterr().err
     assert not list(pictures.glob("*.partial"))
+
+
+def test_a_store_that_came_meanwhile_is_not_replaced(cluster, pictures):
+    class Coming(list):
+        """Records; another store is written as the first of them is handed out."""
+
+        def __getitem__(self, key):
+            if not (pictures / "came.h5").exists():
+                make_store(9).save(pictures / "came.h5")
+            return super().__getitem__(key)
+
+    records = Coming(read_records("folder", pictures / "photos"))
+    how = {"embedder": pictures / "embedder", "detector": None, "engine": "ray", "workers": 1}
+    with pytest.raises(InputError, match=r"came.h5` must not exist yet"):
+        extract_embeddings(records, None, pictures / "came.h5", **how)
+    assert EmbeddingStore.open(pictures / "came.h5").digest() == make_store(9).digest()
+    extract_embeddings(records, None, pictures / "came.h5", resume=True, **how)
+    assert len(EmbeddingStore.open(pictures / "came.h5")) == 19
 
 
 def test_what_another_engine_began_is_refused(cluster, pictures, capsys):

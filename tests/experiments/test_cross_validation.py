@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from forked import copy_of, fresh_python
 from kerasmlp import EmbeddingStore, load_model
 from kerasmlp.data.joining import open_stores
 from kerasmlp.data.targets import age_target, choose_age_target, choose_target
+from kerasmlp.experiments.cross_validation import ray_runs
 from kerasmlp.experiments.cross_validation.comparison import TooFewPairs, compare, comparison_table
 from kerasmlp.experiments.cross_validation.cross_validate import cross_validate
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs, shared_steps
@@ -29,6 +31,7 @@ from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.embeddings import train
 from kerasmlp.training.figures import curves_with_bands
 from kerasmlp.utils.checks import InputError
+from kerasmlp.utils.locks import lock_file
 
 SMALL = Recipe(epochs=2, batch_size=32, dropout_rate=0.2)
 
@@ -252,6 +255,8 @@ def test_a_run_that_diverged_is_counted_and_left_out(finished, tmp_path):
     bench = Workbench()
 
     class OneDiverges:
+        number = 1
+
         def train(self, settings, pending, steps, **how):
             for number in pending:
                 wild = SMALL.replace(learning_rate=1e30, warmup_share=0.0)
@@ -454,6 +459,26 @@ def test_a_run_that_kills_every_worker_is_said(quick, workers):
 def test_a_pool_without_workers_is_refused():
     with pytest.raises(InputError, match="`workers` must be an integer >= 1"):
         TrainingPool(-1)
+
+
+def test_a_run_that_a_lost_node_still_holds_is_waited_for(finished, tmp_path, monkeypatch):
+    """What an actor of a cluster does, here."""
+    monkeypatch.setattr(ray_runs, "_AGAIN_SECONDS", 0.2)
+    folder, _, plan, _ = finished
+    shutil.copytree(folder / "cv", tmp_path / "cv")
+    run = tmp_path / "cv" / "seed3_fold1"
+    (run / "DONE").unlink()
+    settings = {"store": str(folder / "store.h5"), "plan": plan.to_config()}
+    settings |= {"run_dir": str(tmp_path / "cv"), "precision": "float32"}
+    train_group = ray_runs._prepare({"settings": settings, "steps": [1, 1]})
+    lock = lock_file(run / ".lock")
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="must not be in use"):
+        patch.setattr(ray_runs, "_BUSY_SECONDS", 0.0)
+        train_group([1])
+    threading.Timer(1.0, lock.close).start()
+    train_group([1])
+    before = RunFolder(folder / "cv" / "seed3_fold1").report()["test"]
+    assert lock.closed and RunFolder(run).report()["test"] == before
 
 
 def test_a_search_is_no_run_to_begin_with(finished, tmp_path):

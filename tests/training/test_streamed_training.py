@@ -23,7 +23,7 @@ from kerasmlp.training.blocks import Blocks, at_hand, notes_of_blocks
 from kerasmlp.training.columns import StandardRows
 from kerasmlp.training.compiled_models import Workbench
 from kerasmlp.training.draws import Draws
-from kerasmlp.training.fit import chunk_maker
+from kerasmlp.training.fit import chunk_maker, drawn_by_recipe
 from kerasmlp.training.target_rows import TargetRows
 
 RECIPE = Recipe(epochs=2, batch_size=32, num_blocks=1, learning_rate=0.01)
@@ -231,16 +231,37 @@ def test_blocks_of_files_are_drawn_alike_by_all_backends(small_blocks, how):
         )
 
 
+def test_members_share_the_memory_of_a_window(small_blocks):
+    values = np.random.default_rng(0).normal(size=(100, 32)).astype("float32")
+    part, y = FileLike(values), np.zeros((100, 1), "float32")
+    rows = StreamedRows([part])
+    recipe = Recipe(batch_size=8, mixup_alpha=0.0, noise_std=0.0)
+    for members, expected in [(1, Blocks(4, 64)), (2, Blocks(2, 32)), (100, Blocks(1, 1))]:
+        assert Blocks.of(rows, members) == expected
+    drawn = drawn_by_recipe(
+        rows, y, recipe.replace(members=2), steps=12, seed=3, abreast=2
+    )(range(1))  # fmt: skip
+    draws = Draws(rows=100, batch_size=8, seed=3, members=2, blocks=Blocks(2, 32))
+    for (found, *_), (expected, *_) in zip(drawn, draws.chunks(rows, y, 0), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    part.most = 0
+    assert len(list(Blocks(2, 32).chunks(rows, draws.order(0), 8))) == 12 and part.most == 32
+    config = blocks_module.blocks_in_config(rows, 2)
+    assert config == {"blocks": {"rows": 2, "window": 32}}
+
+
 class FileLike:
-    """A part that is none in memory."""
+    """A part that is none in memory; it notes the most rows that were asked for at once."""
 
     def __init__(self, values):
         self.shape, self.dtype, self._values = values.shape, values.dtype, values
+        self.most = 0
 
     def read(self, start, stop):
-        return self._values[start:stop]
+        return self.take(np.arange(start, stop))
 
     def take(self, rows):
+        self.most = max(self.most, len(rows))
         return self._values[rows]
 
 

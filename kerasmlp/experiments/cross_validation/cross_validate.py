@@ -4,9 +4,8 @@ import collections
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,7 +29,7 @@ from kerasmlp.experiments.cross_validation.plan import (
     plan_runs,
     settings_of,
 )
-from kerasmlp.experiments.cross_validation.ray_runs import RayTrainers
+from kerasmlp.experiments.cross_validation.ray_runs import trainers_of
 from kerasmlp.experiments.cross_validation.side_by_side import runs_abreast
 from kerasmlp.experiments.cross_validation.table import (
     markdown_of,
@@ -44,15 +43,15 @@ from kerasmlp.experiments.summary import summarize
 from kerasmlp.runs.environment import of_backend
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_report, target_of
+from kerasmlp.training.blocks import in_memory_in_config
 from kerasmlp.training.initial_weights import check_init, check_untested
 from kerasmlp.utils.checks import DivergedError, is_number, reject_file
 from kerasmlp.utils.files import sha256_file
-from kerasmlp.utils.processes import number_of_workers
-from kerasmlp.utils.ray_tasks import check_engine
 from kerasmlp.utils.schema import (
     check_object,
     dict_of,
     fields,
+    flag,
     kind,
     list_of,
     number,
@@ -73,6 +72,7 @@ _CONFIG = {
     "folds_digest": text(200),
     "target": dict_of(kind("anything", lambda value: True)),
     "group": optional(text(10_000)),
+    "in_memory": optional(flag),
 }
 _MEASURE = kind("a finite number, or true or false", lambda v: is_number(v) or v is True)
 _REPORT = {
@@ -113,7 +113,9 @@ def cross_validate(
         plan: Target, recipe, seeds, folds.
         run_dir: Folder to write, a run folder with one more per run in it.
         workers: Processes, one core each; None takes as many as there are
-            cores. The result does not depend on it.
+            cores. The result does not depend on it, but for a store past memory: whether
+            each can hold the rows decides how all runs shuffle them (`in_memory` in
+            `config.json`), however it is resumed.
         engine: `"local"`, or `"ray"`: workers of a Ray cluster, the one of `RAY_ADDRESS` or
             one started here.
         side_by_side: Runs that a worker trains in one program, at most; None takes what
@@ -139,11 +141,12 @@ def cross_validate(
     """
     if save_predictions:
         require_pyarrow("save_predictions")
-    started, trainers = time.time(), _trainers(engine, workers)
+    started, (trainers, processes) = time.time(), trainers_of(engine, workers)
     store = open_stores(store_path, group=plan.group)
     runs = plan_runs(store, plan)
     abreast = runs_abreast(plan, store, side_by_side)
-    config = _config_of(store, plan, runs)
+    processes = min(pool.number if pool else processes, len(runs))
+    config = _config_of(store, plan, runs) | in_memory_in_config(store, processes)
     grid = Grid(run_dir, [run.name for run in runs])
     with grid.folder.working(config, resume=resume, force=force, files=[*grid.files, *FILES]):
         before = open_finished(run_dir)[1] if grid.folder.done else None
@@ -152,6 +155,7 @@ def cross_validate(
         pending = grid.pending(lambda n: settings_of(store, plan, runs[n], config["init"]))
         settings = {"store": absolute(store_path), "plan": plan.to_config()}
         settings |= {"run_dir": str(grid.folder.path.resolve()), "precision": _precision_of(grid)}
+        settings["in_memory"] = grid.folder.config().get("in_memory")
         steps = [run.steps_per_epoch for run in runs]
         with nullcontext(pool) if pool else trainers() as pool:
             if pending:
@@ -168,12 +172,6 @@ def cross_validate(
             grid.folder.finish(written)
             return open_finished(run_dir)[1]
         return _finish(grid, store, plan, runs, started, keep_diverged)
-
-
-def _trainers(engine: str, workers: int | None) -> Callable[[], TrainingPool | RayTrainers]:
-    if check_engine(engine) == "ray":
-        return partial(RayTrainers, workers)
-    return partial(TrainingPool, number_of_workers(workers))
 
 
 def _wait_for(done: Iterator[int], left: int, total: int, what: str, *, progress: bool) -> None:

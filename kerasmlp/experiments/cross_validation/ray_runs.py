@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kerasmlp.experiments.cross_validation.side_by_side import groups_of
 from kerasmlp.experiments.cross_validation.trainer import TrainingPool
-from kerasmlp.utils.checks import reject_file
-from kerasmlp.utils.ray_tasks import Work, answers_of, require_shared
+from kerasmlp.runs.run_folder import IN_USE
+from kerasmlp.utils.checks import InputError, reject_file
+from kerasmlp.utils.processes import num_cores, number_of_workers
+from kerasmlp.utils.ray_tasks import Work, answers_of, check_engine, require_shared
+
+_BUSY_SECONDS, _AGAIN_SECONDS = 120.0, 5.0
+"""For so long a run of a lost node may be locked: by a lease, or as it is lost to Ray alone."""
+
+
+def trainers_of(
+    engine: str, workers: int | None
+) -> tuple[Callable[[], TrainingPool | RayTrainers], int]:
+    """What makes the trainers of an engine, and how many processes of theirs share a memory."""
+    number = number_of_workers(workers)
+    if check_engine(engine) != "ray":
+        return partial(TrainingPool, number), number
+    if os.environ.get("RAY_ADDRESS", "local") != "local":
+        number = min(number, num_cores())  # of a node like this one
+    return partial(RayTrainers, workers), number
 
 
 class RayTrainers(contextlib.AbstractContextManager):
@@ -59,8 +80,15 @@ def _prepare(told: dict[str, Any]) -> Work:
     pool = TrainingPool(1)
 
     def train(group: Sequence[int]) -> None:
-        done = pool.train(settings, group, told["steps"], side_by_side=len(group))
-        for _ in done:
-            pass
+        until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            done = pool.train(settings, group, told["steps"], side_by_side=len(group))
+            try:
+                collections.deque(done, maxlen=0)
+                return
+            except InputError as error:
+                if IN_USE not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(_AGAIN_SECONDS)
 
     return train

@@ -38,12 +38,13 @@ def train_planned(
     run: PlannedRun,
     run_dir: str | os.PathLike,
     workbench: Workbench | None = None,
+    most_bytes: int | None = None,
 ) -> dict:
     """Trains one run of a plan into its folder in that of all, or goes on; returns its report."""
     from kerasmlp.training.embeddings import train
 
     what, how = (store.subset(run.training), plan.target, plan.recipe), _how(store, plan, run)
-    how |= {"workbench": workbench, "resume": True}
+    how |= {"workbench": workbench, "most_bytes": most_bytes, "resume": True}
     # What diverged would do so again.
     return train(*what, Path(run_dir) / run.name, keep_diverged=True, **how)
 
@@ -54,6 +55,7 @@ def train_together(
     runs: Sequence[PlannedRun],
     run_dir: str | os.PathLike,
     workbench: Workbench,
+    most_bytes: int | None = None,
 ) -> None:
     """Trains runs of a plan, of as many steps, side by side; each ends as by `train_planned`."""
     from kerasmlp.training.abreast import train_abreast
@@ -65,13 +67,14 @@ def train_together(
 
     def maker(run: PlannedRun):
         what = store.subset(run.training), plan.target, plan.recipe
-        how = {"workbench": workbench, "most_bytes": bytes_as_begun(folder(run), resume=True)}
+        begun = bytes_as_begun(folder(run), resume=True)
+        how = {"workbench": workbench, "most_bytes": most_bytes if begun is None else begun}
         return lambda: prepared(*what, **how, **_how(store, plan, run))
 
     if len(runs) > 1:
         train_abreast((maker(run), RunFolder(folder(run))) for run in runs)
     for run in runs:
-        train_planned(store, plan, run, run_dir, workbench)
+        train_planned(store, plan, run, run_dir, workbench, most_bytes)
 
 
 def _how(store: EmbeddingStore, plan: CrossValidationPlan, run: PlannedRun) -> dict:
@@ -161,16 +164,21 @@ def _workbench() -> Workbench:
 
 
 @functools.lru_cache(maxsize=1)
-def _store_at(paths: str | tuple[str, ...], group: str | None) -> EmbeddingStore:
+def _store_at(
+    paths: str | tuple[str, ...], group: str | None, most_bytes: int | None
+) -> EmbeddingStore:
     from kerasmlp.training.blocks import at_hand
 
-    return at_hand(open_stores(paths, group=group))
+    return at_hand(open_stores(paths, group=group), most_bytes)
 
 
 def _prepare(settings: dict) -> tuple[bool, Callable[[Sequence[int]], None]]:
     import_keras()
+    from kerasmlp.training.blocks import bytes_as_told
+
     plan, paths = CrossValidationPlan.from_config(settings["plan"]), settings["store"]
-    store = _store_at(paths if isinstance(paths, str) else tuple(paths), plan.group)
+    most_bytes = bytes_as_told(settings.get("in_memory"))
+    store = _store_at(paths if isinstance(paths, str) else tuple(paths), plan.group, most_bytes)
     before, here = settings.get("precision"), default_policy()
     # Two precisions are no comparison; saved models are in one.
     if before not in (None, here) and not settings.get("predict"):
@@ -181,7 +189,7 @@ def _prepare(settings: dict) -> tuple[bool, Callable[[Sequence[int]], None]]:
 
     def train(numbers: Sequence[int]) -> None:
         group = [runs[number] for number in numbers]
-        train_together(store, plan, group, settings["run_dir"], _workbench())
+        train_together(store, plan, group, settings["run_dir"], _workbench(), most_bytes)
 
     def predict(numbers: Sequence[int]) -> None:
         for number in numbers:

@@ -37,6 +37,7 @@ _SETTINGS = {
     "space": kind(f"one of {list(SPACES)}", lambda v: isinstance(v, str) and v in SPACES),
     "seed": whole(0, (1 << 31) - 1),
     "group": optional(text(1000)),
+    "in_memory": optional(flag),
 }
 _REPORT = {
     "best": dict_of(optional(number())),

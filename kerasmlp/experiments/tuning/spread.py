@@ -186,6 +186,7 @@ def work(store_path: StorePaths, run_dir: str | os.PathLike) -> None:
 
     from kerasmlp.experiments.tuning.search import Search
     from kerasmlp.experiments.tuning.trial import TrialRunner
+    from kerasmlp.training.blocks import bytes_as_told
 
     folder = RunFolder(run_dir)
     config = settings_of_search(folder)
@@ -202,7 +203,8 @@ def work(store_path: StorePaths, run_dir: str | os.PathLike) -> None:
         requirement = f"must be the folder of a search on {keras_backend()}, as on this machine"
         reject_file(folder.path, requirement, config.get("backend", "tensorflow"))
     plan = plan_of_search(folder, config)
-    search = Search(plan, folder, config, TrialRunner(store, plan))
+    runner = TrialRunner(store, plan, bytes_as_told(config.get("in_memory")))
+    search = Search(plan, folder, config, runner)
     try:
         search.run()
     except RpcError as error:

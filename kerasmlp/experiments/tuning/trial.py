@@ -44,13 +44,18 @@ def trace_faster() -> None:
 class TrialRunner:
     """Trains recipes on the same rows from the same seed, from epoch to epoch.
 
+    Args:
+        store: To train on.
+        plan: Of the search.
+        most_bytes: As of `train`.
+
     Raises:
         InputError: if the store cannot be trained on.
     """
 
-    def __init__(self, store: EmbeddingStore, plan: TuningPlan):
+    def __init__(self, store: EmbeddingStore, plan: TuningPlan, most_bytes: int | None = None):
         self._plan, self._normalized = plan, store.info.normalized
-        store = _without_fold(at_hand(store), plan.leave_out_fold)
+        store = _without_fold(at_hand(store, most_bytes), plan.leave_out_fold)
         how = {name: getattr(plan, name) for name in ("validation_share", "seed", "group")}
         self.rows = Rows.of(store, plan.target, None, how)
         # A search traces many networks, which TensorFlow takes for one that is traced too often.

@@ -28,6 +28,7 @@ from kerasmlp.experiments.tuning.space import recipe_of
 from kerasmlp.experiments.tuning.spread import WorkerPool, search_with_workers
 from kerasmlp.runs.environment import of_backend
 from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.training.blocks import at_hand, bytes_as_told, in_memory_in_config
 from kerasmlp.training.precision import default_policy
 from kerasmlp.utils.checks import check_optional_int, check_positive, reject
 from kerasmlp.utils.files import write_json
@@ -111,10 +112,7 @@ class _Tuning:
             self._deadline = clock + self._seconds
         self._path, self._store = store_path, open_stores(store_path, group=plan.group)
         plan.check(plan.base.first_width(self._store.width, self._store.info.normalized))
-        from kerasmlp.experiments.tuning.trial import TrialRunner
-
         self.plan, self.folder = plan, folder
-        self._runner = TrialRunner(self._store, plan)
 
     def claim(self, any_epochs: bool, resume: bool) -> dict:
         """The settings by which the folder is claimed before anything is measured, if need be
@@ -137,10 +135,17 @@ class _Tuning:
             **store.info.of_embedder(),
             **of_backend(),
         }
-        return self._config | ({"max_epochs": None} if self._open else {})
+        # The workers, and this process, which measures what they cost.
+        rows = in_memory_in_config(store, 1 + (self._workers or 0))
+        return self._config | rows | ({"max_epochs": None} if self._open else {})
 
     def lay_out(self, say: Callable[[str], None]) -> None:
         """Measures what the plan costs, and chooses its epochs where they are open."""
+        from kerasmlp.experiments.tuning.trial import TrialRunner
+
+        self._most_bytes = bytes_as_told(self.folder.config().get("in_memory"))
+        self._store = at_hand(self._store, self._most_bytes)
+        self._runner = TrialRunner(self._store, self.plan, self._most_bytes)
         rows, at_once = len(self._runner.rows.inputs), max(self._workers or 1, 1)
         cost_of = cache(lambda xla: self._runner.measure_cost(xla=xla))
         if self._by_budget:
@@ -164,7 +169,8 @@ class _Tuning:
         from kerasmlp.experiments.tuning.trial import TrialRunner
 
         how = {"deadline": self._deadline, "on_progress": on_progress}
-        search = Search(*what, TrialRunner(self._store, self.plan), **how)
+        runner = TrialRunner(self._store, self.plan, self._most_bytes)
+        search = Search(*what, runner, **how)
         search.run()
         return search
 
