@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "table's folder) and, where known, age, age_group, gender, fold, group, parted by "
         "commas, semicolons or tabs",
     )
-    parser.add_argument("-o", "--output", required=True, metavar="STORE", help="store to write")
+    what = "store to write: .h5, .parquet, or a folder"
+    parser.add_argument("-o", "--output", required=True, metavar="STORE", help=what)
     parser.add_argument(
         "--layout", choices=tuple(LAYOUTS), default="folder", help="default: folder"
     )

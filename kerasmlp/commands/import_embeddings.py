@@ -106,10 +106,11 @@ def run(args: argparse.Namespace) -> None:
         for path in args.sources
     ]
     store = EmbeddingStore.concatenate(stores, names=args.sources) if stores[1:] else stores[0]
+    known = [*_found_before(stores, args.sources)]  # before a source may be replaced
     save_store(store, output, overwrite=args.force)
     for name, text in _summary(store):
         print(f"{name:12} {text}")
-    for text in _found_before(stores, args.sources):
+    for text in known:
         print(f"{'doubt':12} {text}")
     print(f"{'store':12} {output}")
 

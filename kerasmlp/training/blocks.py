@@ -14,6 +14,7 @@ from kerasmlp.data.stores.embedding_store import EmbeddingStore
 from kerasmlp.data.stores.parquet_part import ParquetPart
 from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows
 from kerasmlp.runs.run_folder import RunFolder
+from kerasmlp.utils.checks import reject
 from kerasmlp.utils.memory import available_bytes
 
 SHARE_OF_MEMORY = 0.5
@@ -150,6 +151,17 @@ def in_memory_in_config(store: EmbeddingStore, processes: int) -> dict[str, bool
     if not isinstance(rows, StreamedRows) or rows.in_memory:
         return {}
     return {"in_memory": rows.held_bytes <= SHARE_OF_MEMORY * available_bytes() / processes}
+
+
+def require_room(store: EmbeddingStore, in_memory: bool | None, workers: int) -> None:
+    """Rejects more workers than can hold the rows, of a folder that began with all in memory."""
+    rows = store.embeddings
+    if not in_memory or not isinstance(rows, StreamedRows) or rows.in_memory or workers == 1:
+        return
+    most = max(int(available_bytes() / rows.held_bytes), 1)
+    if workers > most:
+        requirement = f"must be at most {most}, since its runs began with all rows in memory"
+        reject("workers", requirement, workers)
 
 
 def bytes_as_told(in_memory: bool | None) -> int | None:

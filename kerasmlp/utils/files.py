@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
+import operator
 import os
 import shutil
 import stat
@@ -133,9 +135,11 @@ def replaced_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _take_modes(new: Path, old: Path) -> None:
-    """Gives a folder and its files the permissions of another and of a file in it."""
+    """Gives a folder the permissions of another, and its files those that all files there have."""
+    modes = [_mode(inner, private=True) for inner in old.iterdir() if not inner.is_symlink()]
+    shared = functools.reduce(operator.and_, modes or [0o600])
     for inner in new.iterdir():
-        inner.chmod(_mode(next(old.iterdir(), inner), private=True))
+        inner.chmod(shared)
     new.chmod(_mode(old, private=True))
     for made in (*new.iterdir(), new):
         sync(made)

@@ -113,7 +113,7 @@ class Load:
     def __init__(self, port: int, x: np.ndarray):
         self.port = port
         self.paths = {"predict": "/v1/models/age:predict", "binary": "/v2/models/age/infer"}
-        self.asked = {form: requests(form, x) for form in FORMS}
+        self.asked = {form: requests(form, "age", x) for form in FORMS}
         self.seen: list[tuple[float, float, bytes, str, int]] = []
         self.lost, self.refused = 0, 0
 

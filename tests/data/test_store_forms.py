@@ -111,6 +111,12 @@ def test_a_store_is_replaced_whole_or_not_at_all(tmp_path):
         save_store(store, tmp_path / "shards", overwrite=True)
     with pytest.raises(InputError, match="must end in"):
         check_store_path(tmp_path / "a.csv", force=False)
+    (tmp_path / "old").write_text("a file without a suffix, as stores once were")
+    with pytest.raises(InputError, match="must end in .* a file without a suffix"):
+        check_store_path(tmp_path / "old", force=True)
+    save_store(store, tmp_path / "LOUD.H5")
+    assert is_store(tmp_path / "LOUD.H5")
+    same(store, EmbeddingStore.open(tmp_path / "LOUD.H5"))
     with pytest.raises(InputError, match="left out for one file"):
         check_store_path(tmp_path / "a.h5", force=False, rows_per_shard=5)
     with pytest.raises(InputError, match="label of the name"):

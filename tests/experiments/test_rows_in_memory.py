@@ -16,6 +16,7 @@ from kerasmlp.experiments.tuning.trial import TrialRunner
 from kerasmlp.experiments.tuning.tune import tune
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.training import blocks
+from kerasmlp.utils.checks import InputError
 
 ROWS, WIDTH = 300, 32
 HELD = ROWS * WIDTH * 2  # in half precision
@@ -89,6 +90,17 @@ def test_the_runs_of_a_cross_validation_shuffle_alike(path, tmp_path, left):
         four = weights(tmp_path / "four", fold)
         np.testing.assert_array_equal(weights(tmp_path / "killed", fold), four)
         assert (weights(tmp_path / "one", fold) != four).any()
+
+
+def test_workers_that_cannot_all_hold_the_rows_are_refused(path, tmp_path, left):
+    store = EmbeddingStore.open(path)
+    left(3 * HELD)
+    blocks.require_room(store, True, 3)
+    blocks.require_room(store, False, 9)
+    with pytest.raises(InputError, match="`workers` must be at most 3, since .* workers=4"):
+        blocks.require_room(store, True, 4)
+    left(0)
+    blocks.require_room(store, True, 1)
 
 
 def test_a_store_in_memory_says_nothing_and_an_older_folder_goes_on(path, left):

@@ -431,6 +431,13 @@ def test_a_fold_that_is_left_out_is_not_seen(tmp_path):
         TrialRunner(store, plan_of(store, leave_out_fold=3))
     with pytest.raises(InputError, match="must be left out for a store without a column `fold`"):
         TrialRunner(make_store(), plan_of(store, leave_out_fold=0))
+    path = tmp_path / "search"
+    path.mkdir()
+    (path / "config.json").write_text("an old search")
+    store.save(tmp_path / "a.h5")
+    with pytest.raises(InputError, match="`leave_out_fold` must be one of"):
+        tune(tmp_path / "a.h5", plan_of(store, leave_out_fold=3), path, force=True)
+    assert (path / "config.json").read_text() == "an old search"
 
 
 # ---- the search

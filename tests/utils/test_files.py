@@ -153,6 +153,7 @@ def test_a_replaced_folder_keeps_permissions_and_links(tmp_path):
     link.symlink_to(target)
     (target / "old.txt").write_text("old")
     (target / "old.txt").chmod(0o640)
+    (target / "open.txt").write_text("what one file lets others read, the rest does not")
     target.chmod(0o750)
     with replaced_folder(link) as folder:
         (folder / "new.txt").write_text("new")

@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 
 from kerasmlp.data.stores.allowance import Allowance
-from kerasmlp.data.stores.raw_file import RawFile, is_too_many
+from kerasmlp.data.stores.raw_file import RawFile
+from kerasmlp.data.stores.watched_file import is_too_many
 from kerasmlp.utils.checks import InputError, reject_file
 
 _MAX_ATTRIBUTES_BYTES = 1 << 26

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmlp.data.stores.watched_file import WatchedFile
+from kerasmlp.data.stores.watched_file import WatchedFile, is_too_many
 from kerasmlp.utils.checks import reject_file
 
 EMBEDDING = "embedding"
@@ -79,11 +79,14 @@ class ParquetPart:
     def _column(self, number: int) -> Any:
         import pyarrow
 
+        # The watched descriptor is another than pyarrow's, but of the same file.
         try:
-            with self._watched.opened():  # of another descriptor than pyarrow's, but the same file
+            with self._watched.opened():
                 return self._file.read_row_group(number, columns=[self._name]).column(0)
         except pyarrow.ArrowMemoryError:
             raise
         except (pyarrow.ArrowException, OSError) as error:
+            if is_too_many(error):
+                raise
             came = ascii(" ".join(str(error).split())[:100])
             reject_file(self._path, "must hold what was written, by its checksums", came)

@@ -1,7 +1,6 @@
 """A file that is opened once, for everything that is read of it."""
 
 import contextlib
-import errno
 import os
 import stat
 import struct
@@ -11,7 +10,7 @@ from typing import Any
 import h5py
 
 from kerasmlp.data.stores.streamed_rows import FilePart
-from kerasmlp.data.stores.watched_file import WatchedFile
+from kerasmlp.data.stores.watched_file import WatchedFile, is_too_many
 from kerasmlp.utils.checks import reject_file
 from kerasmlp.utils.files import what_is
 
@@ -104,8 +103,3 @@ class RawFile(contextlib.AbstractContextManager):
             at += 16 + -(-length // 8) * 8 if number else length
             if at > size or not (number or length):
                 raise OSError("a damaged heap of texts")
-
-
-def is_too_many(error: Exception) -> bool:
-    """Whether an error says that too many files are open, which is no fault of the last one."""
-    return getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)

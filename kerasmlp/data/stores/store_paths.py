@@ -32,7 +32,7 @@ def is_store(path: str | os.PathLike) -> bool:
     >>> is_store("faces.h5"), is_store("faces.jpg")
     (True, False)
     """
-    return Path(path).suffix in _HDF5 or is_store_folder(path) or is_parquet_store(path)
+    return Path(path).suffix.lower() in _HDF5 or is_store_folder(path) or is_parquet_store(path)
 
 
 def check_store_path(
@@ -46,9 +46,11 @@ def check_store_path(
         rows_per_shard: For a folder alone.
     """
     path = Path(path)
-    if path.suffix not in (*_HDF5, SUFFIX, ""):
-        requirement = "must end in .h5, .hdf5, .parquet or, as a folder of shards, in none"
+    requirement = "must end in .h5, .hdf5, .parquet or, as a folder of shards, in none"
+    if path.suffix.lower() not in (*_HDF5, SUFFIX, ""):
         reject_file(path, requirement, f"suffix {path.suffix!r}")
+    if not path.suffix and os.path.lexists(path) and not path.is_dir():
+        reject_file(path, requirement, f"{what_is(path)} without a suffix")
     if rows_per_shard is not None:
         check_int("rows_per_shard", rows_per_shard, minimum=1)
         if path.suffix:
@@ -97,7 +99,7 @@ def save_store(
     """
     check_store_path(path, force=overwrite, rows_per_shard=rows_per_shard)
     path = Path(path)
-    if path.suffix in _HDF5:
+    if path.suffix.lower() in _HDF5:
         store.save(path, overwrite=overwrite)
     elif path.suffix:
         if not overwrite:

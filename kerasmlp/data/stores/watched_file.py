@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import weakref
@@ -66,11 +67,15 @@ class WatchedFile:
             number = os.open(self._place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             self._reject(what_is(self._place))
+        except OSError as error:
+            if is_too_many(error):
+                raise
+            self._reject(f"{error.strerror}")
         return _Descriptor(number)
 
     def _require_same(self, found: _Descriptor) -> None:
         if (state := _state(os.fstat(found.number))) != self._was:
-            was, now = self._was[2], state[2]
+            was, now = self._was[0], state[0]
             self._reject(
                 "a file that was written or replaced meanwhile"
                 if was == now
@@ -93,6 +98,11 @@ _open: OrderedDict[object, _Descriptor] = OrderedDict()
 _lock = threading.Lock()
 
 
+def is_too_many(error: Exception) -> bool:
+    """Whether an error says that too many files are open, which is no fault of the last one."""
+    return getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
+
+
 def _keep(key: object, descriptor: _Descriptor) -> None:
     """Puts a file last among those that are open; the first one goes if they are too many."""
     _open[key] = descriptor
@@ -101,5 +111,6 @@ def _keep(key: object, descriptor: _Descriptor) -> None:
         _open.popitem(last=False)
 
 
-def _state(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _state(status: os.stat_result) -> tuple[int, int]:
+    """Without the inode, which some file systems count anew when a file is opened again."""
+    return status.st_size, status.st_mtime_ns

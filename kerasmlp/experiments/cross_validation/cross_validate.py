@@ -43,7 +43,7 @@ from kerasmlp.experiments.summary import summarize
 from kerasmlp.runs.environment import of_backend
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_report, target_of
-from kerasmlp.training.blocks import in_memory_in_config
+from kerasmlp.training.blocks import in_memory_in_config, require_room
 from kerasmlp.training.initial_weights import check_init, check_untested
 from kerasmlp.utils.checks import DivergedError, is_number, reject_file
 from kerasmlp.utils.files import sha256_file
@@ -156,6 +156,7 @@ def cross_validate(
         settings = {"store": absolute(store_path), "plan": plan.to_config()}
         settings |= {"run_dir": str(grid.folder.path.resolve()), "precision": _precision_of(grid)}
         settings["in_memory"] = grid.folder.config().get("in_memory")
+        require_room(store, settings["in_memory"], processes)
         steps = [run.steps_per_epoch for run in runs]
         with nullcontext(pool) if pool else trainers() as pool:
             if pending:

@@ -41,6 +41,16 @@ def trace_faster() -> None:
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
+def rows_of(store: EmbeddingStore, plan: TuningPlan) -> Rows:
+    """The rows that a search learns from and measures on.
+
+    Raises:
+        InputError: if the store cannot be trained on.
+    """
+    how = {name: getattr(plan, name) for name in ("validation_share", "seed", "group")}
+    return Rows.of(_without_fold(store, plan.leave_out_fold), plan.target, None, how)
+
+
 class TrialRunner:
     """Trains recipes on the same rows from the same seed, from epoch to epoch.
 
@@ -55,9 +65,7 @@ class TrialRunner:
 
     def __init__(self, store: EmbeddingStore, plan: TuningPlan, most_bytes: int | None = None):
         self._plan, self._normalized = plan, store.info.normalized
-        store = _without_fold(at_hand(store, most_bytes), plan.leave_out_fold)
-        how = {name: getattr(plan, name) for name in ("validation_share", "seed", "group")}
-        self.rows = Rows.of(store, plan.target, None, how)
+        self.rows = rows_of(at_hand(store, most_bytes), plan)
         # A search traces many networks, which TensorFlow takes for one that is traced too often.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         self.use_compiler(xla=plan.uses_xla(self.rows.size))

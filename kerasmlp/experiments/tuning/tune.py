@@ -112,6 +112,9 @@ class _Tuning:
             self._deadline = clock + self._seconds
         self._path, self._store = store_path, open_stores(store_path, group=plan.group)
         plan.check(plan.base.first_width(self._store.width, self._store.info.normalized))
+        from kerasmlp.experiments.tuning.trial import rows_of
+
+        rows_of(self._store, plan)  # what cannot be trained on leaves the folder as it is
         self.plan, self.folder = plan, folder
 
     def claim(self, any_epochs: bool, resume: bool) -> dict:
