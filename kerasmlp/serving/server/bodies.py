@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -73,8 +74,16 @@ class Bodies:
             request, size, self._decoded, partial(self._process.decode, form=form)
         )
 
-    async def decoded(self, client: Client, body: bytes, form: Form) -> Question:
+    async def decoded(
+        self, client: Client, body: bytes, form: Form, begins: Callable[[], None]
+    ) -> Question:
         """Decodes a body that is there.
+
+        Args:
+            client: To take turns by.
+            body: What it sent.
+            form: That the body has.
+            begins: Called when it has its turn, where it must wait for one.
 
         Raises:
             InputError: if it cannot be understood.
@@ -86,7 +95,8 @@ class Bodies:
         try:
             async with asyncio.timeout(self._timeout_s):
                 async with self._decoded.turn(client, share=1.0, cost=size):
-                    return await asyncio.to_thread(self._process.decode, body, form)
+                    begins()
+                    return await _to_its_end(partial(self._process.decode, body, form))
         except TimeoutError:
             raise Busy from None
 
@@ -116,7 +126,7 @@ class Bodies:
                         return work(body)
                     waiting.reschedule(loop.time() + self._timeout_s)
                     async with turns.turn(client, share=1.0, cost=size):
-                        return await asyncio.to_thread(work, body)
+                        return await _to_its_end(partial(work, body))
         except TimeoutError:
             if waiting.expired():
                 raise Busy from None
@@ -154,3 +164,16 @@ class Bodies:
 
     def stop(self) -> None:
         self._process.stop()
+
+
+async def _to_its_end(work: Callable[[], T]) -> T:
+    """What a thread makes; whoever is cancelled waits for it, as it keeps its memory till then."""
+    made = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(made)
+    except asyncio.CancelledError:
+        while not made.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([made])
+        made.exception()  # else it is said that nobody looked at it
+        raise

@@ -59,7 +59,7 @@ class GrpcService:
     def __init__(self, models: ModelService):
         self._models = models
         most = models.limits.max_requests
-        self._unread, self._untaken = Places(most), Shares(most)
+        self._places, self._untaken = Places(most), Shares(most)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         answers = {
@@ -99,8 +99,9 @@ class GrpcService:
 
     async def _read(self, client: Client, context: grpc.aio.ServicerContext) -> bytes:
         limit = self._models.limits.timeout_s
+        self._untaken.check(client[0])
         try:
-            async with self._unread.place(client[0]), asyncio.timeout(limit):
+            async with self._places.place(client[0]), asyncio.timeout(limit):
                 message = await context.read()
         except TimeoutError:
             raise Refusal(408, "the message did not arrive in time") from None
@@ -153,10 +154,11 @@ class GrpcService:
             own = {"model": name, "outputs": outputs_of(version), "json_bytes": message_bytes}
             form = MessageForm(**self._models.form_of(version), **own)
             message, body = body, b""  # it is not kept while it is computed
-            async with self._unread.place(client[0]):
-                return await self._models.bodies.decoded(client, message, form)
+            async with self._places.place(client[0], comes=False) as place:
+                return await self._models.bodies.decoded(client, message, form, place.begin)
 
         def encoded(question: Question, outputs: Mapping, number: int) -> bytes:
+            self._untaken.check(client[0])  # here too: what is refused later counts as answered
             about = {"model_name": name, "model_version": str(number)}
             return encode_message(outputs, question.wanted, **about)
 
