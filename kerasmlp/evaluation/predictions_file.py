@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from kerasmlp.runs.training_files import target_of
 from kerasmlp.utils import strict_json
 from kerasmlp.utils.checks import InputError, reject, reject_file
 from kerasmlp.utils.files import atomic_path
+from kerasmlp.utils.parquet_footer import column_chunks
 from kerasmlp.utils.schema import (
     check_object,
     dict_of,
@@ -126,7 +128,7 @@ class Predictions:
         target = target_of(path, about, _WHAT)
         if len(target.heads) > 1:
             _refuse(path, "one of several heads at once")
-        _check_columns(path, file, _kinds(target, about), len(content))
+        _check_columns(path, file, _kinds(target, about), content)
         table = file.read()
         columns = {name: _from_arrow(path, table.column(name)) for name in table.column_names}
         found = cls(target, about, columns)
@@ -146,7 +148,7 @@ class Predictions:
                 _require(path, columns[name], name)
             _require(path, columns["std"], "std", np.finfo(float).tiny)
         else:
-            names = about["label_names"]
+            names = about.get("label_names")
             if tuple(names or ()) not in (self.target.class_names, self.target.measured_names):
                 _refuse(path, "one whose labels are in other classes than its answers")
             _require(path, columns["label"], "label", 0, len(names) - 1)
@@ -221,22 +223,20 @@ def _kinds(target: Target | NumberTarget, about: Mapping[str, Any]) -> dict[str,
     return found | dict.fromkeys(names, pa.float64())
 
 
-def _check_columns(path: Any, file: Any, kinds: Mapping[str, Any], size: int) -> None:
+def _check_columns(path: Any, file: Any, kinds: Mapping[str, Any], content: bytes) -> None:
     """Rejects other columns, and more rows than the file has room for: they are not read."""
     came = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
     if list(came.items()) != list(kinds.items()) or len(file.schema_arrow) != len(kinds):
         expected = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         listed = ", ".join(f"{name} ({kind})" for name, kind in came.items())[:200]
         reject_file(path, f"must hold the columns {expected}", listed)
-    rows, metadata = file.metadata.num_rows, file.metadata
+    rows, size = file.metadata.num_rows, len(content)
     width = sum(8 if "list" not in str(kind) else 4 * kind.list_size for kind in kinds.values())
     if not 0 < rows * width <= size:
         _refuse(path, f"one of {size:,} bytes that says it has {rows:,} rows")
-    for group in range(metadata.num_row_groups):
-        for place in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(place)
-            if chunk.compression != "UNCOMPRESSED" or chunk.total_uncompressed_size > size:
-                _refuse(path, "one that is compressed")
+    for chunk in column_chunks(io.BytesIO(content)):
+        if chunk.compressed or chunk.unpacked_bytes > size:
+            _refuse(path, "one that is compressed")
 
 
 def _to_arrow(column: np.ndarray) -> Any:

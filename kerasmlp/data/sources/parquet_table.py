@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pyarrow import parquet, types
 
@@ -11,6 +11,7 @@ from kerasmlp.data.sources.arrow_columns import is_read, read_table, require_onc
 from kerasmlp.data.sources.large_arrays import parts_of_parquet
 from kerasmlp.data.sources.source import DROPPED, SourceArrays, open_file, require_size
 from kerasmlp.data.stores.streamed_rows import StreamedRows
+from kerasmlp.utils.parquet_footer import column_chunks
 
 _BYTES = {"BOOLEAN": 20, "INT32": 4, "FLOAT": 4, "BYTE_ARRAY": 12, "FIXED_LEN_BYTE_ARRAY": 64}
 
@@ -34,7 +35,7 @@ def read_parquet(path: Path, drop: Collection[str] = ()) -> SourceArrays:
             (f.name, DROPPED if f.name in drop else f"values of type {f.type}"[:100])
             for f in schema if f.name not in wanted
         )  # fmt: skip
-        _require_size(path, opened.metadata, wanted, os.fstat(file.fileno()).st_size)
+        _require_size(path, file, wanted)
         large.update(parts_of_parquet(path, opened, kept))
         kept = [n for n in kept if n not in large]
         return opened.read(columns=list(dict.fromkeys(kept)), use_pandas_metadata=False)
@@ -46,15 +47,11 @@ def read_parquet(path: Path, drop: Collection[str] = ()) -> SourceArrays:
     return source
 
 
-def _require_size(path: Path, metadata: Any, kept: set[str], file_size: int) -> None:
+def _require_size(path: Path, file: BinaryIO, kept: set[str]) -> None:
     """What the columns take once read, by what the file says of them."""
     unpacked = 0
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for place in range(row_group.num_columns):
-            column = row_group.column(place)
-            parts = column.path_in_schema.split(".")  # a name may hold points itself
-            if any(".".join(parts[: k + 1]) in kept for k in range(len(parts))):
-                values = column.num_values * _BYTES.get(column.physical_type, 8)
-                unpacked += max(values, column.total_uncompressed_size)
-    require_size(path, file_size, unpacked, "its columns")
+    for column in column_chunks(file):
+        if column.path[0] in kept:
+            values = column.values * _BYTES.get(column.kind, 8)
+            unpacked += max(values, column.unpacked_bytes)
+    require_size(path, os.fstat(file.fileno()).st_size, unpacked, "its columns")

@@ -17,6 +17,7 @@ from kerasmlp.data.stores.allowance import Allowance
 from kerasmlp.data.stores.parquet_part import EMBEDDING, ParquetPart
 from kerasmlp.data.stores.streamed_rows import AnyRows
 from kerasmlp.utils.checks import InputError, reject_file
+from kerasmlp.utils.parquet_footer import column_chunks
 
 SUFFIX = ".parquet"
 _KEY = b"kerasmlp"
@@ -68,7 +69,7 @@ def open_parquet(
         if not (plain and known) or 0 in part.shape or EMBEDDING in kinds:
             raise ValueError(f"{dtype} of shape {part.shape}, labels {', '.join(kinds)}")
         allowance = Allowance(path, os.path.getsize(path), most_bytes)
-        _take_sizes(allowance, file.metadata, 4 * math.prod(part.shape))
+        _take_sizes(allowance, path, 4 * math.prod(part.shape))
         table = file.read(columns=list(kinds)) if kinds else None
         labels = {k: _from_arrow(table.column(k), kinds[k], k, allowance) for k in kinds}
     except InputError:
@@ -79,16 +80,14 @@ def open_parquet(
     return attributes, part, labels
 
 
-def _take_sizes(allowance: Allowance, metadata: Any, embedding_bytes: int) -> None:
+def _take_sizes(allowance: Allowance, path: str | os.PathLike, embedding_bytes: int) -> None:
     """A few bytes can claim to unpack to any size."""
     allowance.take(embedding_bytes, EMBEDDING)
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for place in range(group.num_columns):
-            column = group.column(place)
-            if not column.path_in_schema.startswith(f"{EMBEDDING}."):
-                size = max(column.total_uncompressed_size, 8 * column.num_values)
-                allowance.take(size, column.path_in_schema)
+    with open(path, "rb") as file:
+        for column in column_chunks(file):
+            if column.path[:1] != (EMBEDDING,):
+                size = max(column.unpacked_bytes, 8 * column.values)
+                allowance.take(size, ".".join(column.path))
 
 
 def write_parquet(
