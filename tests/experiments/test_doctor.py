@@ -172,6 +172,8 @@ def keep_parts(several, path, *, fold):
 class Counting:
     """Predicts in this process, and keeps which runs; with `deadly` it dies at that one."""
 
+    number = 1
+
     def __init__(self, store, plan, deadly=None):
         self.store, self.plan, self.deadly, self.done = store, plan, deadly, []
 

@@ -18,7 +18,9 @@ _SUFFIXES = (".json", ".keras", ".npy", ".csv")
 class InThisProcess:
     """Trains the runs of a cross-validation here."""
 
-    def train(self, settings, pending, steps):
+    number = 1
+
+    def train(self, settings, pending, steps, **how):
         from kerasmlp.data.stores.embedding_store import EmbeddingStore
         from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, plan_runs
         from kerasmlp.experiments.cross_validation.trainer import train_planned
