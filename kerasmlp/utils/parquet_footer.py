@@ -1,5 +1,6 @@
 """What the end of a Parquet file says of its columns; pyarrow dies of some damage there."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -54,13 +55,7 @@ def column_chunks(file: BinaryIO) -> Iterator[ColumnChunk]:
 
     Reference: "File Format" and "Thrift compact protocol" of Apache Parquet and Apache Thrift.
     """
-    end = file.seek(0, 2) - 8
-    file.seek(max(end, 0))
-    size = int.from_bytes(file.read(4), "little")
-    if file.read(4) != _MAGIC or not 0 < size <= min(end, _MOST_BYTES):
-        raise ValueError("no footer")
-    file.seek(end - size)
-    says = _Reader(file.read(size)).struct()
+    says = _Reader(read_footer(file)[1]).struct()
     try:
         for group in says[_ROW_GROUPS]:
             for column in group[_COLUMNS]:
@@ -72,6 +67,21 @@ def column_chunks(file: BinaryIO) -> Iterator[ColumnChunk]:
                 yield ColumnChunk(path, _KINDS[meta[_KIND]], meta[_CODEC] != 0, *sizes)
     except (KeyError, TypeError, IndexError, AttributeError):
         raise ValueError("a damaged footer") from None
+
+
+def read_footer(file: BinaryIO) -> tuple[int, bytes]:
+    """Where the part of a file begins that says where all others are, and that part.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    end = file.seek(0, os.SEEK_END) - 8
+    file.seek(max(end, 0))
+    size = int.from_bytes(file.read(4), "little")
+    if file.read(4) != _MAGIC or not 0 < size <= min(end, _MOST_BYTES):
+        raise ValueError("no footer")
+    file.seek(end - size)
+    return end - size, file.read(size)
 
 
 class _Reader:

@@ -497,6 +497,18 @@ def test_sources_that_do_not_fit(tmp_path, capsys):
         assert re.search(f"`{re.escape(str(path))}` {text}", error), error
 
 
+def test_rows_that_sources_share_are_counted(tmp_path, capsys):
+    first = write_npz(tmp_path / "a.npz", x=UNIT)
+    other = write_npz(tmp_path / "b.npz", x=np.concatenate([UNIT[[1, 1, 3]], -UNIT[:1]]))
+    third = write_npz(tmp_path / "c.npz", x=-UNIT[:2])
+    argv = [str(first), str(other), str(third), "-o", str(tmp_path / "out.h5")]
+    assert run_command("import-embeddings", argv) == 0
+    shared = [line for line in capsys.readouterr().out.splitlines() if "also in a source" in line]
+    assert [line.split()[1:4] for line in shared] == [["3", "rows", "of"], ["1", "rows", "of"]]
+    assert str(other) in shared[0] and str(third) in shared[1]
+    assert len(EmbeddingStore.open(tmp_path / "out.h5")) == len(UNIT) + 6
+
+
 def test_model_dir(tmp_path):
     models = SHARED / "models"
     if not models.is_dir():

@@ -17,14 +17,12 @@ from kerasmlp.data.stores.allowance import Allowance
 from kerasmlp.data.stores.parquet_part import EMBEDDING, ParquetPart
 from kerasmlp.data.stores.streamed_rows import AnyRows
 from kerasmlp.utils.checks import InputError, reject_file
-from kerasmlp.utils.parquet_footer import column_chunks
+from kerasmlp.utils.parquet_footer import column_chunks, read_footer
 
 SUFFIX = ".parquet"
 _KEY = b"kerasmlp"
 _CRC = b"kerasmlp_crc32"
 _NO_CRC = b"00000000"
-_MAGIC = b"PAR1"
-_MOST_OF_A_FOOTER = 1 << 26
 _GROUP_BYTES = 1 << 25  # of embeddings as they are stored: what a reader holds at once
 _WORD = "a Parquet file of `export-embeddings`"
 
@@ -136,17 +134,11 @@ def write_parquet(
 
 
 def _footer(path: str | os.PathLike) -> tuple[int, bytes]:
-    """Where the part of a file begins that says where all others are, and that part."""
+    """As `read_footer`; empty where there is none."""
     try:
         with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
-            end = file.seek(0, os.SEEK_END) - 8
-            file.seek(max(end, 0))
-            size = int.from_bytes(file.read(4), "little")
-            if file.read(4) != _MAGIC or not 0 < size <= min(end, _MOST_OF_A_FOOTER):
-                return 0, b""
-            file.seek(end - size)
-            return end - size, file.read(size)
-    except OSError:
+            return read_footer(file)
+    except (OSError, ValueError):
         return 0, b""
 
 
