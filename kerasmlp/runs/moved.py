@@ -73,8 +73,8 @@ class Moved:
     def sentence(self) -> str:
         if self.reason is not None:
             return f"whether these rows have moved is not known: {self.reason}"
-        few = len(self.rows) < self.of
-        rows = f"{len(self.rows)} of these {self.of} rows" if few else f"these {self.of} rows"
+        few = f" ({len(self.rows)} looked at)" if len(self.rows) < self.of else ""
+        rows = f"these {self.of} rows{few}"
         if not self.noticed:
             return f"no sign that {rows} have moved: they are like those that the run kept back"
         name, p = next(iter(self.noticed.items()))

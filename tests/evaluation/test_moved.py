@@ -14,7 +14,7 @@ from kerasmlp.data.examples import Examples
 from kerasmlp.data.other_targets import NumberTarget, SeveralTargets
 from kerasmlp.data.targets import Target
 from kerasmlp.evaluation.promises import moved_and_promises
-from kerasmlp.runs.moved import FALSE_ALARMS, MIN_ROWS, look_for_move
+from kerasmlp.runs.moved import FALSE_ALARMS, MIN_ROWS, Moved, look_for_move
 from kerasmlp.runs.reference import answer_scores
 from kerasmlp.training.reference_fitting import fit_reference
 
@@ -140,6 +140,12 @@ def test_few_rows_prove_no_promise(predictor, away, answers):
     observed = found["promises"]["set_90"]["observed"]
     assert "so few say little of what it promises: 90% intervals" in found["sentence"]
     assert f"90% sets hold {observed:.1%}" in found["sentence"]
+
+
+def test_the_sentence_is_of_all_rows_though_some_were_looked_at():
+    some = Moved(np.arange(30), 50, 0, {"answers": 0.5}).sentence
+    assert some.startswith("no sign that these 50 rows (30 looked at) have moved")
+    assert "these 30 rows have moved" in Moved(np.arange(30), 30, 0, {"answers": 0.5}).sentence
 
 
 def test_promises_that_hold_are_said_to(predictor, away, answers):
