@@ -22,8 +22,8 @@ from kerasmlp.training.chunk_model import ChunkModel
 from kerasmlp.training.chunks import chunks_of
 from kerasmlp.training.losses import MemberLoss, MemberLosses
 from kerasmlp.training.optimizers import RecipeAdamW
-from kerasmlp.training.precision import on_gpu
 from kerasmlp.training.target_rows import TargetRows
+from kerasmlp.utils.backends import on_gpu
 from kerasmlp.utils.tensorflow_import import require_backend
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from kerasmlp.utils.backends import on_gpu
 from kerasmlp.utils.checks import check_choice
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -11,19 +12,6 @@ PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 def default_policy() -> str:
     """`mixed_float16` where there is a GPU, else `float32`."""
     return "mixed_float16" if on_gpu() else "float32"
-
-
-def on_gpu() -> bool:
-    """Whether the backend that Keras runs on has a GPU."""
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.default_backend() == "gpu"
-    import tensorflow as tf
-
-    return bool(tf.config.list_physical_devices("GPU"))
 
 
 @contextlib.contextmanager

