@@ -16,6 +16,7 @@ from kerasmlp.data.stores.store_info import StoreInfo, check_same_embedder, made
 from kerasmlp.data.stores.streamed_rows import AnyRows, StreamedRows
 from kerasmlp.data.targets import Target, in_groups
 from kerasmlp.layers.gaussian_head import GaussianHead
+from kerasmlp.layers.members import members_of
 from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.runs.calibration import HEADS, RunCalibration
 from kerasmlp.runs.mc_model import with_temperatures
@@ -26,8 +27,8 @@ from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.training_files import read_settings
 from kerasmlp.uncertainty.numbers import number_measures
 from kerasmlp.uncertainty.sampler import Sampler
-from kerasmlp.uncertainty.samples import check_rows, predict_uncertainty
-from kerasmlp.utils.checks import reject_file
+from kerasmlp.uncertainty.samples import MAX_SAMPLES, check_rows, predict_uncertainty
+from kerasmlp.utils.checks import check_int, reject, reject_file
 from kerasmlp.utils.compiled import answers_to_rows
 from kerasmlp.utils.schema import check_object, fields, kind, one_of
 from kerasmlp.utils.tensorflow_import import keras_backend
@@ -169,6 +170,17 @@ class AnsweringModel:
                     self._answered.pop(next(iter(self._answered)))
                 self._answered[asked] = found
         return {label: {k: v.copy() for k, v in each.items()} for label, each in found.items()}
+
+    def check_passes(self, num_samples: int) -> None:
+        """Rejects a number of passes in which not every member has one.
+
+        Args:
+            num_samples: Stochastic passes.
+        """
+        check_int("num_samples", num_samples, minimum=0, maximum=MAX_SAMPLES)
+        if 0 < num_samples < (members := members_of(self.model)):
+            requirement = f"must be 0 or >= {members}: a pass of each member"
+            reject("num_samples", requirement, num_samples)
 
     def deterministic(self, rows: AnyRows, label: str) -> np.ndarray:
         """Answers of a head to rows, without passes.

@@ -20,8 +20,7 @@ from kerasmlp.runs.risk import judged_target, threshold_nats
 from kerasmlp.uncertainty.numbers import number_intervals
 from kerasmlp.uncertainty.prediction_sets import prediction_sets
 from kerasmlp.uncertainty.sampler import Sampler
-from kerasmlp.uncertainty.samples import MAX_SAMPLES
-from kerasmlp.utils.checks import check_int, check_seed, reject
+from kerasmlp.utils.checks import check_seed, reject
 
 ROWS_PER_CHUNK = 1024
 
@@ -139,7 +138,7 @@ class Predictor:
         which `epistemic_std`, `aleatoric_std` and `total_std` take apart.
         With `num_samples=0` the mean is the deterministic model's, without measures.
         """
-        check_int("num_samples", num_samples, minimum=0, maximum=MAX_SAMPLES)
+        self._answering.check_passes(num_samples)
         check_seed(seed)
         return self._chunks(self.checked(embeddings), num_samples, seed, 0)
 
@@ -246,6 +245,7 @@ class Predictor:
         if columns is None and isinstance(embeddings, EmbeddingStore):
             columns = embeddings.labels
         columns = None if columns is None else dict(columns.items())
+        self._answering.check_passes(num_samples)
         chunks = self._chunks(embeddings, num_samples, seed, first_row or 0)
         if first_row is None:
             chunks = self.uncertainty(embeddings, num_samples=num_samples, seed=seed)

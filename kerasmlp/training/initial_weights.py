@@ -54,7 +54,8 @@ def check_init(init: RunFolder, config: dict) -> None:
         reject_file(init.path, f"must be a run with scale_inputs={scaled}", f"{not scaled}")
     members = [c["recipe"].get("members", 1) for c in (config, other)]
     if members[0] != members[1]:
-        reject_file(init.path, f"must be a run with --members {members[0]}", f"{members[1]}")
+        came = f"{members[1]}, from which a training with --members {members[1]} can begin"
+        reject_file(init.path, f"must be a run with --members {members[0]}", came)
     if other.get("standardized") != config.get("standardized"):
         requirement = "must be a run whose model standardises its columns"
         reject_file(init.path, requirement, "one of an older version, which did not")

@@ -62,9 +62,12 @@ from 0 to 9. Received: seed=-1
     return value
 
 
+_UNSAID = {"backend": "tensorflow"}  # settings that say nothing of it
+
+
 def check_same(path: str | os.PathLike, before: dict, now: dict) -> None:
     """Rejects settings of which one is another than before, named by its whole place."""
-    was, is_now = _leaves(before), _leaves(now)
+    was, is_now = _UNSAID | _leaves(before), _UNSAID | _leaves(now)
     for name in {**was, **is_now}:
         if was.get(name) != is_now.get(name):
             requirement = f"must be resumed with the same {name} ({shown(was.get(name))})"

@@ -258,3 +258,19 @@ def test_numbers_of_numpy_and_steps_of_seeds(tmp_path, capsys):
     assert run_command("cross-validate", list(map(str, words))) == 2
     assert "must lie 2 apart" in capsys.readouterr().err
     assert not (tmp_path / "cv").exists()
+
+
+def test_each_member_gets_a_pass(tmp_path):
+    store = make_store(rows=300)
+    recipe = RECIPE.replace(members=3, epochs=1)
+    train(store, choose_target(store, "gender"), recipe, tmp_path / "run", pictures=False)
+    predictor = Predictor(tmp_path / "run")
+    for ask in (predictor.uncertainty, predictor.rows):
+        with pytest.raises(InputError, match="must be 0 or >= 3: a pass of each member"):
+            list(ask(store.embeddings, num_samples=2))
+    apart = members_apart(load_model(tmp_path / "run"), own_rows=False)
+    each = apart.predict(store.embeddings, verbose=0)
+    answers = np.concatenate(
+        [a["mean"] for a in predictor.uncertainty(store.embeddings, num_samples=0)]
+    )
+    np.testing.assert_allclose(answers, each.mean(axis=1), atol=1e-6)
