@@ -22,6 +22,8 @@ def import_keras() -> None:
     """
     if "keras" in sys.modules:
         require_backend()
+    elif (told := os.environ.get("KERAS_BACKEND", "")) not in ("", "tensorflow", "jax"):
+        reject("KERAS_BACKEND", "must be tensorflow or jax", told)
     if keras_backend() != "jax":
         import_tensorflow()
         return

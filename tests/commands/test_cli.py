@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import h5py
@@ -676,3 +677,11 @@ def test_a_known_embedder_is_not_renamed(tmp_path, store, capsys):
         capsys, "import-embeddings", store, "-o", tmp_path / "a.h5", "--embedder", "other"
     )
     assert "must hold embeddings of embedder 'other'. Received: made.onnx" in sentence
+
+
+def test_another_backend_is_not_taken_for_tensorflow(tmp_path):
+    environment = dict(os.environ, KERAS_BACKEND="torch")
+    words = [sys.executable, "bin/train-age", "--epochs", "1", "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    assert "`KERAS_BACKEND` must be tensorflow or jax. Received: 'torch'" in done.stderr
