@@ -684,4 +684,6 @@ def test_another_backend_is_not_taken_for_tensorflow(tmp_path):
     words = [sys.executable, "bin/train-age", "--epochs", "1", "--run-dir", str(tmp_path / "run")]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2 and not (tmp_path / "run").exists()
-    assert "`KERAS_BACKEND` must be tensorflow or jax. Received: 'torch'" in done.stderr
+    assert (
+        "`KERAS_BACKEND` must be tensorflow or jax. Received: KERAS_BACKEND='torch'" in done.stderr
+    )
