@@ -179,8 +179,8 @@ class _Moments:
 
     @staticmethod
     def zeros(rows, width: int) -> dict:
-        zeros = ops.zeros((rows, width))
-        return {"count": ops.zeros(()), "mean": zeros, "squares": zeros}
+        zeros = ops.zeros((rows, width), "float32")
+        return {"count": ops.zeros((), "float32"), "mean": zeros, "squares": zeros}
 
     @staticmethod
     def sums(samples, weights) -> dict:
@@ -202,8 +202,8 @@ class _ClassSums:
 
     @staticmethod
     def zeros(rows, width: int) -> dict:
-        zeros = ops.zeros((rows, width))
-        return {"probabilities": zeros, "entropies": ops.zeros((rows,)), "votes": zeros}
+        zeros = ops.zeros((rows, width), "float32")
+        return {"probabilities": zeros, "entropies": ops.zeros((rows,), "float32"), "votes": zeros}
 
     @staticmethod
     def sums(samples, weights) -> dict:

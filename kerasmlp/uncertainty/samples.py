@@ -215,6 +215,7 @@ def _run(
     shared = masks == "shared"
     # Few rows, so that few are left over to be filled up; of few passes more, to fill the steps.
     most_rows = _SHARED_ROWS if shared else _rows(num_samples, rows_per_pass, most_steps)
+    most_rows = min(most_rows, max(1, rows_per_pass // sampler.members))  # all members in a step
     rows_per_chunk = min(most_rows, rows_per_pass, 1 << (len(x) - 1).bit_length() if len(x) else 0)
     at_once = rows_per_pass // max(rows_per_chunk, 1)
     steps, passes_per_step = _cut(num_samples, at_once, sampler.members, most_steps)

@@ -491,3 +491,37 @@ def test_a_model_keeps_what_is_compiled_of_it_until_its_layers_change():
 def test_what_is_no_model_is_one_sentence():
     with pytest.raises(InputError, match="`model` must be a keras.Model"):
         predict_samples("model.keras", np.ones((2, 8), "f4"))
+
+
+def test_few_columns_of_which_hardly_any_drop_out():
+    """Fewer columns than the units that a pass with shared masks takes off at once."""
+    model = ResidualMLP(num_classes=3, width=12, num_blocks=1, dropout_rate=1e-4, seed=0)
+    x = np.random.default_rng(0).standard_normal((40, 12), np.float32)
+    samples = predict_samples(model, x, num_samples=8, masks="shared")
+    alone = predict_samples(model, x[:1], num_samples=8, masks="shared")
+    np.testing.assert_allclose(samples[:, :1], alone, atol=1e-6)
+
+
+def test_another_float_type_of_keras(sampler):
+    expected = predict_uncertainty(sampler, X, num_samples=5)["mean"]
+    keras.config.set_floatx("float64")
+    try:
+        answer = predict_uncertainty(Sampler(sampler.model), X, num_samples=5)["mean"]
+    finally:
+        keras.config.set_floatx("float32")
+    np.testing.assert_allclose(answer, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_samples", [5, 7])
+def test_steps_of_several_members_keep_to_the_rows_at_once(monkeypatch, num_samples):
+    sampler = Sampler(ResidualMLP(num_classes=3, width=WIDTH, members=5, dropout_rate=0.5, seed=0))
+    sizes, run = [], sampler.run
+
+    def counted(output, x, streams, weights, **how):
+        sizes.append(len(x) * weights.shape[1])
+        return run(output, x, streams, weights, **how)
+
+    monkeypatch.setattr(sampler, "run", counted)
+    x = np.zeros((90, WIDTH), np.float32)
+    predict_uncertainty(sampler, x, num_samples=num_samples, rows_per_pass=100)
+    assert 0 < max(sizes) <= 100
