@@ -230,8 +230,8 @@ class SampleMasks:
         plain = type(layer) is not keras.layers.Dense or layer.quantization_mode is not None
         if not self._bfloat16 or plain or not self._num_units:
             return layer(x)
-        y = bfloat16_product(x, layer.kernel)
-        y = y + layer.bias if layer.use_bias else y
+        y = ops.cast(bfloat16_product(x, layer.kernel), layer.compute_dtype)
+        y = y + ops.cast(layer.bias, y.dtype) if layer.use_bias else y
         return y if layer.activation is None else layer.activation(y)
 
     def dropout_dense(self, x, rate: float, dense: keras.layers.Dense):
@@ -260,7 +260,7 @@ class SampleMasks:
         columns = ops.take(columns, units, axis=0) * ops.cast(dropped, columns.dtype)[..., None]
         columns, kernels = ops.transpose(columns, (0, 2, 1)), ops.take(kernel, units, axis=0)
         product = bfloat16_product if self._bfloat16 else ops.matmul
-        return self._merge(dense(x) - product(columns, kernels))
+        return self._merge(dense(x) - ops.cast(product(columns, kernels), x.dtype))
 
     def _kept(self, unit_shape, rate: float):
         """Which units of the next dropout stay, `(passes, rows or 1, *unit_shape)`."""

@@ -1,5 +1,6 @@
 """The compiled part of MC dropout: a model on whose weights many passes run as one."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -56,7 +57,8 @@ class Sampler:
             reject("model", "must end in the means of its members to be sampled", model.name)
         if not known and self.members == 1:
             reject("model", "must have dropout with a rate above 0 to be sampled", model.name)
-        if products == "bfloat16" and not (jit_compiles(model) and cpu_multiplies_bfloat16()):
+        self.jit_compiles = _jit_compiles(model)
+        if products == "bfloat16" and not (self.jit_compiles and cpu_multiplies_bfloat16()):
             requirement = "must be float32 where no unit multiplies bfloat16, or XLA compiles not"
             reject("products", requirement, products)
         self.of_classes = [gives_classes(output) for output in model.outputs]
@@ -142,7 +144,7 @@ class _Compiled(keras.Model):
         self._passes, self._output, self._sparse = sampler.passes, output, sparse
         self._sums = [_ClassSums if of_classes else _Moments for of_classes in sampler.of_classes]
         self._bfloat16 = sampler.products == "bfloat16"
-        self.jit_compile = jit_compiles(sampler.model)
+        self.jit_compile = sampler.jit_compiles
         self.built = True
 
     def call(self, inputs):
@@ -169,9 +171,14 @@ class _Compiled(keras.Model):
         return [ops.cast(ops.reshape(y, (*shape, y.shape[-1])), "float32") for y in found]
 
 
-def jit_compiles(model: keras.Model) -> bool:
-    """Whether XLA compiles all layers of a model."""
-    return all(layer.supports_jit for layer in model.layers)
+def _jit_compiles(model: keras.Model) -> bool:
+    """Whether Keras lets XLA compile a model: all layers can, and operations need not be
+    deterministic."""
+    same = keras.Model(model.inputs, model.outputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what this asks
+        same.jit_compile = True
+    return same.jit_compile
 
 
 class _Moments:

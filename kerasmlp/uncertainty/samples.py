@@ -9,7 +9,7 @@ import numpy as np
 from kerasmlp.layers.masks import sample_streams
 from kerasmlp.uncertainty.graph import check_model, kept, output_names
 from kerasmlp.uncertainty.measures import class_measures
-from kerasmlp.uncertainty.sampler import Sampler, jit_compiles
+from kerasmlp.uncertainty.sampler import Sampler
 from kerasmlp.utils.backends import on_gpu
 from kerasmlp.utils.checks import check_choice, check_int, reject
 
@@ -55,7 +55,8 @@ def predict_samples(
         first_row: Number of the first row, where `x` is a part of a larger set.
         rows_per_pass: How many rows × samples go through the model at once, fewer
             of images: bounds the memory beside the result. None takes 2,048, which stay in the
-            caches of a processor; 8,192 on a GPU, or where XLA does not compile the model.
+            caches of a processor; 8,192 on a GPU, or where XLA does not compile the model. A
+            call holds the samples of up to 16 times as many.
 
     Returns:
         Array `(num_samples, batch, num_outputs)`, float32; of a model with several outputs
@@ -205,7 +206,7 @@ def _run(
     first_row = check_int("first_row", first_row, minimum=0)
     # Without XLA a loop would compute anew what comes before the first dropout, for a GPU
     # its steps are small.
-    most_steps = _STEPS if jit_compiles(sampler.model) and not on_gpu() else 1
+    most_steps = _STEPS if sampler.jit_compiles and not on_gpu() else 1
     if rows_per_pass is None:
         rows_per_pass = 2048 if most_steps > 1 else 8192
     rows_per_pass = check_int("rows_per_pass", rows_per_pass, minimum=1)

@@ -85,3 +85,19 @@ def test_another_word_is_refused_and_a_processor_without_units():
     if not cpu_multiplies_bfloat16():
         with pytest.raises(InputError, match="products.* must be float32 where no unit"):
             Sampler(model, products="bfloat16")
+
+
+@needs_units
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("masks", ["shared", "independent"])
+def test_models_of_every_type(policy, masks):
+    """So wide and with so few dropped that shared masks take off what these gave."""
+    how = {"width": 256, "num_blocks": 1, "dropout_rate": 0.02, "seed": 0, "dtype": policy}
+    model = ResidualMLP(num_classes=3, **how)
+    x = np.random.default_rng(2).normal(size=(32, 256)).astype("float32")
+    whole, half = (
+        predict_samples(Sampler(model, products=p), x, num_samples=8, masks=masks)
+        for p in ("float32", "bfloat16")
+    )
+    np.testing.assert_allclose(half, whole, atol=0.05)
+    assert whole.std(axis=0).max() > 1e-4

@@ -525,3 +525,25 @@ def test_steps_of_several_members_keep_to_the_rows_at_once(monkeypatch, num_samp
     x = np.zeros((90, WIDTH), np.float32)
     predict_uncertainty(sampler, x, num_samples=num_samples, rows_per_pass=100)
     assert 0 < max(sizes) <= 100
+
+
+def test_xla_is_not_expected_where_a_nested_layer_has_none():
+    class Plain(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.supports_jit = False
+
+        def call(self, inputs):
+            return inputs * 2.0
+
+    def model(layer):
+        inside = keras.Sequential([keras.Input((WIDTH,)), layer])
+        parts = [inside, keras.layers.Dropout(0.5), keras.layers.Dense(2, activation="softmax")]
+        return keras.Sequential([keras.Input((WIDTH,)), *parts])
+
+    assert Sampler(model(keras.layers.ReLU())).jit_compiles
+    sampler = Sampler(model(Plain()))
+    assert not sampler.jit_compiles
+    samples = predict_samples(sampler, X, num_samples=6)
+    answer = predict_uncertainty(sampler, X, num_samples=6)["mean"]
+    np.testing.assert_allclose(answer, samples.mean(axis=0), atol=1e-6)
