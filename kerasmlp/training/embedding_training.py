@@ -123,7 +123,7 @@ class EmbeddingTraining:
         if not info.normalized:
             self.config["norm_1_share"] = norm_1_share(rows.heads[0].whole.inputs)
         if init is not None:
-            self.copied = copy_weights(init, self.model, self.config)
+            self.copied = copy_weights(init, self.model, self.config, target)
             self.heads.go_on_from(self.model, read_settings(init)[1])
             if rows.test_inputs is not None:
                 check_untested(init, rows.test_inputs)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kerasmlp.data.other_targets import AnyTarget
+from kerasmlp.models.residual_mlp import head_layer
 from kerasmlp.runs.model import load_model
 from kerasmlp.runs.run_folder import RunFolder
 from kerasmlp.runs.seen import count_seen, load_seen
@@ -61,8 +62,10 @@ def check_init(init: RunFolder, config: dict) -> None:
         reject_file(init.path, requirement, "one of an older version, which did not")
 
 
-def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
+def copy_weights(init: RunFolder, model: keras.Model, config: dict, target: AnyTarget) -> dict:
     """Copies the weights of another run, layer by layer, where all shapes agree.
+
+    The head of a label goes with the label where the two runs answer another number of them.
 
     The columns of embeddings that are not normalised stay standardised by the rows of the
     other run: its weights know them so.
@@ -71,12 +74,14 @@ def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
         init: The other run, on embeddings of the same kind.
         model: To receive the weights.
         config: Of the run that the model belongs to.
+        target: What the model answers.
 
     Raises:
         InputError: as of `check_init`, or if no layer fits.
     """
     check_init(init, config)
     source = {layer.name: layer for layer in load_model(init.path).layers if layer.weights}
+    source |= {here: source[there] for here, there in _same_heads(init, target).items()}
     copied, left = [], []
     for layer in model.layers:
         if not layer.weights:
@@ -91,6 +96,24 @@ def copy_weights(init: RunFolder, model: keras.Model, config: dict) -> dict:
     if not any(model.get_layer(name).trainable_weights for name in copied):
         reject("init", "must be a run of the same network", str(init.path))
     return {"copied": copied, "new": left}
+
+
+def _same_heads(init: RunFolder, target: AnyTarget) -> dict[str, str]:
+    """Layers of the heads of classes that both have, by their names here, as they are named there.
+
+    A head is named after its label only where it is one of several.
+    """
+    _, other = read_settings(init)
+
+    def layers(of: AnyTarget) -> dict:
+        several = len(of.heads) > 1
+        heads = [head for head in of.heads if not head.is_number]
+        names = [head_layer("logits", head.label if several else None) for head in heads]
+        known = [(head.label, tuple(head.class_names)) for head in heads]
+        return dict(zip(known, names, strict=True))
+
+    here, there = layers(target), layers(other)
+    return {here[head]: there[head] for head in here.keys() & there.keys()}
 
 
 def same_head(init: RunFolder, target: AnyTarget) -> bool:
