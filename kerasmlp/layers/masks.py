@@ -249,9 +249,8 @@ class SampleMasks:
         if not self._sparse or plain or dense.quantization_mode is not None:
             return self.dense(dense, self.dropout(x, rate))
         dropped = ops.cast(ops.logical_not(self._kept((width,), rate)[:, 0]), x.dtype)
-        most = min(
-            -(-most // 16) * 16, width
-        )  # bfloat16 is multiplied in pairs: 63 take twice the time of 64
+        # bfloat16 is multiplied in pairs: 63 units take longer than 64.
+        most = min(-(-most // 16) * 16, width)
         dropped, units = ops.top_k(dropped, most)  # (passes, most)
         x = x * ops.cast(1.0 / (1.0 - rate), x.dtype)
         columns, kernel = ops.transpose(x), ops.cast(dense.kernel, x.dtype)

@@ -80,8 +80,8 @@ class Sampler:
 
         Args:
             output: `"samples"`, of shape `(steps, passes, rows, num_outputs)`; or `"summary"`,
-                sums over the passes: of classes, probabilities, entropies and votes; of others,
-                mean and squared deviations.
+                sums over the passes of each step: of classes, probabilities, entropies and
+                votes; of others, their count, mean and squared deviations.
             x: Rows, `(rows, …)`.
             streams: As of `sample_streams`, `(steps, passes, rows or 1)`: the passes of a step
                 run at once, the steps one after the other.
@@ -142,26 +142,36 @@ class _Compiled(keras.Model):
         super().__init__(name="sampler", dtype="float32", autocast=False)
         self._model = sampler.model  # its weights are those of this one
         self._passes, self._output, self._sparse = sampler.passes, output, sparse
-        self._sums = [_ClassSums if of_classes else _Moments for of_classes in sampler.of_classes]
-        self._bfloat16 = sampler.products == "bfloat16"
+        self._of_classes, self._bfloat16 = sampler.of_classes, sampler.products == "bfloat16"
         self.jit_compile = sampler.jit_compiles
         self.built = True
 
     def call(self, inputs):
         # A loop in compiled code: what a step computes stays in the caches, and what comes
         # before the first dropout is computed once.
-        x, streams, weights = inputs["x"], inputs["streams"], inputs["weights"]
+        steps = inputs["streams"], inputs["weights"]
+
+        def step(own):
+            return self._step(inputs["x"], *own)
+
+        if keras.backend.backend() != "tensorflow":
+            return ops.map(step, steps)
+        import tensorflow as tf
+
+        # `ops.map` traces a step twice, to learn what it gives, which is float32 throughout.
+        names = [_CLASS_SUMS if of_classes else MOMENTS for of_classes in self._of_classes]
+        gives = [dict.fromkeys(each, tf.float32) for each in names]
         if self._output == "samples":
-            return ops.map(lambda own: self._samples(x, own), streams)
+            gives = [tf.float32] * len(names)
+        return tf.map_fn(step, steps, fn_output_signature=gives)
 
-        def add(step, sums):
-            own, parts = ops.reshape(weights[step], (-1, 1, 1)), self._samples(x, streams[step])
-            every = zip(self._sums, sums, parts, strict=True)
-            return [of.added(sum_, of.sums(part, own)) for of, sum_, part in every]
-
-        rows, ends = ops.shape(x)[0], self._model.outputs
-        zeros = [of.zeros(rows, y.shape[-1]) for of, y in zip(self._sums, ends, strict=True)]
-        return ops.fori_loop(0, ops.shape(streams)[0], add, zeros)
+    def _step(self, x, streams, weights) -> list:
+        found = self._samples(x, streams)
+        if self._output == "samples":
+            return found
+        weights = ops.reshape(weights, (-1, 1, 1))
+        sums = [_class_sums if of_classes else _moments for of_classes in self._of_classes]
+        return [of(samples, weights) for of, samples in zip(sums, found, strict=True)]
 
     def _samples(self, x, streams) -> list:
         """What each output is in the passes of a step, `(passes, rows, n)`."""
@@ -181,54 +191,29 @@ def _jit_compiles(model: keras.Model) -> bool:
     return same.jit_compile
 
 
-class _Moments:
-    """Mean and squared deviations of outputs over passes, by the update of Chan et al."""
-
-    @staticmethod
-    def zeros(rows, width: int) -> dict:
-        zeros = ops.zeros((rows, width), "float32")
-        return {"count": ops.zeros((), "float32"), "mean": zeros, "squares": zeros}
-
-    @staticmethod
-    def sums(samples, weights) -> dict:
-        count = ops.sum(weights)
-        mean = ops.sum(samples * weights, axis=0) / ops.maximum(count, 1.0)
-        squares = ops.sum((samples - mean) ** 2 * weights, axis=0)
-        return {"count": count, "mean": mean, "squares": squares}
-
-    @staticmethod
-    def added(a: dict, b: dict) -> dict:
-        count, shift = a["count"] + b["count"], b["mean"] - a["mean"]
-        share = b["count"] / ops.maximum(count, 1.0)
-        squares = a["squares"] + b["squares"] + shift**2 * a["count"] * share
-        return {"count": count, "mean": a["mean"] + shift * share, "squares": squares}
+MOMENTS = ("count", "mean", "squares")
+_CLASS_SUMS = ("probabilities", "entropies", "votes")
 
 
-class _ClassSums:
-    """Sums over passes of probabilities, of their entropies, and of votes."""
+def _moments(samples, weights) -> dict:
+    count = ops.sum(weights)
+    mean = ops.sum(samples * weights, axis=0) / ops.maximum(count, 1.0)
+    squares = ops.sum((samples - mean) ** 2 * weights, axis=0)
+    return {"count": count, "mean": mean, "squares": squares}
 
-    @staticmethod
-    def zeros(rows, width: int) -> dict:
-        zeros = ops.zeros((rows, width), "float32")
-        return {"probabilities": zeros, "entropies": ops.zeros((rows,), "float32"), "votes": zeros}
 
-    @staticmethod
-    def sums(samples, weights) -> dict:
-        width = samples.shape[-1]
-        logs = ops.log(ops.where(samples > 0, samples, 1.0))
-        # The first of the largest, as `argmax`, which XLA does not vectorise on a CPU.
-        numbers = ops.arange(width, dtype="int32")
-        largest = samples == ops.max(samples, axis=-1, keepdims=True)
-        first = ops.min(ops.where(largest, numbers, width), axis=-1, keepdims=True)
-        return {
-            "probabilities": ops.sum(samples * weights, axis=0),
-            "entropies": -ops.sum(samples * logs * weights, axis=(0, 2)),
-            "votes": ops.sum(ops.cast(numbers == first, "float32") * weights, axis=0),
-        }
-
-    @staticmethod
-    def added(a: dict, b: dict) -> dict:
-        return {name: a[name] + b[name] for name in a}
+def _class_sums(samples, weights) -> dict:
+    width = samples.shape[-1]
+    logs = ops.log(ops.where(samples > 0, samples, 1.0))
+    # The first of the largest, as `argmax`, which XLA does not vectorise on a CPU.
+    numbers = ops.arange(width, dtype="int32")
+    largest = samples == ops.max(samples, axis=-1, keepdims=True)
+    first = ops.min(ops.where(largest, numbers, width), axis=-1, keepdims=True)
+    return {
+        "probabilities": ops.sum(samples * weights, axis=0),
+        "entropies": -ops.sum(samples * logs * weights, axis=(0, 2)),
+        "votes": ops.sum(ops.cast(numbers == first, "float32") * weights, axis=0),
+    }
 
 
 def gives_classes(output: keras.KerasTensor) -> bool:

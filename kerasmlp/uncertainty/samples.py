@@ -9,7 +9,7 @@ import numpy as np
 from kerasmlp.layers.masks import sample_streams
 from kerasmlp.uncertainty.graph import check_model, kept, output_names
 from kerasmlp.uncertainty.measures import class_measures
-from kerasmlp.uncertainty.sampler import Sampler
+from kerasmlp.uncertainty.sampler import MOMENTS, Sampler
 from kerasmlp.utils.backends import on_gpu
 from kerasmlp.utils.checks import check_choice, check_int, reject
 
@@ -144,9 +144,9 @@ class _Classes:
 
     def add(self, rows: slice, passes: slice, part: dict) -> None:
         size = rows.stop - rows.start
-        self.mean[rows] += part["probabilities"][:size]
-        self.votes[rows] += part["votes"][:size]
-        self.entropy[rows] += part["entropies"][:size]
+        self.mean[rows] += part["probabilities"].sum(axis=0, dtype=float)[:size]
+        self.votes[rows] += part["votes"].sum(axis=0, dtype=float)[:size]
+        self.entropy[rows] += part["entropies"].sum(axis=0, dtype=float)[:size]
 
     def measures(self, num_samples: int) -> dict[str, np.ndarray]:
         mean = self.mean / num_samples
@@ -161,13 +161,15 @@ class _Moments:
         self.mean, self.squares = np.zeros((rows, width)), np.zeros((rows, width))
 
     def add(self, rows: slice, passes: slice, part: dict) -> None:
-        size, count = rows.stop - rows.start, passes.stop - passes.start
-        done = passes.start
-        # Chan et al.'s update: no difference of large sums
-        shift = part["mean"][:size] - self.mean[rows]
-        self.mean[rows] += shift * count / (done + count)
-        squares = part["squares"][:size] + shift**2 * done * count / (done + count)
-        self.squares[rows] += squares
+        size, done = rows.stop - rows.start, passes.start
+        for count, mean, squares in zip(*(part[k] for k in MOMENTS), strict=True):
+            if not count:  # a step that only fills up the call
+                break
+            # Chan et al.'s update: no difference of large sums
+            shift = mean[:size] - self.mean[rows]
+            self.mean[rows] += shift * count / (done + count)
+            self.squares[rows] += squares[:size] + shift**2 * done * count / (done + count)
+            done += count
 
     def measures(self, num_samples: int) -> dict[str, np.ndarray]:
         return {"mean": self.mean, "epistemic_variance": self.squares / num_samples}
